@@ -1,0 +1,1 @@
+//! The CRDs and their conditions, nothing that acts.

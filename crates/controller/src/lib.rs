@@ -1,0 +1,1 @@
+//! The daemon: when to run, what to write to status, who leads.

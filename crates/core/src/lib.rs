@@ -1,0 +1,24 @@
+//! The vocabulary that every other crate speaks: objects with provenance, keys, paths, trees,
+//! inputs, digests and error classes.
+//!
+//! Invariant: no tokio, no kube, no clock, no environment. Everything here is a value.
+
+#![forbid(unsafe_code)]
+
+mod class;
+mod digest;
+mod field;
+mod inputs;
+mod key;
+mod object;
+mod path;
+mod tree;
+
+pub use class::ErrorClass;
+pub use digest::{Digest, Hasher};
+pub use field::{FieldPath, Step};
+pub use inputs::{Inputs, Recorder, Seen};
+pub use key::{GroupKind, Gvk, ObjectKey};
+pub use object::{FieldPlaces, Object, Place};
+pub use path::{PathError, RelPath};
+pub use tree::{ContentId, DirTree, Entry, EntryKind, MemTree, Tree, TreeError, follow};

@@ -1,0 +1,1 @@
+//! Makes a cluster match a list of objects, and says truthfully how far it got.

@@ -1,0 +1,1 @@
+//! Chooses and runs the renderer for a path, and records every input it read.

@@ -1,0 +1,1 @@
+//! Turns a URL and a ref into a commit whose tree is read straight from the object database.
