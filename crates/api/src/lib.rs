@@ -1,1 +1,37 @@
-//! The CRDs and their conditions, nothing that acts.
+//! The custom resources of `plumb.dev/v1alpha1`, their conditions and the names we put on objects.
+//!
+//! Doc comments of the fields become the descriptions of the CRDs, so they are written for users
+//! of `kubectl explain`.
+//!
+//! Invariant: nothing here acts, and nothing here knows another crate of ours. The controller maps
+//! these types to checked options at the edge.
+
+#![forbid(unsafe_code)]
+
+pub mod conditions;
+pub mod names;
+
+#[expect(
+    unreachable_pub,
+    reason = "KubeSchema copies each struct, with its visibility, into a function"
+)]
+mod application;
+mod crds;
+mod duration;
+#[expect(
+    unreachable_pub,
+    reason = "KubeSchema copies each struct, with its visibility, into a function"
+)]
+mod git_repository;
+
+pub use application::{
+    Application, ApplicationSpec, ApplicationStatus, DeletionPolicy, Drift, Failure, HeldPrune,
+    HistoryEntry, HistoryResult, MAX_DRIFTED_FIELDS, MAX_FAILURES, MAX_HELD_OBJECTS, MAX_HISTORY,
+    Scope, SourceKind, SourceRef,
+};
+pub use crds::{crd_documents, crds};
+pub use duration::{Duration, DurationError};
+pub use git_repository::{
+    GitReference, GitRepository, GitRepositorySpec, GitRepositoryStatus, SecretRef,
+};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

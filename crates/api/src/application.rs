@@ -1,0 +1,330 @@
+//! What to apply, and what became of it.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Condition, Duration, Time};
+
+/// How many failures a status lists; the count tells of the rest.
+pub const MAX_FAILURES: usize = 20;
+/// How many objects of a held prune a status lists; the count tells of the rest.
+pub const MAX_HELD_OBJECTS: usize = 20;
+/// How many fields of a drifted object a status lists.
+pub const MAX_DRIFTED_FIELDS: usize = 20;
+/// How many outcomes the history keeps, and so how many commits stay in the cache to go back to.
+pub const MAX_HISTORY: usize = 10;
+
+/// Bounds one run when the spec does not say. Flux takes the interval less 30 s; a fixed value is
+/// easier to reckon with, and five minutes suffice for thousands of objects.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+fn default_timeout() -> Duration {
+    DEFAULT_TIMEOUT
+}
+
+fn default_path() -> String {
+    "./".into()
+}
+
+fn default_prune() -> bool {
+    true
+}
+
+/// What to apply: a path in a source, and how to keep the cluster true to it.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[kube(
+    group = "plumb.dev",
+    version = "v1alpha1",
+    kind = "Application",
+    plural = "applications",
+    namespaced,
+    status = "ApplicationStatus",
+    derive = "PartialEq",
+    category = "plumb",
+    label("applyset.kubernetes.io/is-parent-type", "true"),
+    doc = "An Application keeps the objects under one path of a GitRepository applied, corrects what is changed by hand and deletes what leaves Git.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#
+    ),
+    printcolumn(
+        name = "Revision",
+        type_ = "string",
+        json_path = ".status.lastAppliedRevision"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplicationSpec {
+    /// The source of the manifests, in the same namespace.
+    pub source_ref: SourceRef,
+
+    /// The directory in the source, relative to its root. The root when left out.
+    #[serde(default = "default_path")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(validation = Rule::new("!self.startsWith('/')").message("must be relative to the root of the source: leave out the leading /"))]
+    #[x_kube(validation = Rule::new(r"!self.matches(r'(^|/)\.\.(/|$)')").message("must not contain .. segments"))]
+    pub path: String,
+
+    /// How often all objects are compared with Git. A comparison reads metadata only and applies
+    /// nothing unless something differs; new commits and changes by hand are acted on at once,
+    /// whatever the interval.
+    pub interval: Duration,
+
+    /// The longest pause between two tries after a failure. Tries begin soon and slow down to it.
+    /// The interval when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_interval: Option<Duration>,
+
+    /// The longest that one run may take, 5m when left out. What is not done by then is tried
+    /// again.
+    #[serde(default = "default_timeout")]
+    pub timeout: Duration,
+
+    /// Whether objects that leave Git are deleted, true when left out. Large or dangerous deletions
+    /// are held until they are approved, see `status.prune`.
+    #[serde(default = "default_prune")]
+    pub prune: bool,
+
+    /// What becomes of the objects when this Application is deleted: MirrorPrune deletes them when
+    /// `prune` is true, Delete always does, WaitForTermination does and waits until they are gone,
+    /// Orphan leaves them and takes our labels off. MirrorPrune when left out.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+
+    /// While true, nothing is applied, corrected or pruned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
+
+    /// Pins to one commit of the source's repository, by its full id of 40 hexadecimal digits in
+    /// lower case: to go back, or to hold still. The source's revision when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{40}$')").message("must be a full commit id: 40 hexadecimal digits in lower case"))]
+    pub revision: Option<String>,
+}
+
+/// A source in the same namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceRef {
+    /// Its kind, GitRepository when left out.
+    #[serde(default)]
+    pub kind: SourceKind,
+
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Kinds of sources.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum SourceKind {
+    /// A Git repository.
+    #[default]
+    GitRepository,
+}
+
+/// What becomes of the objects when their Application is deleted.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum DeletionPolicy {
+    /// They are deleted when `prune` is true, and stay when it is not.
+    #[default]
+    MirrorPrune,
+    /// They are deleted.
+    Delete,
+    /// They are deleted, and the Application stays until they are gone.
+    WaitForTermination,
+    /// They stay, without our labels.
+    Orphan,
+}
+
+/// What is applied and how it went.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplicationStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready, and while they apply Reconciling, Stalled, Drifted and PruneHeld.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// The revision whose content is in place. A commit that touches nothing of this Application
+    /// does not change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_applied_revision: Option<String>,
+
+    /// The revision of the last run, whatever became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_attempted_revision: Option<String>,
+
+    /// The value of the annotation reconcile.plumb.dev/requestedAt that was handled last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile_at: Option<String>,
+
+    /// How many objects the applied revision has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<i64>,
+
+    /// Digest of the objects as desired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+
+    /// Digest of the live objects when all were last found equal to the desired ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_digest: Option<String>,
+
+    /// Where objects of this Application can be: the copy of what stands in its annotations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+
+    /// The first 20 things that went wrong in the last run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_FAILURES))]
+    pub failures: Vec<Failure>,
+
+    /// How many things went wrong in the last run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_count: Option<i64>,
+
+    /// Deletions that wait for approval. To approve them, set the annotation
+    /// plumb.dev/approve-prune to the digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<HeldPrune>,
+
+    /// The last change by somebody else that was found, and put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
+
+    /// The last ten distinct outcomes, newest first. Their commits stay in the cache, so each can
+    /// be pinned with `spec.revision` also while Git cannot be reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_HISTORY))]
+    pub history: Vec<HistoryEntry>,
+}
+
+/// Where objects of an Application can be.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Scope {
+    /// Their kinds: ConfigMap, Deployment.apps.
+    #[serde(default)]
+    pub group_kinds: Vec<String>,
+
+    /// Their namespaces.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+}
+
+/// One thing that went wrong.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// The object: Deployment apps/web. Left out when a file was not understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+
+    /// Where it is written: apps/web/deployment.yaml:12.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+
+    /// One word for what kind of failure it is.
+    pub reason: String,
+
+    /// What went wrong and what helps.
+    pub message: String,
+}
+
+/// Deletions that wait for approval.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldPrune {
+    /// Digest of this very list of deletions, to be named in the annotation
+    /// plumb.dev/approve-prune. Another list has another digest.
+    pub digest: String,
+
+    /// How many objects would be deleted.
+    pub count: i64,
+
+    /// The first 20 of them.
+    #[serde(default)]
+    #[schemars(length(max = MAX_HELD_OBJECTS))]
+    pub objects: Vec<String>,
+
+    /// Why they are held.
+    pub reason: String,
+}
+
+/// A change by somebody else that was put back.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// When it was found.
+    pub time: Time,
+
+    /// The object: Deployment apps/web.
+    pub object: String,
+
+    /// The first 20 fields that were changed: spec.replicas.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_DRIFTED_FIELDS))]
+    pub fields: Vec<String>,
+
+    /// Who changed them: the field manager that the API server noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<String>,
+
+    /// How many corrections there have been since this Application was created.
+    pub count: i64,
+}
+
+/// One outcome, and the runs that ended in it one after the other.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEntry {
+    /// The revision that was to be applied.
+    pub revision: String,
+
+    /// Digest of its objects as desired. Left out when they could not be rendered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+
+    /// How it ended.
+    pub result: HistoryResult,
+
+    /// What went wrong, in short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+
+    /// When a run first ended so.
+    pub first_time: Time,
+
+    /// When a run last ended so.
+    pub last_time: Time,
+
+    /// How many runs ended so.
+    pub count: i64,
+}
+
+/// How a run ended.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HistoryResult {
+    /// All objects are applied.
+    Succeeded,
+    /// Something went wrong.
+    Failed,
+}

@@ -1,0 +1,148 @@
+//! A repository to read, and where in it.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::{Condition, Duration};
+
+/// Bounds one listing or fetch when the spec does not say; Flux has the same.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn default_timeout() -> Duration {
+    DEFAULT_TIMEOUT
+}
+
+/// Where to read manifests from: a Git repository, a ref in it, and how often to look.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[kube(
+    group = "plumb.dev",
+    version = "v1alpha1",
+    kind = "GitRepository",
+    plural = "gitrepositories",
+    namespaced,
+    status = "GitRepositoryStatus",
+    derive = "PartialEq",
+    category = "plumb",
+    doc = "A GitRepository names a Git repository and a ref in it; Applications apply what that ref holds.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#
+    ),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GitRepositorySpec {
+    /// Address of the repository, over HTTP or HTTPS: https://example.com/org/repo.git.
+    /// Credentials stand in the Secret that `secretRef` names, never here.
+    #[schemars(length(max = 2048))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://')").message("must start with https:// or http://; other transports are not supported yet"))]
+    #[x_kube(validation = Rule::new("!self.matches('^https?://') || isURL(self) && url(self).getHostname() != ''").message("must be a URL with a host"))]
+    #[x_kube(validation = Rule::new("!self.matches('^[a-z]+://[^/?#]*@')").message("must not contain credentials; put username and password in a Secret and name it in secretRef"))]
+    pub url: String,
+
+    /// Which commit to use. Without it, the branch that the repository's HEAD names.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<GitReference>,
+
+    /// How often to look for a new commit: 30s, 5m, 1h. A look that finds nothing new costs one
+    /// small request. To look at once, set the annotation reconcile.plumb.dev/requestedAt to a new
+    /// value.
+    pub interval: Duration,
+
+    /// The longest that one listing or fetch may take. 1m when left out.
+    #[serde(default = "default_timeout")]
+    pub timeout: Duration,
+
+    /// A Secret in the same namespace with the keys `username` and `password`, for basic
+    /// authentication. A token is given as the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+
+    /// Files to leave out, in the syntax of .gitignore, on top of the .plumbignore files in the
+    /// repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub ignore: Option<String>,
+
+    /// While true, the repository is not looked at. Applications keep the last revision.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
+}
+
+/// A commit, named in one of five ways.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.branch) || has(self.commit) ? 1 : 0) + (has(self.tag) ? 1 : 0) + (has(self.semver) ? 1 : 0) + (has(self.name) ? 1 : 0) <= 1").message("set only one of branch, tag, semver, name and commit (branch and commit may go together)"))]
+pub struct GitReference {
+    /// The newest commit of this branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = Rule::new(r"!self.matches(r'[\s~^:?*\[\\]|\.\.')").message("is not a name that Git allows for a branch"))]
+    pub branch: Option<String>,
+
+    /// The commit of this tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = Rule::new(r"!self.matches(r'[\s~^:?*\[\\]|\.\.')").message("is not a name that Git allows for a tag"))]
+    pub tag: Option<String>,
+
+    /// The tag with the highest version in this range: ">=1.2.0 <2.0.0", "1.x", "^1.4".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub semver: Option<String>,
+
+    /// Any ref by its full name: refs/heads/main, refs/pull/12/head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = Rule::new(r"self.matches(r'^refs/[^\s~^:?*\[\\]+$') && !self.contains('..')").message("must be the full name of a ref, like refs/heads/main"))]
+    pub name: Option<String>,
+
+    /// This commit, by its full id of 40 hexadecimal digits in lower case. With `branch`, only for
+    /// reading: the commit decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{40}$')").message("must be a full commit id: 40 hexadecimal digits in lower case"))]
+    pub commit: Option<String>,
+}
+
+/// A Secret in the same namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// What is known about the repository.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct GitRepositoryStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready, Fetched, and while they apply Reconciling and Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// The commit that the ref names, with the ref: main@sha1:<40 digits>.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+
+    /// The value of the annotation reconcile.plumb.dev/requestedAt that was handled last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile_at: Option<String>,
+}
