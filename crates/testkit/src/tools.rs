@@ -1,0 +1,596 @@
+//! The binaries of the control plane: found in the cache, or built from pinned Go modules.
+//!
+//! Versions stand in one place, the `go.mod` files in `controlplane/`. The cache lies outside the
+//! checkout, `${XDG_CACHE_HOME:-$HOME/.cache}/plumb/<module>-<version>/`, so that a fresh clone
+//! builds nothing twice. `KUBEBUILDER_ASSETS` names a directory whose binaries come first.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The oldest Go that the pinned modules build with.
+const GO: (u32, u32) = (1, 26);
+
+/// How often a running build is mentioned.
+const PROGRESS: Duration = Duration::from_secs(15);
+
+/// The Stage files that make kwok's nodes ready and its pods run at once.
+const STAGES: [&str; 3] = [
+    "kustomize/stage/node/fast",
+    "kustomize/stage/node/heartbeat",
+    "kustomize/stage/pod/fast",
+];
+
+/// Why a binary cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// There is no `go` to build with.
+    #[error(
+        "{tool} is not in {dir} and there is no Go to build it with; install Go {}.{} or newer \
+         (https://go.dev/dl, or a package such as `golang`), or set KUBEBUILDER_ASSETS to a \
+         directory with etcd, kube-apiserver and kubectl", GO.0, GO.1
+    )]
+    NoGo {
+        /// The binary that is missing.
+        tool: &'static str,
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// The `go` found is too old, and may not fetch a newer one.
+    #[error(
+        "{tool} has to be built and needs Go {}.{} or newer, found {found}; install a newer one \
+         (https://go.dev/dl), or let Go 1.21 and newer fetch it with GOTOOLCHAIN=auto", GO.0, GO.1
+    )]
+    OldGo {
+        /// The binary that is missing.
+        tool: &'static str,
+        /// What `go` says of itself.
+        found: String,
+    },
+    /// `go` ran and failed.
+    #[error("`{command}` failed in {dir}:\n{output}")]
+    Go {
+        /// The command line.
+        command: String,
+        /// Where it ran.
+        dir: PathBuf,
+        /// The end of what it printed.
+        output: String,
+    },
+    /// A file of the cache cannot be read or written.
+    #[error("cannot use {path}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A `go.mod` does not pin the module.
+    #[error("{path} does not require {module}")]
+    Unpinned {
+        /// The `go.mod`.
+        path: PathBuf,
+        /// The module that is looked for.
+        module: &'static str,
+    },
+    /// Neither `XDG_CACHE_HOME` nor `HOME` is set.
+    #[error("no place for built binaries: set HOME or XDG_CACHE_HOME")]
+    NoCache,
+}
+
+/// A binary of the control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// The store.
+    Etcd,
+    /// The API server.
+    Apiserver,
+    /// The controllers: Deployments, garbage collection, namespaces, service accounts.
+    ControllerManager,
+    /// The scheduler.
+    Scheduler,
+    /// The command line, for demo and tests.
+    Kubectl,
+    /// Simulated nodes.
+    Kwok,
+}
+
+/// A folder in `controlplane/` and what is built from it.
+struct Module {
+    folder: &'static str,
+    path: &'static str,
+}
+
+const ETCD: Module = Module {
+    folder: "etcd",
+    path: "go.etcd.io/etcd/server/v3",
+};
+const KUBERNETES: Module = Module {
+    folder: "kubernetes",
+    path: "k8s.io/kubernetes",
+};
+const KWOK: Module = Module {
+    folder: "kwok",
+    path: "sigs.k8s.io/kwok",
+};
+
+impl Module {
+    fn dir(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("controlplane")
+            .join(self.folder)
+    }
+
+    fn version(&self) -> Result<String, ToolError> {
+        let path = self.dir().join("go.mod");
+        let text = fs::read_to_string(&path).map_err(io_at(&path))?;
+        pinned(&text, self.path)
+            .map(str::to_owned)
+            .ok_or(ToolError::Unpinned {
+                path,
+                module: self.path,
+            })
+    }
+}
+
+impl Tool {
+    /// All of them, the slowest to build last.
+    pub const ALL: [Tool; 6] = [
+        Tool::Etcd,
+        Tool::Kubectl,
+        Tool::Kwok,
+        Tool::Scheduler,
+        Tool::ControllerManager,
+        Tool::Apiserver,
+    ];
+
+    /// The file name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tool::Etcd => "etcd",
+            Tool::Apiserver => "kube-apiserver",
+            Tool::ControllerManager => "kube-controller-manager",
+            Tool::Scheduler => "kube-scheduler",
+            Tool::Kubectl => "kubectl",
+            Tool::Kwok => "kwok",
+        }
+    }
+
+    const fn module(self) -> &'static Module {
+        match self {
+            Tool::Etcd => &ETCD,
+            Tool::Kwok => &KWOK,
+            _ => &KUBERNETES,
+        }
+    }
+
+    const fn package(self) -> &'static str {
+        match self {
+            Tool::Etcd => "go.etcd.io/etcd/server/v3",
+            Tool::Apiserver => "k8s.io/kubernetes/cmd/kube-apiserver",
+            Tool::ControllerManager => "k8s.io/kubernetes/cmd/kube-controller-manager",
+            Tool::Scheduler => "k8s.io/kubernetes/cmd/kube-scheduler",
+            Tool::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
+            Tool::Kwok => "sigs.k8s.io/kwok/cmd/kwok",
+        }
+    }
+
+    /// Minutes on two cores with nothing compiled before, as measured.
+    const fn minutes(self) -> &'static str {
+        match self {
+            Tool::Etcd => "half a minute",
+            Tool::Apiserver => "6 minutes",
+            Tool::ControllerManager => "4 minutes",
+            Tool::Scheduler | Tool::Kubectl => "a minute",
+            Tool::Kwok => "2 minutes",
+        }
+    }
+
+    fn cache_dir(self, cache: &Path) -> Result<PathBuf, ToolError> {
+        let module = self.module();
+        Ok(cache.join(format!("{}-{}", module.folder, module.version()?)))
+    }
+}
+
+/// Where every binary is.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    found: Vec<(Tool, PathBuf)>,
+    stages: PathBuf,
+}
+
+impl Tools {
+    /// Finds all binaries and builds those that are missing, with progress on stderr.
+    ///
+    /// Two processes do not build at once: the second waits for the first.
+    pub fn ready() -> Result<Tools, ToolError> {
+        let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+        Tools::ready_in(&cache()?, assets.as_deref(), Path::new("go"))
+    }
+
+    /// As [`Tools::ready`] with every place passed in.
+    pub fn ready_in(cache: &Path, assets: Option<&Path>, go: &Path) -> Result<Tools, ToolError> {
+        if let Some(tools) = Tools::present(cache, assets)? {
+            return Ok(tools);
+        }
+        let _lock = lock(cache)?;
+        let mut missing = Vec::new();
+        for tool in Tool::ALL {
+            if find(tool, cache, assets)?.is_none() {
+                missing.push(tool);
+            }
+        }
+        for (index, tool) in missing.iter().enumerate() {
+            build(
+                *tool,
+                cache,
+                go,
+                &format!("{} of {}", index + 1, missing.len()),
+            )?;
+        }
+        let stages = stages_file(cache)?;
+        if !stages.exists() {
+            write_stages(&stages, go)?;
+        }
+        Tools::present(cache, assets)?.ok_or_else(|| ToolError::Io {
+            path: cache.to_owned(),
+            source: io::Error::other("built binaries vanished"),
+        })
+    }
+
+    /// All binaries, or nothing when one is missing.
+    fn present(cache: &Path, assets: Option<&Path>) -> Result<Option<Tools>, ToolError> {
+        let mut found = Vec::new();
+        for tool in Tool::ALL {
+            match find(tool, cache, assets)? {
+                Some(path) => found.push((tool, path)),
+                None => return Ok(None),
+            }
+        }
+        let stages = stages_file(cache)?;
+        Ok(stages.exists().then_some(Tools { found, stages }))
+    }
+
+    /// The binary.
+    pub fn path(&self, tool: Tool) -> &Path {
+        let (_, path) = self
+            .found
+            .iter()
+            .find(|(have, _)| *have == tool)
+            .expect("all are there");
+        path
+    }
+
+    /// kwok's Stage objects in one file.
+    pub fn stages(&self) -> &Path {
+        &self.stages
+    }
+}
+
+/// The version that a `go.mod` requires of a module. A `replace` is not a requirement.
+fn pinned<'a>(text: &'a str, module: &str) -> Option<&'a str> {
+    text.lines()
+        .filter(|line| !line.contains("=>"))
+        .find_map(|line| {
+            let mut words = line
+                .split_whitespace()
+                .skip_while(|word| *word == "require");
+            (words.next() == Some(module))
+                .then(|| words.next())
+                .flatten()
+        })
+}
+
+fn cache() -> Result<PathBuf, ToolError> {
+    let named = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    named("XDG_CACHE_HOME")
+        .or_else(|| Some(named("HOME")?.join(".cache")))
+        .map(|dir| dir.join("plumb"))
+        .ok_or(ToolError::NoCache)
+}
+
+fn find(tool: Tool, cache: &Path, assets: Option<&Path>) -> Result<Option<PathBuf>, ToolError> {
+    let given = assets
+        .map(|dir| dir.join(tool.name()))
+        .filter(|path| path.is_file());
+    if given.is_some() {
+        return Ok(given);
+    }
+    let built = tool.cache_dir(cache)?.join(tool.name());
+    Ok(built.is_file().then_some(built))
+}
+
+fn stages_file(cache: &Path) -> Result<PathBuf, ToolError> {
+    Ok(Tool::Kwok.cache_dir(cache)?.join("stages.yaml"))
+}
+
+/// Held until dropped; also released by the system when we die.
+fn lock(cache: &Path) -> Result<File, ToolError> {
+    fs::create_dir_all(cache).map_err(io_at(cache))?;
+    let path = cache.join("build.lock");
+    let file = File::create(&path).map_err(io_at(&path))?;
+    if file.try_lock().is_err() {
+        say(&format!(
+            "waiting for another process that builds the control plane ({})",
+            path.display()
+        ));
+        file.lock().map_err(io_at(&path))?;
+    }
+    Ok(file)
+}
+
+fn build(tool: Tool, cache: &Path, go: &Path, count: &str) -> Result<(), ToolError> {
+    let module = tool.module();
+    let version = module.version()?;
+    let dir = tool.cache_dir(cache)?;
+    check_go(tool, go, &dir)?;
+    fs::create_dir_all(&dir).map_err(io_at(&dir))?;
+
+    // Built beside its place and renamed, so that a killed build leaves no half binary behind.
+    let target = dir.join(tool.name());
+    let temporary = dir.join(format!(".{}.{}", tool.name(), std::process::id()));
+    let mut flags = "-s -w".to_owned();
+    if module.folder == KUBERNETES.folder {
+        // The API server tells its version to clients, which decide by it what it can do.
+        let mut numbers = version.trim_start_matches('v').split('.');
+        let (major, minor) = (numbers.next().unwrap_or("1"), numbers.next().unwrap_or("0"));
+        let package = "k8s.io/component-base/version";
+        let _infallible = write!(
+            flags,
+            " -X {package}.gitVersion={version} -X {package}.gitMajor={major} -X \
+             {package}.gitMinor={minor}"
+        );
+    }
+
+    let name = tool.name();
+    say(&format!(
+        "building {name} {version} ({count}), about {} on two cores",
+        tool.minutes()
+    ));
+    let start = Instant::now();
+    let done = AtomicBool::new(false);
+    let result = std::thread::scope(|scope| {
+        let progress = scope.spawn(|| {
+            let mut told = Instant::now();
+            while !done.load(Ordering::Relaxed) {
+                std::thread::park_timeout(PROGRESS.saturating_sub(told.elapsed()));
+                if told.elapsed() >= PROGRESS {
+                    told = Instant::now();
+                    say(&format!("building {name}: {} s", start.elapsed().as_secs()));
+                }
+            }
+        });
+        let result = run(
+            Command::new(go)
+                .args(["build", "-trimpath", "-ldflags", &flags, "-o"])
+                .arg(&temporary)
+                .arg(tool.package())
+                .env("CGO_ENABLED", "0"),
+            &module.dir(),
+        );
+        done.store(true, Ordering::Relaxed);
+        progress.thread().unpark();
+        result
+    });
+    if let Err(error) = result {
+        let _absent = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    fs::rename(&temporary, &target).map_err(io_at(&target))?;
+    say(&format!(
+        "built {name} in {} s: {}",
+        start.elapsed().as_secs(),
+        target.display()
+    ));
+    Ok(())
+}
+
+/// Asked inside the module, where `GOTOOLCHAIN=auto` has already chosen what will build it.
+fn check_go(tool: Tool, go: &Path, dir: &Path) -> Result<(), ToolError> {
+    let module = tool.module().dir();
+    let output = Command::new(go)
+        .args(["env", "GOVERSION"])
+        .current_dir(&module)
+        .output()
+        .map_err(|_missing| ToolError::NoGo {
+            tool: tool.name(),
+            dir: dir.to_owned(),
+        })?;
+    let said = String::from_utf8_lossy(if output.status.success() {
+        &output.stdout
+    } else {
+        &output.stderr
+    });
+    let said = said.trim();
+    if !output.status.success() || go_version(said).is_none_or(|found| found < GO) {
+        return Err(ToolError::OldGo {
+            tool: tool.name(),
+            found: said.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// `go1.26.8` as (1, 26); also `go1.27rc1` and `devel go1.27-abc`.
+fn go_version(text: &str) -> Option<(u32, u32)> {
+    let version = text
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("go"))?;
+    let mut numbers = version.split('.').map(|part| {
+        let digits = part
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(part.len());
+        part[..digits].parse::<u32>().ok()
+    });
+    Some((numbers.next()??, numbers.next()??))
+}
+
+fn write_stages(path: &Path, go: &Path) -> Result<(), ToolError> {
+    let module = KWOK.dir();
+    check_go(Tool::Kwok, go, path)?;
+    run(
+        Command::new(go).args(["mod", "download", KWOK.path]),
+        &module,
+    )?;
+    let source = run(
+        Command::new(go).args(["list", "-m", "-f", "{{.Dir}}", KWOK.path]),
+        &module,
+    )?;
+    let source = Path::new(source.trim());
+    let mut all = String::new();
+    for stage in STAGES {
+        let dir = source.join(stage);
+        let mut files: Vec<PathBuf> = fs::read_dir(&dir)
+            .map_err(io_at(&dir))?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "yaml")
+            })
+            .filter(|path| {
+                path.file_name()
+                    .is_some_and(|name| name != "kustomization.yaml")
+            })
+            .collect();
+        files.sort();
+        for file in files {
+            let text = fs::read_to_string(&file).map_err(io_at(&file))?;
+            let _infallible = writeln!(all, "---\n{text}");
+        }
+    }
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, all).map_err(io_at(&temporary))?;
+    fs::rename(&temporary, path).map_err(io_at(path))
+}
+
+fn run(command: &mut Command, dir: &Path) -> Result<String, ToolError> {
+    let output = command.current_dir(dir).output().map_err(io_at(dir))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines: Vec<&str> = said.lines().collect();
+    Err(ToolError::Go {
+        command: format!("{command:?}"),
+        dir: dir.to_owned(),
+        output: lines[lines.len().saturating_sub(30)..].join("\n"),
+    })
+}
+
+fn io_at(path: &Path) -> impl FnOnce(io::Error) -> ToolError + use<> {
+    let path = path.to_owned();
+    move |source| ToolError::Io { path, source }
+}
+
+/// Straight to stderr: the test harness would keep `eprintln!` until the test fails.
+fn say(text: &str) {
+    let _closed = writeln!(io::stderr(), "testkit: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_come_from_the_go_mod_files() {
+        let text = "module x\n\ngo 1.26.0\n\nrequire (\n\tk8s.io/kubernetes v1.37.2 // indirect\n)\n\
+                    require sigs.k8s.io/kwok v0.8.0\n\nreplace a.b/c v1.0.0 => a.b/c v2.0.0\n";
+        assert_eq!(pinned(text, "k8s.io/kubernetes"), Some("v1.37.2"));
+        assert_eq!(pinned(text, "sigs.k8s.io/kwok"), Some("v0.8.0"));
+        assert_eq!(pinned(text, "a.b/c"), None);
+        assert_eq!(pinned(text, "k8s.io"), None);
+        for tool in Tool::ALL {
+            assert!(
+                tool.module().version().unwrap().starts_with('v'),
+                "{}",
+                tool.name()
+            );
+        }
+    }
+
+    #[test]
+    fn go_versions_are_read() {
+        for (text, want) in [
+            ("go1.26.8", Some((1, 26))),
+            ("go1.27rc1", Some((1, 27))),
+            ("devel go1.27-abcdef Mon", Some((1, 27))),
+            ("go2.0", Some((2, 0))),
+            ("gccgo", None),
+            ("", None),
+        ] {
+            assert_eq!(go_version(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn without_go_the_error_says_what_to_install() {
+        let cache = tempfile::tempdir().unwrap();
+        let error = Tools::ready_in(cache.path(), None, Path::new("/nowhere/go")).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, ToolError::NoGo { .. }), "{text}");
+        assert!(text.contains("install Go 1.26 or newer"), "{text}");
+    }
+
+    #[test]
+    fn an_old_go_is_refused() {
+        let cache = tempfile::tempdir().unwrap();
+        let go = cache.path().join("go");
+        fs::write(&go, "#!/bin/sh\necho go1.20.3\n").unwrap();
+        fs::set_permissions(&go, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let error = Tools::ready_in(cache.path(), None, &go).unwrap_err();
+        assert!(matches!(error, ToolError::OldGo { .. }), "{error}");
+        assert!(error.to_string().contains("found go1.20.3"), "{error}");
+    }
+
+    #[test]
+    fn given_assets_come_first_and_the_rest_is_built() {
+        let dir = tempfile::tempdir().unwrap();
+        let (assets, cache) = (dir.path().join("assets"), dir.path().join("cache"));
+        fs::create_dir_all(&assets).unwrap();
+        for tool in [Tool::Etcd, Tool::Apiserver, Tool::Kubectl] {
+            fs::write(assets.join(tool.name()), "").unwrap();
+        }
+        // A stand-in for go: it notes what it builds and writes the file that it is asked for.
+        let (go, log) = (dir.path().join("go"), dir.path().join("log"));
+        let source = dir.path().join("kwok");
+        for stage in STAGES {
+            fs::create_dir_all(source.join(stage)).unwrap();
+            fs::write(source.join(stage).join("stage.yaml"), format!("# {stage}")).unwrap();
+            fs::write(
+                source.join(stage).join("kustomization.yaml"),
+                "# not a stage",
+            )
+            .unwrap();
+        }
+        let script = format!(
+            "#!/bin/sh\ncase $1 in env) echo go1.26.0;; list) echo {};; build) echo \"$7 CGO=\
+             $CGO_ENABLED\" >>{}; : >$6;; esac\n",
+            source.display(),
+            log.display()
+        );
+        fs::write(&go, script).unwrap();
+        fs::set_permissions(&go, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+
+        let tools = Tools::ready_in(&cache, Some(&assets), &go).unwrap();
+        assert_eq!(tools.path(Tool::Etcd), assets.join("etcd"));
+        assert!(tools.path(Tool::Kwok).starts_with(&cache));
+        assert_eq!(
+            fs::read_to_string(&log).unwrap(),
+            "sigs.k8s.io/kwok/cmd/kwok CGO=0\nk8s.io/kubernetes/cmd/kube-scheduler CGO=0\n\
+             k8s.io/kubernetes/cmd/kube-controller-manager CGO=0\n"
+        );
+        let stages = fs::read_to_string(tools.stages()).unwrap();
+        assert_eq!(stages.matches("---").count(), 3);
+        assert!(!stages.contains("not a stage"));
+        assert!(Tools::ready_in(&cache, Some(&assets), Path::new("/nowhere/go")).is_ok());
+    }
+}
