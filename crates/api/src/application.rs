@@ -54,16 +54,8 @@ fn default_prune() -> bool {
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].message"#
     ),
-    printcolumn(
-        name = "Revision",
-        type_ = "string",
-        json_path = ".status.lastAppliedRevision"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.lastAppliedRevision"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ApplicationSpec {

@@ -12,10 +12,8 @@ use crate::{Application, GitRepository};
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![Application::crd(), GitRepository::crd()];
     for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
-        if let Some(schema) = version
-            .schema
-            .as_mut()
-            .and_then(|schema| schema.open_api_v3_schema.as_mut())
+        if let Some(schema) =
+            version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut())
         {
             refuse_null(schema);
         }
@@ -33,11 +31,7 @@ pub fn crd_documents() -> Result<Vec<Value>, serde_json::Error> {
 /// null is not allowed the API server drops it, as it does for its own kinds.
 fn refuse_null(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
-    for property in schema
-        .properties
-        .iter_mut()
-        .flat_map(|map| map.values_mut())
-    {
+    for property in schema.properties.iter_mut().flat_map(|map| map.values_mut()) {
         refuse_null(property);
     }
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
@@ -80,10 +74,7 @@ mod tests {
             assert_eq!(crd["spec"]["group"], names::GROUP);
             assert_eq!(crd["spec"]["versions"][0]["name"], names::VERSION);
             assert_eq!(crd["spec"]["scope"], "Namespaced");
-            assert_eq!(
-                crd["spec"]["names"]["categories"],
-                serde_json::json!([names::CATEGORY])
-            );
+            assert_eq!(crd["spec"]["names"]["categories"], serde_json::json!([names::CATEGORY]));
             assert!(
                 crd["spec"]["names"]
                     .get("shortNames")
@@ -112,10 +103,7 @@ mod tests {
         for kind in ["Application", "GitRepository"] {
             let conditions = &schema(kind)["properties"]["status"]["properties"]["conditions"];
             assert_eq!(conditions["x-kubernetes-list-type"], "map");
-            assert_eq!(
-                conditions["x-kubernetes-list-map-keys"],
-                serde_json::json!(["type"])
-            );
+            assert_eq!(conditions["x-kubernetes-list-map-keys"], serde_json::json!(["type"]));
         }
     }
 
@@ -132,9 +120,7 @@ mod tests {
                 if let Some(format) = schema.get("format") {
                     let known = ["int64", "date-time"];
                     assert!(
-                        format
-                            .as_str()
-                            .is_some_and(|format| known.contains(&format)),
+                        format.as_str().is_some_and(|format| known.contains(&format)),
                         "{path} has the format {format}"
                     );
                 }
@@ -146,10 +132,7 @@ mod tests {
     fn what_may_be_left_out_has_the_documented_default() {
         let application = schema("Application");
         let spec = &application["properties"]["spec"];
-        assert_eq!(
-            spec["required"],
-            serde_json::json!(["interval", "sourceRef"])
-        );
+        assert_eq!(spec["required"], serde_json::json!(["interval", "sourceRef"]));
         for (field, default) in [
             ("path", serde_json::json!("./")),
             ("timeout", serde_json::json!("5m")),

@@ -17,12 +17,8 @@ const MAX_LENGTH: usize = 64;
 const MAX_NANOS: u128 = i64::MAX as u128;
 
 /// The units, longest first, in nanoseconds. `m` stands after `ms` where one is looked up by prefix.
-const UNITS: [(&str, u128); 4] = [
-    ("h", 3_600_000_000_000),
-    ("ms", 1_000_000),
-    ("m", 60_000_000_000),
-    ("s", 1_000_000_000),
-];
+const UNITS: [(&str, u128); 4] =
+    [("h", 3_600_000_000_000), ("ms", 1_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000)];
 
 /// A length of time, written as numbers with the units `h`, `m`, `s` and `ms`: `1h30m`, `500ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,10 +61,7 @@ pub enum DurationError {
 
 /// The digits at the start of a text, and what follows them.
 fn digits(text: &str) -> (&str, &str) {
-    let end = text
-        .bytes()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -83,9 +76,8 @@ fn part(text: &str) -> Option<(Option<u128>, &str)> {
     if whole.is_empty() || fraction.is_empty() {
         return None;
     }
-    let (unit, rest) = UNITS
-        .iter()
-        .find_map(|(name, nanos)| Some((*nanos, rest.strip_prefix(name)?)))?;
+    let (unit, rest) =
+        UNITS.iter().find_map(|(name, nanos)| Some((*nanos, rest.strip_prefix(name)?)))?;
     // Fifteen digits of an hour are finer than a nanosecond, and the product stays in range.
     let fraction = &fraction[..fraction.len().min(15)];
     let scale = fraction.bytes().fold(1_u128, |scale, _| scale * 10);
@@ -116,9 +108,7 @@ impl FromStr for Duration {
                 .filter(|total| *total <= MAX_NANOS);
             rest = after;
         }
-        let nanos = total
-            .and_then(|total| u64::try_from(total).ok())
-            .ok_or_else(too_long)?;
+        let nanos = total.and_then(|total| u64::try_from(total).ok()).ok_or_else(too_long)?;
         Ok(Self(std::time::Duration::from_nanos(nanos)))
     }
 }
@@ -206,11 +196,7 @@ mod tests {
             ("0.5ms", 500_000, "0.5ms"),
             ("0.000001ms", 1, "0.000001ms"),
             ("1h0.25ms", 3_600_000_250_000, "1h0.25ms"),
-            (
-                "0.333333333333333333333h",
-                1_199_999_999_999,
-                "19m59s999.999999ms",
-            ),
+            ("0.333333333333333333333h", 1_199_999_999_999, "19m59s999.999999ms"),
         ] {
             let duration: Duration = text.parse().unwrap();
             assert_eq!(duration.get().as_nanos(), nanos, "{text}");
@@ -221,9 +207,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_duration_is_refused_by_name() {
-        for text in [
-            "", "5", "s", "5x", "5 s", "-5s", "+5s", ".5s", "5.s", "1d", "1s ", "5µs", "1hm",
-        ] {
+        for text in
+            ["", "5", "s", "5x", "5 s", "-5s", "+5s", ".5s", "5.s", "1d", "1s ", "5µs", "1hm"]
+        {
             let error = text.parse::<Duration>().unwrap_err();
             assert_eq!(error, DurationError::Syntax { text: text.into() });
         }

@@ -35,11 +35,7 @@ fn default_timeout() -> Duration {
         json_path = r#".status.conditions[?(@.type=="Ready")].message"#
     ),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision"),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GitRepositorySpec {
@@ -48,7 +44,7 @@ pub struct GitRepositorySpec {
     #[schemars(length(max = 2048))]
     #[x_kube(validation = Rule::new("self.matches('^https?://')").message("must start with https:// or http://; other transports are not supported yet"))]
     #[x_kube(validation = Rule::new("!self.matches('^https?://') || isURL(self) && url(self).getHostname() != ''").message("must be a URL with a host"))]
-    #[x_kube(validation = Rule::new("!self.matches('^[a-z]+://[^/?#]*@')").message("must not contain credentials; put username and password in a Secret and name it in secretRef"))]
+    #[x_kube(validation = Rule::new("!self.matches('^https?://[^/?#]*@')").message("must not contain credentials; put username and password in a Secret and name it in secretRef"))]
     pub url: String,
 
     /// Which commit to use. Without it, the branch that the repository's HEAD names.

@@ -13,14 +13,18 @@ pub mod names;
 
 #[expect(
     unreachable_pub,
-    reason = "KubeSchema copies each struct, with its visibility, into a function"
+    clippy::duplicated_attributes,
+    reason = "KubeSchema copies each struct, with its visibility, into a function; each column \
+              repeats the keys of its attribute"
 )]
 mod application;
 mod crds;
 mod duration;
 #[expect(
     unreachable_pub,
-    reason = "KubeSchema copies each struct, with its visibility, into a function"
+    clippy::duplicated_attributes,
+    reason = "KubeSchema copies each struct, with its visibility, into a function; each column \
+              repeats the keys of its attribute"
 )]
 mod git_repository;
 

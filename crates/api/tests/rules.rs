@@ -1,0 +1,245 @@
+//! The rules of the CRDs, as the real API server applies them.
+
+use std::time::Duration;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::ApiResource;
+use kube::{Client, CustomResourceExt, ResourceExt};
+use plumb_api::{Application, ApplicationStatus, Condition, GitRepository, Time, names};
+use plumb_testkit::{ControlPlane, wait_for};
+use serde_json::{Value, json};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// Applies the CRDs and waits until they are served.
+async fn install(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for crd in plumb_api::crds() {
+        let name = crd.name_any();
+        api.patch(&name, &PatchParams::apply("plumb-tests").force(), &Patch::Apply(&crd))
+            .await
+            .unwrap_or_else(|error| panic!("the API server refuses the CRD {name}: {error}"));
+        wait_for("an established CRD", Duration::from_mins(1), || async {
+            let conditions = api.get(&name).await.ok()?.status?.conditions?;
+            conditions
+                .iter()
+                .any(|condition| condition.type_ == "Established" && condition.status == "True")
+                .then_some(())
+        })
+        .await;
+    }
+}
+
+/// Sends a create as a dry run and returns the object as it would be stored, or the message.
+async fn create(
+    client: &Client,
+    namespace: &str,
+    resource: &ApiResource,
+    spec: &Value,
+) -> Result<Value, String> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, resource);
+    let object: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": names::API_VERSION,
+        "kind": resource.kind,
+        "metadata": { "name": "tried" },
+        "spec": spec,
+    }))
+    .unwrap();
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    match api.create(&params, &object).await {
+        Ok(object) => Ok(serde_json::to_value(object).unwrap()),
+        Err(kube::Error::Api(status)) => Err(status.message),
+        Err(error) => panic!("the API server was not asked: {error}"),
+    }
+}
+
+/// `base` with the fields of `change` set; null takes a field away.
+fn changed(base: &Value, change: &Value) -> Value {
+    let mut spec = base.clone();
+    for (key, value) in change.as_object().unwrap() {
+        if value.is_null() {
+            spec.as_object_mut().unwrap().remove(key);
+        } else {
+            spec[key] = value.clone();
+        }
+    }
+    spec
+}
+
+/// Tries each change of a good spec. An empty expectation means that it is accepted; otherwise the
+/// message must have it, and must have nothing to say of another mistake.
+async fn check(resource: &ApiResource, base: Value, table: &[(Value, &str)]) {
+    let plane = ControlPlane::shared().await;
+    let client = plane.client().await;
+    install(&client).await;
+    let namespace = plane.namespace("rules").await;
+    let mut wrong = Vec::new();
+    for (change, expected) in table {
+        let spec = changed(&base, change);
+        let result = create(&client, &namespace, resource, &spec).await;
+        let fine = match (&result, *expected) {
+            (Ok(_), expected) => expected.is_empty(),
+            (Err(_), "") => false,
+            (Err(message), expected) => message.contains(expected) && mistakes(message) == 1,
+        };
+        if !fine {
+            let result = result.map(|_| "accepted");
+            wrong.push(format!("{change}\n  expected: {expected:?}\n  was: {result:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// How many mistakes a refusal names: each begins with the path of its field.
+fn mistakes(message: &str) -> usize {
+    message
+        .split([' ', '['])
+        .filter(|word| word.starts_with("spec.") && word.ends_with(':'))
+        .count()
+}
+
+#[tokio::test]
+async fn a_git_repository_is_checked_when_it_is_applied() {
+    let base = json!({ "url": "https://git.example.com/org/repo.git", "interval": "1m" });
+    let reference = |value: Value| json!({ "ref": value });
+    check(
+        &GitRepository::api_resource(),
+        base,
+        &[
+            (json!({}), ""),
+            (json!({ "url": "http://127.0.0.1:8080/repo" }), ""),
+            (json!({ "url": "https://git.example.com/a@b" }), ""),
+            (json!({ "url": null }), "spec.url: Required value"),
+            (json!({ "url": "ssh://git@example.com/repo" }), "must start with https:// or http://"),
+            (json!({ "url": "git@example.com:repo" }), "must start with https:// or http://"),
+            (json!({ "url": "https://" }), "must be a URL with a host"),
+            (json!({ "url": "https://name:word@example.com/r" }), "must not contain credentials"),
+            (json!({ "interval": null }), "spec.interval: Required value"),
+            (json!({ "interval": "1h30m" }), ""),
+            (json!({ "interval": "1.5s" }), ""),
+            (json!({ "interval": "999ms" }), "must be at least 1s"),
+            (json!({ "interval": "5 minutes" }), "spec.interval in body should match"),
+            (json!({ "interval": "1d" }), "spec.interval in body should match"),
+            (json!({ "timeout": "0s" }), "must be at least 1s"),
+            (json!({ "secretRef": { "name": "token" } }), ""),
+            (json!({ "secretRef": {} }), "spec.secretRef.name: Required value"),
+            (json!({ "ignore": "*.md\n!/deploy/" }), ""),
+            (json!({ "suspend": true }), ""),
+            (reference(json!({})), ""),
+            (reference(json!({ "branch": "main" })), ""),
+            (reference(json!({ "branch": "feature/x_1.2" })), ""),
+            (reference(json!({ "branch": "a..b" })), "not a name that Git allows"),
+            (reference(json!({ "branch": "a b" })), "not a name that Git allows"),
+            (reference(json!({ "tag": "v1.0.0" })), ""),
+            (reference(json!({ "tag": "v1^" })), "not a name that Git allows"),
+            (reference(json!({ "semver": ">=1.2.0 <2.0.0 || ^3" })), ""),
+            (reference(json!({ "name": "refs/pull/12/head" })), ""),
+            (reference(json!({ "name": "main" })), "must be the full name of a ref"),
+            (reference(json!({ "commit": COMMIT })), ""),
+            (reference(json!({ "commit": COMMIT, "branch": "main" })), ""),
+            (reference(json!({ "commit": "0123456" })), "must be a full commit id"),
+            (reference(json!({ "commit": COMMIT.to_uppercase() })), "must be a full commit id"),
+            (reference(json!({ "branch": "main", "tag": "v1" })), "set only one of"),
+            (reference(json!({ "commit": COMMIT, "tag": "v1" })), "set only one of"),
+            (reference(json!({ "semver": "1.x", "name": "refs/tags/v1" })), "set only one of"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_application_is_checked_when_it_is_applied() {
+    let base = json!({ "sourceRef": { "name": "repo" }, "interval": "10m" });
+    check(
+        &Application::api_resource(),
+        base,
+        &[
+            (json!({}), ""),
+            (json!({ "sourceRef": null }), "spec.sourceRef: Required value"),
+            (json!({ "sourceRef": { "kind": "GitRepository", "name": "repo" } }), ""),
+            (json!({ "sourceRef": { "kind": "Bucket", "name": "repo" } }), "supported values"),
+            (json!({ "interval": null }), "spec.interval: Required value"),
+            (json!({ "interval": "10" }), "spec.interval in body should match"),
+            (json!({ "retryInterval": "500ms" }), "must be at least 1s"),
+            (json!({ "timeout": "30s", "retryInterval": "30s" }), ""),
+            (json!({ "path": "" }), ""),
+            (json!({ "path": "./apps/web" }), ""),
+            (json!({ "path": "apps/..web/a..b" }), ""),
+            (json!({ "path": "/apps" }), "leave out the leading /"),
+            (json!({ "path": "apps/../../etc" }), "must not contain .. segments"),
+            (json!({ "path": ".." }), "must not contain .. segments"),
+            (json!({ "prune": false, "deletionPolicy": "Orphan" }), ""),
+            (json!({ "deletionPolicy": "WaitForTermination" }), ""),
+            (json!({ "deletionPolicy": "Keep" }), "supported values"),
+            (json!({ "revision": COMMIT }), ""),
+            (json!({ "revision": "main" }), "must be a full commit id"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_stored_object_has_the_documented_defaults() {
+    let plane = ControlPlane::shared().await;
+    let client = plane.client().await;
+    install(&client).await;
+    let namespace = plane.namespace("defaults").await;
+    let spec = json!({ "sourceRef": { "name": "repo" }, "interval": "10m", "revision": null });
+    let stored = create(&client, &namespace, &Application::api_resource(), &spec).await.unwrap();
+    assert_eq!(
+        stored["spec"],
+        json!({
+            "sourceRef": { "kind": "GitRepository", "name": "repo" },
+            "interval": "10m",
+            "path": "./",
+            "timeout": "5m",
+            "prune": true,
+            "deletionPolicy": "MirrorPrune",
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_status_is_applied_condition_by_condition() {
+    let plane = ControlPlane::shared().await;
+    let client = plane.client().await;
+    install(&client).await;
+    let namespace = plane.namespace("status").await;
+    let api: Api<Application> = Api::namespaced(client.clone(), &namespace);
+    let application: Application = serde_json::from_value(json!({
+        "apiVersion": names::API_VERSION,
+        "kind": "Application",
+        "metadata": { "name": "web" },
+        "spec": { "sourceRef": { "name": "repo" }, "interval": "10m" },
+    }))
+    .unwrap();
+    api.create(&PostParams::default(), &application).await.unwrap();
+
+    let condition = |type_: &str| Condition {
+        type_: type_.into(),
+        status: "True".into(),
+        reason: "Succeeded".into(),
+        message: String::new(),
+        observed_generation: Some(1),
+        last_transition_time: Time("2026-01-02T03:04:05Z".parse().unwrap()),
+    };
+    for (manager, type_) in [("one", "Ready"), ("two", "Reconciling")] {
+        let status = ApplicationStatus {
+            observed_generation: (manager == "one").then_some(1),
+            conditions: vec![condition(type_)],
+            ..ApplicationStatus::default()
+        };
+        let patch = json!({
+            "apiVersion": names::API_VERSION,
+            "kind": "Application",
+            "status": status,
+        });
+        api.patch_status("web", &PatchParams::apply(manager), &Patch::Apply(&patch)).await.unwrap();
+    }
+    let status = api.get("web").await.unwrap().status.unwrap();
+    let types: Vec<_> = status.conditions.iter().map(|one| one.type_.as_str()).collect();
+    assert_eq!(types, ["Ready", "Reconciling"]);
+    assert_eq!(status.observed_generation, Some(1));
+    api.delete("web", &DeleteParams::default()).await.unwrap();
+}
