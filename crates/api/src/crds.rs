@@ -15,7 +15,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         if let Some(schema) =
             version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut())
         {
-            refuse_null(schema);
+            tidy(schema);
         }
     }
     crds
@@ -26,16 +26,23 @@ pub fn crd_documents() -> Result<Vec<Value>, serde_json::Error> {
     crds().iter().map(serde_json::to_value).collect()
 }
 
-/// Makes optional fields not nullable. The schema generator takes every `Option` for a field that
-/// may be null; a null would then be stored, and `has()` in a rule would take it for a value. When
-/// null is not allowed the API server drops it, as it does for its own kinds.
-fn refuse_null(schema: &mut JSONSchemaProps) {
+/// Makes optional fields not nullable, and paragraphs of descriptions one line each, which readers
+/// wrap themselves.
+///
+/// The schema generator takes every `Option` for a field that may be null; a null would then be
+/// stored, and `has()` in a rule would take it for a value. When null is not allowed the API server
+/// drops it, as it does for its own kinds.
+fn tidy(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    if let Some(text) = &mut schema.description {
+        let paragraphs: Vec<_> = text.split("\n\n").map(|lines| lines.replace('\n', " ")).collect();
+        *text = paragraphs.join("\n\n");
+    }
     for property in schema.properties.iter_mut().flat_map(|map| map.values_mut()) {
-        refuse_null(property);
+        tidy(property);
     }
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        refuse_null(items);
+        tidy(items);
     }
 }
 

@@ -1,2 +1,64 @@
-//! Tasks of the project.
-fn main() {}
+//! Tasks of the project: `cargo xtask test`, `demo`, `bench`, `generate`, `ci`.
+//!
+//! Nothing here is shipped. Each task can be run from a fresh clone: it builds what is missing,
+//! says so, and ends whatever it started.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tasks talk to the terminal of a developer"
+)]
+
+mod bench;
+mod ci;
+mod error;
+mod generate;
+mod process;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::TaskError;
+
+/// Tasks of the project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run all tests on one real control plane, built first when it is missing.
+    Test(test::TestArgs),
+    /// Write the files that are made from code: deploy/crds.
+    Generate(generate::GenerateArgs),
+    /// Check and test everything, as .ci/run does.
+    Ci,
+    /// Measure two variants of one thing in pairs and print JSON; alone it lists what there is.
+    Bench(bench::BenchArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Args::parse().task).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.print();
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+async fn run(task: Task) -> Result<(), TaskError> {
+    match task {
+        Task::Test(args) => test::run(&args).await,
+        Task::Generate(args) => generate::run(&args),
+        Task::Ci => ci::run().await,
+        Task::Bench(args) => bench::run(&args).await,
+    }
+}
