@@ -12,7 +12,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// One line is one order: `+ GROUP`, `- GROUP`, `d DIR`, `u DIR`. Directories are removed last,
-/// because a process that still runs would write into them again.
+/// because a process that still runs would write into them again. dash's `kill` takes no `--`.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP QUIT
 groups=' '
@@ -34,7 +34,7 @@ $arg
 }";; esac;;
   esac
 done
-for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -KILL "-$group" 2>/dev/null; done
 IFS='
 '
 set -f
