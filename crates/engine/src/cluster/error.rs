@@ -1,0 +1,605 @@
+//! What can go wrong between us and the API server, told without ever quoting an answer's body.
+
+use std::fmt;
+use std::time::Duration;
+
+use plumb_core::ErrorClass;
+use serde::Deserialize;
+
+/// Why a call to the API server did not do what it was to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The server answered with an error.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// No complete answer came in time. Whether a write was carried out is not known.
+    #[error("cannot {operation} {subject}: no answer within {} s", after.as_secs_f32())]
+    Timeout {
+        /// What was tried, a verb.
+        operation: &'static str,
+        /// On what.
+        subject: String,
+        /// How long was waited, tries included.
+        after: Duration,
+    },
+    /// The connection failed. Whether a write was carried out is not known.
+    #[error("cannot {operation} {subject}: the connection to the API server failed")]
+    Transport {
+        /// What was tried, a verb.
+        operation: &'static str,
+        /// On what.
+        subject: String,
+        /// The client's own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The answer was not what the API promises. The answer itself is never part of this error.
+    #[error("cannot {operation} {subject}: the API server's answer cannot be read: {what}")]
+    Decode {
+        /// What was tried, a verb.
+        operation: &'static str,
+        /// On what.
+        subject: String,
+        /// What is wrong, and where, in words of our own.
+        what: String,
+    },
+    /// The answer is larger than a reader takes.
+    #[error("cannot {operation} {subject}: the answer has more than {limit} bytes")]
+    TooLarge {
+        /// What was tried, a verb.
+        operation: &'static str,
+        /// On what.
+        subject: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// The write gate was shut, so nothing was sent.
+    #[error("did not {operation} {subject}: this process does not lead")]
+    NotLeading {
+        /// What was to be done, a verb.
+        operation: &'static str,
+        /// On what.
+        subject: String,
+    },
+    /// No request can be made for it, so nothing was sent.
+    #[error("cannot {operation} {subject}: {what}")]
+    Unaddressable {
+        /// What was to be done, a verb.
+        operation: &'static str,
+        /// On what.
+        subject: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// An error answer of the API server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was tried, a verb.
+    pub operation: &'static str,
+    /// On what.
+    pub subject: String,
+    /// The HTTP status.
+    pub code: u16,
+    /// The server's reason in one word, as in `NotFound`; empty when it gave none.
+    pub reason: String,
+    /// The server's message; for Secrets without anything that could be content.
+    pub message: String,
+    /// What the message is made of, field by field.
+    pub causes: Vec<Cause>,
+    /// What the answer is about: plural and name, empty when not told.
+    pub about: (String, String),
+    /// When the server wants to be asked again.
+    pub retry_after: Option<Duration>,
+}
+
+/// One cause of a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Cause {
+    /// In one word, as in `FieldManagerConflict`.
+    #[serde(default)]
+    pub reason: String,
+    /// The field, as in `.spec.replicas`.
+    #[serde(default)]
+    pub field: String,
+    /// In words.
+    #[serde(default)]
+    pub message: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} {}: {}", self.operation, self.subject, self.message)
+    }
+}
+
+impl ApiError {
+    /// The server's answer, if it was one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// What is to be done about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Refused(refusal) => refusal.class(),
+            // An answer that cannot be read comes from something between us and the server.
+            Self::Timeout { .. }
+            | Self::Transport { .. }
+            | Self::Decode { .. }
+            | Self::NotLeading { .. } => ErrorClass::Retry,
+            Self::TooLarge { .. } | Self::Unaddressable { .. } => ErrorClass::WaitForUser,
+        }
+    }
+
+    fn refused(&self, test: impl FnOnce(&Refusal) -> bool) -> bool {
+        self.refusal().is_some_and(test)
+    }
+
+    fn has_cause(&self, reason: &str) -> bool {
+        self.refused(|refusal| refusal.has_cause(reason))
+    }
+
+    /// HTTP 404: the object, its namespace or its kind is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.refused(|refusal| refusal.code == 404)
+    }
+
+    /// HTTP 404 that names the namespace instead of the object.
+    pub fn is_namespace_missing(&self) -> bool {
+        self.refused(|refusal| {
+            // For a Namespace itself it is the object.
+            refusal.code == 404
+                && refusal.about.0 == "namespaces"
+                && !refusal.subject.starts_with("Namespace ")
+        })
+    }
+
+    /// HTTP 404 that names no object at all: the server does not serve the kind.
+    pub fn is_kind_missing(&self) -> bool {
+        self.refused(|refusal| refusal.code == 404 && refusal.about.1.is_empty())
+    }
+
+    /// HTTP 409 for whatever reason but that the object exists already.
+    pub fn is_conflict(&self) -> bool {
+        self.refused(|refusal| refusal.code == 409 && refusal.reason != "AlreadyExists")
+    }
+
+    /// HTTP 409 because an object of that name exists.
+    pub fn is_already_exists(&self) -> bool {
+        self.refused(|refusal| refusal.code == 409 && refusal.reason == "AlreadyExists")
+    }
+
+    /// HTTP 409 because other field managers own what was applied; see [`Self::conflicts`]. Without
+    /// it a conflict means that the object changed since it was read.
+    pub fn is_ownership_conflict(&self) -> bool {
+        self.is_conflict() && self.has_cause(CONFLICT)
+    }
+
+    /// HTTP 403.
+    pub fn is_forbidden(&self) -> bool {
+        self.refused(|refusal| refusal.code == 403)
+    }
+
+    /// HTTP 403 because the namespace is being deleted.
+    pub fn is_terminating_namespace(&self) -> bool {
+        self.is_forbidden() && self.has_cause(TERMINATING)
+    }
+
+    /// HTTP 410: the resource version asked for is no longer kept.
+    pub fn is_gone(&self) -> bool {
+        self.refused(|refusal| refusal.code == 410)
+    }
+
+    /// HTTP 422: the object breaks the rules of its kind.
+    pub fn is_invalid(&self) -> bool {
+        self.refused(|refusal| refusal.code == 422)
+    }
+
+    /// HTTP 429.
+    pub fn is_too_many_requests(&self) -> bool {
+        self.refused(|refusal| refusal.code == 429)
+    }
+
+    /// An apply of a field that the schema does not have. It comes as HTTP 500, and for some
+    /// seconds after a change of a CRD also for fields that it has.
+    pub fn is_not_in_schema(&self) -> bool {
+        self.refused(|refusal| {
+            refusal.has_word("field not declared in schema")
+                || refusal.has_word("strict decoding error: unknown field")
+        })
+    }
+
+    /// The field managers in the way of an apply and the field each owns, in the server's order.
+    pub fn conflicts(&self) -> Vec<(String, String)> {
+        let causes = self.refusal().map_or(&[][..], |refusal| &refusal.causes);
+        causes
+            .iter()
+            .filter(|cause| cause.reason == CONFLICT)
+            .map(|cause| (manager_in(&cause.message), cause.field.clone()))
+            .collect()
+    }
+}
+
+/// The reason of a cause that names another field manager.
+const CONFLICT: &str = "FieldManagerConflict";
+/// The reason of a cause that names a namespace on its way out.
+const TERMINATING: &str = "NamespaceTerminating";
+/// How the messages of schema errors in an apply begin.
+const TYPED_PATCH: &str = "failed to create typed patch object (";
+/// How the messages begin of an apply whose values do not fit the kind.
+const CONVERT: &str = "failed to convert new object (";
+
+impl Refusal {
+    fn has_cause(&self, reason: &str) -> bool {
+        self.causes.iter().any(|cause| cause.reason == reason)
+    }
+
+    fn has_word(&self, words: &str) -> bool {
+        self.message.contains(words)
+    }
+
+    fn class(&self) -> ErrorClass {
+        match self.code {
+            // Flaws of what was applied come as HTTP 500.
+            500 if self.has_word(TYPED_PATCH) || self.has_word(CONVERT) => ErrorClass::WaitForUser,
+            409 if self.has_cause(CONFLICT) => ErrorClass::WaitForUser,
+            403 if self.has_cause(TERMINATING) => ErrorClass::Retry,
+            408 | 409 | 410 | 429 | 500.. => ErrorClass::Retry,
+            _ => ErrorClass::WaitForUser,
+        }
+    }
+
+    /// Reads an error answer. What is not a Status, as from a proxy on the way, is told by its
+    /// HTTP status alone.
+    pub(super) fn read(
+        operation: &'static str,
+        subject: String,
+        is_secret: bool,
+        code: u16,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) -> Self {
+        let status: Status = serde_json::from_slice(body).unwrap_or_default();
+        let status = Status { code: Some(code), ..status };
+        Self::new(operation, subject, is_secret, retry_after, status)
+    }
+
+    /// From a Status that came in an answer or in a watch.
+    pub(super) fn new(
+        operation: &'static str,
+        subject: String,
+        is_secret: bool,
+        retry_after: Option<Duration>,
+        status: Status,
+    ) -> Self {
+        let code = status.code.unwrap_or(500);
+        let details = status.details.unwrap_or_default();
+        let told =
+            details.retry_after_seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        let mut refusal = Self {
+            operation,
+            subject,
+            code,
+            reason: status.reason.unwrap_or_default(),
+            message: status.message.unwrap_or_default(),
+            causes: details.causes.unwrap_or_default(),
+            about: (details.kind.unwrap_or_default(), details.name.unwrap_or_default()),
+            retry_after: retry_after.or(told),
+        };
+        if refusal.message.is_empty() {
+            let name = http::StatusCode::from_u16(code)
+                .ok()
+                .and_then(|code| code.canonical_reason())
+                .unwrap_or("error");
+            refusal.message = format!("the server answered HTTP {code} {name}");
+        } else if is_secret {
+            refusal.mask();
+        }
+        refusal
+    }
+
+    /// Takes out of the answer about a Secret whatever could be its content. Messages are kept
+    /// only in shapes that are known to hold names alone; of all others the fields are told.
+    fn mask(&mut self) {
+        let ours = !["admission webhook", "denied request", "denied the request"]
+            .iter()
+            .any(|words| self.has_word(words));
+        let names_only = match self.reason.as_str() {
+            // The message of an ownership conflict lists managers and fields.
+            "NotFound"
+            | "AlreadyExists"
+            | "Conflict"
+            | "Unauthorized"
+            | "TooManyRequests"
+            | "Timeout"
+            | "ServerTimeout"
+            | "ServiceUnavailable"
+            | "Expired"
+            | "Gone"
+            | "MethodNotAllowed"
+            | "NotAcceptable"
+            | "UnsupportedMediaType" => true,
+            "Forbidden" => {
+                self.has_cause(TERMINATING)
+                    || self.has_word("cannot ")
+                    || self.has_word("exceeded quota")
+            }
+            _ => false,
+        };
+        if ours && names_only {
+            return;
+        }
+        let mut fields: Vec<String> = self
+            .causes
+            .iter()
+            .map(|cause| cause.field.clone())
+            .filter(|field| !field.is_empty())
+            .collect();
+        if fields.is_empty() {
+            fields.extend(self.typed_patch_field());
+        }
+        let known = [
+            "illegal base64 data",
+            "field not declared in schema",
+            "field is immutable",
+            "Required value",
+            "Too long",
+            "is not valid for type",
+        ];
+        let mut parts = Vec::new();
+        if !fields.is_empty() {
+            parts.push(fields.join(", "));
+        }
+        let said: Vec<_> = known.into_iter().filter(|known| self.has_word(known)).collect();
+        parts.extend(said.iter().map(ToString::to_string));
+        let reason = if self.reason.is_empty() {
+            format!("HTTP {}", self.code)
+        } else {
+            self.reason.clone()
+        };
+        let what =
+            if parts.is_empty() { reason } else { format!("{reason}: {}", parts.join(": ")) };
+        self.message =
+            format!("{what} (the server's message is withheld, it could quote the Secret)");
+        for cause in &mut self.causes {
+            if cause.reason != CONFLICT && cause.reason != TERMINATING {
+                let kept = known.into_iter().find(|known| cause.message.contains(known));
+                cause.message = kept.unwrap_or_default().into();
+            }
+        }
+    }
+
+    /// The field named by a schema error of an apply, whose message is
+    /// `failed to create typed patch object (NS/NAME; VERSION, Kind=KIND): .FIELD: REASON`.
+    fn typed_patch_field(&self) -> Option<String> {
+        let rest = self.message.strip_prefix(TYPED_PATCH)?;
+        let (_, rest) = rest.split_once("): ")?;
+        let (field, _) = rest.split_once(": ")?;
+        let is_path = field.starts_with('.')
+            && field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-[]".contains(&byte));
+        is_path.then(|| field.to_owned())
+    }
+}
+
+/// The manager in `conflict with "kubectl-edit" using v1`; the whole message when it reads
+/// otherwise.
+fn manager_in(message: &str) -> String {
+    let quoted = || {
+        let rest = message.strip_prefix("conflict with \"")?;
+        let mut end = None;
+        let mut escaped = false;
+        for (at, c) in rest.char_indices() {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '"' => {
+                    end = Some(at);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        let name = &rest[..end?];
+        // Go quotes like JSON but for characters that no manager's name has.
+        Some(serde_json::from_str(&format!("\"{name}\"")).unwrap_or_else(|_| name.to_owned()))
+    };
+    quoted().unwrap_or_else(|| message.to_owned())
+}
+
+/// What serde says of a body, without the values that its own messages quote.
+pub(super) fn describe(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = match error.classify() {
+        serde_json::error::Category::Io => "it cannot be read",
+        serde_json::error::Category::Eof => "it ends too early",
+        serde_json::error::Category::Syntax => "it is not JSON",
+        // This one names a field of our own types and nothing else.
+        serde_json::error::Category::Data if text.starts_with("missing field `") => {
+            text.split(" at line ").next().unwrap_or("a field is missing")
+        }
+        serde_json::error::Category::Data => "a value is not of the type that it should have",
+    };
+    format!("{what} (line {}, column {})", error.line(), error.column())
+}
+
+/// The error answer of the API server, as far as it is used.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Status {
+    pub(super) code: Option<u16>,
+    reason: Option<String>,
+    message: Option<String>,
+    details: Option<Details>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Details {
+    name: Option<String>,
+    kind: Option<String>,
+    causes: Option<Vec<Cause>>,
+    retry_after_seconds: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(is_secret: bool, code: u16, status: &serde_json::Value) -> ApiError {
+        let kind = if is_secret { "Secret" } else { "ConfigMap" };
+        ApiError::Refused(Box::new(Refusal::read(
+            "apply",
+            format!("{kind} web/a"),
+            is_secret,
+            code,
+            None,
+            status.to_string().as_bytes(),
+        )))
+    }
+
+    /// Answers of kube-apiserver 1.37.2.
+    fn conflict() -> serde_json::Value {
+        json!({
+            "kind": "Status", "code": 409, "reason": "Conflict",
+            "message": "Apply failed with 2 conflicts: conflicts with \"plumb:default/one\":\n- .data.p\nconflicts with \"kubectl-edit\" using v1:\n- .metadata.labels.x",
+            "details": {"causes": [
+                {"reason": "FieldManagerConflict", "message": "conflict with \"plumb:default/one\"", "field": ".data.p"},
+                {"reason": "FieldManagerConflict", "message": "conflict with \"kubectl-edit\" using v1", "field": ".metadata.labels.x"},
+            ]},
+        })
+    }
+
+    fn stale() -> serde_json::Value {
+        json!({
+            "kind": "Status", "code": 409, "reason": "Conflict",
+            "message": "Operation cannot be fulfilled on secrets \"a\": the object has been modified; please apply your changes to the latest version and try again",
+            "details": {"name": "a", "kind": "secrets"},
+        })
+    }
+
+    #[test]
+    fn conflicts_name_managers_and_fields() {
+        for is_secret in [false, true] {
+            let error = refused(is_secret, 409, &conflict());
+            assert!(error.is_conflict() && error.is_ownership_conflict());
+            assert_eq!(error.class(), ErrorClass::WaitForUser);
+            assert_eq!(
+                error.conflicts(),
+                [
+                    ("plumb:default/one".into(), ".data.p".into()),
+                    ("kubectl-edit".into(), ".metadata.labels.x".into()),
+                ]
+            );
+            assert!(error.to_string().contains("conflicts with \"kubectl-edit\" using v1"));
+        }
+        let error = refused(false, 409, &stale());
+        assert!(error.is_conflict() && !error.is_ownership_conflict());
+        assert_eq!(error.class(), ErrorClass::Retry);
+        assert_eq!(error.conflicts(), []);
+    }
+
+    #[test]
+    fn managers_are_read_out_of_messages() {
+        for (message, manager) in [
+            (r#"conflict with "kubectl-edit" using v1"#, "kubectl-edit"),
+            (
+                r#"conflict with "a" with subresource "scale" using apps/v1 at 2026-11-22T21:58:12Z"#,
+                "a",
+            ),
+            (r#"conflict with "odd \"name\"" using v1"#, r#"odd "name""#),
+            ("something else", "something else"),
+            (r#"conflict with "cut"#, r#"conflict with "cut"#),
+        ] {
+            assert_eq!(manager_in(message), manager);
+        }
+    }
+
+    /// What each answer is taken for: missing (object, namespace, kind), forbidden, class.
+    #[test]
+    fn answers_are_told_apart() {
+        let missing = |kind: &str, name: &str| json!({"reason": "NotFound", "message": format!("{kind} \"{name}\" not found"), "details": {"name": name, "kind": kind}});
+        let error = refused(false, 404, &missing("configmaps", "a"));
+        assert!(error.is_not_found() && !error.is_namespace_missing() && !error.is_kind_missing());
+        let error = refused(false, 404, &missing("namespaces", "web"));
+        assert!(error.is_namespace_missing() && !error.is_kind_missing());
+        assert_eq!(error.class(), ErrorClass::WaitForUser);
+        let gone = json!({"reason": "NotFound", "message": "the server could not find the requested resource", "details": {}});
+        assert!(refused(false, 404, &gone).is_kind_missing());
+        let terminating = json!({
+            "reason": "Forbidden", "message": "configmaps \"a\" is forbidden: unable to create new content in namespace web because it is being terminated",
+            "details": {"name": "a", "kind": "configmaps", "causes": [{"reason": "NamespaceTerminating", "message": "namespace web is being terminated", "field": "metadata.namespace"}]},
+        });
+        let error = refused(false, 403, &terminating);
+        assert!(error.is_forbidden() && error.is_terminating_namespace());
+        assert_eq!(error.class(), ErrorClass::Retry);
+        let schema = json!({"message": "failed to create typed patch object (/a; /v1, Kind=ConfigMap): .dta: field not declared in schema"});
+        let error = refused(false, 500, &schema);
+        assert!(error.is_not_in_schema());
+        assert_eq!(error.class(), ErrorClass::WaitForUser);
+        for (code, class) in [
+            (400, ErrorClass::WaitForUser),
+            (401, ErrorClass::WaitForUser),
+            (409, ErrorClass::Retry),
+            (410, ErrorClass::Retry),
+            (422, ErrorClass::WaitForUser),
+            (429, ErrorClass::Retry),
+            (500, ErrorClass::Retry),
+            (503, ErrorClass::Retry),
+        ] {
+            assert_eq!(refused(false, code, &json!({})).class(), class, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_on_the_way_is_not_quoted() {
+        let refusal = Refusal::read(
+            "list",
+            "secrets".into(),
+            true,
+            502,
+            Some(Duration::from_secs(3)),
+            b"<html>hunter2</html>",
+        );
+        assert_eq!(
+            refusal.to_string(),
+            "cannot list secrets: the server answered HTTP 502 Bad Gateway"
+        );
+        assert_eq!(refusal.retry_after, Some(Duration::from_secs(3)));
+        let told =
+            json!({"reason": "Timeout", "message": "slow", "details": {"retryAfterSeconds": 5}});
+        let error = refused(false, 504, &told);
+        assert_eq!(error.refusal().unwrap().retry_after, Some(Duration::from_secs(5)));
+    }
+
+    /// Messages of kube-apiserver 1.37.2 and of webhooks, and what is left of them for a Secret.
+    #[test]
+    fn messages_about_secrets_hold_no_content() {
+        let withheld = "(the server's message is withheld, it could quote the Secret)";
+        let cases = [
+            (500, "", "failed to create typed patch object (/s2; /v1, Kind=Secret): .data.p: expected string, got &value.valueUnstructured{Value:hunter2}", json!([]), format!("HTTP 500: .data.p {withheld}")),
+            (500, "", "failed to create typed patch object (/s2; /v1, Kind=Secret): hunter2: .x: field not declared in schema", json!([]), format!("HTTP 500: field not declared in schema {withheld}")),
+            (500, "", "failed to convert new object (/s2; /v1, Kind=Secret) to proper version: error decoding from json: illegal base64 data at input byte 7: hunter2", json!([]), format!("HTTP 500: illegal base64 data {withheld}")),
+            (422, "Invalid", "Secret \"s2\" is invalid: data[.key]: Invalid value: \"hunter2\": invalid character 'h'", json!([{"reason": "FieldValueInvalid", "message": "Invalid value: \"hunter2\": invalid", "field": "data[.key]"}]), format!("Invalid: data[.key] {withheld}")),
+            (422, "Invalid", "Secret \"s3\" is invalid: data: Forbidden: field is immutable when `immutable` is set", json!([{"reason": "FieldValueForbidden", "message": "Forbidden: field is immutable when `immutable` is set", "field": "data"}]), format!("Invalid: data: field is immutable {withheld}")),
+            (400, "BadRequest", "admission webhook \"x.example.com\" denied the request: hunter2 is weak", json!([]), format!("BadRequest {withheld}")),
+            (403, "Forbidden", "secrets \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: you cannot use hunter2", json!([]), format!("Forbidden {withheld}")),
+            (404, "NotFound", "admission webhook \"x\" denied the request: hunter2", json!([]), format!("NotFound {withheld}")),
+            (403, "Forbidden", "secrets \"a\" is forbidden: User \"u\" cannot patch resource \"secrets\" in API group \"\" in the namespace \"web\"", json!([]), "secrets \"a\" is forbidden: User \"u\" cannot patch resource \"secrets\" in API group \"\" in the namespace \"web\"".into()),
+            (404, "NotFound", "namespaces \"web\" not found", json!([]), "namespaces \"web\" not found".into()),
+        ];
+        for (code, reason, message, causes, expected) in cases {
+            let status =
+                json!({"reason": reason, "message": message, "details": {"causes": causes}});
+            let error = refused(true, code, &status);
+            assert_eq!(error.to_string(), format!("cannot apply Secret web/a: {expected}"));
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+            let open = refused(false, code, &status);
+            assert_eq!(open.to_string(), format!("cannot apply ConfigMap web/a: {message}"));
+        }
+    }
+}
