@@ -45,7 +45,11 @@ enum Task {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Args::parse().task).await {
+    let result = tokio::select! {
+        result = run(Args::parse().task) => result,
+        error = process::interrupted() => Err(error),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error.print();

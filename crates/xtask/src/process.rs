@@ -1,8 +1,8 @@
 //! Programs that a task runs, and ends with itself.
 
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
@@ -12,6 +12,9 @@ use crate::error::TaskError;
 
 /// How long programs may take to end after they were asked to.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How often a program that was asked to end is looked at.
+const POLL: Duration = Duration::from_millis(20);
 
 /// The root of the checkout.
 pub(crate) fn root() -> &'static Path {
@@ -47,38 +50,46 @@ pub(crate) fn shown(command: &Command) -> String {
 
 /// Prints a command and runs it to its end; an exit code other than zero is an error.
 ///
-/// It has a process group of its own, so that it can be ended with everything that it started. It
-/// gets no input: a task asks nothing.
+/// It has a process group of its own, so that it is ended with everything that it started when this
+/// future is dropped. It gets no input: a task asks nothing.
 pub(crate) async fn run(mut command: Command) -> Result<(), TaskError> {
     let line = shown(&command);
     println!("==> {line}");
     let start = |source| TaskError::Start { command: line.clone(), source };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(start)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(start)?;
-    let mut child =
-        command.stdin(Stdio::null()).process_group(0).kill_on_drop(true).spawn().map_err(start)?;
-    let status = tokio::select! {
-        status = child.wait() => status.map_err(start)?,
-        _ = interrupt.recv() => return end(child).await,
-        _ = terminate.recv() => return end(child).await,
+    let child = command.stdin(Stdio::null()).process_group(0).spawn().map_err(start)?;
+    let status = Group(child).0.wait().await.map_err(start)?;
+    if status.success() { Ok(()) } else { Err(TaskError::Failed { command: line, status }) }
+}
+
+/// Resolves when the user or the system asks us to end.
+pub(crate) async fn interrupted() -> TaskError {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
     };
-    check(line, status)
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    TaskError::Interrupted
 }
 
-/// An exit code other than zero is an error.
-pub(crate) fn check(command: String, status: ExitStatus) -> Result<(), TaskError> {
-    if status.success() { Ok(()) } else { Err(TaskError::Failed { command, status }) }
-}
+/// A child that leads a process group, ended on drop with the whole group.
+struct Group(Child);
 
-/// Ends a child and everything that it started.
-async fn end(mut child: Child) -> Result<(), TaskError> {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(group) = group {
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The id is gone once the child has been waited for.
+        let id = self.0.id().and_then(|id| i32::try_from(id).ok());
+        let Some(group) = id.and_then(Pid::from_raw) else { return };
         let _gone = kill_process_group(group, Signal::TERM);
-        let _late = tokio::time::timeout(GRACE, child.wait()).await;
+        let asked = Instant::now();
+        while asked.elapsed() < GRACE && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(POLL);
+        }
         let _gone = kill_process_group(group, Signal::KILL);
     }
-    Err(TaskError::Interrupted)
 }
 
 #[cfg(test)]
@@ -90,6 +101,36 @@ mod tests {
         let mut command = Command::new("/usr/bin/kubectl");
         command.args(["get", "-o=jsonpath={.a}", "it's", ""]);
         assert_eq!(shown(&command), r"kubectl get '-o=jsonpath={.a}' 'it'\''s' ''");
+    }
+
+    #[tokio::test]
+    async fn what_a_command_started_ends_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let mut command = Command::new("sh");
+        // Both shells hold the pipe open; its reader sees the end once both are gone.
+        command
+            .args(["-c", "exec >\"$0\"; (echo started; exec tail -f /dev/null) & wait"])
+            .arg(&pipe);
+        let mut reader = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&pipe).unwrap();
+        let mut text = [0; 64];
+        let ended = async {
+            loop {
+                reader.readable().await.unwrap();
+                match reader.try_read(&mut text) {
+                    Ok(read) if read > 0 => break read,
+                    _ => {}
+                }
+            }
+        };
+        let read = tokio::select! {
+            result = run(command) => panic!("ended by itself: {result:?}"),
+            read = ended => read,
+        };
+        assert_eq!(&text[..read], b"started\n");
+        let mut rest = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut rest).await.unwrap();
     }
 
     #[tokio::test]
