@@ -1,0 +1,397 @@
+//! Puts the events of one document together into nodes, with all checks that need no expansion.
+//!
+//! Nodes lie in one vector and name each other by index, so neither building nor dropping them
+//! recurses. Each closed node knows how large it is once its aliases are expanded; that is how a
+//! document that would explode is refused before a byte of it is expanded.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::Limits;
+use crate::error::Problem;
+use crate::scalar::{self, Meaning};
+
+/// A line and a column, both counted from one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+}
+
+pub(crate) type NodeId = usize;
+
+/// One node of a document.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) mark: Mark,
+    pub(crate) what: What,
+    /// Whether children may still come.
+    open: bool,
+    /// Nodes, bytes of text and levels below and with this one, aliases expanded.
+    weight: Weight,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    Leaf {
+        value: Value,
+        /// The text as written, kept where the value is not that text.
+        source: Option<Box<str>>,
+    },
+    Map {
+        entries: Vec<Entry>,
+        /// The values of `<<`: maps or aliases of maps; the first that has a key wins.
+        merges: Vec<NodeId>,
+    },
+    List(Vec<NodeId>),
+    Alias(NodeId),
+    /// Stands for something that a problem was recorded for.
+    Broken,
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) mark: Mark,
+    pub(crate) value: NodeId,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Weight {
+    nodes: usize,
+    bytes: usize,
+    depth: usize,
+}
+
+impl Weight {
+    fn hold(&mut self, child: Self) {
+        self.nodes = self.nodes.saturating_add(child.nodes);
+        self.bytes = self.bytes.saturating_add(child.bytes);
+        self.depth = self.depth.max(child.depth + 1);
+    }
+}
+
+/// A scalar as a parser gives it.
+pub(crate) struct Scalar<'t> {
+    pub(crate) text: &'t str,
+    pub(crate) plain: bool,
+    pub(crate) tag: Tag<'t>,
+}
+
+/// What a tag asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tag<'t> {
+    /// No tag, or the `!` that means none.
+    None,
+    /// A tag of the YAML namespace, by its last part: `int`.
+    Yaml(&'t str),
+    /// Any other tag; it makes a scalar a string.
+    Local,
+}
+
+enum Pending {
+    Field(String, Mark),
+    Merge,
+    Broken,
+}
+
+struct Frame {
+    node: NodeId,
+    /// For maps: the line each key stands on first.
+    lines: HashMap<String, u32>,
+    /// For maps: the key whose value comes next.
+    pending: Option<Pending>,
+}
+
+/// Why composing this document must stop.
+pub(crate) struct Stop;
+
+/// Builds the nodes of one document.
+pub(crate) struct Composer<'l> {
+    limits: &'l Limits,
+    nodes: Vec<Node>,
+    frames: Vec<Frame>,
+    anchors: HashMap<usize, NodeId>,
+    root: Option<NodeId>,
+    problems: Vec<(Mark, Problem)>,
+}
+
+/// The nodes of one document, and what is wrong with it.
+pub(crate) struct Composed {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) root: Option<NodeId>,
+    pub(crate) problems: Vec<(Mark, Problem)>,
+}
+
+impl<'l> Composer<'l> {
+    pub(crate) fn new(limits: &'l Limits) -> Self {
+        Self {
+            limits,
+            nodes: Vec::new(),
+            frames: Vec::new(),
+            anchors: HashMap::new(),
+            root: None,
+            problems: Vec::new(),
+        }
+    }
+
+    pub(crate) fn finish(self) -> Composed {
+        Composed { nodes: self.nodes, root: self.root, problems: self.problems }
+    }
+
+    /// Notes a problem that the parser found.
+    pub(crate) fn problem(&mut self, mark: Mark, problem: Problem) {
+        self.problems.push((mark, problem));
+    }
+
+    /// Names the node that comes next for aliases.
+    fn anchor(&mut self, anchor: Option<usize>, node: NodeId) {
+        if let Some(anchor) = anchor {
+            self.anchors.insert(anchor, node);
+        }
+    }
+
+    pub(crate) fn scalar(
+        &mut self,
+        scalar: &Scalar<'_>,
+        anchor: Option<usize>,
+        mark: Mark,
+    ) -> Result<(), Stop> {
+        let text = scalar.text;
+        if self.wants_key() {
+            let merges = match scalar.tag {
+                Tag::None => scalar.plain && text == "<<",
+                tag => tag == Tag::Yaml("merge"),
+            };
+            if merges {
+                self.merge_key(mark);
+                return Ok(());
+            }
+        }
+        let resolved = match scalar.tag {
+            Tag::None if scalar.plain => scalar::plain(text),
+            Tag::Yaml(tag) => scalar::tagged(tag, text),
+            Tag::None | Tag::Local => Ok(Value::String(text.to_owned())),
+        };
+        let what = match resolved {
+            Ok(value) => {
+                let source = (value.as_str() != Some(text)).then(|| text.into());
+                What::Leaf { value, source }
+            }
+            Err(problem) => {
+                self.problem(mark, problem);
+                What::Broken
+            }
+        };
+        let weight = Weight { nodes: 1, bytes: text.len(), depth: 0 };
+        let node = self.push(mark, what, false, weight);
+        self.anchor(anchor, node);
+        self.attach(node)
+    }
+
+    pub(crate) fn open_map(&mut self, anchor: Option<usize>, mark: Mark) -> Result<(), Stop> {
+        let what = What::Map { entries: Vec::new(), merges: Vec::new() };
+        self.open(what, anchor, mark)
+    }
+
+    pub(crate) fn open_list(&mut self, anchor: Option<usize>, mark: Mark) -> Result<(), Stop> {
+        self.open(What::List(Vec::new()), anchor, mark)
+    }
+
+    fn open(&mut self, what: What, anchor: Option<usize>, mark: Mark) -> Result<(), Stop> {
+        if self.frames.len() >= self.limits.depth {
+            return Err(self.too_deep(mark));
+        }
+        let weight = Weight { nodes: 1, ..Weight::default() };
+        let node = self.push(mark, what, true, weight);
+        self.anchor(anchor, node);
+        self.frames.push(Frame { node, lines: HashMap::new(), pending: None });
+        Ok(())
+    }
+
+    /// Ends the innermost open map or list.
+    pub(crate) fn close(&mut self) -> Result<(), Stop> {
+        let Some(frame) = self.frames.pop() else {
+            return Ok(());
+        };
+        self.nodes[frame.node].open = false;
+        self.attach(frame.node)
+    }
+
+    pub(crate) fn alias(&mut self, anchor: usize, mark: Mark) -> Result<(), Stop> {
+        let target = self.anchors.get(&anchor).copied();
+        let Some(target) = target.filter(|target| !self.nodes[*target].open) else {
+            self.problem(mark, Problem::RecursiveAlias);
+            return self.broken(mark);
+        };
+        let weight = self.nodes[target].weight;
+        let node = self.push(mark, What::Alias(target), false, weight);
+        self.attach(node)
+    }
+
+    pub(crate) fn unknown_alias(&mut self, name: &str, mark: Mark) -> Result<(), Stop> {
+        let name = name.to_owned();
+        self.problem(mark, Problem::UnknownAnchor { name });
+        self.broken(mark)
+    }
+
+    fn broken(&mut self, mark: Mark) -> Result<(), Stop> {
+        let node = self.push(mark, What::Broken, false, Weight::default());
+        self.attach(node)
+    }
+
+    fn push(&mut self, mark: Mark, what: What, open: bool, weight: Weight) -> NodeId {
+        self.nodes.push(Node { mark, what, open, weight });
+        self.nodes.len() - 1
+    }
+
+    fn wants_key(&self) -> bool {
+        self.frames.last().is_some_and(|frame| {
+            frame.pending.is_none() && matches!(self.nodes[frame.node].what, What::Map { .. })
+        })
+    }
+
+    fn too_deep(&mut self, mark: Mark) -> Stop {
+        let limit = self.limits.depth;
+        self.problem(mark, Problem::TooDeep { limit });
+        Stop
+    }
+
+    /// Puts a finished node where it belongs: the root, a list, a key or a value.
+    fn attach(&mut self, child: NodeId) -> Result<(), Stop> {
+        let Some(frame) = self.frames.last_mut() else {
+            self.root = Some(child);
+            return self.check(child);
+        };
+        let parent = frame.node;
+        let pending = frame.pending.take();
+        let mut weight = self.nodes[child].weight;
+        match pending {
+            None => {
+                let What::List(items) = &mut self.nodes[parent].what else {
+                    let pending = self.key(child);
+                    if let Some(frame) = self.frames.last_mut() {
+                        frame.pending = Some(pending);
+                    }
+                    return Ok(());
+                };
+                items.push(child);
+            }
+            Some(Pending::Field(key, mark)) => {
+                weight.bytes = weight.bytes.saturating_add(key.len());
+                if let What::Map { entries, .. } = &mut self.nodes[parent].what {
+                    entries.push(Entry { key, mark, value: child });
+                }
+            }
+            Some(Pending::Merge) => self.merge(parent, child),
+            Some(Pending::Broken) => {}
+        }
+        self.nodes[parent].weight.hold(weight);
+        self.check(parent)
+    }
+
+    /// Whether a node still fits the limits; asked each time something was added to it.
+    fn check(&mut self, node: NodeId) -> Result<(), Stop> {
+        let Node { mark, weight, .. } = self.nodes[node];
+        let problem = if weight.nodes > self.limits.nodes {
+            let limit = self.limits.nodes;
+            Problem::TooManyNodes { limit }
+        } else if weight.bytes > self.limits.bytes {
+            let limit = self.limits.bytes;
+            Problem::TooManyBytes { limit }
+        } else if weight.depth > self.limits.depth {
+            return Err(self.too_deep(mark));
+        } else {
+            return Ok(());
+        };
+        self.problem(mark, problem);
+        Err(Stop)
+    }
+
+    /// A plain `<<` where a key belongs.
+    fn merge_key(&mut self, mark: Mark) {
+        let pending = if self.is_first("<<", mark) { Pending::Merge } else { Pending::Broken };
+        if let Some(frame) = self.frames.last_mut() {
+            frame.pending = Some(pending);
+        }
+    }
+
+    /// Notes that the innermost map has a key; a second time is a problem.
+    fn is_first(&mut self, key: &str, mark: Mark) -> bool {
+        let Some(frame) = self.frames.last_mut() else {
+            return true;
+        };
+        let Some(&first_line) = frame.lines.get(key) else {
+            frame.lines.insert(key.to_owned(), mark.line);
+            return true;
+        };
+        let key = key.to_owned();
+        self.problem(mark, Problem::DuplicateKey { key, first_line });
+        false
+    }
+
+    /// Makes a key of a finished node.
+    fn key(&mut self, node: NodeId) -> Pending {
+        let mark = self.nodes[node].mark;
+        let problem = match &self.nodes[self.resolve(node)].what {
+            What::Broken => return Pending::Broken,
+            What::Leaf { value, source } => match (value, source) {
+                // A timestamp is a string by now, but Kustomize counts it as no string.
+                (Value::String(key), source)
+                    if source.as_deref().is_none_or(|source| {
+                        !matches!(scalar::meaning(source), Meaning::Timestamp(_))
+                    }) =>
+                {
+                    let key = key.clone();
+                    return if self.is_first(&key, mark) {
+                        Pending::Field(key, mark)
+                    } else {
+                        Pending::Broken
+                    };
+                }
+                (value, source) => Problem::KeyNotString {
+                    key: source.as_deref().unwrap_or_default().to_owned(),
+                    found: if value.is_string() { "a timestamp" } else { scalar::noun(value) },
+                },
+            },
+            What::Map { .. } => Problem::KeyNotScalar { found: "a map" },
+            What::List(_) | What::Alias(_) => Problem::KeyNotScalar { found: "a list" },
+        };
+        self.problem(mark, problem);
+        Pending::Broken
+    }
+
+    /// Takes the value of `<<` into a map.
+    fn merge(&mut self, parent: NodeId, child: NodeId) {
+        let candidates = match &self.nodes[self.resolve(child)].what {
+            What::List(items) => items.clone(),
+            What::Broken => return,
+            _ => vec![child],
+        };
+        for candidate in &candidates {
+            if !matches!(self.nodes[self.resolve(*candidate)].what, What::Map { .. } | What::Broken)
+            {
+                let mark = self.nodes[child].mark;
+                self.problem(mark, Problem::MergeNotMap);
+                return;
+            }
+        }
+        if let What::Map { merges, .. } = &mut self.nodes[parent].what {
+            merges.extend(candidates);
+        }
+    }
+
+    /// What an alias stands for; targets are never aliases themselves.
+    fn resolve(&self, node: NodeId) -> NodeId {
+        resolve(&self.nodes, node)
+    }
+}
+
+/// What an alias stands for; other nodes stand for themselves.
+pub(crate) fn resolve(nodes: &[Node], node: NodeId) -> NodeId {
+    match nodes[node].what {
+        What::Alias(target) => target,
+        _ => node,
+    }
+}

@@ -1,0 +1,257 @@
+//! Turns composed nodes into values: aliases repeated, merge keys merged, lists of kind `List`
+//! taken apart, annotations made strings; with the place of each field.
+
+use plumb_core::{FieldPath, FieldPlaces, Step};
+use serde_json::{Map, Value};
+
+use crate::compose::{Entry, Mark, Node, NodeId, What, resolve};
+use crate::error::Problem;
+use crate::scalar;
+
+/// Steps of all recorded paths of one document. A path costs its depth to record, so a large and
+/// deep document would take long; the largest published schemas need a quarter of this. Beyond it
+/// fields are reported at the nearest recorded place around them.
+const PLACE_STEPS: usize = 4_000_000;
+
+/// One object of a document.
+pub(crate) struct Expanded {
+    pub(crate) value: Value,
+    pub(crate) mark: Mark,
+    pub(crate) fields: FieldPlaces,
+}
+
+/// Gives the objects of a document without problems: none for an empty one, several for a `List`.
+pub(crate) fn expand(
+    nodes: &[Node],
+    root: Option<NodeId>,
+) -> (Vec<Expanded>, Vec<(Mark, Problem)>) {
+    let mut expander =
+        Expander { nodes, objects: Vec::new(), problems: Vec::new(), places: Vec::new(), steps: 0 };
+    if let Some(root) = root {
+        expander.object(root);
+    }
+    (expander.objects, expander.problems)
+}
+
+struct Expander<'n> {
+    nodes: &'n [Node],
+    objects: Vec<Expanded>,
+    problems: Vec<(Mark, Problem)>,
+    /// Fields of the object at hand. A parent stands before its children, so a path is found by
+    /// walking back.
+    places: Vec<Placed<'n>>,
+    steps: usize,
+}
+
+struct Placed<'n> {
+    parent: Option<usize>,
+    step: BorrowedStep<'n>,
+    mark: Mark,
+}
+
+#[derive(Clone, Copy)]
+enum BorrowedStep<'n> {
+    Key(&'n str),
+    Index(usize),
+}
+
+/// Where in an object a value is, as far as the rules differ.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Object,
+    Metadata,
+    Annotations,
+    Other,
+}
+
+impl<'n> Expander<'n> {
+    /// Takes one object or list of objects; nested as deep as the depth limit at most.
+    fn object(&mut self, node: NodeId) {
+        let mark = self.nodes[node].mark;
+        let id = resolve(self.nodes, node);
+        match &self.nodes[id].what {
+            What::Map { .. } => {}
+            What::Leaf { value: Value::Null, .. } | What::Broken | What::Alias(_) => return,
+            What::Leaf { value, .. } => {
+                let found = scalar::noun(value);
+                return self.problems.push((mark, Problem::NotAMap { found }));
+            }
+            What::List(_) => {
+                let found = "a list";
+                return self.problems.push((mark, Problem::NotAMap { found }));
+            }
+        }
+        if let Some(kind) = self.text(id, "kind").filter(|kind| kind.ends_with("List"))
+            && let Some(items) = self.field(id, "items")
+        {
+            let mark = self.nodes[items].mark;
+            match &self.nodes[resolve(self.nodes, items)].what {
+                What::List(items) => items.iter().for_each(|item| self.object(*item)),
+                What::Leaf { value: Value::Null, .. } | What::Broken => {}
+                what => {
+                    let found = match what {
+                        What::Leaf { value, .. } => scalar::noun(value),
+                        _ => "a map",
+                    };
+                    let kind = kind.to_owned();
+                    self.problems.push((mark, Problem::ItemsNotAList { kind, found }));
+                }
+            }
+            return;
+        }
+        self.places.clear();
+        self.steps = 0;
+        let value = self.value(id, Within::Object, None, 0);
+        if value.as_object().is_some_and(Map::is_empty) {
+            return;
+        }
+        let fields = FieldPlaces::collect(
+            (0..self.places.len())
+                .map(|i| (self.path(i), self.places[i].mark.line, self.places[i].mark.column)),
+        );
+        self.objects.push(Expanded { value, mark, fields });
+    }
+
+    fn value(
+        &mut self,
+        node: NodeId,
+        within: Within,
+        parent: Option<usize>,
+        depth: usize,
+    ) -> Value {
+        let nodes = self.nodes;
+        match &nodes[resolve(nodes, node)].what {
+            // Kustomize makes strings of annotations, as they were written.
+            What::Leaf { source: Some(source), .. } if within == Within::Annotations => {
+                Value::String(source.to_string())
+            }
+            What::Leaf { value, .. } => value.clone(),
+            What::List(items) => Value::Array(
+                items
+                    .iter()
+                    .enumerate()
+                    .map(|(i, item)| {
+                        let place =
+                            self.place(parent, BorrowedStep::Index(i), nodes[*item].mark, depth);
+                        self.value(*item, Within::Other, place, depth + 1)
+                    })
+                    .collect(),
+            ),
+            What::Map { .. } => {
+                let mut map = Map::new();
+                self.fill(&mut map, node, within, parent, depth);
+                Value::Object(map)
+            }
+            What::Alias(_) | What::Broken => Value::Null,
+        }
+    }
+
+    /// Puts a map's own entries, then the merged ones, where no entry is yet.
+    fn fill(
+        &mut self,
+        map: &mut Map<String, Value>,
+        node: NodeId,
+        within: Within,
+        parent: Option<usize>,
+        depth: usize,
+    ) {
+        let nodes = self.nodes;
+        let What::Map { entries, merges } = &nodes[resolve(nodes, node)].what else {
+            return;
+        };
+        for Entry { key, mark, value } in entries {
+            if map.contains_key(key) {
+                continue;
+            }
+            let inside = match (within, key.as_str()) {
+                (Within::Object, "metadata") => Within::Metadata,
+                (Within::Metadata, "annotations") => {
+                    if self.is_empty(*value) {
+                        continue;
+                    }
+                    Within::Annotations
+                }
+                _ => Within::Other,
+            };
+            // Annotations are the leaves one level below; what is deeper is left for the API
+            // server to refuse.
+            let inside = match within {
+                Within::Annotations if self.is_leaf(*value) => Within::Annotations,
+                _ => inside,
+            };
+            let place = self.place(parent, BorrowedStep::Key(key), *mark, depth);
+            let value = self.value(*value, inside, place, depth + 1);
+            map.insert(key.clone(), value);
+        }
+        for merged in merges {
+            self.fill(map, *merged, within, parent, depth);
+        }
+    }
+
+    fn is_leaf(&self, node: NodeId) -> bool {
+        matches!(self.nodes[resolve(self.nodes, node)].what, What::Leaf { .. })
+    }
+
+    /// Whether a node is null or a map without anything in it.
+    fn is_empty(&self, node: NodeId) -> bool {
+        match &self.nodes[resolve(self.nodes, node)].what {
+            What::Leaf { value, .. } => value.is_null(),
+            What::Map { entries, merges } => entries.is_empty() && merges.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// A field's node, also one that is merged in.
+    fn field(&self, map: NodeId, key: &str) -> Option<NodeId> {
+        let What::Map { entries, merges } = &self.nodes[resolve(self.nodes, map)].what else {
+            return None;
+        };
+        let own = entries.iter().find(|entry| entry.key == key);
+        own.map(|entry| entry.value)
+            .or_else(|| merges.iter().find_map(|merged| self.field(*merged, key)))
+    }
+
+    fn text(&self, map: NodeId, key: &str) -> Option<&'n str> {
+        match &self.nodes[resolve(self.nodes, self.field(map, key)?)].what {
+            What::Leaf { value: Value::String(text), .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Records a field's place; `None` when the budget is spent.
+    fn place(
+        &mut self,
+        parent: Option<usize>,
+        step: BorrowedStep<'n>,
+        mark: Mark,
+        depth: usize,
+    ) -> Option<usize> {
+        // Without its parent a path would be wrong.
+        if depth > 0 && parent.is_none() {
+            return None;
+        }
+        self.steps += depth + 1;
+        if self.steps > PLACE_STEPS {
+            return None;
+        }
+        self.places.push(Placed { parent, step, mark });
+        Some(self.places.len() - 1)
+    }
+
+    fn path(&self, place: usize) -> FieldPath {
+        let mut steps = Vec::new();
+        let mut at = Some(place);
+        while let Some(i) = at {
+            steps.push(self.places[i].step);
+            at = self.places[i].parent;
+        }
+        let mut path = FieldPath::root();
+        for step in steps.into_iter().rev() {
+            path.push(match step {
+                BorrowedStep::Key(key) => Step::Key(key.to_owned()),
+                BorrowedStep::Index(index) => Step::Index(index),
+            });
+        }
+        path
+    }
+}

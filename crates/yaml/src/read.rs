@@ -1,0 +1,314 @@
+//! Reads the documents of one file.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use granit_parser::{ErrorKind, Event, Marker, Options, Parser, ScalarStyle, StrInput, options};
+use plumb_core::{FieldPlaces, Place, RelPath};
+use serde_json::Value;
+
+use crate::compose::{Composed, Composer, Mark, Scalar, Stop, Tag};
+use crate::error::{Problem, YamlError, YamlErrors};
+use crate::expand::expand;
+use crate::{Limits, json};
+
+/// Problems kept per file; more are only counted. A person mends one and looks again.
+const KEPT_PROBLEMS: usize = 100;
+
+const BOM: char = '\u{feff}';
+const YAML_TAGS: &str = "tag:yaml.org,2002:";
+
+/// One manifest of a file, always a map that is not empty.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// The manifest.
+    pub value: Value,
+    /// Where it starts.
+    pub place: Place,
+    /// Where its fields are.
+    pub fields: FieldPlaces,
+}
+
+/// Reads all manifests of a file, in the order of the file.
+///
+/// Empty documents are dropped. A document of a kind that ends in `List` gives its items instead
+/// of itself, after the file's other documents. Values of `metadata.annotations` become strings,
+/// as they are written; empty annotations are dropped.
+///
+/// `file` is where errors and places say the text comes from; JSON needs no `.json` there.
+pub fn read(
+    text: &[u8],
+    file: &Arc<RelPath>,
+    limits: &Limits,
+) -> Result<Vec<Document>, YamlErrors> {
+    let mut reading = Reading {
+        file,
+        limits,
+        document: 0,
+        plain: Vec::new(),
+        listed: Vec::new(),
+        problems: Vec::new(),
+        omitted: 0,
+    };
+    reading.file(text);
+    let mut documents = reading.plain;
+    documents.append(&mut reading.listed);
+    if reading.problems.is_empty() {
+        return Ok(documents);
+    }
+    Err(YamlErrors { problems: reading.problems, omitted: reading.omitted, sound: documents })
+}
+
+struct Reading<'a> {
+    file: &'a Arc<RelPath>,
+    limits: &'a Limits,
+    document: u32,
+    plain: Vec<Document>,
+    listed: Vec<Document>,
+    problems: Vec<YamlError>,
+    omitted: usize,
+}
+
+impl Reading<'_> {
+    fn file(&mut self, text: &[u8]) {
+        let start = Mark { line: 1, column: 1 };
+        if text.len() > self.limits.bytes {
+            let limit = self.limits.bytes;
+            return self.problem(start, Problem::TooManyBytes { limit });
+        }
+        let text = match std::str::from_utf8(text) {
+            Ok(text) => text,
+            Err(error) => {
+                let before = &text[..error.valid_up_to()];
+                let line = before.split(|byte| *byte == b'\n').count();
+                let line = u32::try_from(line).unwrap_or(u32::MAX);
+                return self.problem(Mark { line, column: 1 }, Problem::NotUtf8);
+            }
+        };
+        let text = without_boms(text);
+        if !json::looks_like_json(&text) {
+            return self.yaml(&text);
+        }
+        match json::validate(&text) {
+            Ok(()) => self.json(&text),
+            Err((mark, message)) => {
+                // It may be YAML that starts with a bracket. If it is not, people who named the
+                // file .json want to hear about JSON.
+                self.yaml(&text);
+                if !self.problems.is_empty() && is_json(self.file) {
+                    self.problems.clear();
+                    self.omitted = 0;
+                    self.document = 0;
+                    self.problem(mark, Problem::Json(message));
+                }
+            }
+        }
+    }
+
+    fn json(&mut self, text: &str) {
+        let mut walker = json::Walker::new(text);
+        loop {
+            let mut composer = Composer::new(self.limits);
+            if walker.value(&mut composer).is_none() {
+                return;
+            }
+            self.composed(composer.finish());
+            if self.next_document().is_err() {
+                return;
+            }
+        }
+    }
+
+    fn yaml(&mut self, text: &str) {
+        let mut parser = Parser::new_from_str_with_options(text, self.options());
+        loop {
+            let mut composer = Composer::new(self.limits);
+            match self.yaml_document(&mut parser, &mut composer) {
+                Ok(Found::End) => return,
+                Ok(Found::Document) => {}
+                // The rest of a broken document says nothing; the next one may be sound.
+                Err(Stop) => {
+                    if !parser.proceed_next_document().unwrap_or(false) {
+                        return self.composed(composer.finish());
+                    }
+                }
+            }
+            self.composed(composer.finish());
+            if self.next_document().is_err() {
+                return;
+            }
+        }
+    }
+
+    fn options(&self) -> Options {
+        options! {
+            disallow_directives: true,
+            // As libyaml, and with it everything written in Go, does.
+            block_scalar_eof_without_line_feed: true,
+            emit_unresolved_aliases: true,
+            emit_comments: false,
+            // The composer's own limit is met first and names its value.
+            flow_nesting_limit: self.limits.depth + 1,
+            block_nesting_limit: self.limits.depth + 1,
+        }
+    }
+
+    /// Feeds the events of one document.
+    fn yaml_document<'t>(
+        &mut self,
+        parser: &mut Parser<'t, StrInput<'t>>,
+        composer: &mut Composer<'_>,
+    ) -> Result<Found, Stop> {
+        let mut separator = None;
+        while let Some(event) = parser.next_event() {
+            let (event, span) = match event {
+                // The parser writes `~` for a scalar that is not there.
+                Ok((Event::Scalar(text, style, anchor, tag), span)) if span.is_empty() => {
+                    let text = if text == "~" { Cow::Borrowed("") } else { text };
+                    (Event::Scalar(text, style, anchor, tag), span)
+                }
+                Ok(found) => found,
+                Err(error) => {
+                    let problem = match error.kind() {
+                        ErrorKind::DirectiveDisallowed => Problem::Directive,
+                        ErrorKind::RecursionLimitExceeded => {
+                            Problem::TooDeep { limit: self.limits.depth }
+                        }
+                        kind => Problem::Syntax(kind.to_string()),
+                    };
+                    composer.problem(mark(error.marker()), problem);
+                    return Err(Stop);
+                }
+            };
+            let at = mark(&span.start);
+            // `--- text` on the first line of a file is a document to Kustomize, later it is not.
+            let absent = event.scalar().is_some_and(|(text, _)| text.is_empty());
+            if separator.take() == Some(at.line) && event.is_node() && !absent {
+                composer.problem(at, Problem::ContentAfterSeparator);
+                return Err(Stop);
+            }
+            let anchor = event.anchor_id().filter(|id| *id != 0);
+            match event {
+                Event::DocumentStart(true, _) if self.document > 0 => separator = Some(at.line),
+                Event::DocumentEnd => return Ok(Found::Document),
+                Event::StreamEnd => return Ok(Found::End),
+                Event::Alias(target) => composer.alias(target, at)?,
+                Event::UnresolvedAlias(name) => composer.unknown_alias(&name, at)?,
+                Event::Scalar(text, style, _, tag) => {
+                    let name = tag.as_deref().and_then(|tag| tag.suffix_in_namespace(YAML_TAGS));
+                    let scalar = Scalar {
+                        text: &text,
+                        plain: style == ScalarStyle::Plain,
+                        tag: match (&tag, &name) {
+                            (_, Some(name)) => Tag::Yaml(name),
+                            (Some(tag), None) if tag.original() != "!" => Tag::Local,
+                            _ => Tag::None,
+                        },
+                    };
+                    composer.scalar(&scalar, anchor, at)?;
+                }
+                Event::SequenceStart(..) => composer.open_list(anchor, at)?,
+                Event::MappingStart(..) => composer.open_map(anchor, at)?,
+                Event::SequenceEnd | Event::MappingEnd => composer.close()?,
+                _ => {}
+            }
+        }
+        Ok(Found::End)
+    }
+
+    /// Takes over one document's objects or problems.
+    fn composed(&mut self, composed: Composed) {
+        let Composed { nodes, root, problems } = composed;
+        if !problems.is_empty() {
+            return self.problems(problems);
+        }
+        let (objects, problems) = expand(&nodes, root);
+        self.problems(problems);
+        let root = root.map(|root| nodes[root].mark);
+        for object in objects {
+            let document = Document {
+                value: object.value,
+                place: self.place(object.mark),
+                fields: object.fields,
+            };
+            if Some(object.mark) == root {
+                self.plain.push(document);
+            } else {
+                self.listed.push(document);
+            }
+        }
+    }
+
+    fn next_document(&mut self) -> Result<(), Stop> {
+        self.document += 1;
+        let limit = self.limits.documents;
+        // A document more than the limit may be the empty one behind the last `---`, which
+        // nobody counts; it is let through.
+        if self.document as usize > limit {
+            let mark = Mark { line: 1, column: 1 };
+            self.problem(mark, Problem::TooManyDocuments { limit });
+            return Err(Stop);
+        }
+        Ok(())
+    }
+
+    fn problems(&mut self, problems: Vec<(Mark, Problem)>) {
+        for (mark, problem) in problems {
+            self.problem(mark, problem);
+        }
+    }
+
+    fn problem(&mut self, mark: Mark, problem: Problem) {
+        if self.problems.len() < KEPT_PROBLEMS {
+            let place = self.place(mark);
+            self.problems.push(YamlError { place, problem });
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    fn place(&self, mark: Mark) -> Place {
+        Place {
+            file: Arc::clone(self.file),
+            document: self.document,
+            line: mark.line,
+            column: mark.column,
+        }
+    }
+}
+
+enum Found {
+    Document,
+    End,
+}
+
+fn mark(marker: &Marker) -> Mark {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Mark { line: number(marker.line()).max(1), column: number(marker.col()).saturating_add(1) }
+}
+
+fn is_json(file: &RelPath) -> bool {
+    let end = file.name().rsplit_once('.');
+    end.is_some_and(|(_, end)| end == "json")
+}
+
+/// Drops byte order marks at the start of the file and of documents: files put together by tools
+/// have them in the middle.
+fn without_boms(text: &str) -> Cow<'_, str> {
+    let text = text.strip_prefix(BOM).unwrap_or(text);
+    if !text.contains(BOM) {
+        return Cow::Borrowed(text);
+    }
+    let mut kept = String::with_capacity(text.len());
+    let mut separated = true;
+    for line in text.split_inclusive('\n') {
+        let line = match line.strip_prefix(BOM) {
+            // A concatenated file may also have the mark right before its first `---`.
+            Some(rest) if separated || rest.starts_with("---") => rest,
+            _ => line,
+        };
+        kept.push_str(line);
+        separated = line.starts_with("---");
+    }
+    Cow::Owned(kept)
+}
