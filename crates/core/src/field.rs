@@ -24,11 +24,7 @@ impl FieldPath {
 
     /// A path of map keys.
     pub fn keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> Self {
-        Self(
-            keys.into_iter()
-                .map(|key| Step::Key(key.to_owned()))
-                .collect(),
-        )
+        Self(keys.into_iter().map(|key| Step::Key(key.to_owned())).collect())
     }
 
     /// This path with one more step.
@@ -91,10 +87,7 @@ impl fmt::Display for FieldPath {
 }
 
 fn is_word(key: &str) -> bool {
-    !key.is_empty()
-        && key
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
 #[cfg(test)]
@@ -108,19 +101,14 @@ mod tests {
             .join(Step::Key("image".into()));
         assert_eq!(path.to_string(), "spec.containers[2].image");
         let path = FieldPath::keys(["metadata", "labels", "app.kubernetes.io/name"]);
-        assert_eq!(
-            path.to_string(),
-            r#"metadata.labels["app.kubernetes.io/name"]"#
-        );
+        assert_eq!(path.to_string(), r#"metadata.labels["app.kubernetes.io/name"]"#);
         assert_eq!(FieldPath::root().to_string(), "");
     }
 
     #[test]
     fn gets_values() {
         let value = serde_json::json!({"a": [{"b": 1}]});
-        let path = FieldPath::keys(["a"])
-            .join(Step::Index(0))
-            .join(Step::Key("b".into()));
+        let path = FieldPath::keys(["a"]).join(Step::Index(0)).join(Step::Key("b".into()));
         assert_eq!(path.get(&value), Some(&serde_json::json!(1)));
         assert_eq!(FieldPath::keys(["a", "b"]).get(&value), None);
     }

@@ -86,10 +86,7 @@ pub struct Recorder<'t> {
 impl<'t> Recorder<'t> {
     /// Records what is read from `tree`.
     pub fn new(tree: &'t dyn Tree) -> Self {
-        Self {
-            tree,
-            seen: RefCell::default(),
-        }
+        Self { tree, seen: RefCell::default() }
     }
 
     /// What was read so far.
@@ -113,10 +110,7 @@ impl Tree for Recorder<'_> {
         let entry = self.tree.entry(path)?;
         match entry {
             None => self.note(path, Seen::Absent),
-            Some(Entry {
-                kind: EntryKind::Directory,
-                id,
-            }) => {
+            Some(Entry { kind: EntryKind::Directory, id }) => {
                 let names = names_digest(&self.tree.list(path)?);
                 self.note(path, Seen::Listing(id, names));
             }
@@ -150,44 +144,21 @@ mod tests {
 
     #[test]
     fn only_what_was_read_counts() {
-        let base = MemTree::new()
-            .file("app/a.yaml", "1")
-            .file("app/README.md", "x")
-            .file("b/c", "1");
+        let base =
+            MemTree::new().file("app/a.yaml", "1").file("app/README.md", "x").file("b/c", "1");
         let recorder = Recorder::new(&base);
         let dir = RelPath::parse("app").unwrap();
         recorder.list(&dir).unwrap();
         recorder.read(&dir.child("a.yaml"), 10).unwrap();
-        assert!(
-            recorder
-                .entry(&dir.child(".plumbignore"))
-                .unwrap()
-                .is_none()
-        );
+        assert!(recorder.entry(&dir.child(".plumbignore")).unwrap().is_none());
         let inputs = recorder.finish();
         let cases = [
             ("the same", base.clone(), true),
             ("a file elsewhere", base.clone().file("b/c", "2"), true),
-            (
-                "a file beside that was not read",
-                base.clone().file("app/README.md", "y"),
-                true,
-            ),
-            (
-                "the file that was read",
-                base.clone().file("app/a.yaml", "2"),
-                false,
-            ),
-            (
-                "a new name in the listing",
-                base.clone().file("app/b.yaml", "1"),
-                false,
-            ),
-            (
-                "a file where there was none",
-                base.clone().file("app/.plumbignore", ""),
-                false,
-            ),
+            ("a file beside that was not read", base.clone().file("app/README.md", "y"), true),
+            ("the file that was read", base.clone().file("app/a.yaml", "2"), false),
+            ("a new name in the listing", base.clone().file("app/b.yaml", "1"), false),
+            ("a file where there was none", base.clone().file("app/.plumbignore", ""), false),
             ("the directory gone", MemTree::new().file("b/c", "1"), false),
         ];
         for (what, tree, want) in cases {

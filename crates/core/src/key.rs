@@ -17,11 +17,7 @@ impl Gvk {
     /// Splits an `apiVersion` and joins a `kind`.
     pub fn new(api_version: &str, kind: &str) -> Self {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        Self {
-            group: group.into(),
-            version: version.into(),
-            kind: kind.into(),
-        }
+        Self { group: group.into(), version: version.into(), kind: kind.into() }
     }
 
     /// `group/version`, or the version alone for the core group.
@@ -35,10 +31,7 @@ impl Gvk {
 
     /// The same kind whatever its version.
     pub fn group_kind(&self) -> GroupKind {
-        GroupKind {
-            group: self.group.clone(),
-            kind: self.kind.clone(),
-        }
+        GroupKind { group: self.group.clone(), kind: self.kind.clone() }
     }
 }
 
@@ -60,10 +53,7 @@ pub struct GroupKind {
 impl GroupKind {
     /// From a group and a kind.
     pub fn new(group: &str, kind: &str) -> Self {
-        Self {
-            group: group.into(),
-            kind: kind.into(),
-        }
+        Self { group: group.into(), kind: kind.into() }
     }
 
     /// Reads what [`fmt::Display`] wrote.
@@ -98,11 +88,7 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// From a kind, a namespace (empty for none) and a name.
     pub fn new(group_kind: GroupKind, namespace: &str, name: &str) -> Self {
-        Self {
-            group_kind,
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { group_kind, namespace: namespace.into(), name: name.into() }
     }
 }
 
@@ -125,14 +111,8 @@ mod tests {
         let gvk = Gvk::new("networking.k8s.io/v1", "Ingress");
         assert_eq!(gvk.to_string(), "networking.k8s.io/v1 Ingress");
         assert_eq!(gvk.group_kind().to_string(), "Ingress.networking.k8s.io");
-        assert_eq!(
-            GroupKind::parse("Ingress.networking.k8s.io"),
-            Some(gvk.group_kind())
-        );
-        assert_eq!(
-            GroupKind::parse("ConfigMap"),
-            Some(GroupKind::new("", "ConfigMap"))
-        );
+        assert_eq!(GroupKind::parse("Ingress.networking.k8s.io"), Some(gvk.group_kind()));
+        assert_eq!(GroupKind::parse("ConfigMap"), Some(GroupKind::new("", "ConfigMap")));
         assert_eq!(GroupKind::parse(""), None);
         assert_eq!(Gvk::new("v1", "Pod").api_version(), "v1");
         let key = ObjectKey::new(GroupKind::new("apps", "Deployment"), "web", "api");

@@ -33,10 +33,8 @@ pub struct FieldPlaces(Vec<(u64, u32, u32)>);
 impl FieldPlaces {
     /// Collects `(path, line, column)`.
     pub fn collect(fields: impl IntoIterator<Item = (FieldPath, u32, u32)>) -> Self {
-        let mut places: Vec<_> = fields
-            .into_iter()
-            .map(|(path, line, column)| (path.hash64(), line, column))
-            .collect();
+        let mut places: Vec<_> =
+            fields.into_iter().map(|(path, line, column)| (path.hash64(), line, column)).collect();
         places.sort_unstable();
         places.shrink_to_fit();
         Self(places)
@@ -95,11 +93,7 @@ impl Object {
                 return Err(format!("a {} that is not a string", path.join(".")));
             }
         }
-        Ok(Self {
-            body,
-            place,
-            fields,
-        })
+        Ok(Self { body, place, fields })
     }
 
     fn text(&self, path: &[&str]) -> &str {
@@ -141,11 +135,7 @@ impl Object {
 
     /// An annotation's value.
     pub fn annotation(&self, key: &str) -> Option<&str> {
-        self.body
-            .get("metadata")?
-            .get("annotations")?
-            .get(key)?
-            .as_str()
+        self.body.get("metadata")?.get("annotations")?.get(key)?.as_str()
     }
 
     /// The object as JSON.
@@ -173,11 +163,7 @@ impl Object {
         let mut path = path.clone();
         loop {
             if let Some((line, column)) = self.fields.get(&path) {
-                return Place {
-                    line,
-                    column,
-                    ..self.place.clone()
-                };
+                return Place { line, column, ..self.place.clone() };
             }
             if path.pop().is_none() {
                 return self.place.clone();
@@ -198,22 +184,13 @@ mod tests {
 
     fn place() -> Place {
         let file = Arc::new(RelPath::parse("a.yaml").unwrap());
-        Place {
-            file,
-            document: 0,
-            line: 3,
-            column: 1,
-        }
+        Place { file, document: 0, line: 3, column: 1 }
     }
 
     fn object(body: serde_json::Value) -> Result<Object, String> {
-        let Value::Object(body) = body else {
-            unreachable!()
-        };
-        let fields = [
-            (FieldPath::keys(["metadata", "name"]), 5, 9),
-            (FieldPath::keys(["spec"]), 6, 1),
-        ];
+        let Value::Object(body) = body else { unreachable!() };
+        let fields =
+            [(FieldPath::keys(["metadata", "name"]), 5, 9), (FieldPath::keys(["spec"]), 6, 1)];
         Object::new(body, place(), FieldPlaces::collect(fields))
     }
 
@@ -230,10 +207,7 @@ mod tests {
                 serde_json::json!({"kind": "A", "metadata": {"name": 123}}),
                 "a metadata.name that is not a string",
             ),
-            (
-                serde_json::json!({"kind": "A", "metadata": []}),
-                "no metadata.name",
-            ),
+            (serde_json::json!({"kind": "A", "metadata": []}), "no metadata.name"),
         ];
         for (body, want) in cases {
             assert_eq!(object(body).unwrap_err(), want);
@@ -252,10 +226,7 @@ mod tests {
         assert_eq!(object.label("a"), Some("b"));
         let line = |path: &FieldPath| object.field_place(path).line;
         assert_eq!(line(&FieldPath::keys(["metadata", "name"])), 5);
-        assert_eq!(
-            line(&FieldPath::keys(["spec", "replicas"]).join(Step::Index(0))),
-            6
-        );
+        assert_eq!(line(&FieldPath::keys(["spec", "replicas"]).join(Step::Index(0))), 6);
         assert_eq!(line(&FieldPath::root()), 3);
         assert_eq!(object.place().to_string(), "a.yaml:3");
     }

@@ -45,9 +45,7 @@ impl RelPath {
             match segment {
                 "" | "." => {}
                 ".." => {
-                    segments
-                        .pop()
-                        .ok_or_else(|| PathError::Escapes(text.into()))?;
+                    segments.pop().ok_or_else(|| PathError::Escapes(text.into()))?;
                 }
                 name => segments.push(name),
             }
@@ -58,11 +56,7 @@ impl RelPath {
     /// One segment below; `name` is a single file name as a tree lists it.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() {
-            Self(name.into())
-        } else {
-            Self(format!("{}/{name}", self.0))
-        }
+        if self.0.is_empty() { Self(name.into()) } else { Self(format!("{}/{name}", self.0)) }
     }
 
     /// The directory that holds this path; `None` for the root.
@@ -70,9 +64,7 @@ impl RelPath {
         if self.0.is_empty() {
             return None;
         }
-        Some(Self(
-            self.0.rsplit_once('/').map_or("", |(dir, _)| dir).into(),
-        ))
+        Some(Self(self.0.rsplit_once('/').map_or("", |(dir, _)| dir).into()))
     }
 
     /// The last segment; empty for the root.
@@ -142,9 +134,7 @@ mod tests {
         assert!(path.is_within(&RelPath::parse("apps").unwrap()));
         assert!(path.is_within(&path));
         assert!(
-            !RelPath::parse("apps-old/web")
-                .unwrap()
-                .is_within(&RelPath::parse("apps").unwrap())
+            !RelPath::parse("apps-old/web").unwrap().is_within(&RelPath::parse("apps").unwrap())
         );
         assert_eq!(path.parent().unwrap().as_str(), "apps");
         assert_eq!(path.parent().unwrap().parent(), Some(RelPath::root()));

@@ -115,15 +115,9 @@ pub fn follow(tree: &dyn Tree, path: &RelPath) -> Result<RelPath, TreeError> {
         let next = done.child(&segment);
         match tree.entry(&next)? {
             None => return Err(TreeError::NotFound(path.clone())),
-            Some(Entry {
-                kind: EntryKind::Symlink,
-                ..
-            }) => {
+            Some(Entry { kind: EntryKind::Symlink, .. }) => {
                 links += 1;
-                let refuse = |why: String| TreeError::Link {
-                    path: next.clone(),
-                    why,
-                };
+                let refuse = |why: String| TreeError::Link { path: next.clone(), why };
                 if links > MAX_LINKS {
                     return Err(refuse("leads in a circle".into()));
                 }
@@ -139,13 +133,7 @@ pub fn follow(tree: &dyn Tree, path: &RelPath) -> Result<RelPath, TreeError> {
                         PathError::Nul(_) => "has a NUL byte in its target".into(),
                     })
                 })?;
-                rest.extend(
-                    target
-                        .segments()
-                        .rev()
-                        .map(String::from)
-                        .collect::<Vec<_>>(),
-                );
+                rest.extend(target.segments().rev().map(String::from).collect::<Vec<_>>());
                 done = RelPath::root();
             }
             Some(_) => done = next,
@@ -166,7 +154,10 @@ impl MemTree {
         Self::default()
     }
 
-    /// This tree with a file; the path must be inside the root.
+    /// This tree with a file.
+    ///
+    /// # Panics
+    /// When the path leaves the root.
     #[must_use]
     #[expect(clippy::expect_used, reason = "a builder for literals")]
     pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
@@ -176,6 +167,9 @@ impl MemTree {
     }
 
     /// This tree with a symbolic link.
+    ///
+    /// # Panics
+    /// When the path leaves the root.
     #[must_use]
     #[expect(clippy::expect_used, reason = "a builder for literals")]
     pub fn link(mut self, path: &str, target: &str) -> Self {
@@ -188,39 +182,24 @@ impl MemTree {
 impl Tree for MemTree {
     fn entry(&self, path: &RelPath) -> Result<Option<Entry>, TreeError> {
         if let Some((kind, content)) = self.files.get(path) {
-            return Ok(Some(Entry {
-                kind: *kind,
-                id: ContentId::of(content),
-            }));
+            return Ok(Some(Entry { kind: *kind, id: ContentId::of(content) }));
         }
         let mut hasher = crate::Hasher::new();
         let mut any = path.is_root();
         for (file, (kind, content)) in self.files.iter().filter(|(file, _)| file.is_within(path)) {
             any = true;
-            hasher
-                .part(file.as_str().as_bytes())
-                .part(&[*kind as u8])
-                .part(content);
+            hasher.part(file.as_str().as_bytes()).part(&[*kind as u8]).part(content);
         }
         let id = ContentId::of(hasher.finish().as_bytes());
-        Ok(any.then_some(Entry {
-            kind: EntryKind::Directory,
-            id,
-        }))
+        Ok(any.then_some(Entry { kind: EntryKind::Directory, id }))
     }
 
     fn list(&self, dir: &RelPath) -> Result<Vec<(String, Entry)>, TreeError> {
         match self.entry(dir)? {
             None => return Err(TreeError::NotFound(dir.clone())),
-            Some(Entry {
-                kind: EntryKind::Directory,
-                ..
-            }) => {}
+            Some(Entry { kind: EntryKind::Directory, .. }) => {}
             Some(_) => {
-                return Err(TreeError::WrongKind {
-                    path: dir.clone(),
-                    wanted: "directory",
-                });
+                return Err(TreeError::WrongKind { path: dir.clone(), wanted: "directory" });
             }
         }
         let depth = dir.segments().count();
@@ -246,18 +225,13 @@ impl Tree for MemTree {
             Some((_, content)) => {
                 let size = content.len() as u64;
                 if size > limit {
-                    return Err(TreeError::TooLarge {
-                        path: path.clone(),
-                        size,
-                        limit,
-                    });
+                    return Err(TreeError::TooLarge { path: path.clone(), size, limit });
                 }
                 Ok(content.clone())
             }
-            None if self.entry(path)?.is_some() => Err(TreeError::WrongKind {
-                path: path.clone(),
-                wanted: "file",
-            }),
+            None if self.entry(path)?.is_some() => {
+                Err(TreeError::WrongKind { path: path.clone(), wanted: "file" })
+            }
             None => Err(TreeError::NotFound(path.clone())),
         }
     }
@@ -282,10 +256,7 @@ impl DirTree {
 }
 
 fn read_error(path: &RelPath, source: std::io::Error) -> TreeError {
-    TreeError::Read {
-        path: path.clone(),
-        source: Box::new(source),
-    }
+    TreeError::Read { path: path.clone(), source: Box::new(source) }
 }
 
 impl Tree for DirTree {
@@ -293,13 +264,7 @@ impl Tree for DirTree {
         // A link in the middle of the path would be followed by the operating system.
         if let Some(parent) = path.parent()
             && !parent.is_root()
-            && !matches!(
-                self.entry(&parent)?,
-                Some(Entry {
-                    kind: EntryKind::Directory,
-                    ..
-                })
-            )
+            && !matches!(self.entry(&parent)?, Some(Entry { kind: EntryKind::Directory, .. }))
         {
             return Ok(None);
         }
@@ -321,10 +286,8 @@ impl Tree for DirTree {
             EntryKind::File
         };
         // A command line run reads the disk once; ids only have to differ when content may.
-        let stamp = found
-            .modified()
-            .ok()
-            .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        let stamp =
+            found.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
         let id = ContentId::of(format!("{path} {} {stamp:?}", found.len()).as_bytes());
         Ok(Some(Entry { kind, id }))
     }
@@ -332,15 +295,9 @@ impl Tree for DirTree {
     fn list(&self, dir: &RelPath) -> Result<Vec<(String, Entry)>, TreeError> {
         match self.entry(dir)? {
             None => return Err(TreeError::NotFound(dir.clone())),
-            Some(Entry {
-                kind: EntryKind::Directory,
-                ..
-            }) => {}
+            Some(Entry { kind: EntryKind::Directory, .. }) => {}
             Some(_) => {
-                return Err(TreeError::WrongKind {
-                    path: dir.clone(),
-                    wanted: "directory",
-                });
+                return Err(TreeError::WrongKind { path: dir.clone(), wanted: "directory" });
             }
         }
         let mut names = Vec::new();
@@ -362,31 +319,22 @@ impl Tree for DirTree {
     }
 
     fn read(&self, path: &RelPath, limit: u64) -> Result<Vec<u8>, TreeError> {
-        let entry = self
-            .entry(path)?
-            .ok_or_else(|| TreeError::NotFound(path.clone()))?;
+        let entry = self.entry(path)?.ok_or_else(|| TreeError::NotFound(path.clone()))?;
         match entry.kind {
             EntryKind::Symlink => {
                 let target = std::fs::read_link(self.at(path)).map_err(|e| read_error(path, e))?;
                 Ok(target.to_string_lossy().into_owned().into_bytes())
             }
             EntryKind::File => {
-                let size = std::fs::metadata(self.at(path))
-                    .map_err(|e| read_error(path, e))?
-                    .len();
+                let size = std::fs::metadata(self.at(path)).map_err(|e| read_error(path, e))?.len();
                 if size > limit {
-                    return Err(TreeError::TooLarge {
-                        path: path.clone(),
-                        size,
-                        limit,
-                    });
+                    return Err(TreeError::TooLarge { path: path.clone(), size, limit });
                 }
                 std::fs::read(self.at(path)).map_err(|e| read_error(path, e))
             }
-            EntryKind::Directory | EntryKind::Submodule => Err(TreeError::WrongKind {
-                path: path.clone(),
-                wanted: "file",
-            }),
+            EntryKind::Directory | EntryKind::Submodule => {
+                Err(TreeError::WrongKind { path: path.clone(), wanted: "file" })
+            }
         }
     }
 }
@@ -415,19 +363,12 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("plumb-tree-{}", std::process::id()));
         std::fs::create_dir_all(dir.join("a/b")).unwrap();
         std::fs::create_dir_all(dir.join("c")).unwrap();
-        for (file, text) in [
-            ("a/one.yaml", "1"),
-            ("a/b/two.yaml", "2"),
-            ("c/three.yaml", "3"),
-        ] {
+        for (file, text) in [("a/one.yaml", "1"), ("a/b/two.yaml", "2"), ("c/three.yaml", "3")] {
             std::fs::write(dir.join(file), text).unwrap();
         }
-        for (link, to) in [
-            ("a/up", "../c"),
-            ("c/self", "self"),
-            ("c/out", "../../etc"),
-            ("c/abs", "/etc"),
-        ] {
+        for (link, to) in
+            [("a/up", "../c"), ("c/self", "self"), ("c/out", "../../etc"), ("c/abs", "/etc")]
+        {
             let _ = std::fs::remove_file(dir.join(link));
             std::os::unix::fs::symlink(to, dir.join(link)).unwrap();
         }
@@ -435,9 +376,7 @@ mod tests {
         for tree in trees {
             let names = |dir: &str| {
                 let list = tree.list(&path(dir)).unwrap();
-                list.into_iter()
-                    .map(|(name, e)| (name, e.kind))
-                    .collect::<Vec<_>>()
+                list.into_iter().map(|(name, e)| (name, e.kind)).collect::<Vec<_>>()
             };
             assert_eq!(
                 names("a"),
@@ -448,28 +387,12 @@ mod tests {
                 ]
             );
             assert_eq!(tree.read(&path("a/b/two.yaml"), 10).unwrap(), b"2");
-            assert!(matches!(
-                tree.read(&path("a"), 10),
-                Err(TreeError::WrongKind { .. })
-            ));
-            assert!(matches!(
-                tree.read(&path("x"), 10),
-                Err(TreeError::NotFound(_))
-            ));
-            assert!(matches!(
-                tree.read(&path("a/one.yaml"), 0),
-                Err(TreeError::TooLarge { .. })
-            ));
+            assert!(matches!(tree.read(&path("a"), 10), Err(TreeError::WrongKind { .. })));
+            assert!(matches!(tree.read(&path("x"), 10), Err(TreeError::NotFound(_))));
+            assert!(matches!(tree.read(&path("a/one.yaml"), 0), Err(TreeError::TooLarge { .. })));
             assert!(tree.entry(&path("a/up/three.yaml")).unwrap().is_none());
-            assert_eq!(
-                follow(tree, &path("a/up/three.yaml")).unwrap(),
-                path("c/three.yaml")
-            );
-            for (link, why) in [
-                ("c/self", "circle"),
-                ("c/out", "outside"),
-                ("c/abs", "absolute"),
-            ] {
+            assert_eq!(follow(tree, &path("a/up/three.yaml")).unwrap(), path("c/three.yaml"));
+            for (link, why) in [("c/self", "circle"), ("c/out", "outside"), ("c/abs", "absolute")] {
                 let error = follow(tree, &path(link)).unwrap_err().to_string();
                 assert!(error.contains(why), "{error}");
             }

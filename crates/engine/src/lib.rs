@@ -1,1 +1,38 @@
 //! Makes a cluster match a list of objects, and says truthfully how far it got.
+//!
+//! The engine takes a client and an identity (an [`ApplySet`]) as arguments and knows nothing of
+//! custom resources. Watches of metadata alone feed an index of members; a run compares what is
+//! desired with that index, sends what differs, and deletes what is left over if the guard agrees.
+//!
+//! Invariant: no answer to a list, watch, apply, patch or delete carries more than metadata.
+
+#![forbid(unsafe_code)]
+
+mod applyset;
+mod cluster;
+mod engine;
+mod error;
+mod explain;
+mod guard;
+mod live;
+mod members;
+mod prepare;
+mod prune;
+mod report;
+mod stage;
+mod sync;
+
+pub use applyset::{
+    APPLICATION, ApplySet, EPOCH, GROUP_KINDS, MANAGER_PREFIX, NAMESPACES, PARENT_ID,
+    PARENT_MANAGER, PART_OF, Scope, TOOLING,
+};
+pub use cluster::*;
+pub use engine::{Engine, EngineOptions, Signal};
+pub use error::EngineError;
+pub use explain::{FieldChange, explain};
+pub use guard::{Candidate, Held, HoldReason, Occasion, judge};
+pub use live::{Entry, Live};
+pub use prune::Farewell;
+pub use report::{Change, Drift, Failure, Outcome, Report};
+pub use stage::Stage;
+pub use sync::{Job, Parent};

@@ -1,0 +1,290 @@
+//! The engine: what it knows of the cluster, and the watches that keep it knowing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use plumb_core::{GroupKind, Gvk};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::applyset::PART_OF;
+use crate::cluster::{Cluster, Discovery, Resource, WatchEvent};
+use crate::error::EngineError;
+use crate::members::{KindState, Members};
+
+/// News from the watches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// A member of this set is not as it was verified, or is one too many.
+    Set(Arc<str>),
+    /// The first LIST of a kind ended, well or not: sets that waited for it can go on.
+    Kind(GroupKind),
+}
+
+/// Settings that come from the command line.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineOptions {
+    /// Requests that one run has under way at once.
+    pub concurrency: usize,
+    /// How long new definitions may take to be served.
+    pub definition_timeout: Duration,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            // One run does not keep the API server from others: it takes about ten writes at once
+            // before latency grows.
+            concurrency: 8,
+            // The API server needs up to ten seconds to serve a new definition under load; three
+            // times that is a fault.
+            definition_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A look at the kinds that is younger than this is not repeated for a kind that it lacks.
+const DISCOVERY_PAUSE: Duration = Duration::from_secs(2);
+
+/// Knows the cluster's kinds and the members of all sets; runs sets against it.
+pub struct Engine {
+    pub(crate) cluster: Cluster,
+    pub(crate) options: EngineOptions,
+    members: Arc<Mutex<Members>>,
+    discovery: tokio::sync::Mutex<Option<(Arc<Discovery>, Instant)>>,
+    watches: Mutex<BTreeMap<GroupKind, JoinHandle<()>>>,
+    signals: mpsc::UnboundedSender<Signal>,
+}
+
+impl Engine {
+    /// An engine that watches nothing yet. The receiver gets what the watches find.
+    pub fn new(
+        cluster: Cluster,
+        options: EngineOptions,
+    ) -> (Self, mpsc::UnboundedReceiver<Signal>) {
+        let (signals, receiver) = mpsc::unbounded_channel();
+        let engine = Self {
+            cluster,
+            options,
+            members: Arc::default(),
+            discovery: tokio::sync::Mutex::default(),
+            watches: Mutex::default(),
+            signals,
+        };
+        (engine, receiver)
+    }
+
+    /// The client, for what the caller reads and writes itself.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub(crate) fn members(&self) -> MutexGuard<'_, Members> {
+        // Members has no state in which a panic could leave it broken for others.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The kinds of the cluster, as last read.
+    pub(crate) async fn discovery(&self) -> Result<Arc<Discovery>, EngineError> {
+        let mut cached = self.discovery.lock().await;
+        if let Some((discovery, _)) = &*cached {
+            return Ok(Arc::clone(discovery));
+        }
+        self.read_discovery(&mut cached).await
+    }
+
+    /// The kinds of the cluster, read again unless that was just done.
+    pub(crate) async fn discovery_again(&self) -> Result<Arc<Discovery>, EngineError> {
+        let mut cached = self.discovery.lock().await;
+        if let Some((discovery, at)) = &*cached
+            && at.elapsed() < DISCOVERY_PAUSE
+        {
+            return Ok(Arc::clone(discovery));
+        }
+        self.read_discovery(&mut cached).await
+    }
+
+    /// The next look at the kinds asks the API server.
+    pub(crate) async fn forget_discovery(&self) {
+        *self.discovery.lock().await = None;
+    }
+
+    async fn read_discovery(
+        &self,
+        cached: &mut Option<(Arc<Discovery>, Instant)>,
+    ) -> Result<Arc<Discovery>, EngineError> {
+        let discovery =
+            self.cluster.discover().await.map_err(|source| EngineError::Discover { source })?;
+        let discovery = Arc::new(discovery);
+        *cached = Some((Arc::clone(&discovery), Instant::now()));
+        Ok(discovery)
+    }
+
+    /// The resource of one exact version of a kind, looked up again when it is not known.
+    pub async fn resource(&self, gvk: &Gvk) -> Result<Option<Resource>, EngineError> {
+        if let Some(resource) = self.discovery().await?.find(gvk) {
+            return Ok(Some(resource.clone()));
+        }
+        Ok(self.discovery_again().await?.find(gvk).cloned())
+    }
+
+    /// Watches these kinds from now on. Kinds that the cluster does not have, or that cannot be
+    /// watched, are known as failed.
+    pub async fn watch(&self, kinds: &BTreeSet<GroupKind>) -> Result<(), EngineError> {
+        let new: Vec<GroupKind> = {
+            let members = self.members();
+            kinds
+                .iter()
+                .filter(|kind| {
+                    // A kind that was missing may have come.
+                    !self.is_watched(kind) || members.kind(kind).is_none()
+                })
+                .cloned()
+                .collect()
+        };
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut discovery = self.discovery().await?;
+        if new.iter().any(|kind| discovery.preferred(kind).is_none()) {
+            discovery = self.discovery_again().await?;
+        }
+        for kind in new {
+            let resource = discovery.preferred(&kind);
+            self.members().expect(&kind);
+            match resource {
+                Some(resource) if resource.can("list") && resource.can("watch") => {
+                    self.start_watch(kind, resource.clone());
+                }
+                found => {
+                    let why = match found {
+                        Some(_) => "the kind cannot be watched",
+                        None => "the cluster does not have the kind",
+                    };
+                    if self.members().failed(&kind, why.into()) {
+                        let _ = self.signals.send(Signal::Kind(kind));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_watched(&self, kind: &GroupKind) -> bool {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner).contains_key(kind)
+    }
+
+    fn start_watch(&self, kind: GroupKind, resource: Resource) {
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        if watches.contains_key(&kind) {
+            return;
+        }
+        let (cluster, members) = (self.cluster.clone(), Arc::clone(&self.members));
+        let task = follow(cluster, resource, kind.clone(), members, self.signals.clone());
+        let task = tokio::spawn(task);
+        watches.insert(kind, task);
+    }
+
+    /// Ends the watches of all other kinds.
+    pub fn watch_only(&self, kinds: &BTreeSet<GroupKind>) {
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.retain(|kind, task| {
+            let keep = kinds.contains(kind);
+            if !keep {
+                task.abort();
+                self.members().forget(kind);
+            }
+            keep
+        });
+    }
+
+    /// Which of these kinds have not been listed yet.
+    pub fn pending(&self, kinds: &BTreeSet<GroupKind>) -> BTreeSet<GroupKind> {
+        let members = self.members();
+        let pending =
+            |kind: &&GroupKind| matches!(members.kind(kind), None | Some(KindState::Pending));
+        kinds.iter().filter(pending).cloned().collect()
+    }
+
+    /// How many live objects are known.
+    pub fn member_count(&self) -> usize {
+        self.members().len()
+    }
+
+    /// The watched kinds that cannot be read at the moment, and why.
+    pub fn failing_kinds(&self) -> Vec<(GroupKind, String)> {
+        let members = self.members();
+        members
+            .kinds()
+            .filter_map(|(kind, state)| match state {
+                KindState::Failed(why) => Some((kind.clone(), why.clone())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Whether every member of a set is as it was verified and none is too many: then a run would
+    /// find nothing to do.
+    pub fn in_sync(&self, set: &crate::ApplySet) -> bool {
+        self.members().in_sync(&set.id, &set.manager)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for task in self.watches.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            task.abort();
+        }
+    }
+}
+
+/// Feeds one kind's watch into the index.
+async fn follow(
+    cluster: Cluster,
+    resource: Resource,
+    kind: GroupKind,
+    members: Arc<Mutex<Members>>,
+    signals: mpsc::UnboundedSender<Signal>,
+) {
+    let mut events = std::pin::pin!(crate::cluster::watch(&cluster, &resource, PART_OF, None));
+    while let Some(event) = events.next().await {
+        let mut sets = BTreeSet::new();
+        let mut news = false;
+        {
+            let mut members = members.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                WatchEvent::Restarted => members.restarted(&kind),
+                WatchEvent::Listed(objects) => {
+                    news = members.kind(&kind) != Some(&KindState::Synced);
+                    sets = members.listed(&kind, objects);
+                }
+                WatchEvent::Changed(key, live) => {
+                    members.recovered(&kind);
+                    sets = members.changed(key, live);
+                }
+                WatchEvent::Deleted(key, live) => {
+                    members.recovered(&kind);
+                    sets = members.deleted(&key, &live);
+                }
+                // One object that cannot be read says nothing about the others; what is known of it
+                // stays, and a run that needs more asks for it.
+                WatchEvent::Unreadable(key, error) => {
+                    tracing::warn!(%key, %error, "cannot read a member");
+                }
+                WatchEvent::Failed(error) => {
+                    tracing::warn!(%kind, %error, "cannot watch");
+                    news = members.failed(&kind, error.to_string());
+                }
+            }
+        }
+        for set in sets {
+            let _ = signals.send(Signal::Set(set));
+        }
+        if news {
+            let _ = signals.send(Signal::Kind(kind.clone()));
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The prune guard: what is deleted at once, and what waits for a person.
+//!
+//! Accidents delete much at a time, or what cannot come back. Such a plan is held until somebody
+//! approves its digest; a plan that changes is another plan.
+
+use plumb_core::{Digest, Hasher, ObjectKey};
+
+/// A member that nothing in Git asks for any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The object.
+    pub key: ObjectKey,
+    /// Its uid: the plan is about this object, not a later one of the same name.
+    pub uid: Box<str>,
+    /// Why deleting it loses what Git cannot bring back; `None` for most objects.
+    pub precious: Option<&'static str>,
+}
+
+/// What is known of a kind without reading the object: why deleting one cannot be undone from Git.
+pub(crate) fn precious_kind(key: &ObjectKey) -> Option<&'static str> {
+    match (key.group_kind.group.as_str(), key.group_kind.kind.as_str()) {
+        ("", "Namespace") => Some("deleting a namespace deletes everything in it"),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+            Some("deleting a definition deletes every object of its kind")
+        }
+        ("", "PersistentVolume" | "PersistentVolumeClaim") => Some("its data may go with it"),
+        ("apiregistration.k8s.io", "APIService") => Some("deleting it takes an API away"),
+        _ => None,
+    }
+}
+
+/// What the guard has to know of the set as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// A render asks for this many objects, and the set has this many members.
+    Sync {
+        /// Objects that Git asks for.
+        desired: usize,
+        /// Live members, the candidates included.
+        members: usize,
+        /// Whether these candidates are older than the application itself, so that it cannot know
+        /// whether they were ever its own.
+        inherited: bool,
+    },
+    /// The application itself is deleted: its owner's word, but for what cannot come back.
+    Deletion,
+}
+
+/// Why a plan is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HoldReason {
+    /// Nothing is left to apply where there was something.
+    Empty,
+    /// Too large a share of the members.
+    Share,
+    /// A candidate is precious.
+    Precious,
+    /// The candidates are older than the application.
+    Inherited,
+}
+
+impl HoldReason {
+    /// One word, for conditions and events.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Empty => "EmptyRender",
+            Self::Share => "LargeShare",
+            Self::Precious => "ProtectedObjects",
+            Self::Inherited => "InheritedObjects",
+        }
+    }
+}
+
+/// A plan that waits for approval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Names this plan: the objects with their uids.
+    pub digest: Digest,
+    /// What would be deleted, sorted.
+    pub objects: Vec<ObjectKey>,
+    /// Why it is held.
+    pub reason: HoldReason,
+    /// The reason in words.
+    pub message: String,
+}
+
+/// Fewer deletions than this are never held for their share: renaming a handful of objects of a
+/// small application is daily work.
+const FREE: usize = 10;
+
+/// Digest that names a plan.
+pub(crate) fn plan_digest(candidates: &[Candidate]) -> Digest {
+    let mut lines: Vec<String> =
+        candidates.iter().map(|c| format!("{} {}", c.key, c.uid)).collect();
+    lines.sort_unstable();
+    let mut hasher = Hasher::new();
+    for line in lines {
+        hasher.part(line.as_bytes());
+    }
+    hasher.finish()
+}
+
+/// Decides about one plan. `Ok` means delete now. `approved` is the digest that a person named.
+pub fn judge(
+    candidates: &[Candidate],
+    occasion: Occasion,
+    approved: Option<&str>,
+) -> Result<(), Box<Held>> {
+    let count = candidates.len();
+    if count == 0 {
+        return Ok(());
+    }
+    let precious = candidates.iter().find_map(|c| Some((&c.key, c.precious?)));
+    let (reason, message) = match (occasion, precious) {
+        (Occasion::Sync { inherited: true, .. }, _) => (
+            HoldReason::Inherited,
+            format!("{count} live objects carry this application's label but were there before it"),
+        ),
+        (Occasion::Sync { desired: 0, .. }, _) => (
+            HoldReason::Empty,
+            format!("the path renders no object any more, and {count} are live"),
+        ),
+        (_, Some((key, why))) => (HoldReason::Precious, format!("{key} would be deleted: {why}")),
+        (Occasion::Sync { members, .. }, None) if count > FREE && count * 2 > members => (
+            HoldReason::Share,
+            format!("{count} of {members} objects would be deleted, more than half"),
+        ),
+        _ => return Ok(()),
+    };
+    let digest = plan_digest(candidates);
+    if approved.is_some_and(|approved| approved.trim() == digest.to_string()) {
+        return Ok(());
+    }
+    let mut objects: Vec<_> = candidates.iter().map(|c| c.key.clone()).collect();
+    objects.sort_unstable();
+    Err(Box::new(Held { digest, objects, reason, message }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plumb_core::GroupKind;
+
+    fn candidates(kind: &str, count: usize) -> Vec<Candidate> {
+        (0..count)
+            .map(|i| {
+                let key = ObjectKey::new(GroupKind::parse(kind).unwrap(), "ns", &format!("o{i}"));
+                let precious = precious_kind(&key);
+                Candidate { key, uid: format!("u{i}").into(), precious }
+            })
+            .collect()
+    }
+
+    fn sync(desired: usize, members: usize) -> Occasion {
+        Occasion::Sync { desired, members, inherited: false }
+    }
+
+    #[test]
+    fn holds_what_looks_like_an_accident() {
+        let inherited = Occasion::Sync { desired: 5, members: 6, inherited: true };
+        let cases = [
+            ("ConfigMap", 0, sync(0, 0), None),
+            ("ConfigMap", 1, sync(3, 4), None),
+            ("ConfigMap", 10, sync(1, 11), None),
+            ("ConfigMap", 11, sync(11, 22), None),
+            ("ConfigMap", 11, sync(10, 21), Some(HoldReason::Share)),
+            ("ConfigMap", 1, sync(0, 1), Some(HoldReason::Empty)),
+            ("Namespace", 1, sync(30, 31), Some(HoldReason::Precious)),
+            ("PersistentVolumeClaim", 1, sync(30, 31), Some(HoldReason::Precious)),
+            ("ConfigMap", 1, inherited, Some(HoldReason::Inherited)),
+            ("ConfigMap", 500, Occasion::Deletion, None),
+            ("Namespace", 1, Occasion::Deletion, Some(HoldReason::Precious)),
+        ];
+        for (kind, count, occasion, want) in cases {
+            let got = judge(&candidates(kind, count), occasion, None).err().map(|held| held.reason);
+            assert_eq!(got, want, "{kind} {count} {occasion:?}");
+        }
+    }
+
+    #[test]
+    fn approval_is_for_one_plan_only() {
+        let plan = candidates("ConfigMap", 12);
+        let held = judge(&plan, sync(0, 12), None).unwrap_err();
+        let digest = held.digest.to_string();
+        assert_eq!(judge(&plan, sync(0, 12), Some(&format!(" {digest}\n"))), Ok(()));
+        let mut other = plan.clone();
+        other[3].uid = "new".into();
+        assert!(judge(&other, sync(0, 12), Some(&digest)).is_err());
+        assert!(judge(&plan[1..], sync(0, 12), Some(&digest)).is_err());
+        let mut shuffled = plan;
+        shuffled.reverse();
+        assert_eq!(judge(&shuffled, sync(0, 12), Some(&digest)), Ok(()));
+    }
+}

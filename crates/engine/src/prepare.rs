@@ -1,0 +1,260 @@
+//! From rendered objects to objects ready to be sent: resource, namespace, label, digest, stage.
+
+use std::collections::HashMap;
+
+use plumb_core::{ErrorClass, FieldPath, GroupKind, Gvk, Object, ObjectKey, Place, Step};
+use serde_json::{Map, Value};
+
+use crate::applyset::{APPLICATION, ApplySet, PARENT_ID, PART_OF};
+use crate::cluster::{Discovery, Resource};
+use crate::report::Failure;
+use crate::stage::Stage;
+
+/// An object as it will be sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    pub(crate) key: ObjectKey,
+    /// With namespace, label and annotation as they are sent.
+    pub(crate) object: Object,
+    pub(crate) resource: Resource,
+    pub(crate) stage: Stage,
+    /// Short digest of the object's JSON.
+    pub(crate) digest: u64,
+    /// The kind is defined by an object of this very run, so the API server may not know it yet.
+    pub(crate) defined_here: bool,
+}
+
+/// Everything prepared, or what stands in the way.
+#[derive(Debug, Default)]
+pub(crate) struct Preparation {
+    pub(crate) objects: Vec<Prepared>,
+    /// Objects that cannot be sent; the others can.
+    pub(crate) failures: Vec<Failure>,
+    /// Mistakes that make the whole set doubtful: nothing is sent.
+    pub(crate) refusals: Vec<Failure>,
+    /// A kind was not found, and looking again may help.
+    pub(crate) unknown_kinds: bool,
+}
+
+/// Metadata that only the API server sets; in a manifest it is left over from an export, and
+/// would be refused or pin the object to a state of the past.
+const SERVER_FIELDS: [&str; 6] =
+    ["creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid"];
+
+/// Prepares a render for its set. Namespaced objects that name no namespace go where their
+/// application is.
+pub(crate) fn prepare(objects: Vec<Object>, set: &ApplySet, discovery: &Discovery) -> Preparation {
+    let defined = defined_kinds(&objects);
+    let mut result = Preparation::default();
+    let mut places: HashMap<ObjectKey, Place> = HashMap::with_capacity(objects.len());
+    for object in objects {
+        let place = object.place().clone();
+        let gvk = object.gvk();
+        let known = discovery.find(&gvk).cloned();
+        let defined_here = known.is_none();
+        let Some(resource) = known.or_else(|| {
+            let found = defined.iter().find(|r| r.gvk.group_kind() == gvk.group_kind())?;
+            Some(Resource { gvk: gvk.clone(), ..found.clone() })
+        }) else {
+            result.unknown_kinds = true;
+            result.failures.push(unknown_kind(&object, discovery));
+            continue;
+        };
+        let namespace = match (resource.namespaced, object.namespace()) {
+            (false, _) => "",
+            (true, "") => set.namespace.as_str(),
+            (true, namespace) => namespace,
+        };
+        let key = ObjectKey::new(gvk.group_kind(), namespace, object.name());
+        if let Some(label) = [PART_OF, PARENT_ID].into_iter().find(|l| object.label(l).is_some()) {
+            let path = FieldPath::keys(["metadata", "labels", label]);
+            result.refusals.push(Failure {
+                place: Some(object.field_place(&path)),
+                key,
+                reason: "ReservedLabel",
+                message: format!("the object carries the label {label}, which says who applies it"),
+                hint: Some("remove the label from the manifest; Plumb sets it".into()),
+                class: ErrorClass::WaitForUser,
+            });
+            continue;
+        }
+        if let Some(first) = places.insert(key.clone(), place.clone()) {
+            result.refusals.push(Failure {
+                key,
+                reason: "DuplicateObject",
+                message: format!("the object stands at {first} already"),
+                hint: Some(
+                    "remove one of them; without a namespace an object goes into the \
+                     namespace of its application"
+                        .into(),
+                ),
+                place: Some(place),
+                class: ErrorClass::WaitForUser,
+            });
+            continue;
+        }
+        if !resource.can("patch") {
+            result.failures.push(Failure {
+                message: format!("the kind {gvk} cannot be patched, so it cannot be applied"),
+                key,
+                place: Some(place),
+                reason: "NotApplicable",
+                hint: None,
+                class: ErrorClass::WaitForUser,
+            });
+            continue;
+        }
+        let mut object = object;
+        dress(object.body_mut(), &key, set);
+        let digest = object.digest().short();
+        let stage = Stage::of(&key.group_kind);
+        result.objects.push(Prepared { key, object, resource, stage, digest, defined_here });
+    }
+    result
+}
+
+fn unknown_kind(object: &Object, discovery: &Discovery) -> Failure {
+    let gvk = object.gvk();
+    let (reason, message, hint) = if discovery.is_unknown(&gvk.group) {
+        (
+            "ApiUnavailable",
+            format!("the API server cannot say which kinds {} has at the moment", gvk.group),
+            Some("look at the APIService that serves this group".into()),
+        )
+    } else if let Some(other) = discovery.preferred(&gvk.group_kind()) {
+        (
+            "UnknownKind",
+            format!("the cluster has no {gvk}"),
+            Some(format!("it serves this kind as {}", other.gvk.api_version())),
+        )
+    } else {
+        (
+            "UnknownKind",
+            format!("the cluster has no {gvk}"),
+            Some("install the CustomResourceDefinition, or check apiVersion and kind".into()),
+        )
+    };
+    Failure {
+        key: object.key(),
+        place: Some(object.place().clone()),
+        reason,
+        message,
+        hint,
+        class: ErrorClass::Retry,
+    }
+}
+
+/// Kinds that custom resource definitions of this run bring along.
+fn defined_kinds(objects: &[Object]) -> Vec<Resource> {
+    let crd = GroupKind::new("apiextensions.k8s.io", "CustomResourceDefinition");
+    let mut kinds = Vec::new();
+    for object in objects.iter().filter(|object| object.gvk().group_kind() == crd) {
+        let spec = &object.body()["spec"];
+        let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
+        let gvk = Gvk {
+            group: text(&spec["group"]),
+            version: String::new(),
+            kind: text(&spec["names"]["kind"]),
+        };
+        let plural = text(&spec["names"]["plural"]);
+        kinds.push(Resource::known(gvk, &plural, spec["scope"] == "Namespaced"));
+    }
+    kinds
+}
+
+/// Puts the namespace, our label and annotation on, and takes off what is not ours to say.
+fn dress(body: &mut Value, key: &ObjectKey, set: &ApplySet) {
+    let Some(object) = body.as_object_mut() else { return };
+    if key.group_kind == GroupKind::new("", "Secret") {
+        encode_string_data(object);
+    }
+    if let Some(metadata) = map_at(object, "metadata") {
+        for field in SERVER_FIELDS {
+            metadata.remove(field);
+        }
+        if key.namespace.is_empty() {
+            metadata.remove("namespace");
+        } else {
+            metadata.insert("namespace".into(), Value::String(key.namespace.clone()));
+        }
+        if let Some(labels) = map_at(metadata, "labels") {
+            labels.insert(PART_OF.into(), Value::String(set.id.clone()));
+        }
+        if let Some(annotations) = map_at(metadata, "annotations") {
+            annotations.insert(APPLICATION.into(), Value::String(set.owner()));
+        }
+    }
+    // What other controllers fill in is theirs: claiming an empty value would fight them for ever.
+    if object.get("aggregationRule").is_some_and(|rule| !rule.is_null()) {
+        object.remove("rules");
+    }
+    drop_empty_ca_bundles(body);
+}
+
+fn map_at<'m>(map: &'m mut Map<String, Value>, key: &str) -> Option<&'m mut Map<String, Value>> {
+    let value = map.entry(key).or_insert(Value::Null);
+    if value.is_null() {
+        *value = Value::Object(Map::new());
+    }
+    value.as_object_mut()
+}
+
+/// The API server stores `stringData` as `data` but would give us the field set of `stringData`,
+/// in which edits of `data` do not show.
+fn encode_string_data(secret: &mut Map<String, Value>) {
+    use base64::Engine as _;
+    let Some(Value::Object(plain)) = secret.remove("stringData") else { return };
+    if let Some(data) = map_at(secret, "data") {
+        for (name, value) in plain {
+            let value = match value {
+                Value::String(text) => {
+                    Value::String(base64::engine::general_purpose::STANDARD.encode(text))
+                }
+                // Left for the API server to refuse in its own words.
+                other => other,
+            };
+            data.insert(name, value);
+        }
+    }
+}
+
+fn drop_empty_ca_bundles(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::Object(config)) = map.get_mut("clientConfig")
+                && config.get("caBundle").is_some_and(|ca| ca.is_null() || ca == "")
+            {
+                config.remove("caBundle");
+            }
+            map.values_mut().for_each(drop_empty_ca_bundles);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_empty_ca_bundles),
+        _ => {}
+    }
+}
+
+/// Sets the resource version that a write is planned on.
+pub(crate) fn planned_on(body: &Value, resource_version: u64) -> Value {
+    let mut body = body.clone();
+    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("resourceVersion".into(), Value::String(resource_version.to_string()));
+    }
+    body
+}
+
+/// The place of the field that an API error names, `spec.ports[0].port` for instance.
+pub(crate) fn parse_field(field: &str) -> FieldPath {
+    let mut path = FieldPath::root();
+    for part in field.split('.').filter(|part| !part.is_empty()) {
+        let (name, indices) = part.split_once('[').unwrap_or((part, ""));
+        if !name.is_empty() {
+            path.push(Step::Key(name.into()));
+        }
+        for index in indices.split('[').map(|i| i.trim_end_matches(']')) {
+            if let Ok(index) = index.parse() {
+                path.push(Step::Index(index));
+            }
+        }
+    }
+    path
+}

@@ -1,0 +1,108 @@
+//! What a run did, object by object. Partial failure is a value, not the first error.
+
+use plumb_core::{Digest, ErrorClass, ObjectKey, Place};
+
+use crate::applyset::Scope;
+use crate::explain::FieldChange;
+use crate::guard::Held;
+
+/// What was done to one object that was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It was not there.
+    Created,
+    /// Git asks for something else than before.
+    Updated,
+    /// It was sent to make sure; the API server changed nothing.
+    Verified,
+    /// Somebody had changed, deleted or replaced it.
+    Corrected(Drift),
+}
+
+/// How a live object had left its desired state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Drift {
+    /// These fields were changed or removed.
+    Fields(Vec<FieldChange>),
+    /// It was deleted, or its label was taken off.
+    Deleted,
+    /// It was deleted and another was created under its name.
+    Replaced,
+}
+
+/// One object that was sent, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The object.
+    pub key: ObjectKey,
+    /// What was done.
+    pub change: Change,
+}
+
+/// Why one object is not as desired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The object.
+    pub key: ObjectKey,
+    /// Where Git has it; `None` for objects that Git has no more.
+    pub place: Option<Place>,
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// What happened, for people.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Whether time alone can help.
+    pub class: ErrorClass,
+}
+
+/// The result of one run of a set.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// Objects that Git asks for.
+    pub total: usize,
+    /// Objects that were sent, in the order of their keys. What was equal is not here.
+    pub outcomes: Vec<Outcome>,
+    /// Objects that are not as desired, sorted by place.
+    pub failures: Vec<Failure>,
+    /// Objects that were deleted.
+    pub pruned: Vec<ObjectKey>,
+    /// Deletions that wait for approval.
+    pub held: Option<Held>,
+    /// Objects that Git has no more but that stay, because pruning is off.
+    pub left: usize,
+    /// Objects that are being deleted by somebody; they are applied when they are gone.
+    pub terminating: Vec<ObjectKey>,
+    /// Digest of what was desired.
+    pub desired: Option<Digest>,
+    /// Digest of what the members look like, when every one was verified equal to desired.
+    pub cluster: Option<Digest>,
+    /// Where members are.
+    pub scope: Scope,
+    /// The run ended early because a newer revision or spec is waiting.
+    pub superseded: bool,
+}
+
+impl Report {
+    /// Whether everything desired is applied, and nothing else is left to do.
+    pub fn is_complete(&self) -> bool {
+        self.failures.is_empty() && self.terminating.is_empty() && !self.superseded
+    }
+
+    /// The class of the failures together: one that can pass by itself asks for a retry.
+    pub fn class(&self) -> Option<ErrorClass> {
+        self.failures.iter().map(|failure| failure.class).min()
+    }
+
+    /// How many objects were created, updated, corrected.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let count = |wanted: fn(&Change) -> bool| {
+            self.outcomes.iter().filter(|outcome| wanted(&outcome.change)).count()
+        };
+        (
+            count(|change| matches!(change, Change::Created)),
+            count(|change| matches!(change, Change::Updated)),
+            count(|change| matches!(change, Change::Corrected(_))),
+        )
+    }
+}

@@ -1,0 +1,621 @@
+//! One run of a set: plan from the index, then write ahead, apply by stages, prune, tidy up.
+
+use std::collections::{BTreeSet, HashMap};
+
+use futures::StreamExt as _;
+use plumb_core::{Digest, ErrorClass, Hasher, Object, ObjectKey};
+use serde_json::Value;
+
+use crate::applyset::{self, ApplySet, Scope};
+use crate::cluster::{ApiError, ApplyHow, Resource, Target};
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::explain::explain;
+use crate::guard::Occasion;
+use crate::live::Live;
+use crate::members::{KindState, Standing};
+use crate::prepare::{self, Prepared, planned_on};
+use crate::report::{Change, Drift, Failure, Outcome, Report};
+use crate::stage::Stage;
+
+/// The parent object as the caller last saw it.
+#[derive(Debug, Clone)]
+pub struct Parent {
+    /// Its kind.
+    pub resource: Resource,
+    /// Its uid.
+    pub uid: String,
+    /// Its resource version; the first write of a run is refused when it has moved since.
+    pub resource_version: u64,
+    /// Whether label, tooling annotation and finalizer are on it.
+    pub has_facts: bool,
+    /// What its annotations say.
+    pub hints: Scope,
+    /// What a copy elsewhere says (its status), in case somebody wiped the annotations.
+    pub recorded: Scope,
+    /// The epoch in its annotations.
+    pub epoch: Option<u64>,
+    /// Our finalizer.
+    pub finalizer: &'static str,
+}
+
+/// What a run is to do.
+pub struct Job<'a> {
+    /// Whose members.
+    pub set: &'a ApplySet,
+    /// The parent.
+    pub parent: Parent,
+    /// What Git asks for.
+    pub objects: Vec<Object>,
+    /// Whether members that Git does not ask for are deleted.
+    pub prune: bool,
+    /// The digest of a held plan that a person approved.
+    pub approved: Option<String>,
+    /// Members that are not desired are older than the parent, as far as anybody knows.
+    pub inherits: bool,
+    /// Digests of the desired objects and of the live ones, as recorded when they were equal.
+    pub recorded: Option<(Digest, Digest)>,
+    /// The epoch of this leader.
+    pub epoch: u64,
+    /// Whether a newer run waits, so that this one should end early.
+    pub superseded: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// What is to be done with one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Apply without force: it is not known as ours.
+    Claim,
+    /// Apply without force what was ours and is gone.
+    Recreate(Drift),
+    /// Apply with force: it is ours, and Git asks for something else now.
+    Update,
+    /// Apply with force: it is ours, and somebody changed it.
+    Correct,
+    /// Apply with force to see whether anything changes.
+    Verify,
+}
+
+/// Decides about one object. `None` means that it is as desired; `Err` that it is going away.
+pub(crate) fn decide(standing: Standing, desired: u64) -> Result<Option<Action>, ()> {
+    Ok(Some(match standing {
+        Standing::Same(verified) if verified == desired => return Ok(None),
+        Standing::Suspect(verified) if verified == desired => Action::Verify,
+        Standing::Same(_) | Standing::Suspect(_) => Action::Update,
+        Standing::Unverified => Action::Verify,
+        Standing::Drifted => Action::Correct,
+        Standing::Gone => Action::Recreate(Drift::Deleted),
+        Standing::Replaced => Action::Recreate(Drift::Replaced),
+        Standing::Unknown | Standing::Unclaimed | Standing::Foreign => Action::Claim,
+        Standing::Terminating => return Err(()),
+    }))
+}
+
+/// An apply that takes our fields back from whoever holds them.
+pub(crate) const FORCED: ApplyHow = ApplyHow { force: true, dry_run: false };
+/// An apply in which the API server says who else owns what we declare.
+const UNFORCED: ApplyHow = ApplyHow { force: false, dry_run: false };
+
+/// How often a write is tried again when the object changed between reading and writing. Three
+/// lost races in a row mean a busy writer; the next run comes soon enough.
+const RACES: usize = 3;
+
+impl Engine {
+    /// Runs a set once. The report says what became of every object; an error means that the run
+    /// could not begin, or had to end before all was tried.
+    pub async fn sync(&self, mut job: Job<'_>) -> Result<Report, EngineError> {
+        let set = job.set;
+        check_epoch(&job.parent, set, job.epoch)?;
+        let mut discovery = self.discovery().await?;
+        if job.objects.iter().any(|object| discovery.find(&object.gvk()).is_none()) {
+            discovery = self.discovery_again().await?;
+        }
+        let preparation = prepare::prepare(std::mem::take(&mut job.objects), set, &discovery);
+        let prepared = preparation.objects;
+        let mut report = Report {
+            total: prepared.len() + preparation.failures.len() + preparation.refusals.len(),
+            failures: preparation.failures,
+            scope: job.parent.hints.union(&job.parent.recorded),
+            ..Report::default()
+        };
+        if !preparation.refusals.is_empty() {
+            report.failures.extend(preparation.refusals);
+            sort_failures(&mut report.failures);
+            return Ok(report);
+        }
+        let desired: HashMap<ObjectKey, u64> =
+            prepared.iter().map(|p| (p.key.clone(), p.digest)).collect();
+        report.desired = Some(desired_digest(&desired));
+
+        let todo = self.plan(set, &prepared, &desired, job.recorded, &mut report);
+        let mut wanted = report.scope.clone();
+        for p in &prepared {
+            wanted.add(&p.key.group_kind, &p.key.namespace);
+        }
+        let mut parent = job.parent.clone();
+        if !parent.has_facts || !wanted.reads_as(&parent.hints, &set.namespace) {
+            self.write_facts(set, &mut parent, &wanted, job.epoch).await?;
+        }
+        report.scope = wanted;
+        self.watch(&report.scope.kinds).await?;
+
+        for stage in Stage::ALL {
+            let batch: Vec<_> = todo.iter().filter(|(p, _)| p.stage == stage).collect();
+            if batch.is_empty() {
+                continue;
+            }
+            if (job.superseded)() {
+                report.superseded = true;
+                break;
+            }
+            self.apply_stage(set, &batch, &job, &mut report).await?;
+            if stage == Stage::Definitions {
+                self.await_definitions(&batch, &mut report).await?;
+            }
+        }
+
+        if !report.superseded {
+            self.members().retain_verified(&set.id, &desired);
+            let blocked = !report.failures.is_empty();
+            self.prune(set, &desired, &job, blocked, &mut report).await?;
+            let scope = self.remaining_scope(set, &prepared, &report);
+            if !blocked && !scope.reads_as(&report.scope, &set.namespace) {
+                self.write_facts(set, &mut parent, &scope, job.epoch).await?;
+            }
+            if !blocked {
+                report.scope = scope;
+            }
+        }
+        if report.is_complete() {
+            report.cluster = self.members().cluster_digest(&set.id, &set.manager, &desired);
+        }
+        sort_failures(&mut report.failures);
+        report.outcomes.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(report)
+    }
+
+    /// Compares desired objects with the index. What goes away is put into the report.
+    fn plan<'p>(
+        &self,
+        set: &ApplySet,
+        prepared: &'p [Prepared],
+        desired: &HashMap<ObjectKey, u64>,
+        recorded: Option<(Digest, Digest)>,
+        report: &mut Report,
+    ) -> Vec<(&'p Prepared, Action)> {
+        let mut members = self.members();
+        // After a restart nothing is verified. When both sides are as they were recorded, all is.
+        if let Some((was_desired, was_cluster)) = recorded
+            && prepared
+                .iter()
+                .all(|p| members.standing(&p.key, &set.id, &set.manager) == Standing::Unverified)
+            && report.failures.is_empty()
+            && report.desired == Some(was_desired)
+            && members.cluster_digest(&set.id, &set.manager, desired) == Some(was_cluster)
+        {
+            members.adopt_verified(&set.id, &set.manager, desired);
+        }
+        let mut todo = Vec::new();
+        for p in prepared {
+            match decide(members.standing(&p.key, &set.id, &set.manager), p.digest) {
+                Ok(None) => {}
+                Ok(Some(action)) => todo.push((p, action)),
+                Err(()) => report.terminating.push(p.key.clone()),
+            }
+        }
+        todo
+    }
+
+    pub(crate) async fn write_facts(
+        &self,
+        set: &ApplySet,
+        parent: &mut Parent,
+        scope: &Scope,
+        epoch: u64,
+    ) -> Result<(), EngineError> {
+        let api_version = parent.resource.gvk.api_version();
+        let target = Target::new(&parent.resource, &set.namespace, &set.name);
+        let mut version = parent.resource_version;
+        let mut race = 0;
+        loop {
+            let object = (parent.uid.as_str(), version);
+            let body =
+                applyset::parent_facts(set, &api_version, scope, parent.finalizer, epoch, object);
+            let written =
+                self.cluster.apply(&target, &body, applyset::PARENT_MANAGER, FORCED).await;
+            match written {
+                Ok(live) => {
+                    parent.resource_version = live.resource_version;
+                    parent.has_facts = true;
+                    parent.hints = scope.clone();
+                    return Ok(());
+                }
+                // Our view of the parent was late. Look again, and mind who else is writing.
+                Err(error) if error.is_conflict() && race < RACES => {
+                    race += 1;
+                    let found = self.cluster.get_metadata(&target).await;
+                    let found = found
+                        .map_err(|source| EngineError::Parent { parent: set.owner(), source })?;
+                    let Some(found) = found.filter(|found| *found.live.uid == *parent.uid) else {
+                        return Err(EngineError::ParentGone { parent: set.owner() });
+                    };
+                    parent.epoch =
+                        found.annotations.get(applyset::EPOCH).and_then(|e| e.parse().ok());
+                    check_epoch(parent, set, epoch)?;
+                    version = found.live.resource_version;
+                }
+                Err(source) => return Err(EngineError::Parent { parent: set.owner(), source }),
+            }
+        }
+    }
+
+    async fn apply_stage(
+        &self,
+        set: &ApplySet,
+        batch: &[&(&Prepared, Action)],
+        job: &Job<'_>,
+        report: &mut Report,
+    ) -> Result<(), EngineError> {
+        let mut results = futures::stream::iter(batch.iter().map(|(p, action)| async move {
+            if (job.superseded)() {
+                (*p, None)
+            } else {
+                (*p, Some(self.apply_one(set, p, action).await))
+            }
+        }))
+        .buffer_unordered(self.options.concurrency);
+        let mut interrupted = None;
+        while let Some((p, result)) = results.next().await {
+            match result {
+                None => report.superseded = true,
+                Some(Ok(change)) => report.outcomes.push(Outcome { key: p.key.clone(), change }),
+                Some(Err(error)) if ends_run(&error) => {
+                    // What is under way is awaited, so that the index learns its answers.
+                    interrupted.get_or_insert(error);
+                    if interrupted
+                        .as_ref()
+                        .is_some_and(|e| matches!(e, ApiError::NotLeading { .. }))
+                    {
+                        break;
+                    }
+                }
+                Some(Err(error)) => report.failures.push(failure(p, &error, set)),
+            }
+        }
+        interrupted.map_or(Ok(()), |source| Err(EngineError::Interrupted { source }))
+    }
+
+    async fn apply_one(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+        action: &Action,
+    ) -> Result<Change, ApiError> {
+        let before = self.members().live(&p.key).map(|live| live.resource_version);
+        let (live, change) = match action {
+            Action::Claim => {
+                let live = self.claim(set, p).await?;
+                let alone = live.entries.len() == 1 && live.others == 0;
+                (live, if alone { Change::Created } else { Change::Updated })
+            }
+            Action::Recreate(drift) => {
+                (self.claim(set, p).await?, Change::Corrected(drift.clone()))
+            }
+            Action::Update => (self.force(set, p, p.object.body()).await?, Change::Updated),
+            Action::Verify => {
+                let live = self.force(set, p, p.object.body()).await?;
+                let same = before == Some(live.resource_version);
+                let change = if same { Change::Verified } else { Change::Updated };
+                (live, change)
+            }
+            Action::Correct => {
+                let (live, fields) = self.correct(set, p).await?;
+                (live, Change::Corrected(fields))
+            }
+        };
+        self.members().verified(&set.id, &set.manager, &p.key, live, p.digest);
+        Ok(change)
+    }
+
+    async fn send(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+        body: &Value,
+        how: ApplyHow,
+    ) -> Result<Live, ApiError> {
+        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let give_up = tokio::time::Instant::now() + self.options.definition_timeout;
+        let mut pause = std::time::Duration::from_millis(50);
+        loop {
+            let result = self.cluster.apply(&target, body, &set.manager, how).await;
+            match result {
+                // The API server takes a moment to serve what a new definition defines.
+                Err(error)
+                    if p.defined_here
+                        && (error.is_kind_missing() || error.is_not_in_schema())
+                        && tokio::time::Instant::now() < give_up =>
+                {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(std::time::Duration::from_secs(2));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn force(&self, set: &ApplySet, p: &Prepared, body: &Value) -> Result<Live, ApiError> {
+        self.send(set, p, body, FORCED).await
+    }
+
+    /// Applies what is not known as ours: the API server says whether anybody else owns it.
+    async fn claim(&self, set: &ApplySet, p: &Prepared) -> Result<Live, ApiError> {
+        let refused = match self.send(set, p, p.object.body(), UNFORCED).await {
+            Err(error) if error.is_ownership_conflict() => error,
+            result => return result,
+        };
+        // It may be ours all the same: the label was taken off, or this process just started.
+        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        for _ in 0..RACES {
+            let Some(found) = self.cluster.get_metadata(&target).await? else {
+                return Err(refused);
+            };
+            let ours = found.live.entry(&set.manager).is_some();
+            if !ours || found.live.part_of.as_deref().is_some_and(|part_of| part_of != set.id) {
+                return Err(refused);
+            }
+            let body = planned_on(p.object.body(), found.live.resource_version);
+            match self.force(set, p, &body).await {
+                Err(error) if error.is_conflict() => {}
+                result => return result,
+            }
+        }
+        Err(refused)
+    }
+
+    /// Puts our fields back, on the version whose differences are reported.
+    async fn correct(&self, set: &ApplySet, p: &Prepared) -> Result<(Live, Drift), ApiError> {
+        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let mut race = 0;
+        loop {
+            let Some(found) = self.cluster.get_metadata(&target).await? else {
+                return Ok((self.claim(set, p).await?, Drift::Deleted));
+            };
+            let fields = explain(p.object.body(), &found.managed_fields, &set.manager);
+            let body = planned_on(p.object.body(), found.live.resource_version);
+            match self.force(set, p, &body).await {
+                Ok(live) => return Ok((live, Drift::Fields(fields))),
+                Err(error) if error.is_conflict() && race < RACES => race += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until the definitions of this run are served.
+    async fn await_definitions(
+        &self,
+        batch: &[&(&Prepared, Action)],
+        report: &mut Report,
+    ) -> Result<(), EngineError> {
+        let applied: BTreeSet<&ObjectKey> = report.outcomes.iter().map(|o| &o.key).collect();
+        let definitions: Vec<&Prepared> = batch
+            .iter()
+            .map(|(p, _)| *p)
+            .filter(|p| {
+                p.key.group_kind.kind == "CustomResourceDefinition" && applied.contains(&p.key)
+            })
+            .collect();
+        if definitions.is_empty() {
+            return Ok(());
+        }
+        let give_up = tokio::time::Instant::now() + self.options.definition_timeout;
+        for p in definitions {
+            let target = Target::new(&p.resource, "", &p.key.name);
+            let mut pause = std::time::Duration::from_millis(20);
+            loop {
+                let read: Result<Option<Value>, ApiError> = self.cluster.get_json(&target).await;
+                let definition = read.map_err(|source| EngineError::Interrupted { source })?;
+                if definition.as_ref().is_some_and(is_established) {
+                    break;
+                }
+                if tokio::time::Instant::now() >= give_up {
+                    report.failures.push(Failure {
+                        key: p.key.clone(),
+                        place: Some(p.object.place().clone()),
+                        reason: "NotEstablished",
+                        message: "the API server does not serve this definition yet".into(),
+                        hint: Some("look at its conditions".into()),
+                        class: ErrorClass::Retry,
+                    });
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(std::time::Duration::from_secs(1));
+            }
+        }
+        self.forget_discovery().await;
+        Ok(())
+    }
+
+    async fn prune(
+        &self,
+        set: &ApplySet,
+        desired: &HashMap<ObjectKey, u64>,
+        job: &Job<'_>,
+        blocked: bool,
+        report: &mut Report,
+    ) -> Result<(), EngineError> {
+        let extras = self.extras(set, desired);
+        if extras.is_empty() {
+            return Ok(());
+        }
+        if !job.prune {
+            report.left = extras.len();
+            return Ok(());
+        }
+        // An object that could not be applied may be the new form of one that is left over.
+        if blocked {
+            return Ok(());
+        }
+        let kinds = extras.iter().map(|(key, _)| key.group_kind.clone()).collect();
+        let occasion = Occasion::Sync {
+            desired: desired.len(),
+            members: self.members().labelled(&set.id).len(),
+            inherited: job.inherits,
+        };
+        self.delete_members(set, &kinds, desired, occasion, job.approved.as_deref(), report).await
+    }
+
+    /// Members that nothing asks for, as far as the watches know.
+    pub(crate) fn extras(
+        &self,
+        set: &ApplySet,
+        desired: &HashMap<ObjectKey, u64>,
+    ) -> Vec<(ObjectKey, Live)> {
+        let labelled = self.members().labelled(&set.id);
+        labelled
+            .into_iter()
+            .filter(|(key, live)| !desired.contains_key(key) && is_ours_to_delete(set, live))
+            .collect()
+    }
+
+    /// Where members still are, or may be.
+    fn remaining_scope(&self, set: &ApplySet, prepared: &[Prepared], report: &Report) -> Scope {
+        let mut scope = Scope::default();
+        for p in prepared {
+            scope.add(&p.key.group_kind, &p.key.namespace);
+        }
+        for failure in &report.failures {
+            scope.add(&failure.key.group_kind, &failure.key.namespace);
+        }
+        let members = self.members();
+        for (key, _) in members.labelled(&set.id) {
+            scope.add(&key.group_kind, &key.namespace);
+        }
+        let mut unsure = false;
+        for kind in &report.scope.kinds {
+            if members.kind(kind) != Some(&KindState::Synced) {
+                scope.kinds.insert(kind.clone());
+                unsure = true;
+            }
+        }
+        if unsure {
+            // What could not be listed may be in any namespace that was in use.
+            scope.namespaces.extend(report.scope.namespaces.iter().cloned());
+        }
+        scope
+    }
+}
+
+/// Whether a labelled object may be deleted for its set: our manager put the label there, nobody
+/// owns it, and it is not going already.
+pub(crate) fn is_ours_to_delete(set: &ApplySet, live: &Live) -> bool {
+    !live.terminating
+        && !live.owned
+        && live.part_of.as_deref() == Some(&set.id)
+        && live.entry(&set.manager).is_some_and(|entry| entry.owns_part_of)
+}
+
+fn check_epoch(parent: &Parent, set: &ApplySet, ours: u64) -> Result<(), EngineError> {
+    match parent.epoch {
+        Some(theirs) if theirs > ours => {
+            Err(EngineError::StaleEpoch { parent: set.owner(), theirs, ours })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn desired_digest(desired: &HashMap<ObjectKey, u64>) -> Digest {
+    let mut sorted: Vec<_> = desired.iter().collect();
+    sorted.sort_unstable();
+    let mut hasher = Hasher::new();
+    for (key, digest) in sorted {
+        hasher.part(key.to_string().as_bytes()).part(&digest.to_be_bytes());
+    }
+    hasher.finish()
+}
+
+fn is_established(definition: &Value) -> bool {
+    let conditions = definition["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True")
+}
+
+fn sort_failures(failures: &mut [Failure]) {
+    failures.sort_by(|a, b| (&a.place, &a.key).cmp(&(&b.place, &b.key)));
+}
+
+/// Errors that would meet every other object too.
+pub(crate) fn ends_run(error: &ApiError) -> bool {
+    match error {
+        ApiError::Timeout { .. } | ApiError::Transport { .. } | ApiError::NotLeading { .. } => true,
+        error => error.is_too_many_requests() || error.refusal().is_some_and(|r| r.code == 401),
+    }
+}
+
+/// One object's error in the words of a report.
+fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure {
+    let message =
+        error.refusal().map_or_else(|| error.to_string(), |refusal| refusal.message.clone());
+    let (reason, message, hint) = if error.is_ownership_conflict() {
+        conflict(error, set)
+    } else if error.is_namespace_missing() {
+        let hint = "create the namespace, or add it to the path as an object";
+        (
+            "NamespaceMissing",
+            format!("the namespace {} does not exist", p.key.namespace),
+            Some(hint.into()),
+        )
+    } else if error.is_terminating_namespace() {
+        (
+            "NamespaceTerminating",
+            format!("the namespace {} is being deleted", p.key.namespace),
+            None,
+        )
+    } else if error.is_forbidden() {
+        let hint = "give Plumb's service account the right, or change what admission refuses";
+        ("AccessDenied", message, Some(hint.into()))
+    } else if error.is_kind_missing() {
+        ("UnknownKind", format!("the cluster has no {}", p.resource.gvk), None)
+    } else if error.is_not_in_schema() {
+        let hint = "check the field's name and the object's apiVersion";
+        ("UnknownField", message, Some(hint.into()))
+    } else if error.is_invalid() {
+        ("Invalid", message, None)
+    } else {
+        ("Refused", message, None)
+    };
+    let field =
+        error.refusal().and_then(|refusal| refusal.causes.first()).map(|cause| &cause.field);
+    let place = field.map_or_else(
+        || p.object.place().clone(),
+        |field| p.object.field_place(&prepare::parse_field(field)),
+    );
+    Failure { key: p.key.clone(), place: Some(place), reason, message, hint, class: error.class() }
+}
+
+fn conflict(error: &ApiError, set: &ApplySet) -> (&'static str, String, Option<String>) {
+    let conflicts = error.conflicts();
+    let mut managers: Vec<&str> = conflicts.iter().map(|(manager, _)| manager.as_str()).collect();
+    managers.sort_unstable();
+    managers.dedup();
+    let fields: Vec<&str> = conflicts.iter().map(|(_, field)| field.as_str()).take(5).collect();
+    let more = conflicts.len().saturating_sub(fields.len());
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let fields = format!("{}{more}", fields.join(", "));
+    let other = managers.iter().find_map(|m| m.strip_prefix(applyset::MANAGER_PREFIX));
+    if let Some(other) = other.filter(|other| *other != set.owner()) {
+        let hint = "keep the object in one of the two applications";
+        (
+            "OwnedByAnother",
+            format!("the object belongs to application {other} (fields {fields})"),
+            Some(hint.into()),
+        )
+    } else {
+        let hint = "remove these fields from Git, or let their owner give up the object";
+        (
+            "FieldConflict",
+            format!("{} owns {fields} with another value", managers.join(" and ")),
+            Some(hint.into()),
+        )
+    }
+}
