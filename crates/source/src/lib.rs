@@ -1,1 +1,34 @@
-//! Turns a URL and a ref into a commit whose tree is read straight from the object database.
+//! Turns a URL and a ref into a verified commit whose tree is read straight from the object
+//! database.
+//!
+//! [`Mirrors`] keeps one bare repository per URL and credential. [`Mirrors::resolve`] asks the
+//! server for one reference and fetches its commit, without history, if it is new;
+//! [`Mirrors::snapshot`] opens a commit as a [`plumb_core::Tree`] without any network.
+//!
+//! Everything here blocks; asynchronous callers use a thread for it and [`Cancel`] to get it back.
+//!
+//! Invariants: no work tree, no hooks, no filters, nothing from a repository is ever run; no
+//! credential in an error or a log; no unsafe code; the only home of git2.
+
+#![forbid(unsafe_code)]
+
+mod board;
+mod cancel;
+mod error;
+mod http;
+mod lookup;
+mod mirror;
+mod mirrors;
+mod pkt;
+mod reference;
+mod remote;
+mod snapshot;
+mod version;
+mod wire;
+
+pub use cancel::Cancel;
+pub use error::{Cause, SourceError};
+pub use mirrors::{Limits, Mirrors};
+pub use reference::{CommitId, Reference, Revision};
+pub use remote::{Credentials, Remote, Tls};
+pub use snapshot::{CommitInfo, Snapshot};

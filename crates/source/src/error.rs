@@ -1,0 +1,363 @@
+//! What can go wrong between a URL and a readable commit.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use plumb_core::ErrorClass;
+
+use crate::CommitId;
+
+/// The error below one of ours. Shared, because callers that waited for one listing all get its
+/// error.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Why a source could not be resolved, fetched, read or kept. No variant holds a credential, and
+/// URLs in it carry none.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SourceError {
+    /// The URL cannot be parsed or lacks a part.
+    #[error("url {url:?} is not usable: {why}")]
+    InvalidUrl {
+        /// The URL, without any credentials in it.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The URL's scheme is not one that Plumb speaks.
+    #[error("scheme {scheme:?} is not supported")]
+    UnsupportedScheme {
+        /// The scheme.
+        scheme: String,
+    },
+    /// The URL carries a user name or a password.
+    #[error("url {url:?} carries credentials")]
+    CredentialsInUrl {
+        /// The URL without them.
+        url: String,
+    },
+    /// The given CA bundle holds no certificate or cannot be read.
+    #[error("the CA bundle is not usable: {why}")]
+    InvalidCertificates {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The reference is not one that Git could have.
+    #[error("reference {reference:?} is not valid: {why}")]
+    InvalidReference {
+        /// As it was given.
+        reference: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A commit is named by less than its whole id.
+    #[error("commit {id:?} is not a full commit id")]
+    ShortCommit {
+        /// As it was given.
+        id: String,
+    },
+    /// The version range cannot be parsed.
+    #[error("version range {range:?} cannot be read")]
+    InvalidRange {
+        /// As it was given.
+        range: String,
+    },
+    /// The host name does not resolve.
+    #[error("host {host:?} cannot be resolved")]
+    UnknownHost {
+        /// The host name.
+        host: String,
+    },
+    /// The host answered that nothing listens there.
+    #[error("{host} refused the connection")]
+    ConnectionRefused {
+        /// Host and port.
+        host: String,
+    },
+    /// The connection could not be made for another reason.
+    #[error("cannot connect to {host}")]
+    Connect {
+        /// Host and port.
+        host: String,
+        /// The operating system's error.
+        #[source]
+        source: Cause,
+    },
+    /// The server's certificate or the TLS handshake was not accepted.
+    #[error("no trusted TLS connection to {host}")]
+    Tls {
+        /// Host and port.
+        host: String,
+        /// The TLS library's error.
+        #[source]
+        source: Cause,
+    },
+    /// Time ran out.
+    #[error("timed out while {doing}")]
+    Timeout {
+        /// What was waited for, in words that follow "while".
+        doing: &'static str,
+    },
+    /// The server wants credentials, or other ones (401 or 403).
+    #[error("{url} answered {status}: {}", if *.sent { "the credentials were not accepted" } else { "credentials are needed" })]
+    Unauthorized {
+        /// The repository.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// Whether credentials were sent.
+        sent: bool,
+    },
+    /// The server has no such repository (404 or 410).
+    #[error("repository {url} was not found")]
+    RepositoryNotFound {
+        /// The repository.
+        url: String,
+    },
+    /// The server answered with another HTTP error.
+    #[error("{url} answered with HTTP status {status}")]
+    HttpStatus {
+        /// The repository.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The server sends us somewhere that is not followed.
+    #[error("{url} redirects in a way that is not followed: {why}")]
+    Redirect {
+        /// The repository.
+        url: String,
+        /// Where to and why not.
+        why: String,
+    },
+    /// What answers is not a Git repository over smart HTTP.
+    #[error("{url} does not answer as a Git repository: {why}")]
+    NotGit {
+        /// The repository.
+        url: String,
+        /// What it answered instead.
+        why: String,
+    },
+    /// The repository has no such reference or commit.
+    #[error("{reference} was not found in the repository")]
+    RefNotFound {
+        /// What was looked for: "branch main", "commit 1234…".
+        reference: String,
+        /// What is there instead, or what to do.
+        hint: Option<String>,
+    },
+    /// The reference leads to something that is no commit.
+    #[error("{reference} does not lead to a commit")]
+    NotACommit {
+        /// What was looked for.
+        reference: String,
+    },
+    /// The repository has no commit at all.
+    #[error("the repository is empty")]
+    EmptyRepository,
+    /// No tag is a version inside the range.
+    #[error("no tag matches the version range {range:?} ({versions} of {tags} tags are versions)")]
+    NoSemverMatch {
+        /// The range.
+        range: String,
+        /// How many tags there are.
+        tags: usize,
+        /// How many of them are versions.
+        versions: usize,
+        /// The highest version there is.
+        highest: Option<String>,
+    },
+    /// The repository uses SHA-256 object ids.
+    #[error("the repository uses SHA-256 object ids, which are not supported")]
+    Sha256Repository,
+    /// The server sends more than is accepted.
+    #[error("{what} of the repository exceed the limit of {limit}")]
+    TooLarge {
+        /// What is too much, in the plural.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// The caller gave up.
+    #[error("cancelled")]
+    Cancelled,
+    /// The connection broke in the middle of an answer.
+    #[error("the connection to {host} broke")]
+    Interrupted {
+        /// Host and port.
+        host: String,
+        /// The operating system's error.
+        #[source]
+        source: Cause,
+    },
+    /// The server said in the Git protocol that it failed.
+    #[error("the Git server reports: {message}")]
+    Server {
+        /// Its words, cleaned of control characters.
+        message: String,
+    },
+    /// The server's answer breaks the Git protocol.
+    #[error("the Git server's answer is not valid: {why}")]
+    Protocol {
+        /// In what way.
+        why: String,
+    },
+    /// What the server sent is not what its ids say, or is incomplete.
+    #[error("the Git server sent objects that are not usable: {why}")]
+    BadObjects {
+        /// In what way.
+        why: String,
+    },
+    /// The commit is not in the cache, and this call may not fetch it.
+    #[error("commit {commit} is not in the cache")]
+    NotInCache {
+        /// The commit.
+        commit: CommitId,
+    },
+    /// The mirror on disk is damaged.
+    #[error("the mirror in the cache is damaged")]
+    Corrupt {
+        /// What libgit2 said.
+        #[source]
+        source: Cause,
+    },
+    /// The cache directory cannot be read or written.
+    #[error("cannot {action} {}", path.display())]
+    CacheIo {
+        /// What was tried: "create", "write".
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The operating system's error.
+        #[source]
+        source: Cause,
+    },
+    /// Another process uses the cache directory.
+    #[error("cache directory {} is in use by another process", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+}
+
+impl SourceError {
+    /// What happens next.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::UnknownHost { .. }
+            | Self::ConnectionRefused { .. }
+            | Self::Connect { .. }
+            | Self::Timeout { .. }
+            | Self::HttpStatus { .. }
+            | Self::Cancelled
+            | Self::Interrupted { .. }
+            | Self::Server { .. }
+            | Self::Protocol { .. }
+            | Self::BadObjects { .. }
+            | Self::NotInCache { .. }
+            | Self::Corrupt { .. }
+            | Self::CacheIo { .. } => ErrorClass::Retry,
+            Self::InvalidUrl { .. }
+            | Self::UnsupportedScheme { .. }
+            | Self::CredentialsInUrl { .. }
+            | Self::InvalidCertificates { .. }
+            | Self::InvalidReference { .. }
+            | Self::ShortCommit { .. }
+            | Self::InvalidRange { .. }
+            | Self::Tls { .. }
+            | Self::Unauthorized { .. }
+            | Self::RepositoryNotFound { .. }
+            | Self::Redirect { .. }
+            | Self::NotGit { .. }
+            | Self::RefNotFound { .. }
+            | Self::NotACommit { .. }
+            | Self::EmptyRepository
+            | Self::NoSemverMatch { .. }
+            | Self::Sha256Repository
+            | Self::TooLarge { .. }
+            | Self::Locked { .. } => ErrorClass::WaitForUser,
+        }
+    }
+
+    /// A condition reason in CamelCase, one for each cause.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidUrl { .. } | Self::UnsupportedScheme { .. } => "URLInvalid",
+            Self::CredentialsInUrl { .. } => "CredentialsInURL",
+            Self::InvalidCertificates { .. } => "CertificatesInvalid",
+            Self::InvalidReference { .. } | Self::ShortCommit { .. } => "ReferenceInvalid",
+            Self::InvalidRange { .. } => "VersionRangeInvalid",
+            Self::UnknownHost { .. } => "UnknownHost",
+            Self::ConnectionRefused { .. } => "ConnectionRefused",
+            Self::Connect { .. } => "ConnectionFailed",
+            Self::Tls { .. } => "TLSFailed",
+            Self::Timeout { .. } => "Timeout",
+            Self::Unauthorized { .. } => "AuthenticationFailed",
+            Self::RepositoryNotFound { .. } => "RepositoryNotFound",
+            Self::HttpStatus { .. } | Self::Server { .. } => "ServerError",
+            Self::Redirect { .. } => "RedirectRefused",
+            Self::NotGit { .. } => "NotAGitRepository",
+            Self::RefNotFound { .. } => "RefNotFound",
+            Self::NotACommit { .. } => "NotACommit",
+            Self::EmptyRepository => "EmptyRepository",
+            Self::NoSemverMatch { .. } => "NoMatchingVersion",
+            Self::Sha256Repository => "UnsupportedObjectFormat",
+            Self::TooLarge { .. } => "RepositoryTooLarge",
+            Self::Cancelled => "Cancelled",
+            Self::Interrupted { .. } => "ConnectionBroken",
+            Self::Protocol { .. } | Self::BadObjects { .. } => "ProtocolError",
+            Self::NotInCache { .. } => "NotInCache",
+            Self::Corrupt { .. } => "CacheDamaged",
+            Self::CacheIo { .. } => "CacheFailed",
+            Self::Locked { .. } => "CacheLocked",
+        }
+    }
+
+    /// What a person can do about it, where there is something to say beyond the message.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::UnsupportedScheme { scheme } if scheme == "ssh" => {
+                "ssh is not supported yet; use the repository's https:// URL"
+            }
+            Self::UnsupportedScheme { .. } => "use an http:// or https:// URL",
+            Self::CredentialsInUrl { .. } => {
+                "remove them from the url and put them into a Secret named by secretRef"
+            }
+            Self::ShortCommit { .. } => {
+                "give all 40 hexadecimal digits; `git rev-parse` prints them"
+            }
+            Self::InvalidRange { .. } => "examples: \">=1.2.0 <2.0.0\", \"^1.2\", \"1.x || 2.x\"",
+            Self::Unauthorized { sent: false, .. } => {
+                "name a Secret with username and password in secretRef; many hosts also answer so \
+                 when a public repository does not exist"
+            }
+            Self::Unauthorized { sent: true, .. } => {
+                "check username and password, or the token's expiry and scope, in the Secret"
+            }
+            Self::RepositoryNotFound { .. } => {
+                "check the url; many hosts also hide private repositories this way"
+            }
+            Self::Tls { .. } => {
+                "if the server's certificate is signed by a private authority, give its \
+                 certificate as ca.crt in the Secret"
+            }
+            Self::NotGit { .. } => "check the url: it must be the one that `git clone` takes",
+            Self::EmptyRepository => "push a first commit",
+            Self::RefNotFound { hint, .. } => return hint.clone(),
+            Self::NoSemverMatch { highest, .. } => {
+                return Some(match highest {
+                    Some(tag) => format!("the highest version is {tag}"),
+                    None => "tags must be versions such as 1.2.3 or v1.2.3".to_owned(),
+                });
+            }
+            Self::TooLarge { .. } => {
+                "keep manifests in a repository of their own, without large files"
+            }
+            Self::NotInCache { .. } => {
+                "the cache was lost; it fills again as soon as the Git server answers"
+            }
+            Self::Locked { .. } => "give each process a cache directory of its own",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}

@@ -1,0 +1,418 @@
+//! One bare repository on disk: packs, anchors, and nothing else.
+//!
+//! A commit counts as present when an anchor `refs/plumb/<id>` points to it. The anchor is written
+//! last, after the commit's whole tree was found to be there, so a kill at any moment leaves
+//! either a usable commit or leftovers that the next start removes.
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+use git2::{ObjectType, OdbLookupFlags, Oid, Repository, RepositoryInitOptions};
+
+use crate::http::{Endpoint, Session};
+use crate::wire::{FetchRequest, Server, WireError, read_pack};
+use crate::{CommitId, Limits, SourceError};
+
+/// Below it lie our anchors; no server's reference is ever stored.
+const ANCHORS: &str = "refs/plumb/";
+
+/// Where one mirror lies.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) path: PathBuf,
+}
+
+/// How closely a commit is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// Every object exists.
+    Exists,
+    /// Every object's content is what its id says.
+    Content,
+}
+
+impl Store {
+    /// The repository; `None` when there is no directory.
+    pub(crate) fn open(&self) -> Result<Option<Repository>, SourceError> {
+        match Repository::open_bare(&self.path) {
+            Ok(repo) => Ok(Some(repo)),
+            Err(_) if !self.path.exists() => Ok(None),
+            Err(error) => Err(self.git_error("open", error)),
+        }
+    }
+
+    /// The repository, made if there is none.
+    pub(crate) fn open_or_create(&self) -> Result<Repository, SourceError> {
+        if let Some(repo) = self.open()? {
+            return Ok(repo);
+        }
+        let fresh = self.path.with_extension("new");
+        remove_dir(&fresh)?;
+        let mut options = RepositoryInitOptions::new();
+        options.bare(true).external_template(false).no_reinit(true).mkpath(true);
+        Repository::init_opts(&fresh, &options).map_err(|e| self.git_error("create", e))?;
+        fs::rename(&fresh, &self.path).map_err(|e| cache_error("create", &self.path, e))?;
+        self.open()?.ok_or_else(|| {
+            cache_error("open", &self.path, io::Error::from(io::ErrorKind::NotFound))
+        })
+    }
+
+    /// Removes the repository.
+    pub(crate) fn wipe(&self) -> Result<(), SourceError> {
+        remove_dir(&self.path)
+    }
+
+    /// The anchored commits.
+    pub(crate) fn anchors(&self, repo: &Repository) -> Result<BTreeSet<Oid>, SourceError> {
+        let read = || -> Result<BTreeSet<Oid>, git2::Error> {
+            let mut ids = BTreeSet::new();
+            for reference in repo.references_glob(&format!("{ANCHORS}*"))? {
+                ids.extend(reference?.target());
+            }
+            Ok(ids)
+        };
+        read().map_err(|e| self.git_error("read", e))
+    }
+
+    pub(crate) fn is_anchored(repo: &Repository, commit: Oid) -> bool {
+        repo.refname_to_id(&format!("{ANCHORS}{commit}")).is_ok_and(|id| id == commit)
+    }
+
+    pub(crate) fn anchor(&self, repo: &Repository, commit: Oid) -> Result<(), SourceError> {
+        repo.reference(&format!("{ANCHORS}{commit}"), commit, true, "")
+            .map(|_| ())
+            .map_err(|e| self.git_error("write", e))
+    }
+
+    pub(crate) fn drop_anchor(&self, repo: &Repository, commit: Oid) -> Result<(), SourceError> {
+        repo.find_reference(&format!("{ANCHORS}{commit}"))
+            .and_then(|mut reference| reference.delete())
+            .map_err(|e| self.git_error("write", e))
+    }
+
+    /// Whether a commit and everything in its tree is here. Subtrees that `base`, a complete
+    /// commit, has too are not looked at again. Submodules are other repositories' commits.
+    pub(crate) fn is_complete(
+        &self,
+        repo: &Repository,
+        commit: Oid,
+        base: Option<Oid>,
+        check: Check,
+        limits: &Limits,
+    ) -> Result<bool, SourceError> {
+        let corrupt = |e| self.git_error("read", e);
+        let odb = repo.odb().map_err(corrupt)?;
+        let missing = |id| !odb.exists_ext(id, OdbLookupFlags::NO_REFRESH);
+        // Packs may have come since this repository was opened; one look finds them all.
+        if missing(commit) && !odb.exists(commit) {
+            return Ok(false);
+        }
+        let root = match repo.find_commit(commit) {
+            Ok(commit) => commit.tree_id(),
+            Err(error) => return Err(corrupt(error)),
+        };
+        let base = base.and_then(|base| repo.find_commit(base).ok()).map(|base| base.tree_id());
+        // Trees that share subtrees can be far larger to walk than to store.
+        let mut seen: HashSet<Oid> = HashSet::new();
+        let mut todo = vec![(root, base)];
+        while let Some((id, base)) = todo.pop() {
+            if Some(id) == base || !seen.insert(id) {
+                continue;
+            }
+            if seen.len() as u64 > limits.objects {
+                return Err(SourceError::TooLarge { what: "objects", limit: limits.objects });
+            }
+            if missing(id) {
+                return Ok(false);
+            }
+            let tree = repo.find_tree(id).map_err(corrupt)?;
+            let base = base.and_then(|base| repo.find_tree(base).ok());
+            for entry in &tree {
+                let old = base
+                    .as_ref()
+                    .and_then(|base| base.get_name_bytes(entry.name_bytes()).map(|e| e.id()));
+                match entry.kind() {
+                    Some(ObjectType::Tree) => todo.push((entry.id(), old)),
+                    Some(ObjectType::Blob) if Some(entry.id()) != old => {
+                        if missing(entry.id()) {
+                            return Ok(false);
+                        }
+                        if check == Check::Content && seen.insert(entry.id()) {
+                            odb.read(entry.id()).map_err(corrupt)?;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The commits reached from the anchors that are here without all their parents. The server
+    /// must know them, or it leaves out what it believes we have.
+    ///
+    /// This is read from the object database at each fetch rather than kept beside it, so that it
+    /// is right also after a kill.
+    pub(crate) fn boundary(
+        &self,
+        repo: &Repository,
+        from: &BTreeSet<Oid>,
+    ) -> Result<Vec<Oid>, SourceError> {
+        let corrupt = |e| self.git_error("read", e);
+        let odb = repo.odb().map_err(corrupt)?;
+        odb.refresh().map_err(corrupt)?;
+        let mut seen: HashSet<Oid> = from.iter().copied().collect();
+        let mut todo: Vec<Oid> = from.iter().copied().collect();
+        let mut boundary = Vec::new();
+        while let Some(id) = todo.pop() {
+            let commit = repo.find_commit(id).map_err(corrupt)?;
+            let mut whole = true;
+            for parent in commit.parent_ids() {
+                if !odb.exists_ext(parent, OdbLookupFlags::NO_REFRESH) {
+                    whole = false;
+                } else if seen.insert(parent) {
+                    todo.push(parent);
+                }
+            }
+            if !whole {
+                boundary.push(id);
+            }
+        }
+        boundary.sort_unstable();
+        Ok(boundary)
+    }
+
+    /// Sends a fetch and stores the pack that comes back; returns its size in bytes.
+    pub(crate) fn receive(
+        &self,
+        repo: &Repository,
+        session: &Session<'_>,
+        endpoint: &Endpoint,
+        server: &Server,
+        request: &FetchRequest,
+        limits: &Limits,
+    ) -> Result<u64, SourceError> {
+        let wire = |e| session.wire_error(e, "bytes", limits.pack_bytes);
+        let body = request.encode(server).map_err(wire)?;
+        let protocol = matches!(server, Server::V2(_)).then_some("version=2");
+        // Frames cost a little beside the pack itself.
+        let all_bytes = limits.pack_bytes.saturating_add(limits.pack_bytes / 8 + 65_536);
+        let mut answer = session.post(endpoint, &body, protocol, all_bytes)?;
+
+        let odb = repo.odb().map_err(|e| self.git_error("open", e))?;
+        let mut writer = odb.packwriter().map_err(|e| self.git_error("write", e))?;
+        let mut head = Vec::with_capacity(12);
+        let mut bytes = 0;
+        let result = read_pack(&mut answer, server, |piece| {
+            session.cancel().check()?;
+            bytes += piece.len() as u64;
+            if bytes > limits.pack_bytes {
+                return Err(ReceiveError::Ours(SourceError::TooLarge {
+                    what: "bytes",
+                    limit: limits.pack_bytes,
+                }));
+            }
+            if head.len() < 12 {
+                head.extend(piece.iter().take(12 - head.len()));
+                check_head(&head, limits)?;
+            }
+            // libgit2 keeps the reason for itself until it is asked.
+            writer.write_all(piece).map_err(|_| self.pack_error(git2::Error::last_error(-1)).into())
+        });
+        match result {
+            Ok(()) => {}
+            Err(ReceiveError::Ours(error)) => return Err(error),
+            Err(ReceiveError::Wire(error)) => return Err(wire(error)),
+        }
+        writer.commit().map_err(|e| self.pack_error(e))?;
+        Ok(bytes)
+    }
+
+    /// The names of the packs, without extension.
+    pub(crate) fn packs(&self) -> Result<BTreeSet<String>, SourceError> {
+        let dir = self.pack_dir();
+        let names = files(&dir)?;
+        Ok(names.iter().filter_map(|name| name.strip_suffix(".pack")).map(String::from).collect())
+    }
+
+    /// Removes every pack but some. The index goes first: a pack without one is not looked at.
+    pub(crate) fn remove_packs_but(&self, kept: &BTreeSet<String>) -> Result<(), SourceError> {
+        let dir = self.pack_dir();
+        let mut names = files(&dir)?;
+        names.sort_by_key(|name| !has_extension(name, "idx"));
+        for name in names {
+            let stem = name.split('.').next().unwrap_or_default();
+            if stem.starts_with("pack-") && !kept.contains(stem) {
+                remove_file(&dir.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one pack with the given commits and removes all others. libgit2 has no garbage
+    /// collection, and each fetch leaves a pack that every look-up has to search.
+    pub(crate) fn consolidate(
+        &self,
+        repo: &Repository,
+        commits: &BTreeSet<Oid>,
+    ) -> Result<(), SourceError> {
+        let write = || -> Result<Option<String>, git2::Error> {
+            let mut builder = repo.packbuilder()?;
+            builder.set_threads(1);
+            for commit in commits {
+                builder.insert_commit(*commit)?;
+            }
+            if builder.object_count() == 0 {
+                return Ok(None);
+            }
+            builder.write(&self.pack_dir(), 0)?;
+            Ok(builder.name()?.map(|name| format!("pack-{name}")))
+        };
+        let name = write().map_err(|e| self.git_error("write", e))?;
+        self.remove_packs_but(&name.into_iter().collect())?;
+        repo.odb().and_then(|odb| odb.refresh()).map_err(|e| self.git_error("read", e))
+    }
+
+    /// Tells git itself, should anybody point it at the mirror, where history ends.
+    pub(crate) fn write_shallow(&self, boundary: &[Oid]) -> Result<(), SourceError> {
+        let path = self.path.join("shallow");
+        if boundary.is_empty() {
+            return remove_file(&path);
+        }
+        let fresh = self.path.join("shallow.new");
+        let text: String = boundary.iter().map(|id| format!("{id}\n")).collect();
+        fs::write(&fresh, text)
+            .and_then(|()| fs::rename(&fresh, &path))
+            .map_err(|e| cache_error("write", &path, e))
+    }
+
+    /// Removes what a kill left behind.
+    pub(crate) fn clean(&self) -> Result<(), SourceError> {
+        let dir = self.pack_dir();
+        let names: BTreeSet<String> = files(&dir)?.into_iter().collect();
+        for name in &names {
+            let half = |this: &str, other: &str| {
+                name.strip_suffix(this)
+                    .is_some_and(|stem| !names.contains(&format!("{stem}{other}")))
+            };
+            if !name.starts_with("pack-") || half(".pack", ".idx") || half(".idx", ".pack") {
+                remove_file(&dir.join(name))?;
+            }
+        }
+        for dir in [self.path.clone(), self.path.join(ANCHORS)] {
+            for name in files(&dir)? {
+                if has_extension(&name, "lock") || has_extension(&name, "new") {
+                    remove_file(&dir.join(name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An error of libgit2 about our own files: the disk's fault or damage.
+    pub(crate) fn git_error(&self, action: &'static str, error: git2::Error) -> SourceError {
+        let source = Arc::new(error);
+        match source.class() {
+            git2::ErrorClass::Os | git2::ErrorClass::Filesystem | git2::ErrorClass::NoMemory
+                if source.code() != git2::ErrorCode::NotFound =>
+            {
+                SourceError::CacheIo { action, path: self.path.clone(), source }
+            }
+            _ => SourceError::Corrupt { source },
+        }
+    }
+
+    /// An error of libgit2 about a pack that came in: the disk's fault or the server's.
+    fn pack_error(&self, error: git2::Error) -> SourceError {
+        match self.git_error("write", error) {
+            SourceError::Corrupt { source } => SourceError::BadObjects { why: source.to_string() },
+            error => error,
+        }
+    }
+
+    fn pack_dir(&self) -> PathBuf {
+        self.path.join("objects/pack")
+    }
+}
+
+enum ReceiveError {
+    Wire(WireError),
+    Ours(SourceError),
+}
+
+impl From<WireError> for ReceiveError {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+impl From<SourceError> for ReceiveError {
+    fn from(error: SourceError) -> Self {
+        Self::Ours(error)
+    }
+}
+
+/// Looks at a pack's first bytes, as far as they came: the magic word and the number of objects.
+fn check_head(head: &[u8], limits: &Limits) -> Result<(), SourceError> {
+    if !b"PACK".starts_with(&head[..head.len().min(4)]) {
+        return Err(SourceError::BadObjects { why: "the pack does not start like one".into() });
+    }
+    if let Some(count) = head.get(8..12) {
+        let count = count.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+        if count > limits.objects {
+            return Err(SourceError::TooLarge { what: "objects", limit: limits.objects });
+        }
+    }
+    Ok(())
+}
+
+/// The commit that an object is or, for a tag, leads to.
+pub(crate) fn peel(repo: &Repository, id: Oid) -> Option<CommitId> {
+    let commit = repo.find_object(id, None).ok()?.peel_to_commit().ok()?;
+    Some(CommitId::of(commit.id()))
+}
+
+pub(crate) fn cache_error(action: &'static str, path: &Path, source: io::Error) -> SourceError {
+    SourceError::CacheIo { action, path: path.to_owned(), source: Arc::new(source) }
+}
+
+/// The names in a directory; none when it does not exist.
+pub(crate) fn files(dir: &Path) -> Result<Vec<String>, SourceError> {
+    let read = || -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    };
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        result => result.map_err(|e| cache_error("read", dir, e)),
+    }
+}
+
+fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name).extension() == Some(OsStr::new(extension))
+}
+
+fn remove_file(path: &Path) -> Result<(), SourceError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(cache_error("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn remove_dir(path: &Path) -> Result<(), SourceError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(cache_error("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}

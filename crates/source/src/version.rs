@@ -1,0 +1,207 @@
+//! Picks the highest version among tags.
+//!
+//! Tags are plain semantic versions with an optional leading `v`. Ranges are those of npm, which
+//! hold those of Helm and Flux: commas mean "and", `!=` excludes. Pre-releases count only when the
+//! range itself names one, and then all of them do.
+
+use nodejs_semver::Range;
+use semver::Version;
+
+use crate::SourceError;
+
+/// A parsed version range.
+#[derive(Debug)]
+pub(crate) struct VersionRange {
+    text: String,
+    alternatives: Vec<Alternative>,
+    pre_releases: bool,
+}
+
+#[derive(Debug)]
+struct Alternative {
+    within: Range,
+    except: Vec<Range>,
+}
+
+impl VersionRange {
+    pub(crate) fn parse(text: &str) -> Result<Self, SourceError> {
+        let bad = || SourceError::InvalidRange { range: text.into() };
+        let mut alternatives = Vec::new();
+        for part in text.split("||") {
+            let spaced = part.replace(',', " ").replace("!= ", "!=");
+            let (except, within): (Vec<&str>, Vec<&str>) =
+                spaced.split_whitespace().partition(|word| word.starts_with("!="));
+            // The parser passes over words that it does not know; nobody means that.
+            if !within.iter().all(|word| is_range_word(word)) {
+                return Err(bad());
+            }
+            let within = within.join(" ");
+            let except = except
+                .iter()
+                .map(|word| match &word[2..] {
+                    "" => Err(bad()),
+                    version => Range::parse(version).map_err(|_| bad()),
+                })
+                .collect::<Result<_, _>>()?;
+            let within = Range::parse(&within).map_err(|_| bad())?;
+            alternatives.push(Alternative { within, except });
+        }
+        if text.trim().is_empty() {
+            return Err(bad());
+        }
+        Ok(Self { text: text.into(), alternatives, pre_releases: names_pre_release(text) })
+    }
+
+    fn holds(&self, version: &Version) -> bool {
+        if !version.pre.is_empty() && !self.pre_releases {
+            return false;
+        }
+        let Ok(version) = nodejs_semver::Version::parse(version.to_string()) else {
+            return false;
+        };
+        let inside = |range: &Range| range.satisfies_with_prerelease(&version, self.pre_releases);
+        self.alternatives.iter().any(|a| inside(&a.within) && !a.except.iter().any(inside))
+    }
+
+    /// The tag with the highest version in the range. Versions that differ in build metadata only
+    /// are ordered by it; of `1.0.0` and `v1.0.0` the one with the `v` wins, so that the choice
+    /// never depends on the server's order.
+    pub(crate) fn highest<'t>(
+        &self,
+        tags: impl Iterator<Item = &'t str>,
+    ) -> Result<&'t str, SourceError> {
+        let mut count = 0;
+        let versions: Vec<(Version, &str)> =
+            tags.inspect(|_| count += 1).filter_map(|tag| Some((parse_tag(tag)?, tag))).collect();
+        let found = versions.iter().filter(|(version, _)| self.holds(version)).max();
+        match found {
+            Some((_, tag)) => Ok(tag),
+            None => Err(SourceError::NoSemverMatch {
+                range: self.text.clone(),
+                tags: count,
+                versions: versions.len(),
+                highest: versions.iter().max().map(|(_, tag)| (*tag).to_owned()),
+            }),
+        }
+    }
+}
+
+fn parse_tag(tag: &str) -> Option<Version> {
+    Version::parse(tag.strip_prefix('v').unwrap_or(tag)).ok()
+}
+
+/// Whether a word belongs into a range: an operator, a whole or partial version, both together,
+/// or the hyphen between two versions.
+fn is_range_word(word: &str) -> bool {
+    let version = word.trim_start_matches(['<', '>', '=', '~', '^']);
+    let operator = &word[..word.len() - version.len()];
+    if !matches!(operator, "" | "<" | "<=" | ">" | ">=" | "=" | "~" | "^" | "~>") {
+        return false;
+    }
+    if version.is_empty() || word == "-" {
+        return true;
+    }
+    let version = version.strip_prefix('v').unwrap_or(version);
+    let numbers = version.split(['-', '+']).next().unwrap_or_default();
+    let mut numbers = numbers.split('.');
+    numbers.clone().count() <= 3
+        && numbers.all(|n| {
+            matches!(n, "x" | "X" | "*") || !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())
+        })
+}
+
+/// Whether a version in the text has a hyphen right after its number, as in `>=1.0.0-0`; the
+/// hyphen of `1.0.0 - 2.0.0` stands between spaces.
+fn names_pre_release(text: &str) -> bool {
+    text.as_bytes()
+        .windows(3)
+        .any(|w| w[0].is_ascii_alphanumeric() && w[1] == b'-' && w[2].is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pick(range: &str, tags: &[&str]) -> Result<String, SourceError> {
+        VersionRange::parse(range)?.highest(tags.iter().copied()).map(String::from)
+    }
+
+    #[test]
+    fn highest_in_range() {
+        let tags = [
+            "v1.9.0",
+            "1.10.0",
+            "v1.10.1-rc.1",
+            "2.0.0",
+            "v2.1.0-beta.2",
+            "latest",
+            "1.2",
+            "chart-9.9.9",
+            "0.3.1",
+        ];
+        for (range, want) in [
+            ("*", "2.0.0"),
+            ("1.x", "1.10.0"),
+            ("^1.9", "1.10.0"),
+            ("~1.9.0", "v1.9.0"),
+            (">=1.0.0 <2.0.0", "1.10.0"),
+            (">=1.0.0, <2.0.0", "1.10.0"),
+            (">=1.0.0,<1.10.0", "v1.9.0"),
+            (">= 1.0.0, < 2.0.0", "1.10.0"),
+            (">=1.0.0, !=1.10.0, <2.0.0", "v1.9.0"),
+            ("1.0.0 - 1.9.5", "v1.9.0"),
+            ("0.x || 1.9.x", "v1.9.0"),
+            ("2.0.0", "2.0.0"),
+            ("=1.9.0", "v1.9.0"),
+            (">=1.0.0-0 <2.0.0", "v1.10.1-rc.1"),
+            (">=1.0.0-0", "v2.1.0-beta.2"),
+            ("^2.1.0-beta.1", "v2.1.0-beta.2"),
+            ("<1.0.0", "0.3.1"),
+        ] {
+            assert_eq!(pick(range, &tags).unwrap(), want, "{range}");
+        }
+    }
+
+    #[test]
+    fn the_choice_does_not_depend_on_order() {
+        let mut tags = ["1.0.0", "v1.0.0", "1.0.0+1", "1.0.0+2"];
+        assert_eq!(pick("*", &tags).unwrap(), "1.0.0+2");
+        tags.reverse();
+        assert_eq!(pick("*", &tags).unwrap(), "1.0.0+2");
+        assert_eq!(pick("*", &["1.0.0", "v1.0.0"]).unwrap(), "v1.0.0");
+        assert_eq!(pick("*", &["v1.0.0", "1.0.0"]).unwrap(), "v1.0.0");
+    }
+
+    #[test]
+    fn no_match_says_what_there_is() {
+        let error = pick("^9", &["v1.0.0", "latest"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no tag matches the version range \"^9\" (1 of 2 tags are versions)"
+        );
+        assert_eq!(error.hint().unwrap(), "the highest version is v1.0.0");
+    }
+
+    #[test]
+    fn ranges_that_mean_nothing_are_refused() {
+        for bad in [
+            "",
+            "  ",
+            "main",
+            "1.2.3.4.5",
+            ">>1",
+            "^",
+            "[1,2)",
+            "x y",
+            "1.0 foo",
+            "1.0 latest",
+            "1..0",
+            "=>1",
+            "!=",
+            "1.0 ||| 2",
+        ] {
+            let got = pick(bad, &["1.0.0"]);
+            assert!(matches!(got, Err(SourceError::InvalidRange { .. })), "{bad}: {got:?}");
+        }
+    }
+}

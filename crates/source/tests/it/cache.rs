@@ -1,0 +1,257 @@
+//! What stays on disk: anchors, packs, leftovers, locks and damage.
+
+use std::fs;
+
+use plumb_core::{RelPath, Tree as _};
+use plumb_source::{Cancel, CommitId, Credentials, Limits, Mirrors, Remote, SourceError};
+
+use crate::{World, branch, count};
+
+fn path(text: &str) -> RelPath {
+    RelPath::parse(text).unwrap()
+}
+
+#[test]
+fn snapshots_need_no_server() {
+    let mut world = World::new();
+    let first = world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
+    world.main();
+    let remote = world.remote();
+    world.server = crate::Server::with(|_| panic!("nobody may ask"));
+    let snapshot = world.mirrors.snapshot(&remote, &first).unwrap();
+    assert_eq!(snapshot.read(&path("a.yaml"), 9).unwrap(), b"1");
+    drop(snapshot);
+
+    // Also in the next process.
+    drop(std::mem::replace(
+        &mut world.mirrors,
+        Mirrors::open(&world.dir.path().join("other"), Limits::default()).unwrap(),
+    ));
+    let again = Mirrors::open(&world.cache(), Limits::default()).unwrap();
+    again.snapshot(&remote, &first).unwrap();
+
+    // Other credentials are another mirror: what one may read says nothing about the other.
+    let other = Remote {
+        credentials: Credentials::Basic { username: "eve".into(), password: "x".into() },
+        ..remote.clone()
+    };
+    let error = again.snapshot(&other, &first).unwrap_err();
+    assert!(matches!(error, SourceError::NotInCache { .. }), "{error}");
+
+    // The directory is emptied under us.
+    fs::remove_dir_all(world.cache().join("mirrors")).unwrap();
+    let error = again.snapshot(&remote, &first).unwrap_err();
+    assert_eq!(error.reason(), "NotInCache");
+    assert!(error.hint().unwrap().contains("cache"));
+}
+
+#[test]
+fn a_lost_cache_fills_again() {
+    let world = World::new();
+    let first = world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
+    world.main();
+    fs::remove_dir_all(world.cache().join("mirrors")).unwrap();
+    world.main();
+    assert_eq!(world.read(&first, "a.yaml"), "1");
+}
+
+#[test]
+fn one_process_a_directory() {
+    let world = World::new();
+    let error = Mirrors::open(&world.cache(), Limits::default()).unwrap_err();
+    assert!(matches!(error, SourceError::Locked { .. }), "{error}");
+    let cache = world.cache();
+    drop(world.mirrors);
+    Mirrors::open(&cache, Limits::default()).unwrap();
+}
+
+#[test]
+fn leftovers_of_a_kill_are_removed() {
+    let world = World::new();
+    let first = world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
+    world.main();
+    let (cache, mirror, remote) = (world.cache(), world.mirror_dir(), world.remote());
+    let packs = mirror.join("objects/pack");
+    let anchor_lock = mirror.join(format!("refs/plumb/{first}.lock"));
+    let leftovers = [
+        packs.join("pack_git2_a1b2c3"),
+        packs.join("pack-1234.pack"),
+        packs.join("pack-5678.idx"),
+        mirror.join("shallow.new"),
+        anchor_lock,
+    ];
+    for file in &leftovers {
+        fs::write(file, "half").unwrap();
+    }
+    fs::create_dir_all(cache.join("mirrors/half.new/objects")).unwrap();
+    // And the anchor itself did not make it.
+    fs::remove_file(mirror.join(format!("refs/plumb/{first}"))).unwrap();
+    drop(world.mirrors);
+
+    let mirrors = Mirrors::open(&cache, Limits::default()).unwrap();
+    for file in &leftovers {
+        assert!(!file.exists(), "{}", file.display());
+    }
+    assert!(!cache.join("mirrors/half.new").exists());
+    assert_eq!(count(&packs, ".pack"), 1);
+    world.server.take_log();
+    mirrors.resolve(&remote, &branch("main"), &Cancel::new()).unwrap();
+    // The pack was there already.
+    assert!(world.server.take_log().iter().all(|r| !r.is_fetch()));
+    mirrors.snapshot(&remote, &first).unwrap();
+}
+
+/// Commits `n` times and fetches each.
+fn commits(world: &World, n: usize) -> Vec<CommitId> {
+    (0..n)
+        .map(|i| {
+            let text = format!("{i}");
+            world.repo.commit("refs/heads/main", &[("a.yaml", &text), ("dir/same.yaml", "same")]);
+            world.main().commit
+        })
+        .collect()
+}
+
+#[test]
+fn only_what_is_kept_stays() {
+    let world = World::new();
+    let all = commits(&world, 4);
+    let remote = world.remote();
+    let here = |commit: &CommitId| match world.mirrors.snapshot(&remote, commit) {
+        Ok(_) => true,
+        Err(SourceError::NotInCache { .. }) => false,
+        Err(error) => panic!("{error}"),
+    };
+    // All are new: their names may not have reached anybody yet.
+    world.mirrors.keep(&remote, &all[..1]).unwrap();
+    assert!(all.iter().all(here));
+    let open = world.mirrors.snapshot(&remote, &all[1]).unwrap();
+    world.mirrors.keep(&remote, &all[..1]).unwrap();
+    assert_eq!(all.iter().map(here).collect::<Vec<_>>(), [true, true, false, false]);
+    drop(open);
+    world.mirrors.keep(&remote, &all[..1]).unwrap();
+    assert_eq!(all.iter().map(here).collect::<Vec<_>>(), [true, false, false, false]);
+    // Wanted again, it comes back without the network as long as its pack is there.
+    world.server.take_log();
+    world.mirrors.fetch_commit(&remote, &all[3], &Cancel::new()).unwrap();
+    assert!(world.server.take_log().is_empty());
+    assert!(here(&all[3]));
+    // A remote without a mirror has nothing to keep.
+    let other = crate::remote(&world.server.url("other.git"));
+    world.mirrors.keep(&other, &all).unwrap();
+}
+
+#[test]
+fn many_packs_become_one() {
+    let mut world = World::new();
+    drop(world.mirrors);
+    let limits = Limits { packs: 5, ..Limits::default() };
+    world.mirrors = Mirrors::open(&world.dir.path().join("cache"), limits).unwrap();
+    let module = "1234567890123456789012345678901234567890";
+    let tree = world.repo.tree(&[("160000", "vendor", module)]);
+    let with_module = world.repo.commit_tree(&tree, &[], "a submodule");
+    world.repo.point("refs/heads/main", &with_module);
+    world.main();
+    let all = commits(&world, 8);
+    let remote = world.remote();
+    assert_eq!(world.packs(), 9);
+    let open = world.mirrors.snapshot(&remote, &all[2]).unwrap();
+    let kept = [with_module, all[0], all[7]];
+    world.mirrors.keep(&remote, &[]).unwrap();
+    assert_eq!(world.packs(), 1);
+    for (i, commit) in all.iter().enumerate() {
+        assert_eq!(world.read(commit, "a.yaml"), format!("{i}"), "new ones stay once more");
+    }
+    commits(&world, 6);
+    world.mirrors.keep(&remote, &kept).unwrap();
+    assert_eq!(world.packs(), 1);
+    assert_eq!(open.read(&path("a.yaml"), 9).unwrap(), b"2");
+    assert_eq!(open.read(&path("dir/same.yaml"), 9).unwrap(), b"same");
+    assert_eq!(world.read(&all[0], "a.yaml"), "0");
+    world.mirrors.snapshot(&remote, &with_module).unwrap();
+    let gone = world.mirrors.snapshot(&remote, &all[5]).unwrap_err();
+    assert!(matches!(gone, SourceError::NotInCache { .. }));
+
+    // What was let go comes back from the server, also when a fetch builds on what is left.
+    world.mirrors.fetch_commit(&remote, &all[5], &Cancel::new()).unwrap();
+    assert_eq!(world.read(&all[5], "a.yaml"), "5");
+    let last = world.repo.commit("refs/heads/main", &[("a.yaml", "5")]);
+    world.main();
+    assert_eq!(world.read(&last, "a.yaml"), "5");
+    let mirror = crate::repo::Repo { path: world.mirror_dir() };
+    mirror.git(&["fsck", "--full", "--connectivity-only"]);
+}
+
+#[test]
+fn mirrors_that_nobody_names_go() {
+    let world = World::new();
+    world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
+    let main = world.main();
+    let remote = world.remote();
+    world.mirrors.retain(std::slice::from_ref(&remote)).unwrap();
+    world.mirrors.snapshot(&remote, &main.commit).unwrap();
+    let open = world.mirrors.snapshot(&remote, &main.commit).unwrap();
+    world.mirrors.retain(&[]).unwrap();
+    assert_eq!(open.read(&path("a.yaml"), 9).unwrap(), b"1");
+    drop(open);
+    world.mirrors.retain(&[]).unwrap();
+    assert_eq!(count(&world.cache().join("mirrors"), ""), 0);
+    assert_eq!(world.main(), main);
+}
+
+#[test]
+fn a_damaged_mirror_is_fetched_anew() {
+    type Damage = fn(&std::path::Path);
+    fn each_pack(mirror: &std::path::Path, change: impl Fn(&std::path::Path)) {
+        for entry in fs::read_dir(mirror.join("objects/pack")).unwrap() {
+            let file = entry.unwrap().path();
+            if file.extension().unwrap() == "pack" {
+                change(&file);
+            }
+        }
+    }
+    let damages: [(&str, Damage); 4] = [
+        ("no packs", |mirror| {
+            fs::remove_dir_all(mirror.join("objects/pack")).unwrap();
+        }),
+        ("no HEAD", |mirror| fs::remove_file(mirror.join("HEAD")).unwrap()),
+        ("a pack of zeros", |mirror| {
+            each_pack(mirror, |file| {
+                let length = fs::metadata(file).unwrap().len();
+                fs::remove_file(file).unwrap();
+                fs::write(file, vec![0; usize::try_from(length).unwrap()]).unwrap();
+            });
+        }),
+        ("a flipped byte", |mirror| {
+            each_pack(mirror, |file| {
+                let mut bytes = fs::read(file).unwrap();
+                // Inside the compressed data of the only file.
+                let at = bytes.len() - 40;
+                bytes[at] ^= 0xff;
+                fs::remove_file(file).unwrap();
+                fs::write(file, bytes).unwrap();
+            });
+        }),
+    ];
+    for (what, damage) in damages {
+        let world = World::new();
+        let text: String = (0..2000).map(|i| format!("{}\n", i * 7919 % 1000)).collect();
+        let first = world.repo.commit("refs/heads/main", &[("a.yaml", &text)]);
+        world.main();
+        let remote = world.remote();
+        damage(&world.mirror_dir());
+        // A reader meets the damage.
+        let read = || {
+            let snapshot = world.mirrors.snapshot(&remote, &first).ok()?;
+            snapshot.read(&path("a.yaml"), 1 << 20).ok()
+        };
+        assert_eq!(read(), None, "{what}");
+        // The next poll repairs it, although the reference has not moved.
+        assert_eq!(world.main().commit, first, "{what}");
+        assert_eq!(read().unwrap(), text.as_bytes(), "{what}");
+        // And goes back to polling.
+        world.server.take_log();
+        world.main();
+        assert_eq!(world.server.take_log().len(), 1, "{what}");
+    }
+}
