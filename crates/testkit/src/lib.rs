@@ -7,27 +7,41 @@
 //!   loopback, with an audit log that tests count requests in.
 //! - [`Tools`]: where those binaries come from, built from the pinned Go modules in
 //!   `controlplane/` when they are missing.
+//! - [`GitServer`] and [`Repo`]: Git's own server, and repositories that a test scripts.
+//! - [`Proxy`]: stands before either, records what passes and injects faults.
+//! - [`Agent`]: the `plumb` binary as a process that can be killed at any moment.
+//! - [`wait_for`], [`golden`] and [`sample`]: what nearly every test needs.
 //!
 //! Whatever is started ends with the process that started it, even after SIGKILL: see
 //! [`watchdog`].
 #![forbid(unsafe_code)]
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::missing_panics_doc,
     reason = "a test helper that cannot do its work must end the test, and a panic does that"
 )]
 
+pub mod agent;
 pub mod control_plane;
+pub mod git;
+mod golden;
+mod pki;
 pub mod process;
+pub mod proxy;
 mod runtime;
+pub mod sample;
 mod scratch;
+mod server;
 pub mod tools;
 pub mod wait;
 pub mod watchdog;
 
-pub use control_plane::{Audit, AuditEvent, ControlPlane, Options, Requests};
+pub use agent::Agent;
+pub use control_plane::{Audit, AuditEvent, ControlPlane, Identity, Options, Requests};
+pub use git::{Change, GitRequest, GitServer, Repo};
+pub use golden::golden;
 pub use process::Process;
+pub use proxy::{Exchange, Fault, Hold, Match, Proxy, Rule};
 pub use runtime::runtime;
 pub use scratch::Scratch;
 pub use tools::{Tool, ToolError, Tools};

@@ -56,16 +56,14 @@ impl Launch {
     /// Adds arguments.
     #[must_use]
     pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Launch {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     /// Sets a variable.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Launch {
-        self.env
-            .push((name.as_ref().to_owned(), Some(value.as_ref().to_owned())));
+        self.env.push((name.as_ref().to_owned(), Some(value.as_ref().to_owned())));
         self
     }
 
@@ -98,10 +96,7 @@ impl Process {
     /// Starts it. `name` is what messages call it.
     pub fn spawn(name: &str, launch: &Launch, output: Output) -> Process {
         let mut command = Command::new("sh");
-        command
-            .args(["-c", GATE, "sh"])
-            .arg(&launch.program)
-            .args(&launch.args);
+        command.args(["-c", GATE, "sh"]).arg(&launch.program).args(&launch.args);
         for (name, value) in &launch.env {
             match value {
                 Some(value) => command.env(name, value),
@@ -118,9 +113,7 @@ impl Process {
                     .append(true)
                     .open(&path)
                     .unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
-                command
-                    .stdout(file.try_clone().expect("a second handle"))
-                    .stderr(file);
+                command.stdout(file.try_clone().expect("a second handle")).stderr(file);
             }
             Output::Pipes => {
                 command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -134,14 +127,8 @@ impl Process {
         watchdog::guard_group(child.id());
         let pid = Pid::from_child(&child);
         let mut gate = child.stdin.take().expect("stdin is piped");
-        gate.write_all(b"go\n")
-            .unwrap_or_else(|error| panic!("{name} did not start: {error}"));
-        Process {
-            name: name.to_owned(),
-            child,
-            pid,
-            ended: None,
-        }
+        gate.write_all(b"go\n").unwrap_or_else(|error| panic!("{name} did not start: {error}"));
+        Process { name: name.to_owned(), child, pid, ended: None }
     }
 
     /// Its process id.

@@ -19,11 +19,8 @@ const GO: (u32, u32) = (1, 26);
 const PROGRESS: Duration = Duration::from_secs(15);
 
 /// The Stage files that make kwok's nodes ready and its pods run at once.
-const STAGES: [&str; 3] = [
-    "kustomize/stage/node/fast",
-    "kustomize/stage/node/heartbeat",
-    "kustomize/stage/pod/fast",
-];
+const STAGES: [&str; 3] =
+    ["kustomize/stage/node/fast", "kustomize/stage/node/heartbeat", "kustomize/stage/pod/fast"];
 
 /// Why a binary cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -106,24 +103,13 @@ struct Module {
     path: &'static str,
 }
 
-const ETCD: Module = Module {
-    folder: "etcd",
-    path: "go.etcd.io/etcd/server/v3",
-};
-const KUBERNETES: Module = Module {
-    folder: "kubernetes",
-    path: "k8s.io/kubernetes",
-};
-const KWOK: Module = Module {
-    folder: "kwok",
-    path: "sigs.k8s.io/kwok",
-};
+const ETCD: Module = Module { folder: "etcd", path: "go.etcd.io/etcd/server/v3" };
+const KUBERNETES: Module = Module { folder: "kubernetes", path: "k8s.io/kubernetes" };
+const KWOK: Module = Module { folder: "kwok", path: "sigs.k8s.io/kwok" };
 
 impl Module {
     fn dir(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("controlplane")
-            .join(self.folder)
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("controlplane").join(self.folder)
     }
 
     fn version(&self) -> Result<String, ToolError> {
@@ -131,10 +117,7 @@ impl Module {
         let text = fs::read_to_string(&path).map_err(io_at(&path))?;
         pinned(&text, self.path)
             .map(str::to_owned)
-            .ok_or(ToolError::Unpinned {
-                path,
-                module: self.path,
-            })
+            .ok_or(ToolError::Unpinned { path, module: self.path })
     }
 }
 
@@ -226,12 +209,7 @@ impl Tools {
             }
         }
         for (index, tool) in missing.iter().enumerate() {
-            build(
-                *tool,
-                cache,
-                go,
-                &format!("{} of {}", index + 1, missing.len()),
-            )?;
+            build(*tool, cache, go, &format!("{} of {}", index + 1, missing.len()))?;
         }
         let stages = stages_file(cache)?;
         if !stages.exists() {
@@ -258,11 +236,7 @@ impl Tools {
 
     /// The binary.
     pub fn path(&self, tool: Tool) -> &Path {
-        let (_, path) = self
-            .found
-            .iter()
-            .find(|(have, _)| *have == tool)
-            .expect("all are there");
+        let (_, path) = self.found.iter().find(|(have, _)| *have == tool).expect("all are there");
         path
     }
 
@@ -274,24 +248,14 @@ impl Tools {
 
 /// The version that a `go.mod` requires of a module. A `replace` is not a requirement.
 fn pinned<'a>(text: &'a str, module: &str) -> Option<&'a str> {
-    text.lines()
-        .filter(|line| !line.contains("=>"))
-        .find_map(|line| {
-            let mut words = line
-                .split_whitespace()
-                .skip_while(|word| *word == "require");
-            (words.next() == Some(module))
-                .then(|| words.next())
-                .flatten()
-        })
+    text.lines().filter(|line| !line.contains("=>")).find_map(|line| {
+        let mut words = line.split_whitespace().skip_while(|word| *word == "require");
+        (words.next() == Some(module)).then(|| words.next()).flatten()
+    })
 }
 
 fn cache() -> Result<PathBuf, ToolError> {
-    let named = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     named("XDG_CACHE_HOME")
         .or_else(|| Some(named("HOME")?.join(".cache")))
         .map(|dir| dir.join("plumb"))
@@ -299,9 +263,7 @@ fn cache() -> Result<PathBuf, ToolError> {
 }
 
 fn find(tool: Tool, cache: &Path, assets: Option<&Path>) -> Result<Option<PathBuf>, ToolError> {
-    let given = assets
-        .map(|dir| dir.join(tool.name()))
-        .filter(|path| path.is_file());
+    let given = assets.map(|dir| dir.join(tool.name())).filter(|path| path.is_file());
     if given.is_some() {
         return Ok(given);
     }
@@ -352,10 +314,7 @@ fn build(tool: Tool, cache: &Path, go: &Path, count: &str) -> Result<(), ToolErr
     }
 
     let name = tool.name();
-    say(&format!(
-        "building {name} {version} ({count}), about {} on two cores",
-        tool.minutes()
-    ));
+    say(&format!("building {name} {version} ({count}), about {} on two cores", tool.minutes()));
     let start = Instant::now();
     let done = AtomicBool::new(false);
     let result = std::thread::scope(|scope| {
@@ -386,11 +345,7 @@ fn build(tool: Tool, cache: &Path, go: &Path, count: &str) -> Result<(), ToolErr
         return Err(error);
     }
     fs::rename(&temporary, &target).map_err(io_at(&target))?;
-    say(&format!(
-        "built {name} in {} s: {}",
-        start.elapsed().as_secs(),
-        target.display()
-    ));
+    say(&format!("built {name} in {} s: {}", start.elapsed().as_secs(), target.display()));
     Ok(())
 }
 
@@ -401,10 +356,7 @@ fn check_go(tool: Tool, go: &Path, dir: &Path) -> Result<(), ToolError> {
         .args(["env", "GOVERSION"])
         .current_dir(&module)
         .output()
-        .map_err(|_missing| ToolError::NoGo {
-            tool: tool.name(),
-            dir: dir.to_owned(),
-        })?;
+        .map_err(|_missing| ToolError::NoGo { tool: tool.name(), dir: dir.to_owned() })?;
     let said = String::from_utf8_lossy(if output.status.success() {
         &output.stdout
     } else {
@@ -412,23 +364,16 @@ fn check_go(tool: Tool, go: &Path, dir: &Path) -> Result<(), ToolError> {
     });
     let said = said.trim();
     if !output.status.success() || go_version(said).is_none_or(|found| found < GO) {
-        return Err(ToolError::OldGo {
-            tool: tool.name(),
-            found: said.to_owned(),
-        });
+        return Err(ToolError::OldGo { tool: tool.name(), found: said.to_owned() });
     }
     Ok(())
 }
 
 /// `go1.26.8` as (1, 26); also `go1.27rc1` and `devel go1.27-abc`.
 fn go_version(text: &str) -> Option<(u32, u32)> {
-    let version = text
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("go"))?;
+    let version = text.split_whitespace().find_map(|word| word.strip_prefix("go"))?;
     let mut numbers = version.split('.').map(|part| {
-        let digits = part
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(part.len());
+        let digits = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
         part[..digits].parse::<u32>().ok()
     });
     Some((numbers.next()??, numbers.next()??))
@@ -437,14 +382,8 @@ fn go_version(text: &str) -> Option<(u32, u32)> {
 fn write_stages(path: &Path, go: &Path) -> Result<(), ToolError> {
     let module = KWOK.dir();
     check_go(Tool::Kwok, go, path)?;
-    run(
-        Command::new(go).args(["mod", "download", KWOK.path]),
-        &module,
-    )?;
-    let source = run(
-        Command::new(go).args(["list", "-m", "-f", "{{.Dir}}", KWOK.path]),
-        &module,
-    )?;
+    run(Command::new(go).args(["mod", "download", KWOK.path]), &module)?;
+    let source = run(Command::new(go).args(["list", "-m", "-f", "{{.Dir}}", KWOK.path]), &module)?;
     let source = Path::new(source.trim());
     let mut all = String::new();
     for stage in STAGES {
@@ -452,14 +391,8 @@ fn write_stages(path: &Path, go: &Path) -> Result<(), ToolError> {
         let mut files: Vec<PathBuf> = fs::read_dir(&dir)
             .map_err(io_at(&dir))?
             .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                path.extension()
-                    .is_some_and(|extension| extension == "yaml")
-            })
-            .filter(|path| {
-                path.file_name()
-                    .is_some_and(|name| name != "kustomization.yaml")
-            })
+            .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+            .filter(|path| path.file_name().is_some_and(|name| name != "kustomization.yaml"))
             .collect();
         files.sort();
         for file in files {
@@ -509,11 +442,7 @@ mod tests {
         assert_eq!(pinned(text, "a.b/c"), None);
         assert_eq!(pinned(text, "k8s.io"), None);
         for tool in Tool::ALL {
-            assert!(
-                tool.module().version().unwrap().starts_with('v'),
-                "{}",
-                tool.name()
-            );
+            assert!(tool.module().version().unwrap().starts_with('v'), "{}", tool.name());
         }
     }
 
@@ -565,11 +494,7 @@ mod tests {
         for stage in STAGES {
             fs::create_dir_all(source.join(stage)).unwrap();
             fs::write(source.join(stage).join("stage.yaml"), format!("# {stage}")).unwrap();
-            fs::write(
-                source.join(stage).join("kustomization.yaml"),
-                "# not a stage",
-            )
-            .unwrap();
+            fs::write(source.join(stage).join("kustomization.yaml"), "# not a stage").unwrap();
         }
         let script = format!(
             "#!/bin/sh\ncase $1 in env) echo go1.26.0;; list) echo {};; build) echo \"$7 CGO=\

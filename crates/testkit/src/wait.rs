@@ -47,17 +47,14 @@ where
     let mut seen = "nothing: the first look did not return".to_owned();
     loop {
         let left = limit.saturating_sub(start.elapsed());
-        match tokio::time::timeout(left, look()).await {
-            Ok(result) => match result.found() {
-                Ok(found) => return found,
-                Err(last) => seen = last,
-            },
-            Err(_) => panic!("waited {limit:?} for {what}; last seen: {seen}"),
+        let Ok(result) = tokio::time::timeout(left, look()).await else {
+            panic!("waited {limit:?} for {what}; last seen: {seen}")
+        };
+        match result.found() {
+            Ok(found) => return found,
+            Err(last) => seen = last,
         }
-        assert!(
-            start.elapsed() < limit,
-            "waited {limit:?} for {what}; last seen: {seen}"
-        );
+        assert!(start.elapsed() < limit, "waited {limit:?} for {what}; last seen: {seen}");
         tokio::time::sleep(POLL).await;
     }
 }

@@ -70,6 +70,7 @@ fn order(line: &str) {
     writeln!(pipe, "{line}").expect("the watchdog of this test process is gone");
 }
 
+#[expect(clippy::zombie_processes, reason = "it outlives us on purpose")]
 fn start() -> ChildStdin {
     let child = Command::new("sh")
         .args(["-c", SCRIPT])

@@ -43,10 +43,7 @@ async fn main() -> ExitCode {
     println!("export KUBECONFIG={}", plane.kubeconfig().display());
     println!("export {KUBECONFIG_ENV}={}", plane.kubeconfig().display());
     println!("export {AUDIT_LOG_ENV}={}", plane.audit().path().display());
-    println!(
-        "export PLUMB_TEST_KUBECTL={}",
-        plane.kubectl_path().display()
-    );
+    println!("export PLUMB_TEST_KUBECTL={}", plane.kubectl_path().display());
     eprintln!(
         "controlplane: ready in {:.1} s at {}, logs in {}/logs; ends with ctrl-C or its input",
         start.elapsed().as_secs_f32(),

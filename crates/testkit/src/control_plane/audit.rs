@@ -93,14 +93,10 @@ impl Audit {
     pub fn since(&self, mark: Mark) -> Vec<AuditEvent> {
         let mut text = Vec::new();
         if let Ok(mut file) = File::open(&self.path) {
-            file.seek(SeekFrom::Start(mark.0))
-                .expect("the log only grows");
+            file.seek(SeekFrom::Start(mark.0)).expect("the log only grows");
             file.read_to_end(&mut text).expect("the log is readable");
         }
-        let complete = text
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |end| end + 1);
+        let complete = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         text[..complete]
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
@@ -110,12 +106,7 @@ impl Audit {
 
     /// As [`Audit::since`], each request once.
     pub fn requests(&self, mark: Mark) -> Requests {
-        Requests(
-            self.since(mark)
-                .into_iter()
-                .filter(AuditEvent::counts)
-                .collect(),
-        )
+        Requests(self.since(mark).into_iter().filter(AuditEvent::counts).collect())
     }
 }
 
@@ -165,11 +156,8 @@ impl Requests {
 
     /// The counts as lines of text, for messages.
     pub fn table(&self) -> String {
-        let lines: Vec<String> = self
-            .counts()
-            .iter()
-            .map(|(what, count)| format!("{count:6}  {what}"))
-            .collect();
+        let lines: Vec<String> =
+            self.counts().iter().map(|(what, count)| format!("{count:6}  {what}")).collect();
         lines.join("\n")
     }
 }

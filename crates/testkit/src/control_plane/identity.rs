@@ -41,11 +41,7 @@ impl Identity {
     #[must_use]
     pub fn through(&self, server: &str) -> PathBuf {
         let text = kubeconfig::text(server, None, &self.name, &self.token);
-        let port = server
-            .rsplit(':')
-            .next()
-            .unwrap_or("other")
-            .trim_end_matches('/');
+        let port = server.rsplit(':').next().unwrap_or("other").trim_end_matches('/');
         let path = self.kubeconfig.with_extension(format!("{port}.kubeconfig"));
         std::fs::write(&path, text)
             .unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
@@ -92,9 +88,7 @@ impl ControlPlane {
             .expect("an answered request has a token");
 
         let text = kubeconfig::text(self.server(), Some(self.ca()), name, &token);
-        let path = self
-            .dir()
-            .join(format!("account-{namespace}-{name}.kubeconfig"));
+        let path = self.dir().join(format!("account-{namespace}-{name}.kubeconfig"));
         std::fs::write(&path, text).expect("our own directory");
         let identity = Identity {
             kubeconfig: path,
@@ -130,10 +124,7 @@ impl ControlPlane {
                 .create(&PostParams::default(), &review)
                 .await
                 .map_err(|error| error.to_string())?;
-            let granted = answer
-                .status
-                .map(|status| status.resource_rules)
-                .unwrap_or_default();
+            let granted = answer.status.map(|status| status.resource_rules).unwrap_or_default();
             let all = wanted.iter().all(|rule| {
                 granted.iter().any(|have| {
                     have.verbs == rule.verbs
@@ -141,11 +132,7 @@ impl ControlPlane {
                         && have.api_groups == rule.api_groups
                 })
             });
-            if all {
-                Ok(())
-            } else {
-                Err(format!("{granted:?}"))
-            }
+            if all { Ok(()) } else { Err(format!("{granted:?}")) }
         })
         .await;
     }

@@ -26,14 +26,8 @@ pub(crate) fn text(server: &str, ca: Option<&str>, user: &str, token: &str) -> S
 /// Reads back what [`text`] wrote.
 pub(crate) fn server_and_ca(path: &Path) -> (String, String) {
     let broken = || -> ! { panic!("{} is not a kubeconfig of testkit", path.display()) };
-    let Ok(config) = Kubeconfig::read_from(path) else {
-        broken()
-    };
-    let Some(cluster) = config
-        .clusters
-        .first()
-        .and_then(|named| named.cluster.as_ref())
-    else {
+    let Ok(config) = Kubeconfig::read_from(path) else { broken() };
+    let Some(cluster) = config.clusters.first().and_then(|named| named.cluster.as_ref()) else {
         broken()
     };
     let ca = cluster

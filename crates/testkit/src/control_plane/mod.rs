@@ -4,7 +4,6 @@ mod audit;
 mod identity;
 mod kubeconfig;
 mod parts;
-mod pki;
 
 pub use audit::{Audit, AuditEvent, Mark, Requests};
 pub use identity::Identity;
@@ -17,6 +16,7 @@ use kube::api::{Api, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use parts::Parts;
+pub(crate) use parts::free_ports;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -31,7 +31,7 @@ pub const KUBECONFIG_ENV: &str = "PLUMB_TEST_KUBECONFIG";
 pub const AUDIT_LOG_ENV: &str = "PLUMB_TEST_AUDIT_LOG";
 
 /// A start takes 10 s; a machine that is compiling at the same time may need some minutes.
-const START: Duration = Duration::from_secs(180);
+const START: Duration = Duration::from_mins(3);
 
 /// How often a start is tried again when somebody else has taken one of the free ports.
 const TRIES: u32 = 3;
@@ -48,10 +48,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options {
-            nodes: 2,
-            controllers: true,
-        }
+        Options { nodes: 2, controllers: true }
     }
 }
 
@@ -74,16 +71,12 @@ impl ControlPlane {
     /// # Panics
     /// When it cannot be started, with the end of the log of the part that failed.
     pub async fn start(options: Options) -> ControlPlane {
-        ControlPlane::try_start(options)
-            .await
-            .unwrap_or_else(|error| panic!("{error}"))
+        ControlPlane::try_start(options).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// As [`ControlPlane::start`], with missing binaries as an error.
     pub async fn try_start(options: Options) -> Result<ControlPlane, ToolError> {
-        let tools = tokio::task::spawn_blocking(Tools::ready)
-            .await
-            .expect("no panic in there")?;
+        let tools = tokio::task::spawn_blocking(Tools::ready).await.expect("no panic in there")?;
         let mut tried = 0;
         loop {
             tried += 1;
@@ -147,10 +140,7 @@ impl ControlPlane {
             parts: None,
         };
         if let Err(failure) = plane.ready().await {
-            panic!(
-                "the control plane of {}: {failure}",
-                plane.kubeconfig.display()
-            );
+            panic!("the control plane of {}: {failure}", plane.kubeconfig.display());
         }
         plane
     }
@@ -164,9 +154,11 @@ impl ControlPlane {
     /// A client with the identity of a kubeconfig file.
     pub async fn client_of(&self, kubeconfig: &Path) -> Client {
         let file = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig that we wrote");
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
             .await
             .expect("a kubeconfig that we wrote");
+        // Whatever proxy the developer is behind, it does not reach our loopback.
+        config.proxy_url = None;
         Client::try_from(config).expect("a client")
     }
 
@@ -196,6 +188,7 @@ impl ControlPlane {
             .env("KUBECONFIG", &self.kubeconfig)
             // kubectl caches discovery there, which another control plane on this port must not see.
             .env("HOME", self.scratch.path())
+            .env("NO_PROXY", "127.0.0.1")
             .args(args)
             .output()
             .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.kubectl.display()))
@@ -230,20 +223,10 @@ impl ControlPlane {
         let name = format!("sentinel-{}-{number}", std::process::id());
         let from = self.audit.mark();
         let api: Api<Namespace> = Api::all(self.client().await);
-        api.get_opt(&name)
-            .await
-            .expect("the API server answers the sentinel");
-        wait_for(
-            "the sentinel in the audit log",
-            Duration::from_secs(10),
-            || async {
-                self.audit
-                    .since(from)
-                    .iter()
-                    .any(|event| event.name == name)
-                    .then_some(())
-            },
-        )
+        api.get_opt(&name).await.expect("the API server answers the sentinel");
+        wait_for("the sentinel in the audit log", Duration::from_secs(10), || async {
+            self.audit.since(from).iter().any(|event| event.name == name).then_some(())
+        })
         .await;
     }
 
@@ -257,18 +240,12 @@ impl ControlPlane {
     /// # Panics
     /// On a control plane that others use too.
     pub fn stop_apiserver(&self) {
-        self.own_parts()
-            .lock()
-            .expect("not poisoned")
-            .stop_apiserver();
+        self.own_parts().lock().expect("not poisoned").stop_apiserver();
     }
 
     /// Starts the API server again on the same port and waits until it is ready.
     pub async fn start_apiserver(&self) {
-        self.own_parts()
-            .lock()
-            .expect("not poisoned")
-            .start_apiserver();
+        self.own_parts().lock().expect("not poisoned").start_apiserver();
         if let Err(failure) = self.ready().await {
             panic!("the API server did not come back: {failure}");
         }
@@ -276,24 +253,16 @@ impl ControlPlane {
 
     /// Holds the API server (SIGSTOP): connections stay open and nothing answers.
     pub fn pause_apiserver(&self) {
-        self.own_parts()
-            .lock()
-            .expect("not poisoned")
-            .pause_apiserver();
+        self.own_parts().lock().expect("not poisoned").pause_apiserver();
     }
 
     /// Lets a held API server go on.
     pub fn resume_apiserver(&self) {
-        self.own_parts()
-            .lock()
-            .expect("not poisoned")
-            .resume_apiserver();
+        self.own_parts().lock().expect("not poisoned").resume_apiserver();
     }
 
     fn own_parts(&self) -> &Mutex<Parts> {
-        self.parts
-            .as_ref()
-            .expect("only a control plane of one's own may be stopped")
+        self.parts.as_ref().expect("only a control plane of one's own may be stopped")
     }
 
     /// Waits for `/readyz`.
@@ -302,14 +271,8 @@ impl ControlPlane {
         self.poll("/readyz", || {
             let client = client.clone();
             async move {
-                let request = http::Request::get("/readyz")
-                    .body(Vec::new())
-                    .expect("a request");
-                client
-                    .request_text(request)
-                    .await
-                    .map(|_ok| ())
-                    .map_err(|error| error.to_string())
+                let request = http::Request::get("/readyz").body(Vec::new()).expect("a request");
+                client.request_text(request).await.map(|_ok| ()).map_err(|error| error.to_string())
             }
         })
         .await
@@ -346,11 +309,7 @@ impl ControlPlane {
                 .await
                 .map_err(|error| format!("cannot list nodes: {error}"))?;
             let ready = list.items.iter().filter(|node| parts::usable(node)).count();
-            if ready >= options.nodes as usize {
-                Ok(())
-            } else {
-                Err(format!("{ready} are ready"))
-            }
+            if ready >= options.nodes as usize { Ok(()) } else { Err(format!("{ready} are ready")) }
         })
         .await
     }

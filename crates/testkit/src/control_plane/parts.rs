@@ -1,8 +1,8 @@
 //! The processes of a control plane and the flags they are started with.
 
 use super::kubeconfig;
-use super::pki::Pki;
 use crate::control_plane::Options;
+use crate::pki::{Authority, key_pair};
 use crate::process::{Launch, Output, Process, tail};
 use crate::tools::{Tool, Tools};
 use k8s_openapi::api::core::v1::Node;
@@ -51,7 +51,7 @@ pub(crate) struct Parts {
     etcd: Process,
     tools: Tools,
     dir: PathBuf,
-    pki: Pki,
+    ca: String,
     server: String,
     kubeconfig: PathBuf,
     apiserver_launch: Launch,
@@ -63,7 +63,18 @@ impl Parts {
         for sub in ["logs", "certs"] {
             std::fs::create_dir(dir.join(sub)).expect("an empty directory of our own");
         }
-        let pki = Pki::create(dir);
+        let authority = Authority::create();
+        let signed =
+            authority.server(&["127.0.0.1", "localhost", "kubernetes.default.svc", "10.96.0.1"]);
+        let (account_key, account_public) = key_pair();
+        let write = |name: &str, content: &str| {
+            std::fs::write(dir.join(name), content).expect("our own directory");
+        };
+        write("ca.crt", authority.pem());
+        write("apiserver.crt", &signed.certificate);
+        write("apiserver.key", &signed.key);
+        write("accounts.key", &account_key);
+        write("accounts.pub", &account_public);
         let [client_port, peer_port, api_port] = free_ports();
         let client_url = format!("http://127.0.0.1:{client_port}");
         let peer_url = format!("http://127.0.0.1:{peer_port}");
@@ -72,64 +83,43 @@ impl Parts {
         let mut tokens = String::new();
         let mut admin_kubeconfig = PathBuf::new();
         for user in USERS {
-            let token: String = std::iter::repeat_with(fastrand::alphanumeric)
-                .take(32)
-                .collect();
+            let token: String = std::iter::repeat_with(fastrand::alphanumeric).take(32).collect();
             writeln!(tokens, "{token},{user},{user},system:masters").expect("a string");
-            let path = dir.join(format!("{user}.kubeconfig"));
-            std::fs::write(
-                &path,
-                kubeconfig::text(&server, Some(&pki.ca), user, &token),
-            )
-            .expect("our own directory");
+            let name = format!("{user}.kubeconfig");
+            let text = kubeconfig::text(&server, Some(authority.pem()), user, &token);
+            write(&name, &text);
             if user == "admin" {
-                admin_kubeconfig = path;
+                admin_kubeconfig = dir.join(name);
             }
         }
-        std::fs::write(dir.join("tokens.csv"), tokens).expect("our own directory");
-        std::fs::write(dir.join("audit-policy.json"), AUDIT_POLICY).expect("our own directory");
+        write("tokens.csv", &tokens);
+        write("audit-policy.json", AUDIT_POLICY);
 
         let etcd = Launch::new(tools.path(Tool::Etcd))
             .arg("--data-dir")
             .arg(dir.join("etcd"))
-            .args([
-                "--listen-client-urls",
-                &client_url,
-                "--advertise-client-urls",
-                &client_url,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peer_url,
-                "--initial-advertise-peer-urls",
-                &peer_url,
-            ])
+            .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
+            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
             .args(["--initial-cluster", &format!("default={peer_url}")])
             .args(["--unsafe-no-fsync", "--log-level", "warn"]);
-        let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
+        let flag = |name: &str, file: &str| format!("--{name}={}", dir.join(file).display());
         let mut apiserver = Launch::new(tools.path(Tool::Apiserver))
             .arg(format!("--etcd-servers={client_url}"))
             .arg(format!("--secure-port={api_port}"))
             .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
             // There is nothing that could reach the API server through a Service.
             .arg("--endpoint-reconciler-type=none")
-            .args([
-                "--service-cluster-ip-range=10.96.0.0/16",
-                "--allow-privileged",
-            ])
+            .args(["--service-cluster-ip-range=10.96.0.0/16", "--allow-privileged"])
             .arg("--authorization-mode=RBAC")
-            .arg(flag("cert-dir", &dir.join("certs")))
-            .arg(flag("tls-cert-file", &pki.cert_file))
-            .arg(flag("tls-private-key-file", &pki.key_file))
-            .arg(flag("token-auth-file", &dir.join("tokens.csv")))
+            .arg(flag("cert-dir", "certs"))
+            .arg(flag("tls-cert-file", "apiserver.crt"))
+            .arg(flag("tls-private-key-file", "apiserver.key"))
+            .arg(flag("token-auth-file", "tokens.csv"))
             .arg("--service-account-issuer=https://kubernetes.default.svc")
-            .arg(flag("service-account-key-file", &pki.account_public_file))
-            .arg(flag(
-                "service-account-signing-key-file",
-                &pki.account_key_file,
-            ))
-            .arg(flag("audit-policy-file", &dir.join("audit-policy.json")))
-            .arg(flag("audit-log-path", &dir.join("audit.log")))
+            .arg(flag("service-account-key-file", "accounts.pub"))
+            .arg(flag("service-account-signing-key-file", "accounts.key"))
+            .arg(flag("audit-policy-file", "audit-policy.json"))
+            .arg(flag("audit-log-path", "audit.log"))
             // 0 means 100 MB; a log that is rotated during a test cannot be counted in.
             .arg("--audit-log-maxsize=100000");
         if !options.controllers {
@@ -144,7 +134,7 @@ impl Parts {
             etcd,
             tools: tools.clone(),
             dir: dir.to_owned(),
-            pki,
+            ca: authority.pem().to_owned(),
             server,
             kubeconfig: admin_kubeconfig,
             apiserver_launch: apiserver,
@@ -159,21 +149,17 @@ impl Parts {
             |user: &str| format!("--kubeconfig={}/{user}.kubeconfig", self.dir.display());
         // Alone on this cluster: no election. The default of 20 requests a second would be the
         // bottleneck of every measurement. Port 0: nobody asks for their metrics.
-        let common = [
-            "--leader-elect=false",
-            "--kube-api-qps=500",
-            "--kube-api-burst=1000",
-        ];
+        let common = ["--leader-elect=false", "--kube-api-qps=500", "--kube-api-burst=1000"];
         let mut launches = Vec::new();
         if options.controllers {
             let manager = Launch::new(self.tools.path(Tool::ControllerManager))
                 .arg(kubeconfig("kube-controller-manager"))
                 .args(common)
                 .arg("--secure-port=0")
-                .arg(format!("--root-ca-file={}", self.pki.ca_file.display()))
+                .arg(format!("--root-ca-file={}", self.dir.join("ca.crt").display()))
                 .arg(format!(
                     "--service-account-private-key-file={}",
-                    self.pki.account_key_file.display()
+                    self.dir.join("accounts.key").display()
                 ));
             launches.push((Tool::ControllerManager, manager));
         }
@@ -193,8 +179,7 @@ impl Parts {
         }
         for (tool, launch) in launches {
             let log = self.log(tool.name());
-            self.clients
-                .push(Process::spawn(tool.name(), &launch, Output::File(log)));
+            self.clients.push(Process::spawn(tool.name(), &launch, Output::File(log)));
         }
     }
 
@@ -210,17 +195,11 @@ impl Parts {
     }
 
     pub(crate) fn pause_apiserver(&mut self) {
-        self.apiserver
-            .as_mut()
-            .expect("the API server is stopped")
-            .signal(Signal::STOP);
+        self.apiserver.as_mut().expect("the API server is stopped").signal(Signal::STOP);
     }
 
     pub(crate) fn resume_apiserver(&mut self) {
-        self.apiserver
-            .as_mut()
-            .expect("the API server is stopped")
-            .signal(Signal::CONT);
+        self.apiserver.as_mut().expect("the API server is stopped").signal(Signal::CONT);
     }
 
     /// What ended that should run, with the end of its log.
@@ -232,11 +211,7 @@ impl Parts {
             .find_map(|process| {
                 let status = process.ended()?;
                 let log = dir.join(format!("logs/{}.log", process.name()));
-                Some(format!(
-                    "{} ended with {status}:\n{}",
-                    process.name(),
-                    tail(&log, 20)
-                ))
+                Some(format!("{} ended with {status}:\n{}", process.name(), tail(&log, 20)))
             })
     }
 
@@ -245,7 +220,7 @@ impl Parts {
     }
 
     pub(crate) fn ca(&self) -> &str {
-        &self.pki.ca
+        &self.ca
     }
 
     pub(crate) fn kubeconfig(&self) -> &Path {
@@ -294,10 +269,7 @@ pub(crate) fn node(number: u32) -> Node {
 
 /// Ready, and the node controller has taken off the taint that a new node begins with.
 pub(crate) fn usable(node: &Node) -> bool {
-    let conditions = node
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let ready = conditions.into_iter().any(|condition| {
         let condition = serde_json::to_value(condition).expect("a condition");
         condition["type"] == "Ready" && condition["status"] == "True"
