@@ -284,7 +284,11 @@ impl Store {
             return remove_file(&path);
         }
         let fresh = self.path.join("shallow.new");
-        let text: String = boundary.iter().map(|id| format!("{id}\n")).collect();
+        let mut text = Vec::new();
+        for id in boundary {
+            text.extend_from_slice(id.to_string().as_bytes());
+            text.push(b'\n');
+        }
         fs::write(&fresh, text)
             .and_then(|()| fs::rename(&fresh, &path))
             .map_err(|e| cache_error("write", &path, e))

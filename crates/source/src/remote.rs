@@ -4,7 +4,6 @@ use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
-use sha2::Digest as _;
 use url::Url;
 
 use crate::SourceError;
@@ -110,11 +109,11 @@ impl Remote {
                 Some(format!("Basic {pair}"))
             }
         };
-        let mut hasher = sha2::Sha256::new();
-        hasher.update(url.as_str());
-        hasher.update([0]);
-        hasher.update(authorization.as_deref().unwrap_or_default());
-        let id = hasher.finalize().iter().take(20).map(|byte| format!("{byte:02x}")).collect();
+        let mut hasher = plumb_core::Hasher::new();
+        hasher.part(url.as_str().as_bytes());
+        hasher.part(authorization.as_deref().unwrap_or_default().as_bytes());
+        let digest = hasher.finish().to_string();
+        let id = digest.trim_start_matches("sha256:")[..40].to_owned();
         Ok(CheckedRemote { url, authorization, ca: self.tls.ca.clone(), timeout: self.timeout, id })
     }
 }

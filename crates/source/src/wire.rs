@@ -572,7 +572,7 @@ mod tests {
             let mut bytes = good.clone();
             for _ in 0..=next() % 4 {
                 let at = next() % bytes.len();
-                bytes[at] = (next() % 256) as u8;
+                bytes[at] = next().to_le_bytes()[0];
             }
             bytes.truncate(next() % (good.len() + 1));
             let reader = || PktReader::new(&bytes[..], 10_000);

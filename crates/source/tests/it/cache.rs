@@ -235,7 +235,8 @@ fn a_damaged_mirror_is_fetched_anew() {
     ];
     for (what, damage) in damages {
         let world = World::new();
-        let text: String = (0..2000).map(|i| format!("{}\n", i * 7919 % 1000)).collect();
+        let numbers: Vec<String> = (0..2000).map(|i| (i * 7919 % 1000).to_string()).collect();
+        let text = numbers.join("\n");
         let first = world.repo.commit("refs/heads/main", &[("a.yaml", &text)]);
         world.main();
         let remote = world.remote();

@@ -1,5 +1,6 @@
 //! Servers that refuse, stall, lie and flood.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use plumb_core::ErrorClass;
@@ -25,7 +26,7 @@ fn whole(error: &SourceError) -> String {
     let mut text = format!("{error} {error:?} {:?}", error.hint());
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        text += &format!(": {error} {error:?}");
+        write!(text, ": {error} {error:?}").unwrap();
         cause = error.source();
     }
     text
@@ -199,7 +200,8 @@ fn a_silent_server_times_out() {
 #[test]
 fn floods_are_cut_off() {
     let mut world = World::new();
-    let noise: String = (0..60_000).map(|i| format!("{:x}", i * 7919)).collect();
+    let noise: Vec<String> = (0..60_000).map(|i| (i * 7919).to_string()).collect();
+    let noise = noise.concat();
     world.repo.commit("refs/heads/main", &[("big.txt", &noise), ("b", "2")]);
     for i in 0..50 {
         let name = format!("refs/tags/v1.0.{i}");

@@ -7,6 +7,7 @@ mod failures;
 mod refs;
 mod repo;
 mod server;
+mod tls;
 mod transfer;
 mod tree;
 

@@ -61,8 +61,13 @@ impl Repo {
     /// Stores a tree of (mode, path, id).
     pub(crate) fn tree(&self, entries: &[(&str, &str, &str)]) -> String {
         let _ = std::fs::remove_file(self.path.join("index"));
-        let input: String =
-            entries.iter().map(|(mode, path, id)| format!("{mode} {id}\t{path}\n")).collect();
+        let lines: Vec<String> =
+            entries.iter().map(|(mode, path, id)| format!("{mode} {id}	{path}")).collect();
+        let input = lines.join(
+            "
+",
+        ) + "
+";
         self.git_with(&["update-index", "--add", "--index-info"], &input);
         self.git(&["write-tree"])
     }

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
 /// A request as it came.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
@@ -61,6 +63,7 @@ type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
 
 /// A server on loopback, ended on drop.
 pub(crate) struct Server {
+    scheme: &'static str,
     address: SocketAddr,
     log: Arc<Mutex<Vec<Request>>>,
     stop: Arc<AtomicBool>,
@@ -73,26 +76,50 @@ impl Server {
     }
 
     pub(crate) fn with(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start(handler, None)
+    }
+
+    /// A server that speaks TLS.
+    pub(crate) fn with_tls(
+        config: ServerConfig,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(handler, Some(Arc::new(config)))
+    }
+
+    fn start(
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let log: Arc<Mutex<Vec<Request>>> = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));
         let handler: Arc<Handler> = Arc::new(handler);
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let (thread_log, thread_stop) = (log.clone(), stop.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if thread_stop.load(Ordering::SeqCst) {
                     return;
                 }
+                let stream = stream.unwrap();
                 let (log, handler) = (thread_log.clone(), handler.clone());
-                std::thread::spawn(move || serve(stream.unwrap(), &log, &handler));
+                let tls = tls.clone();
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, &log, &handler),
+                    Some(config) => {
+                        let connection = ServerConnection::new(config).unwrap();
+                        serve(StreamOwned::new(connection, stream), &log, &handler);
+                    }
+                });
             }
         });
-        Self { address, log, stop }
+        Self { scheme, address, log, stop }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}/{path}", self.address)
+        format!("{}://{}/{path}", self.scheme, self.address)
     }
 
     /// The requests since the last look.
@@ -115,7 +142,7 @@ impl Drop for Server {
     }
 }
 
-fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, handler: &Arc<Handler>) {
+fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<Request>>, handler: &Arc<Handler>) {
     let Some(request) = read_request(&mut stream) else {
         return;
     };
@@ -132,11 +159,13 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, handler: &Arc<Handler
             if let Some(entry) = log.lock().unwrap().get_mut(at) {
                 entry.answered = body.len();
             }
-            let mut head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\n");
-            for (name, value) in headers {
-                head += &format!("{name}: {value}\r\n");
-            }
-            head += &format!("content-length: {}\r\n\r\n", body.len());
+            let mut lines = vec![
+                format!("HTTP/1.1 {status} X"),
+                "connection: close".to_owned(),
+                format!("content-length: {}", body.len()),
+            ];
+            lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+            let head = lines.join("\r\n") + "\r\n\r\n";
             stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body))
         }
         Reply::Stall(content_type, start) => {
@@ -156,7 +185,7 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, handler: &Arc<Handler
     };
 }
 
-fn read_request(stream: &mut TcpStream) -> Option<Request> {
+fn read_request(stream: &mut impl Read) -> Option<Request> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
