@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod board;
+mod call;
 mod cancel;
 mod error;
 mod http;

@@ -8,22 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use git2::{ObjectType, Oid, Repository};
+use git2::{Oid, Repository};
 use ureq::Agent;
 
 use crate::board::Board;
+use crate::call::Call;
 use crate::cancel::lock;
-use crate::http::{self, Endpoint, Session};
-use crate::lookup::{self, Found};
-use crate::mirror::{Check, Store, cache_error, files, peel, remove_dir};
-use crate::pkt::PktReader;
+use crate::http::Endpoint;
+use crate::mirror::{Store, cache_error, files, remove_dir};
 use crate::remote::CheckedRemote;
-use crate::wire::{self, FULL_DEPTH, FetchRequest, Listed, Server};
+use crate::wire::Server;
 use crate::{Cancel, CommitId, Reference, Remote, Revision, Snapshot, SourceError};
-
-/// Bytes that an answer without a pack may have. A hundred thousand references of common length
-/// are about ten megabytes.
-const MAX_LISTING: u64 = 64 << 20;
 
 /// What one repository may cost.
 #[derive(Debug, Clone)]
@@ -67,30 +62,30 @@ impl fmt::Debug for Mirrors {
 }
 
 /// Equal questions to a server: the reference and whom to trust for it.
-type Key = (Reference, Option<String>);
+pub(crate) type Key = (Reference, Option<String>);
 
 /// One mirror in use.
 pub(crate) struct Mirror {
     pub(crate) store: Store,
     /// Set when a reader met damage; the next resolve then checks every byte.
     pub(crate) suspect: AtomicBool,
-    board: Arc<Board<Key, Revision>>,
+    pub(crate) board: Arc<Board<Key, Revision>>,
     /// What the server last said it offers, so that a poll is one request.
-    endpoint: Mutex<Option<(Endpoint, Server)>>,
+    pub(crate) endpoint: Mutex<Option<(Endpoint, Server)>>,
     /// An agent at rest, with the CA bundle it was made for.
-    agent: Mutex<Option<(Option<String>, Agent)>>,
-    holds: Mutex<Holds>,
+    pub(crate) agent: Mutex<Option<(Option<String>, Agent)>>,
+    pub(crate) holds: Mutex<Holds>,
 }
 
 /// Why commits stay although nobody has named them to [`Mirrors::keep`].
 #[derive(Default)]
-struct Holds {
+pub(crate) struct Holds {
     /// Handed out since the last keep: the caller had no chance yet to name them.
-    fresh: BTreeSet<Oid>,
+    pub(crate) fresh: BTreeSet<Oid>,
     /// Open snapshots by commit.
-    pins: BTreeMap<Oid, usize>,
+    pub(crate) pins: BTreeMap<Oid, usize>,
     /// The commit fetched last, a good one to compare the next with.
-    last: Option<Oid>,
+    pub(crate) last: Option<Oid>,
 }
 
 impl Mirror {
@@ -117,7 +112,7 @@ impl Mirror {
 
     /// Notes that a commit is handed out, and says whether it is here. Under one lock with
     /// [`Mirrors::keep`], which so never drops what was just found.
-    fn claim(&self, repo: &Repository, commit: Oid) -> bool {
+    pub(crate) fn claim(&self, repo: &Repository, commit: Oid) -> bool {
         let mut holds = lock(&self.holds);
         let here = Store::is_anchored(repo, commit);
         if here {
@@ -285,398 +280,4 @@ impl Mirrors {
 
 fn is_id(name: &str) -> bool {
     name.len() == 40 && name.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-/// One call with network.
-struct Call<'a> {
-    mirror: Arc<Mirror>,
-    remote: CheckedRemote,
-    limits: &'a Limits,
-    cancel: &'a Cancel,
-    deadline: Instant,
-}
-
-/// What to ask a server for to get a commit.
-struct Target<'t> {
-    /// The object the server lists, which is a tag for annotated ones.
-    listed: Oid,
-    /// The commit. A server that does not peel its tags lists only the tag, which then is here too.
-    commit: Oid,
-    /// The branch to search on servers that give only what they list.
-    branch: Option<&'t str>,
-    /// Whether `listed` stands in the server's listing.
-    advertised: bool,
-}
-
-impl Call<'_> {
-    /// Runs `work` with an agent of its own, which goes back to rest afterwards.
-    fn with_session<T>(
-        &self,
-        work: impl FnOnce(&Session<'_>) -> Result<T, SourceError>,
-    ) -> Result<T, SourceError> {
-        let ca = &self.remote.ca;
-        let rested = lock(&self.mirror.agent).take_if(|(made_for, _)| made_for == ca);
-        let agent = match rested {
-            Some((_, agent)) => agent,
-            None => http::agent(&self.remote)?,
-        };
-        let session = Session::new(&self.remote, agent.clone(), self.cancel, self.deadline);
-        let result = work(&session);
-        drop(session);
-        // A cancelled agent is shut down for good.
-        if !self.cancel.is_cancelled() {
-            *lock(&self.mirror.agent) = Some((ca.clone(), agent));
-        }
-        result
-    }
-
-    fn resolve(&self, reference: &Reference) -> Result<Revision, SourceError> {
-        let query = lookup::Query::new(reference)?;
-        self.with_session(|session| {
-            let (endpoint, server, refs) =
-                self.list(session, &query.prefixes(), |name| query.wants(name))?;
-            let found = match query.pick(&refs) {
-                Ok(found) => found,
-                Err(error) => return Err(self.explain(session, reference, error)),
-            };
-            let Found { name, id, peeled } = found;
-            let target =
-                Target { listed: id, commit: peeled.unwrap_or(id), branch: None, advertised: true };
-            let commit =
-                self.ensure(session, &target, Some((&endpoint, &server))).map_err(|error| {
-                    match error {
-                        SourceError::NotACommit { .. } => {
-                            SourceError::NotACommit { reference: reference.to_string() }
-                        }
-                        error => error,
-                    }
-                })?;
-            Ok(Revision { name, commit })
-        })
-    }
-
-    /// Fetches a commit by its id unless it is here.
-    fn bring(&self, commit: CommitId, branch: Option<&str>) -> Result<(), SourceError> {
-        if self.is_here(commit.oid()) {
-            return Ok(());
-        }
-        let target =
-            Target { listed: commit.oid(), commit: commit.oid(), branch, advertised: false };
-        self.with_session(|session| {
-            let known = lock(&self.mirror.endpoint).clone();
-            if let Some((endpoint, server)) = &known {
-                match self.ensure(session, &target, Some((endpoint, server))) {
-                    Err(error) if is_stale(&error) => *lock(&self.mirror.endpoint) = None,
-                    result => return result.map(|_| ()),
-                }
-            }
-            self.ensure(session, &target, None).map(|_| ())
-        })
-    }
-
-    fn is_here(&self, commit: Oid) -> bool {
-        !self.mirror.suspect.load(Ordering::SeqCst)
-            && matches!(self.mirror.store.open(), Ok(Some(repo)) if self.mirror.claim(&repo, commit))
-    }
-
-    /// One listing of the references that start with a prefix. What the server offers is
-    /// remembered; when that turns out to be old it is asked for again, once.
-    fn list(
-        &self,
-        session: &Session<'_>,
-        prefixes: &[String],
-        wants: impl Fn(&str) -> bool + Copy,
-    ) -> Result<(Endpoint, Server, Vec<Listed>), SourceError> {
-        let known = lock(&self.mirror.endpoint).clone();
-        if let Some((endpoint, server)) = known {
-            match self.ls_refs(session, &endpoint, prefixes, wants) {
-                Ok(refs) => return Ok((endpoint, server, refs)),
-                Err(error) if is_stale(&error) => *lock(&self.mirror.endpoint) = None,
-                Err(error) => return Err(error),
-            }
-        }
-        let (endpoint, server, refs) = self.advertisement(session, wants)?;
-        let refs = match server {
-            Server::V0(_) => refs,
-            Server::V2(_) => self.ls_refs(session, &endpoint, prefixes, wants)?,
-        };
-        Ok((endpoint, server, refs))
-    }
-
-    fn advertisement(
-        &self,
-        session: &Session<'_>,
-        wants: impl Fn(&str) -> bool,
-    ) -> Result<(Endpoint, Server, Vec<Listed>), SourceError> {
-        let (endpoint, mut answer) = session.advertisement(MAX_LISTING)?;
-        let (server, refs) = wire::read_advertisement(&mut answer, self.limits.refs, wants)
-            .map_err(|e| session.wire_error(e, "references", self.limits.refs as u64))?;
-        finish(answer);
-        if matches!(server, Server::V2(_)) {
-            *lock(&self.mirror.endpoint) = Some((endpoint.clone(), server.clone()));
-        }
-        Ok((endpoint, server, refs))
-    }
-
-    fn ls_refs(
-        &self,
-        session: &Session<'_>,
-        endpoint: &Endpoint,
-        prefixes: &[String],
-        wants: impl Fn(&str) -> bool,
-    ) -> Result<Vec<Listed>, SourceError> {
-        let body = wire::ls_refs_request(prefixes);
-        let mut answer = session.post(endpoint, &body, Some("version=2"), MAX_LISTING)?;
-        let refs = wire::read_refs(&mut answer, self.limits.refs, wants)
-            .map_err(|e| session.wire_error(e, "references", self.limits.refs as u64))?;
-        finish(answer);
-        Ok(refs)
-    }
-
-    /// Adds to a "not found" what there is instead. Costs a second listing, on this path only.
-    fn explain(
-        &self,
-        session: &Session<'_>,
-        reference: &Reference,
-        error: SourceError,
-    ) -> SourceError {
-        if !matches!(error, SourceError::RefNotFound { .. } | SourceError::NoSemverMatch { .. }) {
-            return error;
-        }
-        let prefixes = ["HEAD", "refs/heads/", "refs/tags/"].map(String::from);
-        let wants = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        match self.list(session, &prefixes, wants) {
-            Ok((_, _, refs)) => lookup::explain(reference, &refs, error),
-            Err(SourceError::Cancelled) => SourceError::Cancelled,
-            Err(_) => error,
-        }
-    }
-
-    /// Makes sure that a commit is here, and repairs the mirror once when it is damaged.
-    fn ensure(
-        &self,
-        session: &Session<'_>,
-        target: &Target<'_>,
-        known: Option<(&Endpoint, &Server)>,
-    ) -> Result<CommitId, SourceError> {
-        if self.is_here(target.commit) {
-            return Ok(CommitId::of(target.commit));
-        }
-        let mirror = &self.mirror;
-        let _writing = mirror.board.write(self.cancel, self.deadline)?;
-        match self.ensure_once(session, target, known, Haves::Anchors) {
-            Err(SourceError::Corrupt { source }) => {
-                let url = &self.remote.url;
-                tracing::warn!(%url, %source, "the mirror is damaged and is fetched anew");
-                mirror.store.wipe()?;
-                {
-                    let mut holds = lock(&mirror.holds);
-                    holds.fresh.clear();
-                    holds.last = None;
-                }
-                mirror.suspect.store(false, Ordering::SeqCst);
-                self.ensure_once(session, target, known, Haves::Nothing)
-            }
-            // What we said we have may not be what we have.
-            Err(SourceError::BadObjects { .. }) if self.has_anchors()? => {
-                self.ensure_once(session, target, known, Haves::Nothing)
-            }
-            result => result,
-        }
-    }
-
-    fn has_anchors(&self) -> Result<bool, SourceError> {
-        let store = &self.mirror.store;
-        let repo = store.open_or_create()?;
-        Ok(!store.anchors(&repo)?.is_empty())
-    }
-
-    fn ensure_once(
-        &self,
-        session: &Session<'_>,
-        target: &Target<'_>,
-        known: Option<(&Endpoint, &Server)>,
-        haves: Haves,
-    ) -> Result<CommitId, SourceError> {
-        let mirror = &*self.mirror;
-        let store = &mirror.store;
-        let repo = store.open_or_create()?;
-        let anchors = store.anchors(&repo)?;
-        if mirror.suspect.load(Ordering::SeqCst) {
-            for anchor in &anchors {
-                if !store.is_complete(&repo, *anchor, None, Check::Content, self.limits)? {
-                    return Err(SourceError::Corrupt {
-                        source: Arc::new(git2::Error::from_str("an object is missing")),
-                    });
-                }
-            }
-            mirror.suspect.store(false, Ordering::SeqCst);
-        }
-        if mirror.claim(&repo, target.commit) {
-            return Ok(CommitId::of(target.commit));
-        }
-        if is_commit(&repo, target.commit)
-            && store.is_complete(&repo, target.commit, None, Check::Exists, self.limits)?
-        {
-            // A kill came between the pack and the anchor, or it was let go and is wanted again.
-            return self.take_in(&repo, target.commit);
-        }
-        let haves = match haves {
-            Haves::Anchors => anchors,
-            Haves::Nothing => BTreeSet::new(),
-        };
-
-        let (endpoint, server, refs) = match known {
-            Some((endpoint, server)) => (endpoint.clone(), server.clone(), Vec::new()),
-            None => self.advertisement(session, |_| true)?,
-        };
-        let (wants, depth) = plan(target, &server, &refs)?;
-        let boundary = store.boundary(&repo, &haves)?;
-        let request = FetchRequest {
-            wants,
-            haves: haves.iter().copied().collect(),
-            shallow: boundary,
-            depth,
-        };
-        let packs = store.packs()?;
-        let bytes = store
-            .receive(&repo, session, &endpoint, &server, &request, self.limits)
-            .map_err(|error| not_our_ref(error, target))?;
-        tracing::debug!(url = %self.remote.url, bytes, "fetched");
-
-        let taken = self.accept(&repo, target, depth);
-        if taken.is_err() {
-            // Nothing in the new pack is of use, and the next try brings it again.
-            store.remove_packs_but(&packs)?;
-        }
-        taken
-    }
-
-    /// Checks what came and anchors it.
-    fn accept(
-        &self,
-        repo: &Repository,
-        target: &Target<'_>,
-        depth: u32,
-    ) -> Result<CommitId, SourceError> {
-        let mirror = &*self.mirror;
-        repo.odb().and_then(|odb| odb.refresh()).map_err(|e| mirror.store.git_error("read", e))?;
-        let bad = |why: &str| SourceError::BadObjects { why: why.into() };
-        let wanted = target.commit;
-        let found = repo.odb().is_ok_and(|odb| odb.exists(wanted));
-        if !found && depth == FULL_DEPTH {
-            return Err(SourceError::RefNotFound {
-                reference: format!("commit {wanted}"),
-                hint: Some("no branch of the repository contains it".into()),
-            });
-        }
-        if !found {
-            return Err(bad("the wanted object is not among them"));
-        }
-        let commit = peel(repo, wanted)
-            .ok_or_else(|| SourceError::NotACommit { reference: format!("object {wanted}") })?;
-        let base = lock(&mirror.holds).last.filter(|last| Store::is_anchored(repo, *last));
-        match mirror.store.is_complete(repo, commit.oid(), base, Check::Exists, self.limits) {
-            Ok(true) => self.take_in(repo, commit.oid()),
-            Ok(false) => Err(bad("a part of the commit's tree is missing")),
-            Err(SourceError::Corrupt { source }) => Err(bad(&source.to_string())),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Anchors a complete commit.
-    fn take_in(&self, repo: &Repository, commit: Oid) -> Result<CommitId, SourceError> {
-        let store = &self.mirror.store;
-        {
-            let mut holds = lock(&self.mirror.holds);
-            store.anchor(repo, commit)?;
-            holds.fresh.insert(commit);
-            holds.last = Some(commit);
-        }
-        store.write_shallow(&store.boundary(repo, &store.anchors(repo)?)?)?;
-        Ok(CommitId::of(commit))
-    }
-}
-
-/// Whether an object is here and is a commit.
-fn is_commit(repo: &Repository, id: Oid) -> bool {
-    repo.odb().and_then(|odb| odb.read_header(id)).is_ok_and(|(_, kind)| kind == ObjectType::Commit)
-}
-
-/// What a fetch may say is here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Haves {
-    Anchors,
-    Nothing,
-}
-
-/// What to want and how deep. Version 2 servers give any object by its id. Older ones give what
-/// they list, so a commit in between takes the history of the branches that may hold it.
-fn plan(
-    target: &Target<'_>,
-    server: &Server,
-    refs: &[Listed],
-) -> Result<(Vec<Oid>, u32), SourceError> {
-    match server {
-        Server::V2(_) => Ok((vec![target.commit], 1)),
-        Server::V0(capabilities) => {
-            let listed = refs.iter().any(|listed| listed.id == target.listed);
-            if target.advertised || listed || capabilities.gives_any_commit() {
-                return Ok((vec![target.listed], 1));
-            }
-            let name = target.branch.map(|branch| format!("refs/heads/{branch}"));
-            let mut tips: Vec<Oid> = refs
-                .iter()
-                .filter(|listed| match &name {
-                    Some(name) => listed.name == *name,
-                    None => listed.name.starts_with("refs/heads/"),
-                })
-                .map(|listed| listed.id)
-                .collect();
-            tips.sort_unstable();
-            tips.dedup();
-            match target.branch {
-                Some(branch) if tips.is_empty() => Err(SourceError::RefNotFound {
-                    reference: Reference::Branch(branch.into()).to_string(),
-                    hint: None,
-                }),
-                None if tips.is_empty() => Err(SourceError::EmptyRepository),
-                _ => Ok((tips, FULL_DEPTH)),
-            }
-        }
-    }
-}
-
-/// Whether an error can come from a remembered endpoint that is no longer right: the repository
-/// moved, or the server changed its protocol.
-fn is_stale(error: &SourceError) -> bool {
-    matches!(
-        error,
-        SourceError::Protocol { .. }
-            | SourceError::NotGit { .. }
-            | SourceError::Redirect { .. }
-            | SourceError::RepositoryNotFound { .. }
-            | SourceError::HttpStatus { status: 400..500, .. }
-    )
-}
-
-/// A server that does not know a commit says so in words only.
-fn not_our_ref(error: SourceError, target: &Target<'_>) -> SourceError {
-    match error {
-        SourceError::Server { message }
-            if !target.advertised
-                && (message.contains("not our ref") || message.contains("unadvertised object")) =>
-        {
-            SourceError::RefNotFound {
-                reference: format!("commit {}", target.listed),
-                hint: Some("it was never pushed, or the server removed it".into()),
-            }
-        }
-        error => error,
-    }
-}
-
-/// Reads what is left of an answer, so that its connection can be used again.
-fn finish<R: std::io::Read>(mut answer: PktReader<R>) {
-    let _ = answer.next();
 }
