@@ -113,7 +113,8 @@ struct Envelope<M> {
 struct LiveMeta<'a> {
     #[serde(borrow)]
     uid: Cow<'a, str>,
-    #[serde(borrow)]
+    /// Missing in the answer to a dry run that would create the object.
+    #[serde(default, borrow)]
     resource_version: Cow<'a, str>,
     #[serde(default)]
     generation: Option<i64>,
@@ -124,12 +125,12 @@ struct LiveMeta<'a> {
     #[serde(default, deserialize_with = "fields::part_of")]
     labels: Option<Box<str>>,
     #[serde(default, borrow)]
-    managed_fields: Option<Vec<Manager<'a>>>,
+    managed_fields: Option<Vec<ManagedFields<'a>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Manager<'a> {
+struct ManagedFields<'a> {
     #[serde(default, borrow)]
     manager: Cow<'a, str>,
     #[serde(default, borrow)]
@@ -149,10 +150,12 @@ pub(super) fn live(json: &[u8]) -> Result<Live, String> {
     let object: Envelope<LiveMeta<'_>> =
         serde_json::from_slice(json).map_err(|error| describe(&error))?;
     let meta = object.metadata;
-    let resource_version = meta
-        .resource_version
-        .parse()
-        .map_err(|_| "the resource version is not a number".to_owned())?;
+    let resource_version = match &*meta.resource_version {
+        "" => 0,
+        version => {
+            version.parse().map_err(|_| "the resource version is not a number".to_owned())?
+        }
+    };
     let mut live = Live {
         uid: meta.uid.into(),
         resource_version,
@@ -415,6 +418,12 @@ mod tests {
     }
 
     #[test]
+    fn an_object_that_is_not_made_yet_has_no_version() {
+        let dry = json!({"metadata": {"name": "a", "uid": "u"}});
+        assert_eq!(read(&dry).resource_version, 0);
+    }
+
+    #[test]
     fn a_new_object_has_little_metadata() {
         let bare = json!({"metadata": {"name": "a", "uid": "u", "resourceVersion": "1"}});
         let expected = Live {
@@ -546,8 +555,8 @@ mod tests {
             ("hunter2", "it is not JSON (line 1, column 1)"),
             (r#"{"metadata":{"uid":"hunter2""#, "it ends too early (line 1, column 28)"),
             (
-                r#"{"metadata":{"uid":"hunter2"}}"#,
-                "missing field `resourceVersion` (line 1, column 29)",
+                r#"{"metadata":{"resourceVersion":"hunter2"}}"#,
+                "missing field `uid` (line 1, column 41)",
             ),
             (
                 r#"{"metadata":{"uid":"u","resourceVersion":"hunter2"}}"#,

@@ -91,6 +91,8 @@ pub struct Refusal {
     pub about: (String, String),
     /// When the server wants to be asked again.
     pub retry_after: Option<Duration>,
+    /// What is to be done about it.
+    pub class: ErrorClass,
 }
 
 /// One cause of a refusal.
@@ -125,7 +127,7 @@ impl ApiError {
     /// What is to be done about it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Refused(refusal) => refusal.class(),
+            Self::Refused(refusal) => refusal.class,
             // An answer that cannot be read comes from something between us and the server.
             Self::Timeout { .. }
             | Self::Transport { .. }
@@ -242,7 +244,7 @@ impl Refusal {
         self.message.contains(words)
     }
 
-    fn class(&self) -> ErrorClass {
+    fn judge(&self) -> ErrorClass {
         match self.code {
             // Flaws of what was applied come as HTTP 500.
             500 if self.has_word(TYPED_PATCH) || self.has_word(CONVERT) => ErrorClass::WaitForUser,
@@ -289,7 +291,10 @@ impl Refusal {
             causes: details.causes.unwrap_or_default(),
             about: (details.kind.unwrap_or_default(), details.name.unwrap_or_default()),
             retry_after: retry_after.or(told),
+            class: ErrorClass::Retry,
         };
+        // Before the words that tell are masked.
+        refusal.class = refusal.judge();
         if refusal.message.is_empty() {
             let name = http::StatusCode::from_u16(code)
                 .ok()
