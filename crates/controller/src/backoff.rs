@@ -29,12 +29,7 @@ struct Tried {
 impl Backoff {
     /// A back-off whose first wait is `base`; `seed` drives the jitter.
     pub fn new(base: Duration, seed: u64) -> Self {
-        Self {
-            base,
-            failures: 0,
-            tried: None,
-            random: fastrand::Rng::with_seed(seed),
-        }
+        Self { base, failures: 0, tried: None, random: fastrand::Rng::with_seed(seed) }
     }
 
     /// Records that a run failed and says how long to wait for the next one: `base`, twice that,
@@ -63,10 +58,7 @@ impl Backoff {
             .is_some_and(|tried| tried.generation == generation && tried.revision == revision);
         if !same {
             self.failures = 0;
-            self.tried = Some(Tried {
-                generation,
-                revision: revision.to_owned(),
-            });
+            self.tried = Some(Tried { generation, revision: revision.to_owned() });
         }
     }
 
@@ -81,7 +73,7 @@ mod tests {
     use super::*;
 
     const BASE: Duration = Duration::from_secs(1);
-    const CAP: Duration = Duration::from_secs(60);
+    const CAP: Duration = Duration::from_mins(1);
 
     /// Asserts that a wait is `seconds` long, give or take the jitter.
     #[track_caller]

@@ -186,9 +186,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 break;
             }
             let key = first.remove();
-            let lane = match self.entries.get(&key).and_then(|entry| entry.wanted) {
-                Some(Wanted::At(_, lane, _) | Wanted::Now(lane, _)) => lane,
-                None => continue,
+            let wanted = self.entries.get(&key).and_then(|entry| entry.wanted);
+            let Some(Wanted::At(_, lane, _) | Wanted::Now(lane, _)) = wanted else {
+                continue;
             };
             self.want(key, |ticket| Wanted::Now(lane, ticket));
         }
@@ -237,20 +237,13 @@ struct Shared<K> {
 
 impl<K> Clone for QueueHandle<K> {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
 impl<K> Default for QueueHandle<K> {
     fn default() -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                queue: Mutex::default(),
-                changed: Notify::new(),
-            }),
-        }
+        Self { shared: Arc::new(Shared { queue: Mutex::default(), changed: Notify::new() }) }
     }
 }
 
@@ -294,10 +287,7 @@ impl<K: Clone + Eq + Hash> QueueHandle<K> {
 
     /// Runs nothing of the caller's, so a panic cannot leave the queue half changed.
     fn lock(&self) -> MutexGuard<'_, Queue<K>> {
-        self.shared
-            .queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -337,11 +327,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut stop = pin!(stop);
-    let mut tasks = Tasks {
-        handle,
-        set: JoinSet::new(),
-        keys: HashMap::new(),
-    };
+    let mut tasks = Tasks { handle, set: JoinSet::new(), keys: HashMap::new() };
     loop {
         let mut deadline = None;
         if tasks.keys.len() < options.concurrency.max(1) {
@@ -414,10 +400,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Tasks<'_, K> {
         let cut_off: HashSet<Id> = self.keys.keys().copied().collect();
         // Aborted and waited for, so that none still runs when the caller goes on.
         self.set.shutdown().await;
-        Drained {
-            finished,
-            cut_off: cut_off.len(),
-        }
+        Drained { finished, cut_off: cut_off.len() }
     }
 }
 

@@ -151,9 +151,8 @@ fn no_key_is_lost_and_none_runs_twice_at_once() {
                         let due = owed.remove(&key).expect("only wanted keys are taken");
                         assert!(due <= now, "key {key} is taken before its time");
                     } else {
-                        let late = owed
-                            .iter()
-                            .find(|(key, due)| **due <= now && !running.contains(*key));
+                        let late =
+                            owed.iter().find(|(key, due)| **due <= now && !running.contains(*key));
                         assert_eq!(late, None, "a due key is not taken");
                     }
                 }
@@ -180,13 +179,10 @@ fn no_key_is_lost_and_none_runs_twice_at_once() {
     }
 }
 
-const OPTIONS: RunOptions = RunOptions {
-    concurrency: 3,
-    drain: Duration::from_secs(10),
-};
+const OPTIONS: RunOptions = RunOptions { concurrency: 3, drain: Duration::from_secs(10) };
 
-fn no_panics(key: &u32, message: &str) {
-    unreachable!("key {key}: {message}");
+fn no_panics<K: std::fmt::Debug>(key: &K, message: &str) {
+    unreachable!("key {key:?}: {message}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,18 +292,8 @@ async fn a_stop_waits_for_runs_up_to_the_deadline_and_keeps_the_keys() {
     let start = now();
     let stop = tokio::time::sleep(SECOND * 2);
     let ended = run(&handle, OPTIONS, worker, no_panics, stop).await;
-    assert_eq!(
-        (now() - start).as_secs(),
-        12,
-        "2 and the 10 of the deadline"
-    );
-    assert_eq!(
-        ended,
-        Drained {
-            finished: 2,
-            cut_off: 1
-        }
-    );
+    assert_eq!((now() - start).as_secs(), 12, "2 and the 10 of the deadline");
+    assert_eq!(ended, Drained { finished: 2, cut_off: 1 });
     assert_eq!((handle.len(), handle.running()), (2, 0));
 
     // The same queue goes on where it was stopped.

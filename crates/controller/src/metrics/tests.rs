@@ -1,0 +1,123 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+const KIND: Kind = Kind::Application;
+
+const READY: ObjectState = ObjectState { ready: true, suspended: false };
+
+fn metrics() -> Metrics {
+    Metrics::new(BuildInfo { version: "1.2.3".into(), revision: "abc".into() })
+}
+
+/// Metrics with one of everything.
+fn filled() -> Metrics {
+    let metrics = metrics();
+    metrics.watch_queue(KIND, || QueueFigures { waiting: 7, busy: 2 });
+    metrics.reconciled(KIND, Outcome::Changed, Duration::from_millis(30));
+    metrics.reconciled(KIND, Outcome::Panic, Duration::from_secs(3));
+    metrics.set_state(KIND, "apps", "web", READY);
+    metrics.applied("apps", "web", 4);
+    metrics.pruned("apps", "web", 1);
+    metrics.drift_corrected("apps", "web", 2);
+    metrics.git_polled(GitOutcome::Ok);
+    metrics.git_fetched(GitOutcome::Failed);
+    metrics.git_received(212);
+    metrics.api_requested("apply", 200);
+    metrics.event_sent();
+    metrics.event_dropped("queue-full");
+    metrics.set_leading(Some(3));
+    metrics
+}
+
+#[test]
+fn a_scrape_reads_as_documented() {
+    let text = filled().encode().unwrap();
+    for line in [
+        r#"plumb_build_info{version="1.2.3",revision="abc"} 1"#,
+        r#"plumb_reconciles_total{kind="Application",outcome="changed"} 1"#,
+        r#"plumb_reconciles_total{kind="Application",outcome="panic"} 1"#,
+        r#"plumb_reconcile_duration_seconds_count{kind="Application"} 2"#,
+        r#"plumb_reconcile_duration_seconds_bucket{le="0.05",kind="Application"} 1"#,
+        r#"plumb_panics_total{kind="Application"} 1"#,
+        r#"plumb_queue_length{kind="Application"} 7"#,
+        r#"plumb_workers_busy{kind="Application"} 2"#,
+        r#"plumb_ready{kind="Application",namespace="apps",name="web"} 1"#,
+        r#"plumb_suspended{kind="Application",namespace="apps",name="web"} 0"#,
+        r#"plumb_objects_applied_total{namespace="apps",name="web"} 4"#,
+        r#"plumb_objects_pruned_total{namespace="apps",name="web"} 1"#,
+        r#"plumb_drift_corrected_total{namespace="apps",name="web"} 2"#,
+        r#"plumb_git_polls_total{outcome="ok"} 1"#,
+        r#"plumb_git_fetches_total{outcome="failed"} 1"#,
+        "plumb_git_received_bytes_total 212",
+        r#"plumb_api_requests_total{verb="apply",code="200"} 1"#,
+        "plumb_events_sent_total 1",
+        r#"plumb_events_dropped_total{reason="queue-full"} 1"#,
+        "plumb_leader 1",
+        "plumb_leader_epoch 3",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}\nnot in\n{text}");
+    }
+}
+
+/// Every description is of a metric that is exposed under that name and type, and the other way
+/// round.
+#[test]
+fn descriptions_match_a_scrape() {
+    let text = filled().encode().unwrap();
+    let exposed: BTreeSet<(String, &str)> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| {
+            let ending = match kind {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
+            (format!("{name}{ending}"), kind)
+        })
+        .collect();
+    let described = describe();
+    let names: BTreeSet<(String, &str)> =
+        described.iter().map(|description| (description.name.clone(), description.kind)).collect();
+    assert_eq!(names, exposed);
+    assert_eq!(names.len(), described.len(), "no name twice");
+    for description in described {
+        assert!(
+            text.lines().any(|line| {
+                line.strip_prefix(description.name.as_str())
+                    .is_some_and(|rest| rest.starts_with([' ', '{', '_']))
+            }),
+            "no sample of {}",
+            description.name
+        );
+        assert!(!description.help.is_empty() && !description.help.ends_with('.'));
+    }
+}
+
+#[test]
+fn an_object_that_is_gone_leaves_nothing() {
+    let metrics = filled();
+    let state = ObjectState { ready: false, suspended: true };
+    metrics.set_state(Kind::GitRepository, "apps", "web", state);
+    metrics.forget(KIND, "apps", "web");
+    let text = metrics.encode().unwrap();
+    let left: Vec<&str> = text.lines().filter(|line| line.contains("web")).collect();
+    assert_eq!(
+        left,
+        [
+            r#"plumb_ready{kind="GitRepository",namespace="apps",name="web"} 0"#,
+            r#"plumb_suspended{kind="GitRepository",namespace="apps",name="web"} 1"#,
+        ]
+    );
+}
+
+#[test]
+fn a_standby_says_so() {
+    let metrics = filled();
+    metrics.set_leading(None);
+    let text = metrics.encode().unwrap();
+    assert!(text.contains("plumb_leader 0\n"));
+    assert!(text.contains("plumb_leader_epoch 3\n"));
+}
