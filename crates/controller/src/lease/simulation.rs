@@ -302,7 +302,7 @@ impl World {
 #[test]
 fn two_never_write_at_once_and_one_always_leads_in_the_end() {
     let (mut writes, mut takeovers) = (0, 0);
-    for seed in 0..30 {
+    for seed in 0..12 {
         println!("seed {seed}");
         let mut world = World::new(seed);
         for step in 0..STEPS {
@@ -315,8 +315,8 @@ fn two_never_write_at_once_and_one_always_leads_in_the_end() {
         takeovers += world.takeovers;
     }
     println!("{writes} writes, {takeovers} takeovers");
-    assert!(writes > 100_000, "hardly anything was put to the test");
-    assert!(takeovers > 300, "hardly anything was put to the test");
+    assert!(writes > 50_000, "hardly anything was put to the test");
+    assert!(takeovers > 100, "hardly anything was put to the test");
 }
 
 /// With every fault off but the death of the leader, a standby leads within the lease's duration,
