@@ -132,7 +132,8 @@ pub enum Problem {
 }
 
 impl Problem {
-    fn hint(&self) -> Option<String> {
+    /// What to do about it, where that is not plain from the problem.
+    pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::KeyNotString { key, .. } => format!("quote it: {key:?}"),
             Self::NotFinite => "quote it if it is meant as a string".into(),

@@ -1,0 +1,242 @@
+//! Why a path cannot be rendered.
+
+use std::fmt;
+use std::sync::Arc;
+
+use plumb_core::{ErrorClass, Inputs, ObjectKey, Place, RelPath, TreeError};
+
+/// A render that gave no objects, with what it read until then: while none of that changes, the
+/// next render fails the same way.
+#[derive(Debug)]
+pub struct Failure {
+    /// Why.
+    pub error: RenderError,
+    /// What was read.
+    pub inputs: Inputs,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Why a path cannot be rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// The path is not in the tree.
+    #[error("path {path} does not exist in the repository")]
+    NoSuchPath {
+        /// The path.
+        path: RelPath,
+        /// The longest part of it that exists.
+        nearest: RelPath,
+    },
+    /// An ignore rule excludes the very path that is to be rendered.
+    #[error("path {path} is excluded by the pattern `{pattern}` of {origin}")]
+    Excluded {
+        /// The path.
+        path: RelPath,
+        /// The pattern as written.
+        pattern: String,
+        /// What holds the pattern: a file, `spec.ignore` or the built-in patterns.
+        origin: String,
+    },
+    /// The path leads into a Git submodule, whose content is another repository.
+    #[error("path {path} leads into the Git submodule {submodule}")]
+    Submodule {
+        /// The path.
+        path: RelPath,
+        /// The submodule.
+        submodule: RelPath,
+    },
+    /// A symbolic link on the way to the path leads outside the tree or in a circle.
+    #[error("cannot follow the path {path}")]
+    Link {
+        /// The path.
+        path: RelPath,
+        /// Which link, and why.
+        source: TreeError,
+    },
+    /// A directory is built by Kustomize.
+    #[error("{file} makes {} a Kustomize directory, which this version cannot render", dir(.file))]
+    Kustomize {
+        /// The kustomization.
+        file: RelPath,
+    },
+    /// The path is a Helm chart.
+    #[error("{file} makes {} a Helm chart, which cannot be rendered", dir(.file))]
+    Helm {
+        /// The chart's `Chart.yaml`.
+        file: RelPath,
+    },
+    /// The path holds more than a render may take.
+    #[error("{path} has more than {limit} {what}")]
+    TooMuch {
+        /// The path.
+        path: RelPath,
+        /// What there is too much of, in plural.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// Files are wrong. The text names each with its line, one a line.
+    #[error("{}", list(.problems, *.omitted))]
+    Invalid {
+        /// The problems in the order of the files; never empty.
+        problems: Vec<Problem>,
+        /// How many more there are.
+        omitted: usize,
+    },
+    /// The store behind the tree failed.
+    #[error("cannot read the repository")]
+    Tree(#[source] TreeError),
+    /// The caller asked to stop.
+    #[error("rendering was interrupted")]
+    Interrupted,
+}
+
+impl RenderError {
+    /// What an error asks of its reader.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Tree(_) | Self::Interrupted => ErrorClass::Retry,
+            _ => ErrorClass::WaitForUser,
+        }
+    }
+
+    /// What to do about it, where that is not plain from the message.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::NoSuchPath { nearest, .. } if nearest.is_root() => {
+                "the path is relative to the root of the repository".into()
+            }
+            Self::NoSuchPath { nearest, .. } => format!("{nearest} exists"),
+            Self::Excluded { pattern, .. } => {
+                format!("remove `{pattern}`, or take the path back in with a `!` pattern")
+            }
+            Self::Submodule { .. } => {
+                "point a source at the submodule's own repository instead".into()
+            }
+            Self::Kustomize { file } => format!(
+                "list {} in .plumbignore, or apply the output of `kustomize build`",
+                dir(file)
+            ),
+            Self::Helm { .. } => "commit the output of `helm template` instead".into(),
+            Self::Invalid { problems, .. } => return problems.iter().find_map(Problem::hint),
+            Self::TooMuch { .. } => "split the path, or exclude files in .plumbignore".into(),
+            Self::Link { .. } | Self::Tree(_) | Self::Interrupted => return None,
+        };
+        Some(text)
+    }
+
+    /// The wrong places, if that is what is wrong.
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Invalid { problems, .. } => problems,
+            _ => &[],
+        }
+    }
+}
+
+fn dir(file: &RelPath) -> RelPath {
+    file.parent().unwrap_or_default()
+}
+
+fn list(problems: &[Problem], omitted: usize) -> String {
+    let mut lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    if omitted > 0 {
+        lines.push(format!("and {omitted} more problems"));
+    }
+    lines.join("\n")
+}
+
+/// One thing that is wrong with one file.
+#[derive(Debug)]
+pub struct Problem {
+    /// The file, or the symbolic link.
+    pub file: Arc<RelPath>,
+    /// The place in the file, unless the file as a whole is meant.
+    pub place: Option<Place>,
+    /// What is wrong.
+    pub defect: Defect,
+}
+
+/// What can be wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum Defect {
+    /// It is no Kubernetes YAML or JSON.
+    #[error(transparent)]
+    Yaml(plumb_yaml::Problem),
+    /// A document lacks what makes it an object.
+    #[error("{subject} has {missing}")]
+    NotAnObject {
+        /// The kind, or `object`.
+        subject: String,
+        /// What is missing, in words that follow "has".
+        missing: String,
+        /// Whether it has a `metadata.generateName` instead of a name.
+        generated: bool,
+    },
+    /// Two documents are the same object.
+    #[error("{key} is already defined at {first}")]
+    Duplicate {
+        /// The object.
+        key: ObjectKey,
+        /// Where it is first.
+        first: Place,
+    },
+    /// The content is in Git LFS, and only a pointer to it is in Git.
+    #[error("the file is a Git LFS pointer, its content is not in the repository")]
+    LfsPointer,
+    /// A line of an ignore file is no pattern.
+    #[error("invalid pattern: {0}")]
+    Pattern(String),
+    /// The file cannot be used: a link that leads nowhere or outside, a file that is too large.
+    #[error(transparent)]
+    Unusable(TreeError),
+    /// A link whose target is not there.
+    #[error("symbolic link leads to nothing")]
+    Dangling,
+    /// A link to a directory that contains it.
+    #[error("symbolic link leads back to {0}, which contains it")]
+    Cycle(RelPath),
+}
+
+impl Problem {
+    /// What to do about it, where that is not plain from the message.
+    pub fn hint(&self) -> Option<String> {
+        let ignore = || format!("if it is no manifest, list {} in .plumbignore", self.file);
+        match &self.defect {
+            Defect::Yaml(plumb_yaml::Problem::NotAMap { .. })
+            | Defect::Unusable(_)
+            | Defect::Dangling => Some(ignore()),
+            Defect::Yaml(problem) => problem.hint(),
+            Defect::NotAnObject { generated: true, .. } => {
+                Some("give it a fixed name, generateName makes a new object each time".into())
+            }
+            Defect::NotAnObject { .. } => Some(ignore()),
+            Defect::Duplicate { .. } => Some("remove one of the two".into()),
+            Defect::LfsPointer => Some("keep manifests out of Git LFS".into()),
+            Defect::Cycle(_) => Some(format!("list {} in .plumbignore", self.file)),
+            Defect::Pattern(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.place, &self.defect) {
+            (Some(place), defect) => write!(f, "{place}: {defect}"),
+            // These name the path themselves.
+            (None, Defect::Unusable(error)) => fmt::Display::fmt(error, f),
+            (None, defect) => write!(f, "{}: {defect}", self.file),
+        }
+    }
+}
