@@ -1,4 +1,27 @@
 //! The daemon: when to run, what to write to status, who leads.
+//!
+//! It watches our own kinds, polls Git, hands revisions to the renderer and objects to the engine,
+//! and writes down what came of it. It is the only place that maps custom resources to options of
+//! the other crates.
+//!
+//! Invariant: no rendering and no planning here; nobody waits while holding a worker.
 
+#![forbid(unsafe_code)]
+
+mod apps;
 pub mod backoff;
+mod daemon;
+mod error;
+pub mod events;
+pub mod lease;
+pub mod metrics;
+mod names;
 pub mod queue;
+pub mod server;
+mod sources;
+mod state;
+mod status;
+
+pub use daemon::{Settings, run};
+pub use error::ControllerError;
+pub use names::{Key, Name};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use plumb_core::{ErrorClass, GroupKind, ObjectKey};
 use serde_json::{Value, json};
 
@@ -55,16 +55,14 @@ impl Engine {
             };
             let selector = format!("{PART_OF}={}", set.id);
             match self.cluster.list(resource, &selector, None).await {
-                Ok((objects, _)) => found.extend(
-                    objects
-                        .into_iter()
-                        .filter(|(key, live)| {
-                            !desired.contains_key(key)
-                                && !applied.contains(&live.uid)
-                                && is_ours_to_delete(set, live)
-                        })
-                        .map(|(key, live)| (resource.clone(), key, live)),
-                ),
+                Ok((objects, _)) => {
+                    for (key, live) in objects {
+                        let wanted = desired.contains_key(&key) || applied.contains(&live.uid);
+                        if !wanted && is_ours_to_delete(set, &live) {
+                            found.push((resource.clone(), key, live));
+                        }
+                    }
+                }
                 Err(source) if ends_run(&source) => {
                     return Err(EngineError::Interrupted { source });
                 }
@@ -84,12 +82,15 @@ impl Engine {
             return Ok(());
         }
         for stage in Stage::ALL.into_iter().rev() {
-            let batch = found.iter().filter(|(_, key, _)| Stage::of(&key.group_kind) == stage);
+            let mut tries = Vec::new();
+            for (resource, key, live) in &found {
+                if Stage::of(&key.group_kind) == stage {
+                    let one = self.delete_one(set, resource, key, live.clone());
+                    tries.push(one.map(move |result| (key, result)).boxed());
+                }
+            }
             let mut results =
-                futures::stream::iter(batch.map(|(resource, key, live)| async move {
-                    (key, self.delete_one(set, resource, key, live.clone()).await)
-                }))
-                .buffer_unordered(self.options.concurrency);
+                futures::stream::iter(tries).buffer_unordered(self.options.concurrency);
             let mut interrupted = None;
             while let Some((key, result)) = results.next().await {
                 match result {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use plumb_core::{Digest, ErrorClass, Hasher, Object, ObjectKey};
 use serde_json::Value;
 
@@ -256,14 +256,18 @@ impl Engine {
         job: &Job<'_>,
         report: &mut Report,
     ) -> Result<(), EngineError> {
-        let mut results = futures::stream::iter(batch.iter().map(|(p, action)| async move {
-            if (job.superseded)() {
-                (*p, None)
-            } else {
-                (*p, Some(self.apply_one(set, p, action).await))
-            }
-        }))
-        .buffer_unordered(self.options.concurrency);
+        let mut tries = Vec::with_capacity(batch.len());
+        for (p, action) in batch {
+            let one = async move {
+                if (job.superseded)() {
+                    (*p, None)
+                } else {
+                    (*p, Some(self.apply_one(set, p, action).await))
+                }
+            };
+            tries.push(one.boxed());
+        }
+        let mut results = futures::stream::iter(tries).buffer_unordered(self.options.concurrency);
         let mut interrupted = None;
         while let Some((p, result)) = results.next().await {
             match result {

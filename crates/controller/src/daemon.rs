@@ -1,0 +1,581 @@
+//! The daemon: watches our own kinds, hands work to bounded workers while this process leads, and
+//! stops in good order.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::SelectAll;
+use plumb_api::{Application, GitRepository, names};
+use plumb_core::Gvk;
+use plumb_engine::{
+    ApiError, ApplyHow, Cluster, ClusterOptions, Engine, EngineOptions, Resource, Signal, Target,
+    WatchEvent, watch_typed,
+};
+use plumb_source::{Cancel, Mirrors};
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+
+use crate::apps::application_resource;
+use crate::error::ControllerError;
+use crate::events::{self, ClusterEvents, Event, Events, Regarding, Severity};
+use crate::lease::{self, ClusterLease, Elector, LeaderState, Leadership};
+use crate::metrics::{BuildInfo, Kind, Metrics, ObjectState, Outcome, QueueFigures};
+use crate::names::{Key, Name};
+use crate::queue::{self, Lane, QueueHandle, RunOptions};
+use crate::server::{Heartbeat, Probes, Readiness, Server};
+use crate::state::State;
+
+/// What the daemon is told from outside, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where mirrors live; no other process may use the directory.
+    pub cache_dir: PathBuf,
+    /// Where probes and metrics are served; `None` serves none.
+    pub metrics_addr: Option<SocketAddr>,
+    /// Runs under way at once.
+    pub concurrent: usize,
+    /// The namespaces whose objects are looked after; empty for all.
+    pub namespaces: BTreeSet<String>,
+    /// How long a lease lasts that is not renewed.
+    pub lease_duration: Duration,
+    /// The namespace of the Lease: where the daemon itself runs.
+    pub namespace: String,
+    /// Who this process is among its replicas: the pod's uid.
+    pub identity: String,
+    /// The commit that the binary was built from, empty when not known.
+    pub build: String,
+    /// Seeds jitter.
+    pub seed: u64,
+}
+
+/// The manager of what we write to the status of our own kinds.
+const STATUS_MANAGER: &str = "plumb";
+
+/// The deadline of one request. Admission webhooks may take up to 30 s, but then something is
+/// wrong; this must stay well below the lease so that a holder can write at all.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a shutdown waits for runs that are under way. Kubernetes kills after 30 s.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// How long events that wait may still be sent at shutdown.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// The cache that readiness waits for: our own kinds, and the members of what they manage.
+const OWN_KINDS: &str = "custom resources";
+
+/// How often the main loop shows that it lives.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// Intervals are moved by up to this share, so that objects created together do not stay together.
+const JITTER: f64 = 0.05;
+
+/// Everything that runs share.
+pub(crate) struct Daemon {
+    pub(crate) engine: Engine,
+    pub(crate) mirrors: Arc<Mirrors>,
+    pub(crate) state: State,
+    pub(crate) queue: QueueHandle<Key>,
+    pub(crate) leadership: Leadership,
+    pub(crate) events: Events,
+    pub(crate) metrics: Metrics,
+    pub(crate) random: Mutex<fastrand::Rng>,
+    settings: Settings,
+    stopping: Arc<AtomicBool>,
+    cancels: Mutex<Vec<(u64, Cancel)>>,
+    blocking_calls: AtomicU64,
+}
+
+/// Runs until `stop` ends. Errors are those of the start; later faults are retried.
+pub async fn run(
+    client: kube::Client,
+    settings: Settings,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ControllerError> {
+    let metrics = Metrics::new(BuildInfo {
+        version: env!("CARGO_PKG_VERSION").into(),
+        revision: settings.build.clone(),
+    });
+    let lease_settings = lease::Settings::new(settings.lease_duration, REQUEST_TIMEOUT);
+    let leadership = Leadership::default();
+    let cluster = Cluster::new(
+        client,
+        ClusterOptions {
+            request_timeout: lease_settings.request_timeout,
+            user_agent: Some(concat!("plumb/", env!("CARGO_PKG_VERSION")).into()),
+            gate: Some(Arc::new(leadership.clone())),
+            seed: settings.seed,
+        },
+    );
+    let dir = settings.cache_dir.clone();
+    let mirrors =
+        tokio::task::spawn_blocking(move || Mirrors::open(&dir, plumb_source::Limits::default()))
+            .await
+            .map_err(|error| ControllerError::Panicked {
+                what: "opening the cache",
+                message: error.to_string(),
+            })?
+            .map_err(|source| ControllerError::Cache { dir: settings.cache_dir.clone(), source })?;
+    let (events, outbox) = Events::new(&settings.identity, &metrics);
+    let (engine, signals) = Engine::new(cluster.clone(), EngineOptions::default());
+    let daemon = Arc::new(Daemon {
+        engine,
+        mirrors: Arc::new(mirrors),
+        state: State::default(),
+        queue: QueueHandle::default(),
+        leadership: leadership.clone(),
+        events,
+        metrics: metrics.clone(),
+        random: Mutex::new(fastrand::Rng::with_seed(settings.seed)),
+        settings: settings.clone(),
+        stopping: Arc::default(),
+        cancels: Mutex::default(),
+        blocking_calls: AtomicU64::default(),
+    });
+    let queue = daemon.queue.clone();
+    metrics.watch_queue(Kind::Application, move || QueueFigures {
+        waiting: queue.len(),
+        busy: queue.running(),
+    });
+
+    let heartbeat = Heartbeat::default();
+    let readiness = Readiness::new([OWN_KINDS]);
+    let (end, ended) = watch::channel(false);
+    let serving = match settings.metrics_addr {
+        Some(addr) => {
+            let bound = Server::bind(addr).await;
+            let server = bound.map_err(|source| ControllerError::Listen { addr, source })?;
+            tracing::info!(address = %server.address(), "serving probes and metrics");
+            let probes = Probes {
+                heartbeat: heartbeat.clone(),
+                stale_after: 12 * BEAT,
+                readiness: readiness.clone(),
+                leadership: leadership.clone(),
+                metrics: metrics.clone(),
+            };
+            Some(tokio::spawn(server.serve(probes, until(ended.clone()))))
+        }
+        None => None,
+    };
+
+    let (stopped, stop_seen) = watch::channel(false);
+    let watching = tokio::spawn(Arc::clone(&daemon).follow_own_kinds(readiness.clone(), heartbeat));
+    let signalling = tokio::spawn(Arc::clone(&daemon).follow_signals(signals));
+    let publishing = {
+        let (sink, ended) = (ClusterEvents::new(&cluster), ended.clone());
+        tokio::spawn(async move { events::run(outbox, &sink, until(ended), FLUSH).await })
+    };
+    let (release, released) = watch::channel(false);
+    let electing = {
+        let store = ClusterLease::new(&cluster, &settings.namespace);
+        let elector = Elector::new(&settings.identity, lease_settings);
+        let leadership = leadership.clone();
+        tokio::spawn(async move {
+            lease::run(&store, elector, &leadership, until(released)).await;
+        })
+    };
+    let working = tokio::spawn(Arc::clone(&daemon).lead(readiness, stop_seen));
+
+    stop.await;
+    tracing::info!("stopping");
+    daemon.stopping.store(true, Ordering::Relaxed);
+    for (_, cancel) in daemon.cancels.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        cancel.cancel();
+    }
+    let _ = stopped.send(true);
+    let _ = working.await;
+    watching.abort();
+    signalling.abort();
+    let _ = end.send(true);
+    let _ = publishing.await;
+    // Only now may another replica write.
+    let _ = release.send(true);
+    let _ = electing.await;
+    if let Some(serving) = serving {
+        let _ = serving.await;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Ends when the value becomes true, or its sender is gone.
+async fn until(mut seen: watch::Receiver<bool>) {
+    let _ = seen.wait_for(|value| *value).await;
+}
+
+impl Daemon {
+    /// Works the queue off whenever this process leads and has seen everything once.
+    async fn lead(self: Arc<Self>, readiness: Readiness, stop: watch::Receiver<bool>) {
+        let mut leader = self.leadership.subscribe();
+        loop {
+            tokio::select! {
+                () = until(stop.clone()) => return,
+                () = readiness.complete() => {}
+            }
+            let epoch = tokio::select! {
+                () = until(stop.clone()) => return,
+                state = leader.wait_for(|state| matches!(state, LeaderState::Leading { .. })) => match state {
+                    Ok(state) => match &*state {
+                        LeaderState::Leading { epoch } => *epoch,
+                        LeaderState::Standby { .. } => continue,
+                    },
+                    Err(_) => return,
+                },
+            };
+            self.metrics.set_leading(Some(epoch));
+            self.take_over();
+            let mut lost = self.leadership.subscribe();
+            let end = async {
+                tokio::select! {
+                    () = until(stop.clone()) => {}
+                    _ = lost.wait_for(|state| matches!(state, LeaderState::Standby { .. })) => {}
+                }
+            };
+            let options = RunOptions { concurrency: self.settings.concurrent, drain: DRAIN };
+            let worker = {
+                let daemon = Arc::clone(&self);
+                move |key| Arc::clone(&daemon).work(key)
+            };
+            let panicked = |key: &Key, message: &str| {
+                tracing::error!(%key, message, "a run panicked");
+                self.metrics.reconciled(kind_of(key), Outcome::Panic, Duration::ZERO);
+                let (daemon, key, message) = (Arc::clone(&self), key.clone(), message.to_owned());
+                tokio::spawn(async move { daemon.panicked(key, message).await });
+            };
+            let drained = queue::run(&self.queue, options, worker, panicked, end).await;
+            self.metrics.set_leading(None);
+            if drained.cut_off > 0 {
+                tracing::warn!(runs = drained.cut_off, "runs were cut off");
+            }
+        }
+    }
+
+    /// A new leader looks at everything once: what it remembers may be old.
+    fn take_over(&self) {
+        let mut store = self.state.lock();
+        for name in store.sources.keys() {
+            self.queue.add(Key::Source(name.clone()), Lane::Urgent);
+        }
+        for (name, app) in &mut store.apps {
+            app.forced |= app.rendered.is_some();
+            self.queue.add(Key::App(name.clone()), Lane::Urgent);
+        }
+    }
+
+    async fn work(self: Arc<Self>, key: Key) {
+        use tracing::Instrument as _;
+        let started = Instant::now();
+        let name = key.name().clone();
+        let span = tracing::info_span!(
+            "reconcile",
+            kind = key.kind(),
+            namespace = name.namespace,
+            name = name.name
+        );
+        let outcome = match &key {
+            Key::Source(name) => self.run_source(name).instrument(span).await,
+            Key::App(name) => self.run_app(name).instrument(span).await,
+        };
+        self.metrics.reconciled(kind_of(&key), outcome, started.elapsed());
+    }
+
+    async fn panicked(self: Arc<Self>, key: Key, message: String) {
+        match &key {
+            Key::App(name) => self.panicked_app(name, &message).await,
+            Key::Source(name) => self.panicked_source(name, &message).await,
+        }
+    }
+
+    /// Feeds the watches of our own kinds into the state, for ever.
+    async fn follow_own_kinds(self: Arc<Self>, readiness: Readiness, heartbeat: Heartbeat) {
+        let scopes: Vec<Option<String>> = if self.settings.namespaces.is_empty() {
+            vec![None]
+        } else {
+            self.settings.namespaces.iter().cloned().map(Some).collect()
+        };
+        let mut missing = 2 * scopes.len();
+        let mut events = SelectAll::new();
+        for (index, scope) in scopes.iter().enumerate() {
+            let cluster = self.engine.cluster();
+            let sources =
+                watch_typed::<GitRepository>(cluster, &source_resource(), "", scope.as_deref());
+            let apps =
+                watch_typed::<Application>(cluster, &application_resource(), "", scope.as_deref());
+            events.push(sources.map(move |event| (index, Own::Source(event))).boxed());
+            events.push(apps.map(move |event| (index, Own::App(event))).boxed());
+        }
+        let mut listed = BTreeSet::new();
+        let mut beat = tokio::time::interval(BEAT);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => heartbeat.beat(),
+                event = events.next() => {
+                    let Some((index, event)) = event else { return };
+                    let kind = matches!(event, Own::App(_));
+                    let complete = match event {
+                        Own::Source(event) => self.take_source(event, scopes[index].as_deref()),
+                        Own::App(event) => self.take_app(event, scopes[index].as_deref()),
+                    };
+                    if complete && listed.insert((index, kind)) {
+                        missing -= 1;
+                        if missing == 0 {
+                            let kinds = self.state.lock().kinds();
+                            // A failure is told by the runs that need these kinds.
+                            let _ = self.engine.watch(&kinds).await;
+                            readiness.filled(OWN_KINDS);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn add_all(&self, keys: impl IntoIterator<Item = Key>) {
+        for key in keys {
+            self.queue.add(key, Lane::Urgent);
+        }
+    }
+
+    /// Returns whether this was a complete list.
+    fn take_source(
+        self: &Arc<Self>,
+        event: WatchEvent<GitRepository>,
+        scope: Option<&str>,
+    ) -> bool {
+        match event {
+            WatchEvent::Restarted => {}
+            WatchEvent::Listed(objects) => {
+                let mut store = self.state.lock();
+                let present: BTreeSet<Name> =
+                    objects.iter().map(|(_, o)| Name::of(&o.metadata)).collect();
+                let gone: Vec<Name> = store
+                    .sources
+                    .keys()
+                    .filter(|name| {
+                        scope.is_none_or(|ns| ns == name.namespace) && !present.contains(name)
+                    })
+                    .cloned()
+                    .collect();
+                let mut keys = Vec::new();
+                for name in gone {
+                    keys.extend(store.remove_source(&name));
+                }
+                for (_, object) in objects {
+                    keys.extend(store.put_source(object));
+                }
+                drop(store);
+                self.add_all(keys);
+                return true;
+            }
+            WatchEvent::Changed(_, object) => {
+                let keys = self.state.lock().put_source(object);
+                self.add_all(keys);
+            }
+            WatchEvent::Deleted(_, object) => {
+                let name = Name::of(&object.metadata);
+                let keys = self.state.lock().remove_source(&name);
+                self.metrics.forget(Kind::GitRepository, &name.namespace, &name.name);
+                self.events.forget(object.metadata.uid.as_deref().unwrap_or_default());
+                self.queue.remove(&Key::Source(name));
+                self.add_all(keys);
+                let daemon = Arc::clone(self);
+                tokio::spawn(async move { daemon.forget_mirrors().await });
+            }
+            WatchEvent::Unreadable(key, error) => tracing::warn!(%key, %error, "cannot read"),
+            WatchEvent::Failed(error) => tracing::warn!(%error, "cannot watch GitRepositories"),
+        }
+        false
+    }
+
+    fn take_app(&self, event: WatchEvent<Application>, scope: Option<&str>) -> bool {
+        match event {
+            WatchEvent::Restarted => {}
+            WatchEvent::Listed(objects) => {
+                let mut store = self.state.lock();
+                let present: BTreeSet<Name> =
+                    objects.iter().map(|(_, o)| Name::of(&o.metadata)).collect();
+                let gone: Vec<Name> = store
+                    .apps
+                    .keys()
+                    .filter(|name| {
+                        scope.is_none_or(|ns| ns == name.namespace) && !present.contains(name)
+                    })
+                    .cloned()
+                    .collect();
+                for name in gone {
+                    store.remove_app(&name);
+                }
+                let keys: Vec<Key> =
+                    objects.into_iter().flat_map(|(_, o)| store.put_app(o)).collect();
+                drop(store);
+                self.add_all(keys);
+                return true;
+            }
+            WatchEvent::Changed(_, object) => {
+                let keys = self.state.lock().put_app(object);
+                self.add_all(keys);
+            }
+            WatchEvent::Deleted(_, object) => {
+                let name = Name::of(&object.metadata);
+                self.state.lock().remove_app(&name);
+                self.metrics.forget(Kind::Application, &name.namespace, &name.name);
+                self.events.forget(object.metadata.uid.as_deref().unwrap_or_default());
+                self.queue.remove(&Key::App(name));
+            }
+            WatchEvent::Unreadable(key, error) => tracing::warn!(%key, %error, "cannot read"),
+            WatchEvent::Failed(error) => tracing::warn!(%error, "cannot watch Applications"),
+        }
+        false
+    }
+
+    /// Turns what the member watches find into runs.
+    async fn follow_signals(self: Arc<Self>, mut signals: mpsc::UnboundedReceiver<Signal>) {
+        while let Some(signal) = signals.recv().await {
+            let store = self.state.lock();
+            match signal {
+                Signal::Set(set) => {
+                    if let Some(name) = store.app_of_set(&set) {
+                        self.queue.add(Key::App(name.clone()), Lane::Urgent);
+                    }
+                }
+                Signal::Kind(kind) => {
+                    let waiting =
+                        store.apps.iter().filter(|(_, app)| app.waits_for.contains(&kind));
+                    for (name, _) in waiting {
+                        self.queue.add(Key::App(name.clone()), Lane::Urgent);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs Git or rendering work on a thread that may block. It is told to end at shutdown. The
+    /// error is a panic's message.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cancel) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let cancel = Cancel::new();
+        let number = self.blocking_calls.fetch_add(1, Ordering::Relaxed);
+        let ours = cancel.clone();
+        {
+            let mut cancels = self.cancels.lock().unwrap_or_else(PoisonError::into_inner);
+            cancels.push((number, cancel.clone()));
+        }
+        if self.stopping.load(Ordering::Relaxed) {
+            cancel.cancel();
+        }
+        let result = tokio::task::spawn_blocking(move || work(&ours)).await;
+        let mut cancels = self.cancels.lock().unwrap_or_else(PoisonError::into_inner);
+        cancels.retain(|(known, _)| *known != number);
+        drop(cancels);
+        result.map_err(|error| {
+            let message = error.to_string();
+            tracing::error!(message, "blocking work panicked");
+            message
+        })
+    }
+
+    /// Set at shutdown.
+    pub(crate) fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopping)
+    }
+
+    /// Writes a whole status.
+    pub(crate) async fn write_status(
+        &self,
+        kind: Kind,
+        metadata: &kube::core::ObjectMeta,
+        status: &(impl Serialize + Sync),
+    ) -> Result<(), ApiError> {
+        let resource = match kind {
+            Kind::GitRepository => source_resource(),
+            Kind::Application => application_resource(),
+        };
+        let name = Name::of(metadata);
+        let body = serde_json::json!({
+            "apiVersion": names::API_VERSION,
+            "kind": kind.as_str(),
+            "metadata": { "name": name.name, "namespace": name.namespace, "uid": metadata.uid },
+            "status": status,
+        });
+        let target = Target::new(&resource, &name.namespace, &name.name);
+        let how = ApplyHow { force: true, dry_run: false };
+        self.engine.cluster().apply_status(&target, &body, STATUS_MANAGER, how).await?;
+        Ok(())
+    }
+
+    /// Publishes an event about one of our objects, sooner or later.
+    pub(crate) fn note(
+        &self,
+        (kind, metadata): (Kind, &kube::core::ObjectMeta),
+        severity: Severity,
+        (reason, action): (&str, &str),
+        note: &str,
+        revision: Option<&str>,
+    ) {
+        let name = Name::of(metadata);
+        self.events.publish(&Event {
+            regarding: Regarding {
+                api_version: names::API_VERSION.into(),
+                kind: kind.as_str().into(),
+                namespace: name.namespace,
+                name: name.name,
+                uid: metadata.uid.clone().unwrap_or_default(),
+            },
+            severity,
+            reason: reason.into(),
+            action: action.into(),
+            note: note.into(),
+            revision: revision.map(String::from),
+        });
+    }
+
+    pub(crate) fn show(&self, kind: Kind, name: &Name, ready: bool, suspended: bool) {
+        self.metrics.set_state(kind, &name.namespace, &name.name, ObjectState { ready, suspended });
+    }
+
+    /// An interval, moved a little.
+    pub(crate) fn jitter(&self, interval: Duration) -> Duration {
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        interval.mul_f64(1.0 + JITTER * (2.0 * random.f64() - 1.0))
+    }
+}
+
+/// An event of one of the two watches.
+enum Own {
+    Source(WatchEvent<GitRepository>),
+    App(WatchEvent<Application>),
+}
+
+fn kind_of(key: &Key) -> Kind {
+    match key {
+        Key::Source(_) => Kind::GitRepository,
+        Key::App(_) => Kind::Application,
+    }
+}
+
+fn source_resource() -> Resource {
+    Resource::known(Gvk::new(names::API_VERSION, "GitRepository"), "gitrepositories", true)
+}
+
+/// An error with everything that caused it, on one line; texts that repeat their cause are told
+/// once.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

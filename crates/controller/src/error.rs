@@ -1,0 +1,47 @@
+//! Why the daemon could not start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use plumb_core::ErrorClass;
+
+/// See the module's description.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// The cache directory cannot be used.
+    #[error("cannot use the cache directory {}", dir.display())]
+    Cache {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: plumb_source::SourceError,
+    },
+    /// Probes and metrics cannot be served.
+    #[error("cannot listen on {addr}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A part of the start panicked.
+    #[error("{what} panicked: {message}")]
+    Panicked {
+        /// What was being done.
+        what: &'static str,
+        /// The panic's message.
+        message: String,
+    },
+}
+
+impl ControllerError {
+    /// What to do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Cache { .. } | Self::Listen { .. } => ErrorClass::WaitForUser,
+            Self::Panicked { .. } => ErrorClass::Bug,
+        }
+    }
+}

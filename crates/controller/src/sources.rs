@@ -1,0 +1,489 @@
+//! One look at a GitRepository: read its ref, fetch its commit, say so, wake its applications.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use plumb_api::conditions::{self, reasons};
+use plumb_api::{GitReference, GitRepository, GitRepositoryStatus, names};
+use plumb_core::{ErrorClass, Gvk};
+use plumb_engine::{ApiError, Resource, Target};
+use plumb_source::{Cancel, Credentials, Reference, Remote, Revision, SourceError, Tls};
+use serde_json::Value;
+
+use crate::daemon::{Daemon, chain};
+use crate::events::Severity;
+use crate::metrics::{GitOutcome, Kind, Outcome};
+use crate::names::{Key, Name};
+use crate::queue::Lane;
+use crate::state::{annotation, commit_of};
+use crate::status::{Say, Waits, build_conditions, with_hint};
+
+/// Why a GitRepository is not ready.
+#[derive(Debug)]
+struct Problem {
+    reason: String,
+    message: String,
+    class: ErrorClass,
+}
+
+impl Problem {
+    fn user(reason: &str, message: String) -> Self {
+        Self { reason: reason.into(), message, class: ErrorClass::WaitForUser }
+    }
+}
+
+impl From<SourceError> for Problem {
+    fn from(error: SourceError) -> Self {
+        let message = with_hint(chain(&error), error.hint());
+        Self { reason: error.reason().into(), message, class: error.class() }
+    }
+}
+
+/// The longest wait between tries of what only a person can mend: the Secret or the server may be
+/// mended where no watch tells.
+const SLOW_RETRY: Duration = Duration::from_secs(60);
+
+impl Daemon {
+    /// Looks at a GitRepository once and plans the next look.
+    pub(crate) async fn run_source(self: &Arc<Self>, name: &Name) -> Outcome {
+        let Some(object) = self.state.lock().sources.get(name).map(|s| Arc::clone(&s.object))
+        else {
+            return Outcome::Unchanged;
+        };
+        let key = Key::Source(name.clone());
+        let spec = &object.spec;
+        let result = if spec.suspend {
+            self.stand_still(&object).await
+        } else {
+            self.resolve(name, &object).await
+        };
+        let interval = Duration::from(spec.interval);
+        match result {
+            Ok((remote, revision)) => {
+                let moved = {
+                    let store = self.state.lock();
+                    let known = store.sources.get(name).and_then(|source| source.remote.as_ref());
+                    known.is_some_and(|known| *known != remote)
+                };
+                let woken = self.take_revision(name, &object, remote, &revision);
+                if moved {
+                    self.forget_mirrors().await;
+                }
+                let news = self.say_source(name, &object, Ok(&revision)).await;
+                for key in woken {
+                    self.queue.add(key, Lane::Urgent);
+                }
+                self.keep_commits(name).await;
+                if !spec.suspend {
+                    self.queue.add_after(key, self.jitter(interval), Lane::Routine);
+                }
+                if news { Outcome::Changed } else { Outcome::Unchanged }
+            }
+            Err(problem) => {
+                tracing::warn!(source = %name, reason = problem.reason, "{}", problem.message);
+                let wait = {
+                    let mut store = self.state.lock();
+                    let Some(source) = store.sources.get_mut(name) else {
+                        return Outcome::Unchanged;
+                    };
+                    source.problem = Some(problem.message.clone());
+                    let generation = object.metadata.generation.unwrap_or(0);
+                    let cap = match problem.class {
+                        ErrorClass::Retry => interval,
+                        _ => interval.min(SLOW_RETRY),
+                    };
+                    source.backoff.failed(generation, "", cap)
+                };
+                let news = self.say_source(name, &object, Err(&problem)).await;
+                if news {
+                    let waiting: Vec<Key> = self.state.lock().dependants(name).collect();
+                    for key in waiting {
+                        self.queue.add(key, Lane::Routine);
+                    }
+                }
+                self.queue.add_after(key, wait, Lane::Routine);
+                match problem.class {
+                    ErrorClass::Retry => Outcome::Retry,
+                    ErrorClass::WaitForUser | ErrorClass::Bug => Outcome::Stalled,
+                }
+            }
+        }
+    }
+
+    async fn resolve(
+        self: &Arc<Self>,
+        name: &Name,
+        object: &GitRepository,
+    ) -> Result<(Remote, Revision), Problem> {
+        let remote = self.remote(name, object).await?;
+        self.recall(name, object, &remote).await;
+        let reference = reference_of(object.spec.reference.as_ref());
+        let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
+        let resolved = self
+            .blocking(move |cancel: &Cancel| mirrors.resolve(&target, &reference, cancel))
+            .await
+            .map_err(|message| Problem {
+                reason: reasons::INTERNAL_ERROR.into(),
+                message,
+                class: ErrorClass::Bug,
+            })?;
+        let outcome = if resolved.is_ok() { GitOutcome::Ok } else { GitOutcome::Failed };
+        self.metrics.git_polled(outcome);
+        Ok((remote, resolved?))
+    }
+
+    /// After a restart the commit that the status names may still be in the cache: then it stays
+    /// enforced even while the Git server cannot be reached.
+    async fn recall(self: &Arc<Self>, name: &Name, object: &GitRepository, remote: &Remote) {
+        let known = self.state.lock().sources.get(name).is_none_or(|s| s.revision.is_some());
+        let revision =
+            object.status.as_ref().and_then(|status| revision_of(status.revision.as_deref()?));
+        let (false, Some(revision)) = (known, revision) else { return };
+        let (mirrors, target, commit) =
+            (Arc::clone(&self.mirrors), remote.clone(), revision.commit);
+        let found = self.blocking(move |_| mirrors.snapshot(&target, &commit).is_ok()).await;
+        if found == Ok(true)
+            && let Some(source) = self.state.lock().sources.get_mut(name)
+        {
+            source.remote = Some(remote.clone());
+            source.revision = Some(revision);
+        }
+    }
+
+    /// A suspended source stays at the commit that its status names.
+    async fn stand_still(
+        self: &Arc<Self>,
+        object: &GitRepository,
+    ) -> Result<(Remote, Revision), Problem> {
+        let name = Name::of(&object.metadata);
+        if let Some(source) = self.state.lock().sources.get(&name)
+            && let (Some(remote), Some(revision)) = (&source.remote, &source.revision)
+        {
+            return Ok((remote.clone(), revision.clone()));
+        }
+        let status = object.status.as_ref();
+        let Some(revision) = status.and_then(|status| revision_of(status.revision.as_deref()?))
+        else {
+            let message = "suspended before it was ever read".to_owned();
+            return Err(Problem::user(reasons::SUSPENDED, message));
+        };
+        let remote = self.remote(&name, object).await?;
+        let (mirrors, target, commit) =
+            (Arc::clone(&self.mirrors), remote.clone(), revision.commit);
+        self.blocking(move |cancel: &Cancel| mirrors.fetch_commit(&target, &commit, cancel))
+            .await
+            .map_err(|message| Problem {
+                reason: reasons::INTERNAL_ERROR.into(),
+                message,
+                class: ErrorClass::Bug,
+            })??;
+        Ok((remote, revision))
+    }
+
+    /// Where a GitRepository is, with the credentials of its Secret.
+    async fn remote(&self, name: &Name, object: &GitRepository) -> Result<Remote, Problem> {
+        let mut remote = Remote {
+            url: object.spec.url.clone(),
+            credentials: Credentials::Anonymous,
+            tls: Tls::default(),
+            timeout: object.spec.timeout.into(),
+        };
+        let Some(reference) = &object.spec.secret_ref else { return Ok(remote) };
+        let resource = Resource::known(Gvk::new("v1", "Secret"), "secrets", true);
+        let target = Target::new(&resource, &name.namespace, &reference.name);
+        let secret: Result<Option<Value>, ApiError> = self.engine.cluster().get_json(&target).await;
+        let secret = secret.map_err(|error| Problem {
+            reason: if error.is_forbidden() {
+                reasons::ACCESS_DENIED
+            } else {
+                reasons::CLUSTER_UNAVAILABLE
+            }
+            .into(),
+            message: format!("cannot read the Secret {}: {error}", reference.name),
+            class: error.class(),
+        })?;
+        let Some(secret) = secret else {
+            let message = format!(
+                "the Secret {} does not exist in the namespace {}; create it, or correct \
+                 spec.secretRef.name",
+                reference.name, name.namespace,
+            );
+            return Err(Problem::user(reasons::SECRET_NOT_FOUND, message));
+        };
+        let invalid = |what: &str| {
+            Problem::user(reasons::INVALID_SECRET, format!("the Secret {} {what}", reference.name))
+        };
+        let read = |key: &str| {
+            decode_key(&secret, key).map_err(|()| invalid(&format!("has a {key} that is not text")))
+        };
+        let (username, password) = (read("username")?, read("password")?);
+        remote.tls.ca = read("ca.crt")?;
+        remote.credentials = match (username, password) {
+            (Some(username), Some(password)) => Credentials::Basic { username, password },
+            (None, None) if remote.tls.ca.is_some() => Credentials::Anonymous,
+            (None, None) => return Err(invalid("has neither username and password nor ca.crt")),
+            (Some(_), None) => return Err(invalid("has a username but no password")),
+            (None, Some(_)) => return Err(invalid("has a password but no username")),
+        };
+        Ok(remote)
+    }
+
+    /// Takes a revision in. Returns the applications that have to look at it.
+    fn take_revision(
+        &self,
+        name: &Name,
+        object: &GitRepository,
+        remote: Remote,
+        revision: &Revision,
+    ) -> Vec<Key> {
+        let mut store = self.state.lock();
+        let Some(source) = store.sources.get_mut(name) else { return Vec::new() };
+        let news = source.revision.as_ref() != Some(revision)
+            || source.remote.as_ref() != Some(&remote)
+            || source.problem.is_some();
+        let forced = annotation(&object.metadata, names::REQUESTED_AT)
+            != object.status.as_ref().and_then(|s| s.last_handled_reconcile_at.as_deref());
+        source.revision = Some(revision.clone());
+        source.remote = Some(remote);
+        source.problem = None;
+        source.backoff.succeeded();
+        let ignores = object.metadata.generation
+            != object.status.as_ref().and_then(|status| status.observed_generation);
+        if !(news || ignores || forced) {
+            return Vec::new();
+        }
+        let keys: Vec<Key> = store.dependants(name).collect();
+        for key in &keys {
+            if let Some(app) = store.apps.get_mut(key.name()) {
+                // A newer revision takes over from a run that is under way.
+                if app.rendered.as_ref().is_none_or(|r| r.revision.commit != revision.commit) {
+                    app.wanted += 1;
+                }
+            }
+        }
+        keys
+    }
+
+    /// Writes the status if it says something new. Returns whether it did.
+    async fn say_source(
+        &self,
+        name: &Name,
+        object: &GitRepository,
+        result: Result<&Revision, &Problem>,
+    ) -> bool {
+        let before = {
+            let store = self.state.lock();
+            let Some(source) = store.sources.get(name) else { return false };
+            source.written.clone().or_else(|| object.status.clone()).unwrap_or_default()
+        };
+        let say = match result {
+            Ok(revision) => {
+                let mut say = Say::ready(format!("fetched {revision}"));
+                say.more.push((conditions::FETCHED, true, say.reason.clone(), say.message.clone()));
+                say
+            }
+            Err(problem) => {
+                let mut say = Say::not_ready(
+                    &problem.reason,
+                    problem.message.clone(),
+                    Waits::from(problem.class),
+                );
+                say.more.push((
+                    conditions::FETCHED,
+                    false,
+                    say.reason.clone(),
+                    say.message.clone(),
+                ));
+                say
+            }
+        };
+        let now = Timestamp::now();
+        let status = GitRepositoryStatus {
+            observed_generation: object.metadata.generation,
+            conditions: build_conditions(&before.conditions, &say, object.metadata.generation, now),
+            revision: result.ok().map(ToString::to_string).or_else(|| before.revision.clone()),
+            last_handled_reconcile_at: annotation(&object.metadata, names::REQUESTED_AT)
+                .map(String::from)
+                .or_else(|| before.last_handled_reconcile_at.clone()),
+        };
+        self.show(Kind::GitRepository, name, say.ready, object.spec.suspend);
+        if status == before {
+            return false;
+        }
+        let moved = status.revision != before.revision;
+        if let Err(error) = self.write_status(Kind::GitRepository, &object.metadata, &status).await
+        {
+            tracing::warn!(source = %name, %error, "cannot write status");
+            return false;
+        }
+        if let Some(source) = self.state.lock().sources.get_mut(name) {
+            source.written = Some(status.clone());
+        }
+        let about = (Kind::GitRepository, &object.metadata);
+        match result {
+            Ok(revision) if moved => {
+                tracing::info!(source = %name, %revision, "new revision");
+                let text = format!("fetched {revision}");
+                let revision = revision.to_string();
+                self.note(
+                    about,
+                    Severity::Normal,
+                    ("NewRevision", "Fetch"),
+                    &text,
+                    Some(&revision),
+                );
+            }
+            Ok(_) => {}
+            Err(problem) => {
+                let reason = (problem.reason.as_str(), "Fetch");
+                self.note(about, Severity::Warning, reason, &problem.message, None);
+            }
+        }
+        true
+    }
+
+    /// Tells the mirror which commits are still named by somebody.
+    pub(crate) async fn keep_commits(self: &Arc<Self>, name: &Name) {
+        let (remote, commits) = {
+            let mut store = self.state.lock();
+            let wanted = store.commits_to_keep(name);
+            let Some(source) = store.sources.get_mut(name) else { return };
+            let Some(remote) = source.remote.clone() else { return };
+            if source.kept == wanted {
+                return;
+            }
+            source.kept.clone_from(&wanted);
+            // Other objects may name the same repository: their commits stay, too.
+            let others: Vec<Name> = store
+                .sources
+                .iter()
+                .filter(|(other, s)| *other != name && s.remote.as_ref() == Some(&remote))
+                .map(|(other, _)| other.clone())
+                .collect();
+            let mut all = wanted;
+            for other in others {
+                all.extend(store.commits_to_keep(&other));
+            }
+            (remote, all)
+        };
+        let commits: Vec<_> = commits.iter().filter_map(|commit| commit.parse().ok()).collect();
+        let mirrors = Arc::clone(&self.mirrors);
+        let kept = self.blocking(move |_| mirrors.keep(&remote, &commits)).await;
+        match kept {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(source = %name, %error, "cannot tidy the mirror"),
+            Err(message) => tracing::error!(source = %name, message, "cannot tidy the mirror"),
+        }
+    }
+
+    /// Mirrors that no GitRepository names any more are deleted.
+    pub(crate) async fn forget_mirrors(self: &Arc<Self>) {
+        let remotes: Vec<Remote> = {
+            let store = self.state.lock();
+            // One that was not read yet may name any mirror.
+            if store.sources.values().any(|source| source.remote.is_none()) {
+                return;
+            }
+            let named = store.sources.values().filter_map(|source| source.remote.clone());
+            // What was applied stays enforced when its source is deleted.
+            named
+                .chain(
+                    store
+                        .apps
+                        .values()
+                        .filter_map(|app| Some(app.rendered.as_ref()?.remote.clone())),
+                )
+                .collect()
+        };
+        let mirrors = Arc::clone(&self.mirrors);
+        if let Ok(Err(error)) = self.blocking(move |_| mirrors.retain(&remotes)).await {
+            tracing::warn!(%error, "cannot delete unused mirrors");
+        }
+    }
+
+    /// A look panicked: a mistake of ours, told where its owner looks.
+    pub(crate) async fn panicked_source(self: &Arc<Self>, name: &Name, message: &str) {
+        let Some(object) = self.state.lock().sources.get(name).map(|s| Arc::clone(&s.object))
+        else {
+            return;
+        };
+        let problem = Problem {
+            reason: reasons::INTERNAL_ERROR.into(),
+            message: format!("this is a mistake in Plumb, please report it: {message}"),
+            class: ErrorClass::Bug,
+        };
+        self.say_source(name, &object, Err(&problem)).await;
+        self.queue.add_after(Key::Source(name.clone()), SLOW_RETRY, Lane::Routine);
+    }
+}
+
+/// Which reference a spec names. The order is the documented one of Flux: commit, name, semver,
+/// tag, branch; the CRD's rules refuse most mixtures.
+fn reference_of(reference: Option<&GitReference>) -> Reference {
+    let Some(reference) = reference.cloned() else { return Reference::Default };
+    match reference {
+        GitReference { commit: Some(id), branch, .. } => Reference::Commit { id, branch },
+        GitReference { name: Some(name), .. } => Reference::Name(name),
+        GitReference { semver: Some(range), .. } => Reference::Semver(range),
+        GitReference { tag: Some(tag), .. } => Reference::Tag(tag),
+        GitReference { branch: Some(branch), .. } => Reference::Branch(branch),
+        _ => Reference::Default,
+    }
+}
+
+/// Reads a revision as it stands in a status.
+pub(crate) fn revision_of(text: &str) -> Option<Revision> {
+    let name = text.split_once("@sha1:").map_or("", |(name, _)| name);
+    Some(Revision { name: name.to_owned(), commit: commit_of(text)? })
+}
+
+/// One key of a Secret as text; `Err` when it is no text.
+fn decode_key(secret: &Value, key: &str) -> Result<Option<String>, ()> {
+    use base64::Engine as _;
+    let Some(value) = secret["data"].get(key).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let bytes = value.as_str().ok_or(())?;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(bytes).map_err(|_| ())?;
+    let text = String::from_utf8(bytes).map_err(|_| ())?;
+    // A trailing newline is what `kubectl create secret --from-file` leaves.
+    Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_have_an_order() {
+        let mut reference = GitReference {
+            branch: Some("main".into()),
+            tag: Some("v1".into()),
+            semver: Some("1.x".into()),
+            name: Some("refs/x".into()),
+            commit: Some("c".into()),
+        };
+        let commit = Reference::Commit { id: "c".into(), branch: Some("main".into()) };
+        assert_eq!(reference_of(Some(&reference)), commit);
+        reference.commit = None;
+        assert_eq!(reference_of(Some(&reference)), Reference::Name("refs/x".into()));
+        reference.name = None;
+        assert_eq!(reference_of(Some(&reference)), Reference::Semver("1.x".into()));
+        reference.semver = None;
+        assert_eq!(reference_of(Some(&reference)), Reference::Tag("v1".into()));
+        reference.tag = None;
+        assert_eq!(reference_of(Some(&reference)), Reference::Branch("main".into()));
+        assert_eq!(reference_of(None), Reference::Default);
+    }
+
+    #[test]
+    fn secrets_are_text() {
+        let secret = serde_json::json!({"data": {"a": "cGxhaW4K", "b": "/w==", "c": 1, "d": null}});
+        assert_eq!(decode_key(&secret, "a"), Ok(Some("plain".into())));
+        assert_eq!(decode_key(&secret, "b"), Err(()));
+        assert_eq!(decode_key(&secret, "c"), Err(()));
+        assert_eq!(decode_key(&secret, "d"), Ok(None));
+        assert_eq!(decode_key(&secret, "e"), Ok(None));
+    }
+}

@@ -1,0 +1,329 @@
+//! What the daemon keeps in memory: the last seen objects of our own kinds, and what was found out
+//! about each. All of it can be lost: a restart rebuilds it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use plumb_api::{Application, GitRepository, names};
+use plumb_core::{Digest, GroupKind, Inputs};
+use plumb_engine::{ApplySet, Scope};
+use plumb_source::{CommitId, Remote, Revision};
+
+use crate::backoff::Backoff;
+use crate::names::{Key, Name};
+
+/// The first wait after a failure; back-off doubles it up to the object's retry interval.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// A GitRepository and what is known of it.
+pub(crate) struct Source {
+    pub(crate) object: Arc<GitRepository>,
+    /// What its ref stands for, as last read.
+    pub(crate) revision: Option<Revision>,
+    /// Where it was read, with credentials.
+    pub(crate) remote: Option<Remote>,
+    /// Why it is not ready, for the applications that wait for it.
+    pub(crate) problem: Option<String>,
+    /// The status that was written last, in case the watch has not brought it back yet.
+    pub(crate) written: Option<plumb_api::GitRepositoryStatus>,
+    /// The commits that were last asked to be kept.
+    pub(crate) kept: BTreeSet<String>,
+    pub(crate) backoff: Backoff,
+}
+
+/// What a render was made of and came to.
+#[derive(Clone)]
+pub(crate) struct Rendered {
+    pub(crate) remote: Remote,
+    pub(crate) revision: Revision,
+    /// Digest of the options that the render depends on.
+    pub(crate) options: Digest,
+    pub(crate) inputs: Arc<Inputs>,
+    /// Whether its last run left nothing to do.
+    pub(crate) settled: bool,
+    /// Whether it rendered at all; if not, only another input helps.
+    pub(crate) broken: bool,
+}
+
+/// An Application and what is known of it.
+pub(crate) struct App {
+    pub(crate) object: Arc<Application>,
+    pub(crate) set: Arc<ApplySet>,
+    pub(crate) rendered: Option<Rendered>,
+    /// A run was asked for that must not be skipped: spec, approval or request changed.
+    pub(crate) forced: bool,
+    /// It waits until these kinds are listed.
+    pub(crate) waits_for: BTreeSet<GroupKind>,
+    pub(crate) written: Option<plumb_api::ApplicationStatus>,
+    /// Changes when a run under way has become pointless.
+    pub(crate) wanted: u64,
+    pub(crate) backoff: Backoff,
+}
+
+/// All of it, by name.
+#[derive(Default)]
+pub(crate) struct Store {
+    pub(crate) sources: BTreeMap<Name, Source>,
+    pub(crate) apps: BTreeMap<Name, App>,
+    by_set: BTreeMap<String, Name>,
+}
+
+/// The store, shared. Locked for moments only, never across an await.
+#[derive(Clone, Default)]
+pub(crate) struct State(Arc<Mutex<Store>>);
+
+impl State {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Store> {
+        // A panic while it is locked leaves whole entries behind: every change is one assignment.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// Takes a GitRepository from the watch. Returns the work that it asks for.
+    pub(crate) fn put_source(&mut self, mut object: GitRepository) -> Vec<Key> {
+        lighten(&mut object.metadata);
+        let name = Name::of(&object.metadata);
+        let object = Arc::new(object);
+        let Some(known) = self.sources.get_mut(&name) else {
+            let backoff = Backoff::new(FIRST_RETRY, seed(&name));
+            let source = Source {
+                object,
+                revision: None,
+                remote: None,
+                problem: None,
+                written: None,
+                kept: BTreeSet::new(),
+                backoff,
+            };
+            self.sources.insert(name.clone(), source);
+            return std::iter::once(Key::Source(name.clone()))
+                .chain(self.dependants(&name))
+                .collect();
+        };
+        let before = std::mem::replace(&mut known.object, Arc::clone(&object));
+        if before.metadata.uid != object.metadata.uid {
+            known.written = None;
+        }
+        let asked = asks(&before.metadata, &object.metadata, names::REQUESTED_AT);
+        if asked || before.metadata.generation != object.metadata.generation {
+            return vec![Key::Source(name)];
+        }
+        Vec::new()
+    }
+
+    /// Forgets a GitRepository. Returns the applications that used it.
+    pub(crate) fn remove_source(&mut self, name: &Name) -> Vec<Key> {
+        self.sources.remove(name);
+        self.dependants(name).collect()
+    }
+
+    /// Takes an Application from the watch. Returns the work that it asks for.
+    pub(crate) fn put_app(&mut self, mut object: Application) -> Vec<Key> {
+        lighten(&mut object.metadata);
+        let name = Name::of(&object.metadata);
+        let object = Arc::new(object);
+        let Some(known) = self.apps.get_mut(&name) else {
+            let parent = GroupKind::new(names::GROUP, "Application");
+            let set = Arc::new(ApplySet::new(parent, &name.namespace, &name.name));
+            self.by_set.insert(set.id.clone(), name.clone());
+            let backoff = Backoff::new(FIRST_RETRY, seed(&name));
+            let app = App {
+                object,
+                set,
+                rendered: None,
+                forced: true,
+                waits_for: BTreeSet::new(),
+                written: None,
+                wanted: 0,
+                backoff,
+            };
+            self.apps.insert(name.clone(), app);
+            return vec![Key::App(name)];
+        };
+        let before = std::mem::replace(&mut known.object, Arc::clone(&object));
+        let (old, new) = (&before.metadata, &object.metadata);
+        if old.uid != new.uid {
+            // Deleted and created again between two looks.
+            known.rendered = None;
+            known.written = None;
+        }
+        let changed = old.uid != new.uid
+            || old.generation != new.generation
+            || old.deletion_timestamp != new.deletion_timestamp
+            || asks(old, new, names::REQUESTED_AT)
+            || asks(old, new, names::APPROVE_PRUNE)
+            || (known.rendered.is_some() && has_facts(old) && !has_facts(new));
+        if changed {
+            known.forced = true;
+            known.wanted += 1;
+            return vec![Key::App(name)];
+        }
+        Vec::new()
+    }
+
+    /// Forgets an Application that is gone.
+    pub(crate) fn remove_app(&mut self, name: &Name) {
+        if let Some(app) = self.apps.remove(name) {
+            self.by_set.remove(&app.set.id);
+        }
+    }
+
+    /// The Application of a set.
+    pub(crate) fn app_of_set(&self, set: &str) -> Option<&Name> {
+        self.by_set.get(set)
+    }
+
+    /// The applications that take a source.
+    pub(crate) fn dependants(&self, source: &Name) -> impl Iterator<Item = Key> + '_ {
+        let source = source.clone();
+        self.apps
+            .iter()
+            .filter(move |(name, app)| {
+                name.namespace == source.namespace && app.object.spec.source_ref.name == source.name
+            })
+            .map(|(name, _)| Key::App(name.clone()))
+    }
+
+    /// Every kind that some application has, or may have, members of.
+    pub(crate) fn kinds(&self) -> BTreeSet<GroupKind> {
+        self.apps
+            .values()
+            .flat_map(|app| scope_of(&app.object, app.written.as_ref()).kinds)
+            .collect()
+    }
+
+    /// The commits of a source's repository that must stay readable: what its applications last
+    /// applied, may go back to, or are pinned to, and what it stands for now.
+    pub(crate) fn commits_to_keep(&self, source: &Name) -> BTreeSet<String> {
+        let mut commits = BTreeSet::new();
+        if let Some(revision) = self.sources.get(source).and_then(|s| s.revision.as_ref()) {
+            commits.insert(revision.commit.to_string());
+        }
+        for key in self.dependants(source) {
+            let Some(app) = self.apps.get(key.name()) else { continue };
+            commits.extend(app.object.spec.revision.clone());
+            if let Some(rendered) = &app.rendered {
+                commits.insert(rendered.revision.commit.to_string());
+            }
+            let status = app.written.as_ref().or(app.object.status.as_ref());
+            let Some(status) = status else { continue };
+            let named = status.history.iter().map(|entry| &entry.revision);
+            for revision in named.chain(&status.last_applied_revision) {
+                commits.extend(commit_of(revision).map(|commit| commit.to_string()));
+            }
+        }
+        commits
+    }
+}
+
+/// The commit that a revision's text ends with, as in `main@sha1:<hex>`.
+pub(crate) fn commit_of(revision: &str) -> Option<CommitId> {
+    revision.rsplit_once("sha1:")?.1.parse().ok()
+}
+
+/// Where members of an application may be: its annotations, and the copy in its status.
+pub(crate) fn scope_of(
+    object: &Application,
+    written: Option<&plumb_api::ApplicationStatus>,
+) -> Scope {
+    let hints = Scope::from_annotations(&object.metadata.annotations.clone().unwrap_or_default());
+    let status = written.or(object.status.as_ref());
+    hints.union(&recorded_scope(status))
+}
+
+/// The copy of the scope in a status.
+pub(crate) fn recorded_scope(status: Option<&plumb_api::ApplicationStatus>) -> Scope {
+    let recorded = status.and_then(|status| status.scope.as_ref());
+    recorded.map_or_else(Scope::default, |scope| Scope {
+        kinds: scope.group_kinds.iter().filter_map(|text| GroupKind::parse(text)).collect(),
+        namespaces: scope.namespaces.iter().cloned().collect(),
+    })
+}
+
+/// Whether our label, annotations and finalizer are on an Application.
+pub(crate) fn has_facts(metadata: &kube::core::ObjectMeta) -> bool {
+    let annotation = |key: &str| metadata.annotations.as_ref().is_some_and(|a| a.contains_key(key));
+    annotation(names::APPLYSET_TOOLING)
+        && annotation(names::APPLYSET_GROUP_KINDS)
+        && annotation(names::APPLYSET_NAMESPACES)
+        && metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::APPLYSET_ID))
+        && has_finalizer(metadata)
+}
+
+/// Whether our finalizer is on an object.
+pub(crate) fn has_finalizer(metadata: &kube::core::ObjectMeta) -> bool {
+    metadata.finalizers.iter().flatten().any(|finalizer| finalizer == names::FINALIZER)
+}
+
+/// An annotation's value.
+pub(crate) fn annotation<'m>(metadata: &'m kube::core::ObjectMeta, key: &str) -> Option<&'m str> {
+    metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+fn asks(old: &kube::core::ObjectMeta, new: &kube::core::ObjectMeta, key: &str) -> bool {
+    annotation(new, key).is_some() && annotation(old, key) != annotation(new, key)
+}
+
+/// Drops what is never read and can be large.
+fn lighten(metadata: &mut kube::core::ObjectMeta) {
+    metadata.managed_fields = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations
+            .retain(|key, _| key.contains("plumb.dev/") || key.contains("applyset.kubernetes.io/"));
+    }
+}
+
+fn seed(name: &Name) -> u64 {
+    Digest::of(name.to_string().as_bytes()).short()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn app(generation: i64, annotations: serde_json::Value) -> Application {
+        serde_json::from_value(json!({
+            "apiVersion": "plumb.dev/v1alpha1", "kind": "Application",
+            "metadata": {"name": "web", "namespace": "ns", "uid": "u", "generation": generation,
+                "annotations": annotations},
+            "spec": {"sourceRef": {"name": "repo"}, "interval": "1h"},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_what_asks_for_work_causes_it() {
+        let mut store = Store::default();
+        let key = vec![Key::App(Name::new("ns", "web"))];
+        assert_eq!(store.put_app(app(1, json!({}))), key, "new");
+        assert_eq!(store.put_app(app(1, json!({}))), [], "the same again");
+        let ours = json!({names::APPLYSET_GROUP_KINDS: "ConfigMap"});
+        assert_eq!(store.put_app(app(1, ours)), [], "our own facts");
+        assert_eq!(store.put_app(app(2, json!({}))), key, "another spec");
+        let asked = json!({names::REQUESTED_AT: "now"});
+        assert_eq!(store.put_app(app(2, asked.clone())), key, "asked for");
+        assert_eq!(store.put_app(app(2, asked)), [], "asked for before");
+        assert_eq!(store.put_app(app(2, json!({}))), [], "the request taken off");
+        let approved = json!({names::APPROVE_PRUNE: "sha256:1"});
+        assert_eq!(store.put_app(app(2, approved)), key, "approved");
+    }
+
+    #[test]
+    fn commits_of_status_are_kept() {
+        let mut store = Store::default();
+        let mut object = app(1, json!({}));
+        let (a, b) = ("a".repeat(40), "b".repeat(40));
+        object.spec.revision = Some(b.clone());
+        object.status = Some(plumb_api::ApplicationStatus {
+            last_applied_revision: Some(format!("main@sha1:{a}")),
+            ..Default::default()
+        });
+        store.put_app(object);
+        let kept = store.commits_to_keep(&Name::new("ns", "repo"));
+        assert_eq!(kept, BTreeSet::from([a, b]));
+        assert!(store.commits_to_keep(&Name::new("ns", "other")).is_empty());
+    }
+}

@@ -1,0 +1,356 @@
+//! Status as a pure function of what happened and when.
+//!
+//! Invariant: a status is written only when it says something new; no text in it changes by the
+//! clock alone.
+
+use jiff::Timestamp;
+use plumb_api::conditions::{self, reasons};
+use plumb_api::{
+    ApplicationStatus, Condition, HeldPrune, HistoryEntry, HistoryResult, MAX_DRIFTED_FIELDS,
+    MAX_FAILURES, MAX_HELD_OBJECTS, MAX_HISTORY, Time,
+};
+use plumb_core::ErrorClass;
+use plumb_engine::{Change, Drift, Failure, Held, Report};
+
+/// What is to be said of an object as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Say {
+    /// Whether it is as its spec asks.
+    pub(crate) ready: bool,
+    /// One CamelCase word.
+    pub(crate) reason: String,
+    /// For people.
+    pub(crate) message: String,
+    /// What it waits for, when it is not ready.
+    pub(crate) waits: Option<Waits>,
+    /// Conditions of its own kind: type, status, reason, message.
+    pub(crate) more: Vec<(&'static str, bool, String, String)>,
+}
+
+/// What an object that is not ready waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// Time, or another try.
+    Retry,
+    /// A person.
+    User,
+}
+
+impl From<ErrorClass> for Waits {
+    fn from(class: ErrorClass) -> Self {
+        match class {
+            ErrorClass::Retry => Self::Retry,
+            ErrorClass::WaitForUser | ErrorClass::Bug => Self::User,
+        }
+    }
+}
+
+impl Say {
+    pub(crate) fn ready(message: impl Into<String>) -> Self {
+        Self {
+            ready: true,
+            reason: reasons::SUCCEEDED.into(),
+            message: message.into(),
+            waits: None,
+            more: Vec::new(),
+        }
+    }
+
+    pub(crate) fn not_ready(reason: &str, message: impl Into<String>, waits: Waits) -> Self {
+        Self {
+            ready: false,
+            reason: reason.into(),
+            message: message.into(),
+            waits: Some(waits),
+            more: Vec::new(),
+        }
+    }
+}
+
+/// The API server refuses longer condition messages.
+const MAX_MESSAGE: usize = 32 * 1024;
+
+/// Builds the conditions. A transition time changes only with the condition's status.
+pub(crate) fn build_conditions(
+    before: &[Condition],
+    say: &Say,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut wanted = vec![(conditions::READY, say.ready, say.reason.clone(), say.message.clone())];
+    match say.waits {
+        Some(Waits::Retry) => wanted.push((
+            conditions::RECONCILING,
+            true,
+            reasons::PROGRESSING_WITH_RETRY.into(),
+            "trying again by itself".into(),
+        )),
+        Some(Waits::User) => wanted.push((
+            conditions::STALLED,
+            true,
+            say.reason.clone(),
+            "waiting for a change of the spec, the repository or the cluster".into(),
+        )),
+        None => {}
+    }
+    wanted.extend(say.more.iter().cloned());
+    wanted
+        .into_iter()
+        .map(|(type_, status, reason, message)| {
+            let status = if status { "True" } else { "False" };
+            let same = before.iter().find(|c| c.type_ == type_ && c.status == status);
+            Condition {
+                type_: type_.into(),
+                status: status.into(),
+                reason,
+                message: shorten(message, MAX_MESSAGE),
+                observed_generation: generation,
+                last_transition_time: same.map_or(Time(now), |c| c.last_transition_time.clone()),
+            }
+        })
+        .collect()
+}
+
+/// Cuts a text at a character boundary.
+pub(crate) fn shorten(mut text: String, limit: usize) -> String {
+    if text.len() > limit {
+        let cut = (0..=limit - 3).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(cut);
+        text.push('…');
+    }
+    text
+}
+
+/// A message and what helps, as one sentence group.
+pub(crate) fn with_hint(message: String, hint: Option<String>) -> String {
+    match hint {
+        Some(hint) => format!("{message}; {hint}"),
+        None => message,
+    }
+}
+
+fn failure_text(failure: &Failure) -> String {
+    let place = failure.place.as_ref().map_or(String::new(), |place| format!("{place}: "));
+    with_hint(format!("{place}{}: {}", failure.key, failure.message), failure.hint.clone())
+}
+
+/// What a report means for the Application.
+pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, name: &str) -> Say {
+    let mut say = if let Some(first) = report.failures.first() {
+        let alike = report.failures.iter().all(|failure| failure.reason == first.reason);
+        let reason = if alike { first.reason } else { reasons::APPLY_FAILED };
+        let more = match report.failures.len() - 1 {
+            0 => String::new(),
+            n => format!("; and {n} more, see status.failures"),
+        };
+        let count = report.failures.len();
+        let message = format!(
+            "{count} of {} objects not applied at {revision}: {}{more}",
+            report.total.max(count),
+            failure_text(first),
+        );
+        let class = report.class().unwrap_or(ErrorClass::Retry);
+        Say::not_ready(reason, message, class.into())
+    } else if !report.terminating.is_empty() {
+        let first = &report.terminating[0];
+        let message = format!(
+            "{first} is being deleted; it is applied again when it is gone ({} in all)",
+            report.terminating.len(),
+        );
+        Say::not_ready(reasons::PROGRESSING, message, Waits::Retry)
+    } else if let Some(held) = &report.held {
+        let message = held_text(held, namespace, name);
+        Say::not_ready(reasons::PRUNE_HELD, message, Waits::User)
+    } else {
+        let left = match report.left {
+            0 => String::new(),
+            n => format!("; {n} more are live that Git does not have, and pruning is off"),
+        };
+        let objects =
+            if report.total == 1 { "1 object".into() } else { format!("{} objects", report.total) };
+        Say::ready(format!("applied {revision}: {objects}{left}"))
+    };
+    if let Some(held) = &report.held {
+        let text = held_text(held, namespace, name);
+        say.more.push((conditions::PRUNE_HELD, true, held.reason.reason().into(), text));
+    }
+    say
+}
+
+/// Why deletions are held and how to let them go.
+pub(crate) fn held_text(held: &Held, namespace: &str, name: &str) -> String {
+    format!(
+        "{} deletions are held: {}; to approve, run: kubectl -n {namespace} annotate --overwrite \
+         application.plumb.dev {name} {}={}",
+        held.objects.len(),
+        held.message,
+        plumb_api::names::APPROVE_PRUNE,
+        held.digest,
+    )
+}
+
+/// Fills in what a report says beside the conditions.
+pub(crate) fn apply_report(
+    status: &mut ApplicationStatus,
+    report: &Report,
+    revision: &str,
+    now: Timestamp,
+) {
+    status.last_attempted_revision = Some(revision.into());
+    status.scope = Some(plumb_api::Scope {
+        group_kinds: report.scope.kinds.iter().map(ToString::to_string).collect(),
+        namespaces: report.scope.namespaces.iter().cloned().collect(),
+    });
+    status.failures = report
+        .failures
+        .iter()
+        .take(MAX_FAILURES)
+        .map(|failure| plumb_api::Failure {
+            object: Some(failure.key.to_string()),
+            place: failure.place.as_ref().map(ToString::to_string),
+            reason: failure.reason.into(),
+            message: shorten(with_hint(failure.message.clone(), failure.hint.clone()), 1024),
+        })
+        .collect();
+    status.failure_count = count(report.failures.len());
+    status.prune = report.held.as_ref().map(|held| HeldPrune {
+        digest: held.digest.to_string(),
+        count: i64::try_from(held.objects.len()).unwrap_or(i64::MAX),
+        objects: held.objects.iter().take(MAX_HELD_OBJECTS).map(ToString::to_string).collect(),
+        reason: held.reason.reason().into(),
+    });
+    if report.is_complete() {
+        status.last_applied_revision = Some(revision.into());
+        status.objects = i64::try_from(report.total).ok();
+        status.digest = report.desired.map(|digest| digest.to_string());
+        status.cluster_digest = report.cluster.map(|digest| digest.to_string());
+    }
+    let corrected = report.outcomes.iter().filter_map(|outcome| match &outcome.change {
+        Change::Corrected(drift) => Some((&outcome.key, drift)),
+        _ => None,
+    });
+    for (key, drift) in corrected {
+        let before = status.drift.as_ref().map_or(0, |drift| drift.count);
+        let (fields, manager) = match drift {
+            Drift::Fields(changes) => (
+                changes.iter().take(MAX_DRIFTED_FIELDS).map(|c| c.path.to_string()).collect(),
+                changes.iter().find_map(|c| c.manager.clone()),
+            ),
+            Drift::Deleted | Drift::Replaced => (Vec::new(), None),
+        };
+        status.drift = Some(plumb_api::Drift {
+            time: Time(now),
+            object: key.to_string(),
+            fields,
+            manager,
+            count: before + 1,
+        });
+    }
+}
+
+fn count(n: usize) -> Option<i64> {
+    if n == 0 { None } else { i64::try_from(n).ok() }
+}
+
+/// Adds an outcome to the history: the newest entry is counted up when it is the same again.
+pub(crate) fn remember(
+    history: &mut Vec<HistoryEntry>,
+    revision: &str,
+    digest: Option<String>,
+    failed: Option<&str>,
+    now: Timestamp,
+) {
+    let result = if failed.is_some() { HistoryResult::Failed } else { HistoryResult::Succeeded };
+    let message = failed.map(|text| shorten(text.to_owned(), 256));
+    if let Some(newest) = history.first_mut()
+        && newest.revision == revision
+        && newest.digest == digest
+        && newest.result == result
+    {
+        newest.message = message;
+        newest.last_time = Time(now);
+        newest.count += 1;
+        return;
+    }
+    // A commit that comes back (a revert, a pin) moves up instead of filling the list.
+    history.retain(|e| !(e.revision == revision && e.digest == digest && e.result == result));
+    let entry = HistoryEntry {
+        revision: revision.into(),
+        digest,
+        result,
+        message,
+        first_time: Time(now),
+        last_time: Time(now),
+        count: 1,
+    };
+    history.insert(0, entry);
+    history.truncate(MAX_HISTORY);
+}
+
+/// Sentence about a corrected drift, for the event.
+pub(crate) fn drift_text(key: &plumb_core::ObjectKey, drift: &Drift) -> String {
+    match drift {
+        Drift::Deleted => format!("{key} was deleted and is back"),
+        Drift::Replaced => format!("{key} was replaced by another object and is ours again"),
+        Drift::Fields(changes) if changes.is_empty() => {
+            format!("{key} had been applied by somebody else in our name and is put back")
+        }
+        Drift::Fields(changes) => {
+            let fields: Vec<String> = changes
+                .iter()
+                .map(|c| match (&c.manager, &c.time) {
+                    (Some(manager), Some(time)) => format!("{} (by {manager} at {time})", c.path),
+                    (Some(manager), None) => format!("{} (by {manager})", c.path),
+                    (None, _) => format!("{} (removed)", c.path),
+                })
+                .collect();
+            format!("{key} was changed and is put back: {}", fields.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn transition_times_follow_the_status_only() {
+        let first = build_conditions(&[], &Say::ready("a"), Some(1), at(1));
+        let second = build_conditions(&first, &Say::ready("b"), Some(2), at(2));
+        assert_eq!(second[0].last_transition_time, Time(at(1)));
+        assert_eq!((second[0].message.as_str(), second[0].observed_generation), ("b", Some(2)));
+        let failed = Say::not_ready("X", "c", Waits::User);
+        let third = build_conditions(&second, &failed, Some(2), at(3));
+        let types: Vec<_> = third.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect();
+        assert_eq!(types, [("Ready", "False"), ("Stalled", "True")]);
+        assert_eq!(third[0].last_transition_time, Time(at(3)));
+    }
+
+    #[test]
+    fn history_counts_repeats_and_keeps_ten() {
+        let mut history = Vec::new();
+        for second in 0..3 {
+            remember(&mut history, "main@sha1:a", Some("d".into()), None, at(second));
+        }
+        assert_eq!((history.len(), history[0].count), (1, 3));
+        assert_eq!((&history[0].first_time, &history[0].last_time), (&Time(at(0)), &Time(at(2))));
+        remember(&mut history, "main@sha1:a", Some("d".into()), Some("broken"), at(3));
+        assert_eq!(history[0].result, HistoryResult::Failed);
+        for n in 0..20 {
+            remember(&mut history, &format!("main@sha1:{n}"), None, None, at(4));
+        }
+        assert_eq!(history.len(), MAX_HISTORY);
+        remember(&mut history, "main@sha1:15", None, None, at(5));
+        assert_eq!((history.len(), history[0].revision.as_str()), (MAX_HISTORY, "main@sha1:15"));
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        assert_eq!(shorten("ääää".into(), 7), "ää…");
+        assert_eq!(shorten("short".into(), 7), "short");
+    }
+}

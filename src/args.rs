@@ -1,0 +1,165 @@
+//! The command line. The structs are its documentation: their comments are what `--help` prints.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Keeps a Kubernetes cluster true to Git.
+#[derive(Debug, Parser)]
+#[command(name = "plumb", version, after_help = crate::exit::TABLE, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the agent: watch Git repositories and keep the cluster like them
+    Controller(Controller),
+    /// Render a directory as the agent would, and print the objects
+    Build(Build),
+    /// Print the custom resource definitions
+    Crds,
+    /// Print everything that a cluster needs, for `kubectl apply --server-side -f -`
+    Install(Install),
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Controller {
+    /// The kubeconfig to use; otherwise $KUBECONFIG, ~/.kube/config, or the pod's own account
+    #[arg(long, env = "PLUMB_KUBECONFIG", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// Where Git objects are kept; no other process may use this directory
+    #[arg(long, env = "PLUMB_CACHE_DIR", value_name = "DIR", default_value = "/var/cache/plumb")]
+    pub(crate) cache_dir: PathBuf,
+
+    /// Where /livez, /readyz and /metrics are served; `none` serves nothing
+    #[arg(long, env = "PLUMB_METRICS_ADDR", value_name = "ADDR", default_value = "0.0.0.0:8080", value_parser = parse_addr)]
+    pub(crate) metrics_addr: Listen,
+
+    /// How many objects are worked on at once
+    #[arg(long, env = "PLUMB_CONCURRENT", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) concurrent: u16,
+
+    /// How logs are written
+    #[arg(long, env = "PLUMB_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, or a filter such as `info,plumb_engine=debug`
+    #[arg(long, env = "PLUMB_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
+    pub(crate) log_level: String,
+
+    /// Look after these namespaces only, comma separated; all when left out
+    #[arg(long, env = "PLUMB_NAMESPACES", value_name = "NS", value_delimiter = ',')]
+    pub(crate) namespaces: Vec<String>,
+
+    /// How long a leader may be silent before a standby takes over
+    #[arg(long, env = "PLUMB_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
+    pub(crate) lease_duration: Duration,
+
+    /// The namespace that the agent runs in, where its Lease is
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NS", default_value = "plumb-system")]
+    pub(crate) namespace: String,
+
+    /// Who this process is among its replicas; the pod's uid, or random when left out
+    #[arg(long, env = "POD_UID", value_name = "UID")]
+    pub(crate) identity: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Build {
+    /// The directory or file to render
+    pub(crate) path: PathBuf,
+
+    /// The root of the repository, above which nothing is read; the nearest directory with a .git
+    /// when left out
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+
+    /// Patterns to leave out, in gitignore syntax, as in spec.ignore of a GitRepository
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) ignore: Vec<String>,
+
+    /// How objects are printed
+    #[arg(short, long, value_enum, default_value_t = Output::Yaml)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Install {
+    /// The image to run
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// YAML documents
+    Yaml,
+    /// One JSON list
+    Json,
+}
+
+/// An address to listen on, if any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listen(pub(crate) Option<SocketAddr>);
+
+fn parse_addr(text: &str) -> Result<Listen, String> {
+    if text == "none" {
+        return Ok(Listen(None));
+    }
+    text.parse()
+        .map(|addr| Listen(Some(addr)))
+        .map_err(|_| "give an IP address and a port, as in 127.0.0.1:8080, or `none`".to_owned())
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration: plumb_api::Duration = text.parse().map_err(|e| format!("{e}"))?;
+    Ok(duration.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_the_controller_has_a_variable() {
+        use clap::CommandFactory as _;
+        let command = Args::command();
+        let controller = command.find_subcommand("controller").unwrap();
+        for arg in controller
+            .get_arguments()
+            .filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
+        {
+            assert!(arg.get_env().is_some(), "{} has none", arg.get_id());
+        }
+    }
+
+    #[test]
+    fn addresses_and_durations() {
+        assert_eq!(parse_addr("none"), Ok(Listen(None)));
+        assert!(parse_addr("127.0.0.1:0").is_ok());
+        assert!(parse_addr("localhost").is_err());
+        assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert!(parse_duration("soon").is_err());
+    }
+}
