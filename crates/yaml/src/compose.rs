@@ -230,9 +230,8 @@ impl<'l> Composer<'l> {
         self.attach(node)
     }
 
-    pub(crate) fn unknown_alias(&mut self, name: &str, mark: Mark) -> Result<(), Stop> {
-        let name = name.to_owned();
-        self.problem(mark, Problem::UnknownAnchor { name });
+    pub(crate) fn unknown_alias(&mut self, mark: Mark) -> Result<(), Stop> {
+        self.problem(mark, Problem::UnknownAnchor);
         self.broken(mark)
     }
 

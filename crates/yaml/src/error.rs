@@ -8,7 +8,7 @@ use crate::Document;
 
 /// One problem of one file.
 ///
-/// It never quotes a value: the value may be a Secret's. Keys, anchors and tags are named.
+/// It never quotes a value: the value may be a Secret's. Keys and tags are named.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub struct YamlError {
@@ -73,12 +73,10 @@ pub enum Problem {
     /// `<<` has a value that cannot be merged.
     #[error("`<<` takes a map or a list of maps")]
     MergeNotMap,
-    /// An alias without an anchor before it in the same document.
-    #[error("alias *{name} has no anchor &{name} before it in this document")]
-    UnknownAnchor {
-        /// The name without `*`.
-        name: String,
-    },
+    /// An alias without an anchor before it in the same document. Its name is not told: it may be
+    /// a password that starts with `*` and lacks its quotes.
+    #[error("the alias has no anchor before it in this document")]
+    UnknownAnchor,
     /// An alias inside the very node that it repeats.
     #[error("the alias repeats the value that contains it")]
     RecursiveAlias,
@@ -136,6 +134,7 @@ impl Problem {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::KeyNotString { key, .. } => format!("quote it: {key:?}"),
+            Self::UnknownAnchor => "quote the value if it is no alias".into(),
             Self::NotFinite => "quote it if it is meant as a string".into(),
             Self::ContentAfterSeparator => "put it on the next line".into(),
             Self::Directive => "remove the line that starts with %".into(),

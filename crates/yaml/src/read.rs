@@ -193,7 +193,7 @@ impl Reading<'_> {
                 Event::DocumentEnd => return Ok(Found::Document),
                 Event::StreamEnd => return Ok(Found::End),
                 Event::Alias(target) => composer.alias(target, at)?,
-                Event::UnresolvedAlias(name) => composer.unknown_alias(&name, at)?,
+                Event::UnresolvedAlias(_) => composer.unknown_alias(at)?,
                 Event::Scalar(text, style, _, tag) => {
                     let name = tag.as_deref().and_then(|tag| tag.suffix_in_namespace(YAML_TAGS));
                     let scalar = Scalar {

@@ -309,10 +309,13 @@ fn problems_with_their_lines() {
         ("<<: [{a: 1}, 3]", "1:5 `<<` takes a map or a list of maps\n"),
         (
             "a: *nope\nb: *nope",
-            "1:4 alias *nope has no anchor &nope before it in this document\n\
-             2:4 alias *nope has no anchor &nope before it in this document\n",
+            "1:4 the alias has no anchor before it in this document [quote the value if it is no alias]\n\
+             2:4 the alias has no anchor before it in this document [quote the value if it is no alias]\n",
         ),
-        ("a: &x 1\n---\nb: *x", "3:4 alias *x has no anchor &x before it in this document\n"),
+        (
+            "a: &x 1\n---\nb: *x",
+            "3:4 the alias has no anchor before it in this document [quote the value if it is no alias]\n",
+        ),
         ("a: &x [*x]", "1:8 the alias repeats the value that contains it\n"),
         ("a: &x {<<: *x}", "1:12 the alias repeats the value that contains it\n"),
         ("a: !!int x", "1:10 the value is not !!int, as its tag says\n"),
@@ -394,6 +397,7 @@ fn many_problems_are_counted() {
 fn no_error_quotes_a_value() {
     let cases = [
         "data: !!int hunter2",
+        "data: *hunter2",
         "data: !!binary hunter2",
         "data: 'hunter2",
         "data: hunter2: x",
