@@ -3,6 +3,9 @@
 //! A new edge is a change of the design: it is made in the table, where it is read, and then in a
 //! Cargo.toml.
 
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;

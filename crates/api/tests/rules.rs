@@ -1,5 +1,8 @@
 //! The rules of the CRDs, as the real API server applies them.
 
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

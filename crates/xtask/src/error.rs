@@ -54,8 +54,16 @@ pub(crate) enum TaskError {
         #[source]
         source: serde_json::Error,
     },
+    /// A step of the demo did not show what it should.
+    #[error("no evidence that {what}: {found}")]
+    Evidence {
+        /// What should be seen.
+        what: String,
+        /// What was seen instead.
+        found: String,
+    },
     /// The control plane cannot be had.
-    #[error("no control plane for the tests")]
+    #[error("no control plane")]
     Tools(#[source] ToolError),
     /// There is no such bench.
     #[error("there is no bench {name:?}; there are: {known}")]

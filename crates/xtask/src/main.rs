@@ -12,6 +12,7 @@
 
 mod bench;
 mod ci;
+mod demo;
 mod error;
 mod generate;
 mod process;
@@ -39,6 +40,8 @@ enum Task {
     Generate(generate::GenerateArgs),
     /// Check and test everything, as .ci/run does.
     Ci,
+    /// Show the main job on a real control plane, step by step, with kubectl's own output.
+    Demo(demo::DemoArgs),
     /// Measure two variants of one thing in pairs and print JSON; alone it lists what there is.
     Bench(bench::BenchArgs),
 }
@@ -46,6 +49,8 @@ enum Task {
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = tokio::select! {
+        // A task that ends well when it is interrupted has the first word.
+        biased;
         result = run(Args::parse().task) => result,
         error = process::interrupted() => Err(error),
     };
@@ -63,6 +68,7 @@ async fn run(task: Task) -> Result<(), TaskError> {
         Task::Test(args) => test::run(&args).await,
         Task::Generate(args) => generate::run(&args),
         Task::Ci => ci::run().await,
+        Task::Demo(args) => demo::run(&args).await,
         Task::Bench(args) => bench::run(&args).await,
     }
 }

@@ -1,5 +1,8 @@
 //! The manifests in deploy/, on a real control plane.
 
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
