@@ -13,7 +13,7 @@ use plumb_engine::{ApplySet, Change, EngineError, Farewell, Job, Parent, Report,
 use plumb_render::{RenderError, RenderOptions, render};
 use plumb_source::{Remote, Revision};
 
-use crate::daemon::{Daemon, chain};
+use crate::daemon::{Daemon, PANICKED, chain};
 use crate::events::Severity;
 use crate::metrics::{Kind, Outcome};
 use crate::names::{Key, Name};
@@ -530,14 +530,10 @@ impl Daemon {
     }
 
     /// A run panicked: a mistake of ours, told where its owner looks.
-    pub(crate) async fn panicked_app(self: &Arc<Self>, name: &Name, message: &str) {
+    pub(crate) async fn panicked_app(self: &Arc<Self>, name: &Name) {
         let Some(run) = self.begin(name) else { return };
         self.again(&run);
-        let text = format!(
-            "this is a mistake in Plumb, please report it: {}",
-            shorten(message.into(), 1024)
-        );
-        let say = Say::not_ready(reasons::INTERNAL_ERROR, text, Waits::User);
+        let say = Say::not_ready(reasons::INTERNAL_ERROR, PANICKED, Waits::User);
         let status = self.status_with(&run, &say, |_| {});
         self.say_app(&run, status, &say, None).await;
         self.plan_retry(&run, "panic");

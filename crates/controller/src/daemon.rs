@@ -244,8 +244,8 @@ impl Daemon {
             let panicked = |key: &Key, message: &str| {
                 tracing::error!(%key, message, "a run panicked");
                 self.metrics.reconciled(kind_of(key), Outcome::Panic, Duration::ZERO);
-                let (daemon, key, message) = (Arc::clone(&self), key.clone(), message.to_owned());
-                tokio::spawn(async move { daemon.panicked(key, message).await });
+                let (daemon, key) = (Arc::clone(&self), key.clone());
+                tokio::spawn(async move { daemon.panicked(key).await });
             };
             let drained = queue::run(&self.queue, options, worker, panicked, end).await;
             self.metrics.set_leading(None);
@@ -284,10 +284,10 @@ impl Daemon {
         self.metrics.reconciled(kind_of(&key), outcome, started.elapsed());
     }
 
-    async fn panicked(self: Arc<Self>, key: Key, message: String) {
+    async fn panicked(self: Arc<Self>, key: Key) {
         match &key {
-            Key::App(name) => self.panicked_app(name, &message).await,
-            Key::Source(name) => self.panicked_source(name, &message).await,
+            Key::App(name) => self.panicked_app(name).await,
+            Key::Source(name) => self.panicked_source(name).await,
         }
     }
 
@@ -546,6 +546,11 @@ impl Daemon {
         interval.mul_f64(1.0 + JITTER * (2.0 * random.f64() - 1.0))
     }
 }
+
+/// What a status says after a panic. The panic's own message may quote anything, so it stays in the
+/// log.
+pub(crate) const PANICKED: &str = "a run of this object panicked, which is a mistake in Plumb; \
+                                   please report it with the log around this time";
 
 /// An event of one of the two watches.
 enum Own {

@@ -11,7 +11,7 @@ use plumb_engine::{ApiError, Resource, Target};
 use plumb_source::{Cancel, Credentials, Reference, Remote, Revision, SourceError, Tls};
 use serde_json::Value;
 
-use crate::daemon::{Daemon, chain};
+use crate::daemon::{Daemon, PANICKED, chain};
 use crate::events::Severity;
 use crate::metrics::{GitOutcome, Kind, Outcome};
 use crate::names::{Key, Name};
@@ -403,14 +403,14 @@ impl Daemon {
     }
 
     /// A look panicked: a mistake of ours, told where its owner looks.
-    pub(crate) async fn panicked_source(self: &Arc<Self>, name: &Name, message: &str) {
+    pub(crate) async fn panicked_source(self: &Arc<Self>, name: &Name) {
         let Some(object) = self.state.lock().sources.get(name).map(|s| Arc::clone(&s.object))
         else {
             return;
         };
         let problem = Problem {
             reason: reasons::INTERNAL_ERROR.into(),
-            message: format!("this is a mistake in Plumb, please report it: {message}"),
+            message: PANICKED.into(),
             class: ErrorClass::Bug,
         };
         self.say_source(name, &object, Err(&problem)).await;

@@ -1,0 +1,9 @@
+//! The `plumb` binary against a real control plane and real Git servers.
+//!
+//! One binary, so that one control plane serves all of it; each test has a namespace, a Git server
+//! and an agent of its own, and looks at nothing else.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it cannot go on")]
+
+mod main_job;
+mod world;
