@@ -5,5 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it cannot go on")]
 
+mod cli;
+mod install;
 mod main_job;
 mod world;
