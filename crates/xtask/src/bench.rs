@@ -69,3 +69,26 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<(), TaskError> {
     println!("{text}");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bench_compares_what_agrees() {
+        for bench in BENCHES {
+            let args = BenchArgs { name: Some(bench.name.into()), objects: 3, pairs: 2 };
+            let result = (bench.run)(&args);
+            assert_eq!(result["agree"], true, "{}", bench.name);
+            assert_eq!(result["measured"]["pairs"], 2, "{}", bench.name);
+            assert!(result["measured"]["ratio"]["spread"]["median"].is_f64(), "{result}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_bench_is_named_with_what_there_is() {
+        let args = BenchArgs { name: Some("none".into()), objects: 1, pairs: 1 };
+        let error = run(&args).await.unwrap_err().to_string();
+        assert_eq!(error, "there is no bench \"none\"; there are: yaml");
+    }
+}
