@@ -7,5 +7,12 @@
 
 mod cli;
 mod install;
+mod counts;
+mod bad_input;
+mod deletion;
 mod main_job;
+mod ownership;
+mod pinning;
+mod restart;
+mod scrape;
 mod world;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use plumb_testkit::{Agent, ControlPlane, GitServer, Identity, Repo, wait_for};
 use serde_json::{Value, json};
@@ -102,6 +102,13 @@ impl World {
         Api::namespaced_with(self.client.clone(), &self.ns, &resource)
     }
 
+    /// The objects of a kind that has no namespace.
+    pub(crate) fn cluster_api(&self, api_version: &str, kind: &str) -> Api<DynamicObject> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        Api::all_with(self.client.clone(), &resource)
+    }
+
     /// The Applications.
     pub(crate) fn apps(&self) -> Api<DynamicObject> {
         self.api("plumb.dev/v1alpha1", "Application")
@@ -179,6 +186,78 @@ impl World {
             })
             .await;
         condition(&object, "Ready")["message"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until an object's Ready is False for a reason, with a message that holds all these
+    /// parts, and returns the object. The message is printed, to be read as a person would.
+    pub(crate) async fn wait_refused(
+        &self,
+        api: &Api<DynamicObject>,
+        name: &str,
+        reason: &str,
+        parts: &[&str],
+    ) -> Value {
+        let object = self
+            .wait_condition(api, name, ("Ready", "False"), |object| {
+                let ready = condition(object, "Ready");
+                let message = ready["message"].as_str().unwrap();
+                ready["reason"] == reason && parts.iter().all(|part| message.contains(part))
+            })
+            .await;
+        println!("{reason}: {}", condition(&object, "Ready")["message"].as_str().unwrap());
+        object
+    }
+
+    /// Waits until a config map holds this under the key `value`.
+    pub(crate) async fn wait_value(&self, name: &str, value: &str) {
+        wait_for(&format!("{name} to hold {value}"), LIMIT, async || {
+            let data = self.data(name).await;
+            match &data {
+                Some(data) if data["value"] == value => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+
+    /// An object as it is now.
+    pub(crate) async fn get(&self, api: &Api<DynamicObject>, name: &str) -> Value {
+        serde_json::to_value(api.get(name).await.unwrap()).unwrap()
+    }
+
+    /// Changes an object as a person would, by a merge patch.
+    pub(crate) async fn edit(&self, api: &Api<DynamicObject>, name: &str, patch: &Value) {
+        api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    /// Deletes an object as a person would.
+    pub(crate) async fn delete(&self, api: &Api<DynamicObject>, name: &str) {
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// The notes of all events about an object, each after its reason.
+    pub(crate) async fn events_of(&self, name: &str) -> Vec<String> {
+        let events = self.api("events.k8s.io/v1", "Event").list(&ListParams::default()).await;
+        let events = events.unwrap().items.into_iter().map(|event| event.data);
+        events
+            .filter(|event| event["regarding"]["name"] == name)
+            .map(|event| {
+                let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+                format!("{}: {}", text("reason"), text("note"))
+            })
+            .collect()
+    }
+
+    /// Waits for an event about an object that holds all these parts, and returns it.
+    pub(crate) async fn wait_event(&self, name: &str, parts: &[&str]) -> String {
+        let event = wait_for(&format!("an event of {name} with {parts:?}"), LIMIT, async || {
+            let events = self.events_of(name).await;
+            let found = events.iter().find(|note| parts.iter().all(|part| note.contains(part)));
+            found.cloned().ok_or(events)
+        })
+        .await;
+        println!("event {event}");
+        event
     }
 
     /// Waits until an object is gone.
