@@ -1,5 +1,6 @@
 //! `plumb controller`: the daemon, from flags to exit code.
 
+use kube::config::KubeConfigOptions;
 use plumb_controller::Settings;
 use plumb_core::{Digest, ErrorClass};
 
@@ -24,7 +25,7 @@ async fn serve(args: Controller) -> Result<(), Failure> {
         Some(file) => {
             let kubeconfig = kube::config::Kubeconfig::read_from(file)
                 .map_err(|error| Failure::new(ErrorClass::WaitForUser, &error))?;
-            kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
+            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
                 .await
                 .map_err(|error| Failure::new(ErrorClass::WaitForUser, &error))?
         }

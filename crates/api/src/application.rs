@@ -75,7 +75,7 @@ pub struct ApplicationSpec {
     pub interval: Duration,
 
     /// The longest pause between two tries after a failure. Tries begin soon and slow down to it.
-    /// The interval when left out.
+    /// A minute when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_interval: Option<Duration>,
 

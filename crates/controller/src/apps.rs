@@ -21,13 +21,13 @@ use crate::queue::Lane;
 use crate::sources::revision_of;
 use crate::state::{Rendered, annotation, has_facts, has_finalizer, recorded_scope, scope_of};
 use crate::status::{
-    Say, Waits, apply_report, build_conditions, drift_text, remember, say_of_report, shorten,
-    with_hint,
+    Say, Waits, apply_report, build_conditions, drift_text, remember, revision_to_tell,
+    say_of_report, shorten, with_hint,
 };
 
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
 /// matter in numbers, short enough that nobody waits for it after mending the cause.
-const RETRY_CAP: Duration = Duration::from_secs(60);
+const RETRY_CAP: Duration = Duration::from_mins(1);
 
 /// Corrected objects that get an event of their own in one run; the rest is counted.
 const DRIFT_EVENTS: usize = 5;
@@ -89,7 +89,7 @@ impl Daemon {
         let pending = self.engine.pending(&scope.kinds);
         if !pending.is_empty() {
             // Nothing is held while the first LISTs are under way: their end calls again.
-            self.wait_for(&run, pending);
+            self.wait_for(&run, &pending);
             return Outcome::Waiting;
         }
         match self.base(&run) {
@@ -113,15 +113,15 @@ impl Daemon {
         })
     }
 
-    fn wait_for(&self, run: &Run, kinds: BTreeSet<plumb_core::GroupKind>) {
+    fn wait_for(&self, run: &Run, kinds: &BTreeSet<plumb_core::GroupKind>) {
         {
             let mut store = self.state.lock();
             let Some(app) = store.apps.get_mut(&run.name) else { return };
-            app.waits_for.clone_from(&kinds);
+            app.waits_for.clone_from(kinds);
             app.forced |= run.forced;
         }
         // One of them may have been listed between the look and this note of it.
-        if self.engine.pending(&kinds).is_empty() {
+        if self.engine.pending(kinds).is_empty() {
             self.queue.add(Key::App(run.name.clone()), Lane::Urgent);
         }
     }
@@ -185,7 +185,7 @@ impl Daemon {
                     && source.problem.is_none()
             });
         if !starting {
-            let status = self.status_with(run, &say, |_| {});
+            let status = Self::status_with(run, &say, |_| {});
             self.say_app(run, status, &say, None).await;
         }
         self.plan_interval(run);
@@ -224,7 +224,7 @@ impl Daemon {
             Ok(built) => built,
             Err(Failed { reason, message, class }) => {
                 let say = Say::not_ready(&reason, message, class.into());
-                let status = self.status_with(run, &say, |status| {
+                let status = Self::status_with(run, &say, |status| {
                     status.last_attempted_revision = Some(base.revision.to_string());
                 });
                 self.say_app(run, status, &say, Some(&base.revision)).await;
@@ -247,7 +247,7 @@ impl Daemon {
                 let revision = base.revision.to_string();
                 let say = Say::not_ready(reason, format!("{revision}: {message}"), Waits::User);
                 let now = Timestamp::now();
-                let status = self.status_with(run, &say, |status| {
+                let status = Self::status_with(run, &say, |status| {
                     status.last_attempted_revision = Some(revision.clone());
                     status.failure_count = i64::try_from(problems.len()).ok();
                     status.failures = problems;
@@ -334,7 +334,9 @@ impl Daemon {
             self.again(run);
             return Outcome::Unchanged;
         }
-        let revision = base.revision.to_string();
+        let generation = run.object.metadata.generation;
+        let newest = base.revision.to_string();
+        let revision = revision_to_tell(&run.before, &report, generation, &newest).to_owned();
         let settled = report.is_complete();
         self.remember_render(run, |rendered| rendered.settled = settled);
         let say = say_of_report(&report, &revision, &run.name.namespace, &run.name.name);
@@ -343,7 +345,7 @@ impl Daemon {
             || report.outcomes.iter().any(|outcome| outcome.change != Change::Verified)
             || !report.pruned.is_empty()
             || run.before.last_applied_revision.as_deref() != Some(revision.as_str());
-        let status = self.status_with(run, &say, |status| {
+        let status = Self::status_with(run, &say, |status| {
             apply_report(status, &report, &revision, now);
             // Corrections of drift are not another outcome of a revision.
             let corrected = report
@@ -440,7 +442,7 @@ impl Daemon {
         match self.sync(run, objects, false, run.rendered.is_none()).await {
             Ok(report) => self.tell(run, &report, &base.revision.to_string()),
             Err(error) => {
-                tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(&error))
+                tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(&error));
             }
         }
     }
@@ -477,7 +479,7 @@ impl Daemon {
         } else {
             say_of_report(&report, "deletion", &run.name.namespace, &run.name.name)
         };
-        let status = self.status_with(run, &say, |status| {
+        let status = Self::status_with(run, &say, |status| {
             let kept = (status.last_attempted_revision.clone(), status.scope.clone());
             apply_report(status, &report, "", Timestamp::now());
             (status.last_attempted_revision, status.scope) = kept;
@@ -510,7 +512,7 @@ impl Daemon {
             _ => reasons::CLUSTER_UNAVAILABLE,
         };
         let say = Say::not_ready(reason, message, error.class().into());
-        let status = self.status_with(run, &say, |status| {
+        let status = Self::status_with(run, &say, |status| {
             if let Some(revision) = revision {
                 status.last_attempted_revision = Some(revision.to_string());
             }
@@ -523,7 +525,7 @@ impl Daemon {
     async fn broken_run(self: &Arc<Self>, run: &Run, reason: &str, message: &str) -> Outcome {
         self.again(run);
         let say = Say::not_ready(reason, message, Waits::Retry);
-        let status = self.status_with(run, &say, |_| {});
+        let status = Self::status_with(run, &say, |_| {});
         self.say_app(run, status, &say, None).await;
         self.plan_retry(run, "");
         Outcome::Retry
@@ -534,13 +536,12 @@ impl Daemon {
         let Some(run) = self.begin(name) else { return };
         self.again(&run);
         let say = Say::not_ready(reasons::INTERNAL_ERROR, PANICKED, Waits::User);
-        let status = self.status_with(&run, &say, |_| {});
+        let status = Self::status_with(&run, &say, |_| {});
         self.say_app(&run, status, &say, None).await;
         self.plan_retry(&run, "panic");
     }
 
     fn status_with(
-        &self,
         run: &Run,
         say: &Say,
         change: impl FnOnce(&mut ApplicationStatus),

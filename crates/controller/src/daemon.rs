@@ -16,7 +16,7 @@ use plumb_engine::{
     ApiError, ApplyHow, Cluster, ClusterOptions, Engine, EngineOptions, Resource, Signal, Target,
     WatchEvent, watch_typed,
 };
-use plumb_source::{Cancel, Mirrors};
+use plumb_source::{Cancel, Mirrors, Traffic};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -24,7 +24,7 @@ use crate::apps::application_resource;
 use crate::error::ControllerError;
 use crate::events::{self, ClusterEvents, Event, Events, Regarding, Severity};
 use crate::lease::{self, ClusterLease, Elector, LeaderState, Leadership};
-use crate::metrics::{BuildInfo, Kind, Metrics, ObjectState, Outcome, QueueFigures};
+use crate::metrics::{BuildInfo, GitOutcome, Kind, Metrics, ObjectState, Outcome, QueueFigures};
 use crate::names::{Key, Name};
 use crate::queue::{self, Lane, QueueHandle, RunOptions};
 use crate::server::{Heartbeat, Probes, Readiness, Server};
@@ -89,6 +89,8 @@ pub(crate) struct Daemon {
     stopping: Arc<AtomicBool>,
     cancels: Mutex<Vec<(u64, Cancel)>>,
     blocking_calls: AtomicU64,
+    /// What of the mirrors' traffic the metrics have been told.
+    told: Mutex<Traffic>,
 }
 
 /// Runs until `stop` ends. Errors are those of the start; later faults are retried.
@@ -109,6 +111,7 @@ pub async fn run(
             request_timeout: lease_settings.request_timeout,
             user_agent: Some(concat!("plumb/", env!("CARGO_PKG_VERSION")).into()),
             gate: Some(Arc::new(leadership.clone())),
+            observer: Some(Arc::new(metrics.clone())),
             seed: settings.seed,
         },
     );
@@ -136,6 +139,7 @@ pub async fn run(
         stopping: Arc::default(),
         cancels: Mutex::default(),
         blocking_calls: AtomicU64::default(),
+        told: Mutex::default(),
     });
     let queue = daemon.queue.clone();
     metrics.watch_queue(Kind::Application, move || QueueFigures {
@@ -474,11 +478,21 @@ impl Daemon {
         let mut cancels = self.cancels.lock().unwrap_or_else(PoisonError::into_inner);
         cancels.retain(|(known, _)| *known != number);
         drop(cancels);
+        self.tell_traffic();
         result.map_err(|error| {
             let message = error.to_string();
             tracing::error!(message, "blocking work panicked");
             message
         })
+    }
+
+    fn tell_traffic(&self) {
+        let now = self.mirrors.traffic();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.git_fetched(GitOutcome::Ok, now.fetches.saturating_sub(told.fetches));
+        self.metrics.git_fetched(GitOutcome::Failed, now.failed.saturating_sub(told.failed));
+        self.metrics.git_received(now.bytes.saturating_sub(told.bytes));
+        *told = now;
     }
 
     /// Set at shutdown.
@@ -553,6 +567,7 @@ pub(crate) const PANICKED: &str = "a run of this object panicked, which is a mis
                                    please report it with the log around this time";
 
 /// An event of one of the two watches.
+#[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
 enum Own {
     Source(WatchEvent<GitRepository>),
     App(WatchEvent<Application>),

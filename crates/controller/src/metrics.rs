@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use plumb_engine::Observer;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{
@@ -267,6 +268,12 @@ pub fn describe() -> Vec<Description> {
     descriptions
 }
 
+impl Observer for Metrics {
+    fn answered(&self, operation: &'static str, code: u16) {
+        add(&self.inner.api_requests, &RequestLabels { verb: operation, code }, 1);
+    }
+}
+
 impl Metrics {
     /// Registers everything, all at zero.
     pub fn new(build: BuildInfo) -> Self {
@@ -341,7 +348,7 @@ impl Metrics {
             git_received: to.add_with_unit(
                 "plumb_git_received",
                 Unit::Bytes,
-                "Received from Git servers",
+                "Packs received from Git servers",
                 Counter::default(),
             ),
             api_requests: to.add(
@@ -447,21 +454,15 @@ impl Metrics {
         add(&self.inner.git_polls, &OutcomeLabels { outcome }, 1);
     }
 
-    /// Counts a fetch.
-    pub fn git_fetched(&self, outcome: GitOutcome) {
+    /// Counts fetches that ended alike.
+    pub fn git_fetched(&self, outcome: GitOutcome, times: u64) {
         let outcome = outcome.as_str();
-        add(&self.inner.git_fetches, &OutcomeLabels { outcome }, 1);
+        add(&self.inner.git_fetches, &OutcomeLabels { outcome }, times);
     }
 
-    /// Counts bytes received from Git servers, by polls and fetches alike.
+    /// Counts bytes of packs that Git servers sent.
     pub fn git_received(&self, bytes: u64) {
         self.inner.git_received.inc_by(bytes);
-    }
-
-    /// Counts a request to the API server by its verb (`get`, `list`, `watch`, `apply`...) and HTTP
-    /// status, 0 when there was no answer.
-    pub fn api_requested(&self, verb: &'static str, code: u16) {
-        add(&self.inner.api_requests, &RequestLabels { verb, code }, 1);
     }
 
     /// Counts an Event that was written.

@@ -42,7 +42,7 @@ impl From<SourceError> for Problem {
 
 /// The longest wait between tries of what only a person can mend: the Secret or the server may be
 /// mended where no watch tells.
-const SLOW_RETRY: Duration = Duration::from_secs(60);
+const SLOW_RETRY: Duration = Duration::from_mins(1);
 
 impl Daemon {
     /// Looks at a GitRepository once and plans the next look.

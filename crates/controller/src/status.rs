@@ -177,6 +177,31 @@ pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, na
     say
 }
 
+/// The revision to tell of a run: an Application that was at rest stays at the revision whose
+/// content it has when a newer one asks for the same. After a restart no inputs are recorded, so
+/// this is how a commit that touches others is told from one that touches this Application.
+pub(crate) fn revision_to_tell<'a>(
+    before: &'a ApplicationStatus,
+    report: &Report,
+    generation: Option<i64>,
+    newest: &'a str,
+) -> &'a str {
+    let ready =
+        before.conditions.iter().any(|c| c.type_ == conditions::READY && c.status == "True");
+    let rested = ready
+        && before.observed_generation == generation
+        && before.last_attempted_revision == before.last_applied_revision;
+    let quiet = report.is_complete()
+        && report.held.is_none()
+        && report.pruned.is_empty()
+        && report.outcomes.iter().all(|outcome| outcome.change == Change::Verified);
+    let same = report.desired.is_some_and(|digest| before.digest == Some(digest.to_string()));
+    match &before.last_applied_revision {
+        Some(applied) if rested && quiet && same => applied,
+        _ => newest,
+    }
+}
+
 /// Why deletions are held and how to let them go.
 pub(crate) fn held_text(held: &Held, namespace: &str, name: &str) -> String {
     format!(
@@ -328,6 +353,43 @@ mod tests {
         let types: Vec<_> = third.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect();
         assert_eq!(types, [("Ready", "False"), ("Stalled", "True")]);
         assert_eq!(third[0].last_transition_time, Time(at(3)));
+    }
+
+    #[test]
+    fn a_commit_that_asks_for_the_same_after_a_restart_is_no_news() {
+        let digest = plumb_core::Digest::of(b"desired");
+        let at_rest = ApplicationStatus {
+            observed_generation: Some(1),
+            conditions: build_conditions(&[], &Say::ready("a"), Some(1), at(1)),
+            last_applied_revision: Some("main@sha1:a".into()),
+            last_attempted_revision: Some("main@sha1:a".into()),
+            digest: Some(digest.to_string()),
+            ..ApplicationStatus::default()
+        };
+        let quiet = Report { desired: Some(digest), ..Report::default() };
+        let told = |before: &ApplicationStatus, report: &Report, generation| {
+            revision_to_tell(before, report, Some(generation), "main@sha1:b").to_owned()
+        };
+        assert_eq!(told(&at_rest, &quiet, 1), "main@sha1:a");
+        assert_eq!(told(&at_rest, &quiet, 2), "main@sha1:b", "the spec asks anew");
+        let broken = ApplicationStatus {
+            last_attempted_revision: Some("main@sha1:broken".into()),
+            ..at_rest.clone()
+        };
+        assert_eq!(told(&broken, &quiet, 1), "main@sha1:b", "a newer one was tried");
+        let failed = Say::not_ready("X", "c", Waits::User);
+        let failed = ApplicationStatus {
+            conditions: build_conditions(&[], &failed, Some(1), at(1)),
+            ..at_rest.clone()
+        };
+        assert_eq!(told(&failed, &quiet, 1), "main@sha1:b", "it was not ready");
+        assert_eq!(told(&ApplicationStatus::default(), &quiet, 1), "main@sha1:b", "the first");
+        let other = Report { desired: Some(plumb_core::Digest::of(b"other")), ..Report::default() };
+        assert_eq!(told(&at_rest, &other, 1), "main@sha1:b", "it asks for something else");
+        let key = plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", "a");
+        let outcomes = vec![plumb_engine::Outcome { key, change: Change::Created }];
+        let worked = Report { outcomes, ..quiet };
+        assert_eq!(told(&at_rest, &worked, 1), "main@sha1:b", "something was done");
     }
 
     #[test]

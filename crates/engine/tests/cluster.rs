@@ -67,6 +67,7 @@ impl Fixture {
                 request_timeout: Duration::from_secs(20),
                 user_agent: Some("plumb/test".into()),
                 gate: Some(gate.clone()),
+                observer: None,
                 seed: 1,
             },
         );

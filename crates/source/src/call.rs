@@ -11,7 +11,7 @@ use crate::cancel::lock;
 use crate::http::{self, Endpoint, Session};
 use crate::lookup::{self, Found};
 use crate::mirror::{Check, Store, peel};
-use crate::mirrors::Mirror;
+use crate::mirrors::{Counters, Mirror};
 use crate::pkt::PktReader;
 use crate::remote::CheckedRemote;
 use crate::wire::{self, FULL_DEPTH, FetchRequest, Listed, Server};
@@ -26,6 +26,7 @@ pub(crate) struct Call<'a> {
     pub(crate) mirror: Arc<Mirror>,
     pub(crate) remote: CheckedRemote,
     pub(crate) limits: &'a Limits,
+    pub(crate) traffic: &'a Counters,
     pub(crate) cancel: &'a Cancel,
     pub(crate) deadline: Instant,
 }
@@ -273,9 +274,9 @@ impl Call<'_> {
             depth,
         };
         let packs = store.packs()?;
-        let bytes = store
-            .receive(&repo, session, &endpoint, &server, &request, self.limits)
-            .map_err(|error| not_our_ref(error, target))?;
+        let received = store.receive(&repo, session, &endpoint, &server, &request, self.limits);
+        self.traffic.fetched(received.as_ref().ok().copied());
+        let bytes = received.map_err(|error| not_our_ref(error, target))?;
         tracing::debug!(url = %self.remote.url, bytes, "fetched");
 
         let taken = self.accept(&repo, target, depth);

@@ -29,7 +29,7 @@ mod wire;
 
 pub use cancel::Cancel;
 pub use error::{Cause, SourceError};
-pub use mirrors::{Limits, Mirrors};
+pub use mirrors::{Limits, Mirrors, Traffic};
 pub use reference::{CommitId, Reference, Revision};
 pub use remote::{Credentials, Remote, Tls};
 pub use snapshot::{CommitInfo, Snapshot};

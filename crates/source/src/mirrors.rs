@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -48,6 +48,7 @@ pub struct Mirrors {
     dir: PathBuf,
     limits: Limits,
     open: Mutex<HashMap<String, Arc<Mirror>>>,
+    pub(crate) traffic: Counters,
     /// Locked for as long as this value lives.
     _lock: File,
 }
@@ -58,6 +59,34 @@ impl fmt::Debug for Mirrors {
             .field("dir", &self.dir)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
+    }
+}
+
+/// What was asked of Git servers since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Fetches that brought a pack.
+    pub fetches: u64,
+    /// Fetches that failed.
+    pub failed: u64,
+    /// Bytes of the packs.
+    pub bytes: u64,
+}
+
+/// [`Traffic`] while it is counted.
+#[derive(Default)]
+pub(crate) struct Counters {
+    fetches: AtomicU64,
+    failed: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Counters {
+    /// Counts one fetch with the size of its pack.
+    pub(crate) fn fetched(&self, bytes: Option<u64>) {
+        let outcome = if bytes.is_some() { &self.fetches } else { &self.failed };
+        outcome.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes.unwrap_or(0), Ordering::Relaxed);
     }
 }
 
@@ -150,7 +179,8 @@ impl Mirrors {
                 remove_dir(&path)?;
             }
         }
-        Ok(Self { dir: mirrors, limits, open: Mutex::default(), _lock: file })
+        let traffic = Counters::default();
+        Ok(Self { dir: mirrors, limits, open: Mutex::default(), traffic, _lock: file })
     }
 
     /// Finds the commit that a reference names now and fetches it if it is not here yet. One
@@ -265,6 +295,17 @@ impl Mirrors {
             .clone()
     }
 
+    /// What was asked of Git servers since the start.
+    pub fn traffic(&self) -> Traffic {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.traffic;
+        Traffic {
+            fetches: read(&counters.fetches),
+            failed: read(&counters.failed),
+            bytes: read(&counters.bytes),
+        }
+    }
+
     fn call<'a>(&'a self, remote: &Remote, cancel: &'a Cancel) -> Result<Call<'a>, SourceError> {
         let remote = remote.check()?;
         cancel.check()?;
@@ -273,6 +314,7 @@ impl Mirrors {
             deadline: Instant::now() + remote.timeout,
             remote,
             limits: &self.limits,
+            traffic: &self.traffic,
             cancel,
         })
     }

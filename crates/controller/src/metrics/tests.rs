@@ -21,9 +21,9 @@ fn filled() -> Metrics {
     metrics.pruned("apps", "web", 1);
     metrics.drift_corrected("apps", "web", 2);
     metrics.git_polled(GitOutcome::Ok);
-    metrics.git_fetched(GitOutcome::Failed);
+    metrics.git_fetched(GitOutcome::Failed, 1);
     metrics.git_received(212);
-    metrics.api_requested("apply", 200);
+    metrics.answered("apply", 200);
     metrics.event_sent();
     metrics.event_dropped("queue-full");
     metrics.set_leading(Some(3));

@@ -57,6 +57,12 @@ pub trait WriteGate: Send + Sync {
     fn admit(&self, needs: Duration) -> bool;
 }
 
+/// Is told of every answer, for metrics.
+pub trait Observer: Send + Sync {
+    /// A request was answered: what was done, a verb, and the HTTP status; 0 without an answer.
+    fn answered(&self, operation: &'static str, code: u16);
+}
+
 /// How a [`Cluster`] behaves.
 #[derive(Clone)]
 pub struct ClusterOptions {
@@ -66,6 +72,8 @@ pub struct ClusterOptions {
     pub user_agent: Option<String>,
     /// Who is asked before each write; `None` admits all.
     pub gate: Option<Arc<dyn WriteGate>>,
+    /// Who is told of each answer.
+    pub observer: Option<Arc<dyn Observer>>,
     /// Seeds the jitter of watches, so that replicas and kinds do not move in step.
     pub seed: u64,
 }

@@ -300,6 +300,13 @@ impl<'a> Call<'a> {
         }
     }
 
+    fn tell(&self, cluster: &Cluster, response: &Result<Response<Body>, kube::Error>) {
+        if let Some(observer) = &cluster.shared.options.observer {
+            let code = response.as_ref().map_or(0, |response| response.status().as_u16());
+            observer.answered(self.operation, code);
+        }
+    }
+
     async fn attempt(
         &self,
         cluster: &Cluster,
@@ -308,6 +315,7 @@ impl<'a> Call<'a> {
     ) -> Result<Bytes, ApiError> {
         let request = self.request(cluster, accept, Some(left))?;
         let response = cluster.client.send(request).await;
+        self.tell(cluster, &response);
         let response = response.map_err(|error| self.transport(error))?;
         if !response.status().is_success() {
             return Err(self.refusal(response).await);
@@ -329,6 +337,7 @@ impl<'a> Call<'a> {
             loop {
                 let request = self.request(cluster, accept, None)?;
                 let response = cluster.client.send(request).await;
+                self.tell(cluster, &response);
                 let response = response.map_err(|error| self.transport(error))?;
                 if response.status().is_success() {
                     return Ok(response.into_body());

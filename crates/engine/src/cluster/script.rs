@@ -88,6 +88,7 @@ impl Script {
             request_timeout: Duration::from_secs(30),
             user_agent: Some("plumb/test".into()),
             gate: None,
+            observer: None,
             seed: 7,
         };
         change(&mut options);
