@@ -8,8 +8,9 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::Limits;
 use crate::error::Problem;
+use crate::node::ScalarTag;
+use crate::{Dialect, Limits};
 use crate::scalar::{self, Meaning};
 
 /// A line and a column, both counted from one.
@@ -38,6 +39,10 @@ pub(crate) enum What {
         value: Value,
         /// The text as written, kept where the value is not that text.
         source: Option<Box<str>>,
+        /// What the scalar counts as.
+        tag: ScalarTag,
+        /// Whether it was quoted or a block.
+        quoted: bool,
     },
     Map {
         entries: Vec<Entry>,
@@ -110,6 +115,7 @@ pub(crate) struct Stop;
 /// Builds the nodes of one document.
 pub(crate) struct Composer<'l> {
     limits: &'l Limits,
+    dialect: Dialect,
     nodes: Vec<Node>,
     frames: Vec<Frame>,
     anchors: HashMap<usize, NodeId>,
@@ -125,9 +131,10 @@ pub(crate) struct Composed {
 }
 
 impl<'l> Composer<'l> {
-    pub(crate) fn new(limits: &'l Limits) -> Self {
+    pub(crate) fn new(limits: &'l Limits, dialect: Dialect) -> Self {
         Self {
             limits,
+            dialect,
             nodes: Vec::new(),
             frames: Vec::new(),
             anchors: HashMap::new(),
@@ -169,15 +176,18 @@ impl<'l> Composer<'l> {
                 return Ok(());
             }
         }
-        let resolved = match scalar.tag {
-            Tag::None if scalar.plain => scalar::plain(text),
-            Tag::Yaml(tag) => scalar::tagged(tag, text),
-            Tag::None | Tag::Local => Ok(Value::String(text.to_owned())),
+        let (resolved, tag) = match scalar.tag {
+            Tag::None if scalar.plain && self.dialect == Dialect::Config => {
+                (scalar::plain_config(text), ScalarTag::None)
+            }
+            Tag::None if scalar.plain => (scalar::plain(text), scalar::implicit_tag(text)),
+            Tag::Yaml(tag) => (scalar::tagged(tag, text), scalar::explicit_tag(tag)),
+            Tag::None | Tag::Local => (Ok(Value::String(text.to_owned())), ScalarTag::Str),
         };
         let what = match resolved {
             Ok(value) => {
                 let source = (value.as_str() != Some(text)).then(|| text.into());
-                What::Leaf { value, source }
+                What::Leaf { value, source, tag, quoted: !scalar.plain }
             }
             Err(problem) => {
                 self.problem(mark, problem);
@@ -335,7 +345,15 @@ impl<'l> Composer<'l> {
         let mark = self.nodes[node].mark;
         let problem = match &self.nodes[self.resolve(node)].what {
             What::Broken => return Pending::Broken,
-            What::Leaf { value, source } => match (value, source) {
+            // Files for Go structs have any scalar as a key; the last of equal keys wins.
+            What::Leaf { value, source, .. } if self.dialect == Dialect::Config => {
+                let key = match (value, source) {
+                    (Value::String(key), _) => key.clone(),
+                    (value, _) => value.to_string(),
+                };
+                return Pending::Field(key, mark);
+            }
+            What::Leaf { value, source, .. } => match (value, source) {
                 // A timestamp is a string by now, but Kustomize counts it as no string.
                 (Value::String(key), source)
                     if source.as_deref().is_none_or(|source| {

@@ -149,16 +149,16 @@ impl Problem {
 
 /// All that was found wrong in one file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct YamlErrors {
+pub struct YamlErrors<V = serde_json::Value> {
     /// The problems in the order of the file; never empty.
     pub problems: Vec<YamlError>,
     /// How many more there are than `problems` holds.
     pub omitted: usize,
     /// The documents without a problem: to look for more problems in, never to be applied.
-    pub sound: Vec<Document>,
+    pub sound: Vec<Document<V>>,
 }
 
-impl fmt::Display for YamlErrors {
+impl<V> fmt::Display for YamlErrors<V> {
     /// The first problem and the count of the others.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(first) = self.problems.first() {
@@ -171,4 +171,4 @@ impl fmt::Display for YamlErrors {
     }
 }
 
-impl std::error::Error for YamlErrors {}
+impl<V: fmt::Debug> std::error::Error for YamlErrors<V> {}

@@ -2,10 +2,11 @@
 //! taken apart, annotations made strings; with the place of each field.
 
 use plumb_core::{FieldPath, FieldPlaces, Step};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::compose::{Entry, Mark, Node, NodeId, What, resolve};
 use crate::error::Problem;
+use crate::form::Form;
 use crate::scalar;
 
 /// Steps of all recorded paths of one document. A path costs its depth to record, so a large and
@@ -14,33 +15,52 @@ use crate::scalar;
 const PLACE_STEPS: usize = 4_000_000;
 
 /// One object of a document.
-pub(crate) struct Expanded {
-    pub(crate) value: Value,
+pub(crate) struct Expanded<V> {
+    pub(crate) value: V,
     pub(crate) mark: Mark,
     pub(crate) fields: FieldPlaces,
 }
 
 /// Gives the objects of a document without problems: none for an empty one, several for a `List`.
-pub(crate) fn expand(
+pub(crate) fn expand<V: Form>(
     nodes: &[Node],
     root: Option<NodeId>,
-) -> (Vec<Expanded>, Vec<(Mark, Problem)>) {
-    let mut expander =
-        Expander { nodes, objects: Vec::new(), problems: Vec::new(), places: Vec::new(), steps: 0 };
-    if let Some(root) = root {
-        expander.object(root);
+    how: How,
+) -> (Vec<Expanded<V>>, Vec<(Mark, Problem)>) {
+    let mut expander = Expander {
+        nodes,
+        objects: Vec::new(),
+        problems: Vec::new(),
+        places: Vec::new(),
+        steps: 0,
+        how,
+    };
+    match root {
+        Some(root) if how.manifests => expander.object(root),
+        Some(root) => expander.any(root),
+        None => {}
     }
     (expander.objects, expander.problems)
 }
 
-struct Expander<'n> {
+/// What a reader wants.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// Whether documents are manifests: maps, lists taken apart, annotations made strings.
+    pub(crate) manifests: bool,
+    /// Whether the place of each field is wanted.
+    pub(crate) fields: bool,
+}
+
+struct Expander<'n, V> {
     nodes: &'n [Node],
-    objects: Vec<Expanded>,
+    objects: Vec<Expanded<V>>,
     problems: Vec<(Mark, Problem)>,
     /// Fields of the object at hand. A parent stands before its children, so a path is found by
     /// walking back.
     places: Vec<Placed<'n>>,
     steps: usize,
+    how: How,
 }
 
 struct Placed<'n> {
@@ -64,7 +84,7 @@ enum Within {
     Other,
 }
 
-impl<'n> Expander<'n> {
+impl<'n, V: Form> Expander<'n, V> {
     /// Takes one object or list of objects; nested as deep as the depth limit at most.
     fn object(&mut self, node: NodeId) {
         let mark = self.nodes[node].mark;
@@ -99,12 +119,27 @@ impl<'n> Expander<'n> {
             }
             return;
         }
-        self.places.clear();
-        self.steps = 0;
-        let value = self.value(id, Within::Object, None, 0);
-        if value.as_object().is_some_and(Map::is_empty) {
+        let value = self.start(id, Within::Object);
+        if value.is_empty_map() {
             return;
         }
+        self.take(value, mark);
+    }
+
+    /// Takes a document as it is.
+    fn any(&mut self, node: NodeId) {
+        let mark = self.nodes[node].mark;
+        let value = self.start(node, Within::Other);
+        self.take(value, mark);
+    }
+
+    fn start(&mut self, node: NodeId, within: Within) -> V {
+        self.places.clear();
+        self.steps = 0;
+        self.value(node, within, None, 0)
+    }
+
+    fn take(&mut self, value: V, mark: Mark) {
         let fields = FieldPlaces::collect(
             (0..self.places.len())
                 .map(|i| (self.path(i), self.places[i].mark.line, self.places[i].mark.column)),
@@ -118,15 +153,17 @@ impl<'n> Expander<'n> {
         within: Within,
         parent: Option<usize>,
         depth: usize,
-    ) -> Value {
+    ) -> V {
         let nodes = self.nodes;
         match &nodes[resolve(nodes, node)].what {
             // Kustomize makes strings of annotations, as they were written.
             What::Leaf { source: Some(source), .. } if within == Within::Annotations => {
-                Value::String(source.to_string())
+                V::text(source.to_string())
             }
-            What::Leaf { value, .. } => value.clone(),
-            What::List(items) => Value::Array(
+            What::Leaf { value, source, tag, quoted } => {
+                V::leaf(value, source.as_deref(), *tag, *quoted)
+            }
+            What::List(items) => V::list(
                 items
                     .iter()
                     .enumerate()
@@ -138,18 +175,18 @@ impl<'n> Expander<'n> {
                     .collect(),
             ),
             What::Map { .. } => {
-                let mut map = Map::new();
+                let mut map = V::Fields::default();
                 self.fill(&mut map, node, within, parent, depth);
-                Value::Object(map)
+                V::map(map)
             }
-            What::Alias(_) | What::Broken => Value::Null,
+            What::Alias(_) | What::Broken => V::null(),
         }
     }
 
     /// Puts a map's own entries, then the merged ones, where no entry is yet.
     fn fill(
         &mut self,
-        map: &mut Map<String, Value>,
+        map: &mut V::Fields,
         node: NodeId,
         within: Within,
         parent: Option<usize>,
@@ -159,8 +196,9 @@ impl<'n> Expander<'n> {
         let What::Map { entries, merges } = &nodes[resolve(nodes, node)].what else {
             return;
         };
-        for Entry { key, mark, value } in entries {
-            if map.contains_key(key) {
+        // Own entries come first, so that they win; of equal ones, where they are allowed, the last.
+        for Entry { key, mark, value } in entries.iter().rev() {
+            if V::has(map, key) {
                 continue;
             }
             let inside = match (within, key.as_str()) {
@@ -181,7 +219,7 @@ impl<'n> Expander<'n> {
             };
             let place = self.place(parent, BorrowedStep::Key(key), *mark, depth);
             let value = self.value(*value, inside, place, depth + 1);
-            map.insert(key.clone(), value);
+            V::put(map, key.clone(), value);
         }
         for merged in merges {
             self.fill(map, *merged, within, parent, depth);
@@ -227,7 +265,7 @@ impl<'n> Expander<'n> {
         depth: usize,
     ) -> Option<usize> {
         // Without its parent a path would be wrong.
-        if depth > 0 && parent.is_none() {
+        if !self.how.fields || (depth > 0 && parent.is_none()) {
             return None;
         }
         self.steps += depth + 1;

@@ -5,6 +5,10 @@
 //! YAML 1.1 numbers (`0644` is 420), YAML 1.2 words (`yes` is a string), merge keys, and no second
 //! value for a key. [`to_string`] writes the bytes that `kustomize build` writes.
 //!
+//! [`read_nodes`] keeps the spelling of scalars beside their meaning, for tools that change manifests
+//! as text. [`read_config`] reads the other dialect that people write beside manifests: YAML 1.1 as
+//! tools written in Go read their own files.
+//!
 //! Invariant: text in, values out. Nothing here touches a file, a network, a clock or a process,
 //! and no error quotes a value, because the value may be a Secret's.
 
@@ -13,9 +17,11 @@
 mod compose;
 mod error;
 mod expand;
+mod form;
 mod json;
 mod limits;
 mod natural;
+mod node;
 mod number;
 mod read;
 mod scalar;
@@ -26,5 +32,7 @@ mod write;
 
 pub use error::{Problem, YamlError, YamlErrors};
 pub use limits::Limits;
-pub use read::{Document, read};
+pub use node::{Node, Scalar, ScalarTag};
+use read::Dialect;
+pub use read::{Document, read, read_any, read_config, read_nodes};
 pub use write::{to_string, to_string_all};

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::compose::{Composed, Composer, Mark, Scalar, Stop, Tag};
 use crate::error::{Problem, YamlError, YamlErrors};
-use crate::expand::expand;
+use crate::expand::{How, expand};
+use crate::form::Form;
 use crate::{Limits, json};
 
 /// Problems kept per file; more are only counted. A person mends one and looks again.
@@ -18,11 +19,20 @@ const KEPT_PROBLEMS: usize = 100;
 const BOM: char = '\u{feff}';
 const YAML_TAGS: &str = "tag:yaml.org,2002:";
 
-/// One manifest of a file, always a map that is not empty.
+/// How plain scalars and keys are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Manifests.
+    Resource,
+    /// Files that are read into Go structs, such as a kustomization.
+    Config,
+}
+
+/// One document of a file; for manifests always a map that is not empty.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Document {
-    /// The manifest.
-    pub value: Value,
+pub struct Document<V = Value> {
+    /// The content.
+    pub value: V,
     /// Where it starts.
     pub place: Place,
     /// Where its fields are.
@@ -41,35 +51,84 @@ pub fn read(
     file: &Arc<RelPath>,
     limits: &Limits,
 ) -> Result<Vec<Document>, YamlErrors> {
-    let mut reading = Reading {
-        file,
-        limits,
-        document: 0,
-        plain: Vec::new(),
-        listed: Vec::new(),
-        problems: Vec::new(),
-        omitted: 0,
-    };
-    reading.file(text);
-    let mut documents = reading.plain;
-    documents.append(&mut reading.listed);
-    if reading.problems.is_empty() {
-        return Ok(documents);
-    }
-    Err(YamlErrors { problems: reading.problems, omitted: reading.omitted, sound: documents })
+    let how = How { manifests: true, fields: true };
+    Reading::run(text, file, limits, Dialect::Resource, how)
 }
 
-struct Reading<'a> {
+/// Reads manifests as [`read`] does, each scalar with its spelling. `fields` says whether the
+/// places of fields are wanted; they cost more than the reading itself.
+pub fn read_nodes(
+    text: &[u8],
+    file: &Arc<RelPath>,
+    limits: &Limits,
+    fields: bool,
+) -> Result<Vec<Document<crate::Node>>, YamlErrors<crate::Node>> {
+    let how = How { manifests: true, fields };
+    Reading::run(text, file, limits, Dialect::Resource, how)
+}
+
+/// Reads any documents, each scalar with its spelling, without the rules for manifests.
+pub fn read_any(
+    text: &[u8],
+    file: &Arc<RelPath>,
+    limits: &Limits,
+) -> Result<Vec<Document<crate::Node>>, YamlErrors<crate::Node>> {
+    let how = How { manifests: false, fields: false };
+    Reading::run(text, file, limits, Dialect::Resource, how)
+}
+
+/// Reads the first document of a file the way tools written in Go read their configuration:
+/// YAML 1.1 words (`yes` is true), dates as text, any scalar as a key, the last of equal keys.
+pub fn read_config(
+    text: &[u8],
+    file: &Arc<RelPath>,
+    limits: &Limits,
+) -> Result<Option<Document>, YamlErrors> {
+    let how = How { manifests: false, fields: true };
+    let documents = Reading::run(text, file, limits, Dialect::Config, how)?;
+    Ok(documents.into_iter().next())
+}
+
+struct Reading<'a, V> {
     file: &'a Arc<RelPath>,
     limits: &'a Limits,
+    dialect: Dialect,
+    how: How,
     document: u32,
-    plain: Vec<Document>,
-    listed: Vec<Document>,
+    plain: Vec<Document<V>>,
+    listed: Vec<Document<V>>,
     problems: Vec<YamlError>,
     omitted: usize,
 }
 
-impl Reading<'_> {
+impl<'a, V: Form> Reading<'a, V> {
+    fn run(
+        text: &[u8],
+        file: &'a Arc<RelPath>,
+        limits: &'a Limits,
+        dialect: Dialect,
+        how: How,
+    ) -> Result<Vec<Document<V>>, YamlErrors<V>> {
+        let mut reading = Self {
+            file,
+            limits,
+            dialect,
+            how,
+            document: 0,
+            plain: Vec::new(),
+            listed: Vec::new(),
+            problems: Vec::new(),
+            omitted: 0,
+        };
+        reading.file(text);
+        let mut documents = reading.plain;
+        documents.append(&mut reading.listed);
+        if reading.problems.is_empty() {
+            return Ok(documents);
+        }
+        Err(YamlErrors { problems: reading.problems, omitted: reading.omitted, sound: documents })
+    }
+
     fn file(&mut self, text: &[u8]) {
         let start = Mark { line: 1, column: 1 };
         if text.len() > self.limits.bytes {
@@ -108,7 +167,7 @@ impl Reading<'_> {
     fn json(&mut self, text: &str) {
         let mut walker = json::Walker::new(text);
         loop {
-            let mut composer = Composer::new(self.limits);
+            let mut composer = Composer::new(self.limits, self.dialect);
             if walker.value(&mut composer).is_none() {
                 return;
             }
@@ -122,7 +181,11 @@ impl Reading<'_> {
     fn yaml(&mut self, text: &str) {
         let mut parser = Parser::new_from_str_with_options(text, self.options());
         loop {
-            let mut composer = Composer::new(self.limits);
+            // Of a configuration only the first document counts, the others may be anything.
+            if self.dialect == Dialect::Config && self.document > 0 {
+                return;
+            }
+            let mut composer = Composer::new(self.limits, self.dialect);
             match self.yaml_document(&mut parser, &mut composer) {
                 Ok(Found::End) => return,
                 Ok(Found::Document) => {}
@@ -222,7 +285,7 @@ impl Reading<'_> {
         if !problems.is_empty() {
             return self.problems(problems);
         }
-        let (objects, problems) = expand(&nodes, root);
+        let (objects, problems) = expand(&nodes, root, self.how);
         self.problems(problems);
         let root = root.map(|root| nodes[root].mark);
         for object in objects {

@@ -7,6 +7,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Number, Value};
 
 use crate::error::Problem;
+use crate::node::ScalarTag;
 use crate::{number, timestamp};
 
 /// Go's standard encoding wants padding and ignores bits left over in the last character.
@@ -69,6 +70,44 @@ pub(crate) fn plain(text: &str) -> Result<Value, Problem> {
         Meaning::Timestamp(value) => Value::String(value),
         Meaning::Text => Value::String(text.to_owned()),
     })
+}
+
+/// The value of a plain scalar in a file that is read into a Go struct: YAML 1.1 words, dates as
+/// they are written.
+pub(crate) fn plain_config(text: &str) -> Result<Value, Problem> {
+    match text {
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Ok(Value::Bool(true)),
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Ok(Value::Bool(false)),
+        _ => match meaning(text) {
+            Meaning::Timestamp(_) => Ok(Value::String(text.to_owned())),
+            _ => plain(text),
+        },
+    }
+}
+
+/// What a plain scalar without a tag counts as.
+pub(crate) fn implicit_tag(text: &str) -> ScalarTag {
+    match meaning(text) {
+        Meaning::Null => ScalarTag::Null,
+        Meaning::Bool(_) => ScalarTag::Bool,
+        Meaning::Integer(_) => ScalarTag::Int,
+        Meaning::Float(_) => ScalarTag::Float,
+        Meaning::Timestamp(_) => ScalarTag::Timestamp,
+        Meaning::Text => ScalarTag::Str,
+    }
+}
+
+/// What a scalar with a tag of the YAML namespace counts as.
+pub(crate) fn explicit_tag(tag: &str) -> ScalarTag {
+    match tag {
+        "null" => ScalarTag::Null,
+        "bool" => ScalarTag::Bool,
+        "int" => ScalarTag::Int,
+        "float" => ScalarTag::Float,
+        "timestamp" => ScalarTag::Timestamp,
+        "binary" => ScalarTag::Binary,
+        _ => ScalarTag::Str,
+    }
 }
 
 /// The value of a scalar with a tag of the YAML namespace, by the tag's last part. Tags without a

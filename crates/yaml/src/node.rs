@@ -1,0 +1,258 @@
+//! Values that keep how their scalars were spelled, as tools that change manifests need it: a
+//! port that is copied into a text must be copied as it was written.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::error::Problem;
+use crate::{number, scalar};
+
+/// A map, a list or a scalar with its spelling.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Node {
+    /// A map; the order of keys means nothing.
+    Map(BTreeMap<String, Node>),
+    /// A list.
+    List(Vec<Node>),
+    /// A scalar.
+    Scalar(Scalar),
+}
+
+/// A scalar: its text, what it counts as, and whether it is quoted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scalar {
+    /// The text, without quotes and escapes.
+    pub text: String,
+    /// What it counts as.
+    pub tag: ScalarTag,
+    /// Whether it is written in quotes or as a block, which keeps a text from being read as
+    /// anything else.
+    pub quoted: bool,
+}
+
+/// What a scalar counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScalarTag {
+    /// Whatever its text reads as.
+    None,
+    /// A string.
+    Str,
+    /// An integer.
+    Int,
+    /// A float.
+    Float,
+    /// A boolean.
+    Bool,
+    /// Null.
+    Null,
+    /// A date.
+    Timestamp,
+    /// Base64 of a string.
+    Binary,
+}
+
+impl Scalar {
+    /// A string.
+    pub fn string(text: impl Into<String>) -> Self {
+        Self { text: text.into(), tag: ScalarTag::Str, quoted: false }
+    }
+
+    /// Text that means what it reads as.
+    pub fn plain(text: impl Into<String>) -> Self {
+        Self { text: text.into(), tag: ScalarTag::None, quoted: false }
+    }
+
+    /// Whether it is null by its tag.
+    pub fn is_null(&self) -> bool {
+        self.tag == ScalarTag::Null
+    }
+
+    /// Whether it counts as a string, or as whatever it reads as.
+    pub fn is_text(&self) -> bool {
+        matches!(self.tag, ScalarTag::Str | ScalarTag::None)
+    }
+
+    /// The value it stands for once it is written and read again.
+    pub fn to_value(&self) -> Result<Value, Problem> {
+        let text = self.text.as_str();
+        let name = match self.tag {
+            ScalarTag::Str => return Ok(Value::String(text.to_owned())),
+            ScalarTag::None if self.quoted || text.contains('\n') => {
+                return Ok(Value::String(text.to_owned()));
+            }
+            ScalarTag::None => return scalar::plain(text),
+            tag if scalar::implicit_tag(text) == tag => {
+                return if self.quoted {
+                    Ok(Value::String(text.to_owned()))
+                } else {
+                    scalar::plain(text)
+                };
+            }
+            ScalarTag::Int => "int",
+            ScalarTag::Float => "float",
+            ScalarTag::Bool => "bool",
+            ScalarTag::Null => "null",
+            ScalarTag::Timestamp => "timestamp",
+            ScalarTag::Binary => "binary",
+        };
+        scalar::tagged(name, text)
+    }
+
+    /// Whether a reader of YAML 1.1 takes the text, without quotes, for something else than a
+    /// string.
+    pub fn reads_as_other(&self) -> bool {
+        !self.text.is_empty() && scalar::needs_quotes(&self.text)
+    }
+}
+
+impl Node {
+    /// A string.
+    pub fn string(text: impl Into<String>) -> Self {
+        Self::Scalar(Scalar::string(text))
+    }
+
+    /// An empty map.
+    pub fn map() -> Self {
+        Self::Map(BTreeMap::new())
+    }
+
+    /// Whether it is null by its tag.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Scalar(scalar) if scalar.is_null())
+    }
+
+    /// Whether nothing is in it: null, an empty map, list or text.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Map(map) => map.is_empty(),
+            Self::List(items) => items.is_empty(),
+            Self::Scalar(scalar) => {
+                scalar.is_null() || (scalar.is_text() && scalar.text.is_empty())
+            }
+        }
+    }
+
+    /// The map, if it is one.
+    pub fn as_map(&self) -> Option<&BTreeMap<String, Self>> {
+        match self {
+            Self::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// The map, to change.
+    pub fn as_map_mut(&mut self) -> Option<&mut BTreeMap<String, Self>> {
+        match self {
+            Self::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// The items, if it is a list.
+    pub fn as_list(&self) -> Option<&[Self]> {
+        match self {
+            Self::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The scalar's text as written, whatever it counts as.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Scalar(scalar) => Some(&scalar.text),
+            _ => None,
+        }
+    }
+
+    /// A field of a map.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        self.as_map()?.get(key)
+    }
+
+    /// A field of a map, to change.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+        self.as_map_mut()?.get_mut(key)
+    }
+
+    /// A field several maps down.
+    pub fn at(&self, path: &[&str]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, key| node.get(key))
+    }
+
+    /// The value it stands for.
+    pub fn to_value(&self) -> Result<Value, Problem> {
+        Ok(match self {
+            Self::Map(map) => {
+                let mut value = serde_json::Map::new();
+                for (key, node) in map {
+                    value.insert(key.clone(), node.to_value()?);
+                }
+                Value::Object(value)
+            }
+            Self::List(items) => {
+                Value::Array(items.iter().map(Self::to_value).collect::<Result<_, _>>()?)
+            }
+            Self::Scalar(scalar) => scalar.to_value()?,
+        })
+    }
+
+    /// The node for a value.
+    pub fn from_value(value: &Value) -> Self {
+        let scalar = |text: String, tag| Self::Scalar(Scalar { text, tag, quoted: false });
+        match value {
+            Value::Null => scalar("null".into(), ScalarTag::Null),
+            Value::Bool(value) => scalar(value.to_string(), ScalarTag::Bool),
+            Value::Number(value) => {
+                let text = number::write(value);
+                let tag = scalar::implicit_tag(&text);
+                scalar(text, tag)
+            }
+            // Written plain where that is possible, as anything that was generated.
+            Value::String(text) => Self::Scalar(Scalar {
+                text: text.clone(),
+                tag: ScalarTag::Str,
+                quoted: scalar::needs_quotes(text),
+            }),
+            Value::Array(items) => Self::List(items.iter().map(Self::from_value).collect()),
+            Value::Object(map) => Self::Map(
+                map.iter().map(|(key, value)| (key.clone(), Self::from_value(value))).collect(),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn scalars_mean_what_they_are_written_as() {
+        use ScalarTag as T;
+        let cases = [
+            ("5", T::Int, false, Some(json!(5))),
+            ("5", T::Int, true, Some(json!("5"))),
+            ("5", T::None, false, Some(json!(5))),
+            ("5", T::None, true, Some(json!("5"))),
+            ("5", T::Str, false, Some(json!("5"))),
+            ("5", T::Float, false, Some(json!(5))),
+            ("x", T::Int, false, None),
+            ("", T::None, false, Some(json!(null))),
+            ("", T::Null, false, Some(json!(null))),
+            ("1.10", T::Float, false, Some(json!(1.1))),
+            ("a\nb", T::None, false, Some(json!("a\nb"))),
+        ];
+        for (text, tag, quoted, want) in cases {
+            let scalar = Scalar { text: text.into(), tag, quoted };
+            assert_eq!(scalar.to_value().ok(), want, "{scalar:?}");
+        }
+    }
+
+    #[test]
+    fn values_come_back() {
+        let value = json!({"a": [1, 1.5, "1", "yes", null, true], "b": {"c": "d"}});
+        assert_eq!(Node::from_value(&value).to_value(), Ok(value));
+    }
+}
