@@ -46,8 +46,10 @@ pub(crate) fn expand<V: Form>(
 /// What a reader wants.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct How {
-    /// Whether documents are manifests: maps, lists taken apart, annotations made strings.
+    /// Whether documents are manifests: maps, lists taken apart.
     pub(crate) manifests: bool,
+    /// Whether annotations become strings.
+    pub(crate) annotations: bool,
     /// Whether the place of each field is wanted.
     pub(crate) fields: bool,
 }
@@ -119,7 +121,8 @@ impl<'n, V: Form> Expander<'n, V> {
             }
             return;
         }
-        let value = self.start(id, Within::Object);
+        let within = if self.how.annotations { Within::Object } else { Within::Other };
+        let value = self.start(id, within);
         if value.is_empty_map() {
             return;
         }

@@ -51,11 +51,11 @@ pub fn read(
     file: &Arc<RelPath>,
     limits: &Limits,
 ) -> Result<Vec<Document>, YamlErrors> {
-    let how = How { manifests: true, fields: true };
+    let how = How { manifests: true, annotations: true, fields: true };
     Reading::run(text, file, limits, Dialect::Resource, how)
 }
 
-/// Reads manifests as [`read`] does, each scalar with its spelling. `fields` says whether the
+/// Reads manifests as [`read`] does, each scalar with its spelling, annotations too. `fields` says whether the
 /// places of fields are wanted; they cost more than the reading itself.
 pub fn read_nodes(
     text: &[u8],
@@ -63,7 +63,7 @@ pub fn read_nodes(
     limits: &Limits,
     fields: bool,
 ) -> Result<Vec<Document<crate::Node>>, YamlErrors<crate::Node>> {
-    let how = How { manifests: true, fields };
+    let how = How { manifests: true, annotations: false, fields };
     Reading::run(text, file, limits, Dialect::Resource, how)
 }
 
@@ -73,7 +73,7 @@ pub fn read_any(
     file: &Arc<RelPath>,
     limits: &Limits,
 ) -> Result<Vec<Document<crate::Node>>, YamlErrors<crate::Node>> {
-    let how = How { manifests: false, fields: false };
+    let how = How { manifests: false, annotations: false, fields: false };
     Reading::run(text, file, limits, Dialect::Resource, how)
 }
 
@@ -84,7 +84,7 @@ pub fn read_config(
     file: &Arc<RelPath>,
     limits: &Limits,
 ) -> Result<Option<Document>, YamlErrors> {
-    let how = How { manifests: false, fields: true };
+    let how = How { manifests: false, annotations: false, fields: true };
     let documents = Reading::run(text, file, limits, Dialect::Config, how)?;
     Ok(documents.into_iter().next())
 }

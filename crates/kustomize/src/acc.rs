@@ -1,0 +1,165 @@
+//! The objects of one kustomization while it is built, found by their identities.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::error::{Problem, Result, invalid};
+use crate::kustomization::Var;
+use crate::openapi::Schemas;
+use crate::resid::{Id, Key};
+use crate::resource::{Behavior, Origin, Res};
+
+/// Objects in order, with the configuration and the variables that came with them.
+#[derive(Debug, Default)]
+pub(crate) struct Acc {
+    pub(crate) items: Vec<Res>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) vars: BTreeMap<String, Var>,
+    /// Objects by current identity; gone when a step may have changed some.
+    current: Option<HashMap<Key, usize>>,
+    /// Objects by current and earlier identities.
+    any: Option<HashMap<Key, Vec<usize>>>,
+}
+
+impl Acc {
+    /// Forgets the indexes, because identities may have changed.
+    pub(crate) fn changed(&mut self) {
+        self.current = None;
+        self.any = None;
+    }
+
+    /// Adds an object whose identity is not there yet.
+    pub(crate) fn append(&mut self, res: Res, schemas: &Schemas) -> Result<()> {
+        let items = &self.items;
+        let current = self.current.get_or_insert_with(|| {
+            items.iter().enumerate().map(|(i, res)| (res.id(schemas).key(), i)).collect()
+        });
+        let id = res.id(schemas);
+        if let Some(first) = current.get(&id.key()) {
+            let first = self.items[*first].place.clone();
+            let problem = Problem::Duplicate { id: id.to_string(), first: Some(first) };
+            return Err(crate::Error::from(problem).at(&res.place));
+        }
+        current.insert(id.key(), self.items.len());
+        if let Some(any) = &mut self.any {
+            for id in res.any_ids(schemas) {
+                let found = any.entry(id.key()).or_default();
+                if found.last() != Some(&self.items.len()) {
+                    found.push(self.items.len());
+                }
+            }
+        }
+        self.items.push(res);
+        Ok(())
+    }
+
+    pub(crate) fn append_all(
+        &mut self,
+        list: impl IntoIterator<Item = Res>,
+        schemas: &Schemas,
+    ) -> Result<()> {
+        list.into_iter().try_for_each(|res| self.append(res, schemas))
+    }
+
+    /// Whether every current identity is there once.
+    pub(crate) fn check_unique(&mut self, schemas: &Schemas) -> Result<()> {
+        self.changed();
+        let items = std::mem::take(&mut self.items);
+        self.append_all(items, schemas)
+    }
+
+    /// The objects that have or had an identity.
+    pub(crate) fn by_any_id(&mut self, id: &Id, schemas: &Schemas) -> Vec<usize> {
+        let items = &self.items;
+        let any = self.any.get_or_insert_with(|| {
+            let mut any: HashMap<Key, Vec<usize>> = HashMap::new();
+            for (i, res) in items.iter().enumerate().filter(|(_, res)| !res.is_empty()) {
+                for id in res.any_ids(schemas) {
+                    let found = any.entry(id.key()).or_default();
+                    if found.last() != Some(&i) {
+                        found.push(i);
+                    }
+                }
+            }
+            any
+        });
+        let found = any.get(&id.key()).cloned().unwrap_or_default();
+        found.into_iter().filter(|i| !self.items[*i].is_empty()).collect()
+    }
+
+    /// The one object that has or had an identity.
+    pub(crate) fn the(&mut self, id: &Id, schemas: &Schemas) -> Result<usize> {
+        match self.by_any_id(id, schemas)[..] {
+            [one] => Ok(one),
+            [] => Err(invalid!("no object is {id}, so the patch has no target")),
+            [..] => Err(invalid!("several objects are or were {id}, so the patch is ambiguous")),
+        }
+    }
+
+    /// Takes over what a child has built.
+    pub(crate) fn merge(&mut self, child: Self, schemas: &Schemas) -> Result<()> {
+        if self.items.is_empty() && self.vars.is_empty() {
+            self.items = child.items;
+            self.current = child.current;
+            self.any = child.any;
+            self.vars = child.vars;
+        } else {
+            self.append_all(child.items, schemas)?;
+            for (_, var) in child.vars {
+                self.add_var(var)?;
+            }
+        }
+        self.config = self.config.merge(&child.config)?;
+        Ok(())
+    }
+
+    pub(crate) fn add_var(&mut self, var: Var) -> Result<()> {
+        if self.vars.contains_key(&var.name) {
+            return Err(invalid!("variable {:?} is defined twice", var.name));
+        }
+        self.vars.insert(var.name.clone(), var);
+        Ok(())
+    }
+
+    /// Drops objects that a patch deleted.
+    pub(crate) fn drop_empty(&mut self) {
+        let before = self.items.len();
+        self.items.retain(|res| !res.is_empty());
+        if self.items.len() != before {
+            self.changed();
+        }
+    }
+
+    /// Adds, replaces or merges a generated object.
+    pub(crate) fn absorb(&mut self, mut res: Res, schemas: &Schemas) -> Result<()> {
+        let id = res.id(schemas);
+        let found = self.by_any_id(&id, schemas);
+        match (&found[..], res.behavior) {
+            ([], Behavior::Create) => self.append(res, schemas),
+            ([], _) => Err(invalid!("{id} does not exist; a generator can only create it")),
+            ([_], Behavior::Create) => Err(invalid!(
+                "{id} already exists; a generator can only merge with it or replace it"
+            )),
+            ([at], behavior) => {
+                let old = &self.items[*at];
+                crate::generate::take_over(&mut res, old, behavior)?;
+                self.items[*at] = res;
+                self.changed();
+                Ok(())
+            }
+            _ => Err(invalid!("several objects are or were {id}, the generator fits each")),
+        }
+    }
+
+    /// Notes a step on every object, for the annotations that tell it.
+    pub(crate) fn note(&mut self, origin: &Origin) {
+        for res in &mut self.items {
+            if res.origin.is_none() {
+                res.origin = Some(origin.clone());
+            } else {
+                res.transformations.push(origin.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Why a directory cannot be built.
+
+use std::fmt;
+
+use plumb_core::{ErrorClass, Place, RelPath, TreeError};
+
+/// Why a directory cannot be built: what is wrong, where, and the kustomizations that led there.
+///
+/// It never quotes a value of an object: the object may be a Secret.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    problem: Problem,
+    place: Option<Place>,
+    object: Option<String>,
+    chain: Vec<RelPath>,
+}
+
+/// What is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// A field that nothing knows.
+    #[error("unknown field {field:?}")]
+    UnknownField {
+        /// The field as written, with what it is in.
+        field: String,
+        /// The known field that is spelled most like it.
+        nearest: Option<&'static str>,
+    },
+    /// A field of the wrong type.
+    #[error("{field} must be {wanted}, not {found}")]
+    WrongType {
+        /// The field.
+        field: String,
+        /// The type, with its article.
+        wanted: &'static str,
+        /// What is there, with its article.
+        found: &'static str,
+    },
+    /// Something that would run a process or use the network.
+    #[error("{what} is not supported")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// More than a build may take.
+    #[error("the build has more than {limit} {what}")]
+    TooMuch {
+        /// What there is too much of, in plural.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// A directory without a kustomization.
+    #[error("{dir} has no kustomization.yaml, kustomization.yml or Kustomization")]
+    NoKustomization {
+        /// The directory.
+        dir: RelPath,
+    },
+    /// A directory with several kustomizations.
+    #[error("{dir} has more than one kustomization: {}", files.join(", "))]
+    ManyKustomizations {
+        /// The directory.
+        dir: RelPath,
+        /// The files.
+        files: Vec<String>,
+    },
+    /// A directory that includes itself.
+    #[error("{dir} is included by {by}, which it contains or is")]
+    Cycle {
+        /// The directory that is included.
+        dir: RelPath,
+        /// The directory whose kustomization includes it.
+        by: RelPath,
+    },
+    /// A file outside the directory that uses it.
+    #[error("file {file} is not in or below {root}")]
+    Outside {
+        /// The file, symbolic links followed.
+        file: RelPath,
+        /// The directory of the kustomization.
+        root: RelPath,
+    },
+    /// Two objects with the same identity.
+    #[error("{id} is already defined{}", at(first.as_ref()))]
+    Duplicate {
+        /// The object.
+        id: String,
+        /// Where the other one is.
+        first: Option<Place>,
+    },
+    /// A file that is no YAML.
+    #[error("{0}")]
+    Yaml(plumb_yaml::Problem),
+    /// A file or directory that cannot be used.
+    #[error(transparent)]
+    Tree(TreeError),
+    /// A file that was named, and what became of reading it.
+    #[error("cannot load {path:?}: {source}")]
+    Load {
+        /// The path as written.
+        path: String,
+        /// Why.
+        source: Box<Problem>,
+    },
+    /// A regular expression that is none.
+    #[error("{pattern:?} is no regular expression: {why}")]
+    Regex {
+        /// The text.
+        pattern: String,
+        /// Why, in one line.
+        why: String,
+    },
+    /// Anything else a kustomization or an object can have wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// The caller asked to stop.
+    #[error("the build was interrupted")]
+    Interrupted,
+}
+
+fn at(place: Option<&Place>) -> String {
+    place.map(|place| format!(" at {place}")).unwrap_or_default()
+}
+
+impl Error {
+    /// What is wrong.
+    pub fn problem(&self) -> &Problem {
+        &self.0.problem
+    }
+
+    /// Where it is, if that is known to the line.
+    pub fn place(&self) -> Option<&Place> {
+        self.0.place.as_ref()
+    }
+
+    /// The object it is about.
+    pub fn object(&self) -> Option<&str> {
+        self.0.object.as_deref()
+    }
+
+    /// The kustomization files from the one that was built to the one that failed.
+    pub fn chain(&self) -> impl Iterator<Item = &RelPath> {
+        self.0.chain.iter().rev()
+    }
+
+    /// What to do about it, where that is not plain from the message.
+    pub fn hint(&self) -> Option<String> {
+        let text = match &self.0.problem {
+            Problem::UnknownField { nearest: Some(nearest), .. } => {
+                format!("did you mean {nearest:?}?")
+            }
+            Problem::Refused { instead, .. } => (*instead).into(),
+            Problem::NoKustomization { .. } => {
+                "add a kustomization.yaml that lists what to build".into()
+            }
+            Problem::ManyKustomizations { .. } => "keep one of them".into(),
+            Problem::Cycle { .. } => "a directory cannot include itself or one above it".into(),
+            Problem::Outside { .. } => {
+                "move the file, or include its directory as a base with a kustomization".into()
+            }
+            Problem::Duplicate { .. } => "remove one of the two, or patch the first".into(),
+            Problem::Yaml(problem) => return problem.hint(),
+            Problem::WrongType { wanted: "a string", found: "a number" | "a boolean", .. } => {
+                "put quotes around the value".into()
+            }
+            _ => return None,
+        };
+        Some(text)
+    }
+
+    /// What it asks of its reader.
+    pub fn class(&self) -> ErrorClass {
+        match self.0.problem {
+            Problem::Tree(TreeError::Read { .. }) | Problem::Interrupted => ErrorClass::Retry,
+            _ => ErrorClass::WaitForUser,
+        }
+    }
+
+    /// Says where it is, unless something closer to it already did.
+    pub(crate) fn at(mut self, place: &Place) -> Self {
+        self.0.place.get_or_insert_with(|| place.clone());
+        self
+    }
+
+    /// Says which object it is about, unless something closer to it already did.
+    pub(crate) fn on(mut self, object: impl FnOnce() -> String) -> Self {
+        self.0.object.get_or_insert_with(object);
+        self
+    }
+
+    /// Adds the kustomization that led here.
+    pub(crate) fn within(mut self, file: &RelPath) -> Self {
+        self.0.chain.push(file.clone());
+        self
+    }
+
+    /// Says which path, as written, was to be loaded.
+    pub(crate) fn loading(mut self, path: &str) -> Self {
+        if self.0.place.is_none() && !matches!(self.0.problem, Problem::Interrupted) {
+            let problem = std::mem::replace(&mut self.0.problem, Problem::Interrupted);
+            self.0.problem = match problem {
+                problem @ (Problem::Load { .. } | Problem::Tree(TreeError::Read { .. })) => problem,
+                source => Problem::Load { path: path.to_owned(), source: Box::new(source) },
+            };
+        }
+        self
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(Inner { problem, place: None, object: None, chain: Vec::new() }))
+    }
+}
+
+impl From<TreeError> for Error {
+    fn from(error: TreeError) -> Self {
+        Problem::Tree(error).into()
+    }
+}
+
+impl<V> From<plumb_yaml::YamlErrors<V>> for Error {
+    fn from(errors: plumb_yaml::YamlErrors<V>) -> Self {
+        match errors.problems.into_iter().next() {
+            Some(first) => Self::from(Problem::Yaml(first.problem)).at(&first.place),
+            None => Problem::Invalid("the file cannot be read".into()).into(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { problem, place, object, chain } = &*self.0;
+        if let Some(place) = place {
+            write!(f, "{place}: ")?;
+        } else if let Some(file) = chain.first() {
+            write!(f, "{file}: ")?;
+        }
+        if let Some(object) = object {
+            write!(f, "{object}: ")?;
+        }
+        fmt::Display::fmt(problem, f)?;
+        // The innermost file is named by the place in most cases; the way there helps where one
+        // base is used by several overlays.
+        if chain.len() > 1 {
+            let chain: Vec<_> = chain.iter().rev().map(RelPath::to_string).collect();
+            write!(f, " (by way of {})", chain.join(" > "))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0.problem {
+            Problem::Tree(error) => std::error::Error::source(error),
+            _ => None,
+        }
+    }
+}
+
+/// What most functions of this crate return.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error with a message of its own.
+macro_rules! invalid {
+    ($($arg:tt)*) => {
+        $crate::error::Error::from($crate::error::Problem::Invalid(format!($($arg)*)))
+    };
+}
+pub(crate) use invalid;

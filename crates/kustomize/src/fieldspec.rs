@@ -1,0 +1,243 @@
+//! Paths to fields in objects of some kinds, and walking them.
+
+use plumb_core::Gvk;
+use plumb_yaml::{Node, Scalar, ScalarTag};
+use serde_json::Value;
+
+use crate::decode::{At, Decode, Fields};
+use crate::error::{Result, invalid};
+use crate::resid;
+
+/// A path in objects of the kinds that `gvk` selects; its empty parts select all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct FieldSpec {
+    pub(crate) gvk: Selected,
+    pub(crate) path: String,
+    pub(crate) create: bool,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// A kind pattern that has a default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selected(pub(crate) Gvk);
+
+impl Default for Selected {
+    fn default() -> Self {
+        Self(Gvk { group: String::new(), version: String::new(), kind: String::new() })
+    }
+}
+
+/// One name of a path; `name[]` must be a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Step {
+    name: String,
+    list: bool,
+}
+
+impl FieldSpec {
+    pub(crate) fn new(gvk: Gvk, path: &str, create: bool) -> Self {
+        let steps = split(path, '/')
+            .into_iter()
+            .map(|name| match name.strip_suffix("[]") {
+                Some(name) => Step { name: name.to_owned(), list: true },
+                None => Step { name, list: false },
+            })
+            .collect();
+        Self { gvk: Selected(gvk), path: path.to_owned(), create, steps }
+    }
+
+    pub(crate) fn selects(&self, gvk: &Gvk) -> bool {
+        resid::selects(&self.gvk.0, gvk)
+    }
+}
+
+impl Decode for FieldSpec {
+    fn decode(at: &At<'_>, value: &Value) -> Result<Self> {
+        let mut f = Fields::new(at, value)?;
+        let gvk = Gvk {
+            group: f.take("group")?,
+            version: f.take("version")?,
+            kind: f.take("kind")?,
+        };
+        let path: String = f.take("path")?;
+        let create = f.take("create")?;
+        f.finish()?;
+        Ok(Self::new(gvk, &path, create))
+    }
+}
+
+/// Splits a path; a delimiter behind a backslash belongs to the name.
+pub(crate) fn split(path: &str, delimiter: char) -> Vec<String> {
+    let mut parts: Vec<&str> = path.split(delimiter).collect();
+    if parts.len() > 1 && parts[0].is_empty() {
+        parts.remove(0);
+    }
+    let mut names: Vec<String> = Vec::with_capacity(parts.len());
+    for part in parts {
+        match names.last_mut() {
+            Some(last) if last.ends_with('\\') => {
+                last.pop();
+                last.push(delimiter);
+                last.push_str(part);
+            }
+            _ => names.push(part.to_owned()),
+        }
+    }
+    names
+}
+
+/// Splits a path at dots, but not inside brackets: `a.[b.c/d].e`, `a.[name=x.y].b`.
+pub(crate) fn split_dotted(path: &str) -> Vec<String> {
+    let mut parts = split(path, '.').into_iter();
+    let mut names = Vec::new();
+    while let Some(part) = parts.next() {
+        if !part.starts_with('[') || part.ends_with(']') {
+            names.push(part);
+            continue;
+        }
+        let mut joined = part;
+        for part in parts.by_ref() {
+            joined.push('.');
+            joined.push_str(&part);
+            if part.ends_with(']') {
+                break;
+            }
+        }
+        if joined.contains('=') {
+            names.push(joined);
+        } else {
+            names.push(joined.trim_matches(['[', ']']).to_owned());
+        }
+    }
+    names
+}
+
+/// What is made where a path leads nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Create {
+    Nothing,
+    Map,
+    Scalar(ScalarTag),
+}
+
+/// Calls `set` with each field at a path. Lists on the way are walked through.
+pub(crate) fn walk(
+    node: &mut Node,
+    spec: &FieldSpec,
+    create: Create,
+    set: &mut dyn FnMut(&mut Node) -> Result<()>,
+) -> Result<()> {
+    let create = if spec.create { create } else { Create::Nothing };
+    step(node, &spec.steps, create, set).map_err(|error| match error.place() {
+        Some(_) => error,
+        None => invalid!("field {}: {}", spec.path, error.problem()),
+    })
+}
+
+fn step(
+    node: &mut Node,
+    steps: &[Step],
+    create: Create,
+    set: &mut dyn FnMut(&mut Node) -> Result<()>,
+) -> Result<()> {
+    let Some((first, rest)) = steps.split_first() else {
+        return set(node);
+    };
+    if node.is_null() {
+        return Ok(());
+    }
+    let map = match node {
+        Node::List(items) => {
+            return items.iter_mut().try_for_each(|item| step(item, steps, create, set));
+        }
+        Node::Scalar(_) => return Err(invalid!("expected a list or a map, found a scalar")),
+        Node::Map(map) => map,
+    };
+    if first.name.is_empty() {
+        return Err(invalid!("a path has an empty name"));
+    }
+    let made = match create {
+        Create::Nothing if first.list => None,
+        Create::Nothing => {
+            return map.get_mut(&first.name).map_or(Ok(()), |next| step(next, rest, create, set));
+        }
+        _ if first.list => None,
+        Create::Scalar(tag) if rest.is_empty() => {
+            Some(Node::Scalar(Scalar { text: String::new(), tag, quoted: false }))
+        }
+        _ => Some(Node::map()),
+    };
+    match made {
+        // A name with brackets is never made, but null there becomes an empty list.
+        None => {
+            let Some(next) = map.get_mut(&first.name) else {
+                return Ok(());
+            };
+            if next.is_null() {
+                *next = Node::List(Vec::new());
+            }
+            step(next, rest, create, set)
+        }
+        Some(made) => {
+            let next = map.entry(first.name.clone()).or_insert_with(|| match &made {
+                Node::Scalar(_) => Node::Scalar(Scalar::plain("")),
+                made => made.clone(),
+            });
+            if next.is_null() {
+                *next = made;
+            }
+            step(next, rest, create, set)
+        }
+    }
+}
+
+/// Replaces a scalar, keeping its quotes.
+pub(crate) fn set_scalar(node: &mut Node, text: &str, tag: ScalarTag) -> Result<()> {
+    match node {
+        Node::Scalar(old) => {
+            text.clone_into(&mut old.text);
+            old.tag = tag;
+            Ok(())
+        }
+        Node::Map(_) => Err(invalid!("expected a scalar, found a map")),
+        Node::List(_) => Err(invalid!("expected a scalar, found a list")),
+    }
+}
+
+/// Sets a field of a map to a scalar; a scalar that is there keeps its quotes.
+pub(crate) fn set_field(node: &mut Node, key: &str, text: &str, tag: ScalarTag) -> Result<()> {
+    if node.is_null() {
+        return Ok(());
+    }
+    let Some(map) = node.as_map_mut() else {
+        return Err(invalid!("expected a map"));
+    };
+    let mut new = Scalar { text: text.to_owned(), tag, quoted: false };
+    match map.get_mut(key) {
+        Some(Node::Scalar(old)) => {
+            new.quoted = old.quoted;
+            *old = new;
+        }
+        Some(old) => *old = Node::Scalar(new),
+        None => {
+            new.quoted = new.is_text() && new.reads_as_other();
+            map.insert(key.to_owned(), Node::Scalar(new));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_split() {
+        assert_eq!(split("a/b\\/c/d", '/'), ["a", "b/c", "d"]);
+        assert_eq!(split("/a/b", '/'), ["a", "b"]);
+        assert_eq!(
+            split_dotted("a.[name=x.y].b.[c.d/e].0"),
+            ["a", "[name=x.y]", "b", "c.d/e", "0"]
+        );
+    }
+}

@@ -1,0 +1,343 @@
+//! ConfigMaps and Secrets from literals and files, and the hashes in their names.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use plumb_core::{FieldPlaces, Place};
+use plumb_yaml::{Node, Scalar, ScalarTag};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Result, invalid};
+use crate::kustomization::{GeneratorArgs, GeneratorOptions};
+use crate::load::Loader;
+use crate::resource::{Behavior, Res};
+
+/// Which kind is generated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    ConfigMap,
+    Secret,
+}
+
+/// Characters of a line of base64.
+const BASE64_LINE: usize = 70;
+
+/// Options of one entry with those of all entries behind them.
+pub(crate) fn options(
+    own: Option<&GeneratorOptions>,
+    global: Option<&GeneratorOptions>,
+) -> Option<GeneratorOptions> {
+    let Some(global) = global else {
+        return own.cloned();
+    };
+    let mut merged = own.cloned().unwrap_or_default();
+    for (into, from) in [
+        (&mut merged.labels, &global.labels),
+        (&mut merged.annotations, &global.annotations),
+    ] {
+        for (key, value) in from {
+            into.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    merged.disable_hash |= global.disable_hash;
+    merged.immutable |= global.immutable;
+    Some(merged)
+}
+
+/// Makes the object of one entry.
+pub(crate) fn generate(
+    kind: Kind,
+    args: &GeneratorArgs,
+    options: Option<&GeneratorOptions>,
+    loader: &Loader<'_, '_>,
+    place: &Place,
+) -> Result<Res> {
+    if args.name.is_empty() {
+        return Err(invalid!("a generator has no name").at(place));
+    }
+    let data = pairs(args, loader).map_err(|error| error.on(|| args.name.clone()))?;
+    let string = |text: &str| Node::string(text);
+    let mut metadata = BTreeMap::from([("name".to_owned(), string(&args.name))]);
+    if !args.namespace.is_empty() {
+        metadata.insert("namespace".into(), string(&args.namespace));
+    }
+    let mut map = BTreeMap::from([("apiVersion".to_owned(), string("v1"))]);
+    match kind {
+        Kind::ConfigMap => {
+            map.insert("kind".into(), string("ConfigMap"));
+            for (key, value) in data {
+                let (field, text) = match String::from_utf8(value) {
+                    Ok(text) => ("data", text),
+                    Err(error) => ("binaryData", wrapped_base64(error.as_bytes())),
+                };
+                put(&mut map, field, key, text);
+            }
+        }
+        Kind::Secret => {
+            map.insert("kind".into(), string("Secret"));
+            let secret_type = match args.secret_type.as_str() {
+                "" => "Opaque",
+                other => other,
+            };
+            map.insert("type".into(), string(secret_type));
+            map.insert("data".into(), Node::map());
+            for (key, value) in data {
+                put(&mut map, "data", key, wrapped_base64(&value));
+            }
+        }
+    }
+    if let Some(options) = options {
+        for (field, pairs) in [("labels", &options.labels), ("annotations", &options.annotations)] {
+            if !pairs.is_empty() {
+                let pairs = pairs.iter().map(|(key, value)| (key.clone(), string(value)));
+                metadata.insert(field.into(), Node::Map(pairs.collect()));
+            }
+        }
+        if options.immutable {
+            let yes = Scalar { text: "true".into(), tag: ScalarTag::Bool, quoted: false };
+            map.insert("immutable".into(), Node::Scalar(yes));
+        }
+    }
+    map.insert("metadata".into(), Node::Map(metadata));
+    let mut res = Res::new(Node::Map(map), place.clone(), FieldPlaces::default());
+    res.needs_hash = !options.is_some_and(|options| options.disable_hash);
+    res.behavior = match args.behavior.as_str() {
+        "merge" => Behavior::Merge,
+        "replace" => Behavior::Replace,
+        _ => Behavior::Create,
+    };
+    Ok(res)
+}
+
+fn put(map: &mut BTreeMap<String, Node>, field: &str, key: String, text: String) {
+    let data = map.entry(field.to_owned()).or_insert_with(Node::map);
+    if let Some(data) = data.as_map_mut() {
+        data.insert(key, Node::string(text));
+    }
+}
+
+/// Base64 in lines, where it is longer than one.
+fn wrapped_base64(bytes: &[u8]) -> String {
+    let plain = STANDARD.encode(bytes);
+    if plain.len() < BASE64_LINE {
+        return plain;
+    }
+    let mut lines = String::with_capacity(plain.len() + plain.len() / BASE64_LINE + 1);
+    for (i, c) in plain.char_indices() {
+        if i > 0 && i % BASE64_LINE == 0 {
+            lines.push('\n');
+        }
+        lines.push(c);
+    }
+    lines.push('\n');
+    lines
+}
+
+/// Keys and values from env files, then literals, then files.
+fn pairs(args: &GeneratorArgs, loader: &Loader<'_, '_>) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut all = BTreeMap::new();
+    let mut add = |key: String, value: Vec<u8>| {
+        if all.contains_key(&key) {
+            return Err(invalid!("key {key:?} is given twice"));
+        }
+        all.insert(key, value);
+        Ok(())
+    };
+    for path in args.env_files() {
+        let (file, content) = loader.file(path)?;
+        for (i, line) in content.split(|byte| *byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let Ok(line) = std::str::from_utf8(line) else {
+                return Err(invalid!("{file}:{}: the line is not UTF-8 text", i + 1));
+            };
+            let line = if i == 0 { line.trim_start_matches('\u{feff}') } else { line };
+            let line = line.trim_start();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (key, value) = line.split_once('=').unwrap_or((line, ""));
+            if !key.is_empty() {
+                add(key.to_owned(), value.into())?;
+            }
+        }
+    }
+    for literal in &args.literals {
+        let (key, value) = literal
+            .split_once('=')
+            .filter(|(key, _)| !key.is_empty())
+            .ok_or_else(|| invalid!("a literal is not of the form key=value"))?;
+        add(key.to_owned(), unquoted(value).into())?;
+    }
+    for source in &args.files {
+        let (key, path) = match source.split_once('=') {
+            None => (source.rsplit('/').next().unwrap_or_default(), source.as_str()),
+            Some((_, path)) if path.contains('=') => {
+                return Err(invalid!("file {source:?} has more than one `=`"));
+            }
+            Some(("", _) | (_, "")) => {
+                return Err(invalid!("file {source:?} is not of the form key=path"));
+            }
+            Some(pair) => pair,
+        };
+        let (_, content) = loader.file(path)?;
+        add(key.to_owned(), content)?;
+    }
+    Ok(all)
+}
+
+/// Without one pair of quotes around it.
+fn unquoted(text: &str) -> &str {
+    let inner = |quote: char| text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
+    inner('"').or_else(|| inner('\'')).unwrap_or(text)
+}
+
+/// Gives a generated object the names and marks of the one that it replaces or is merged with.
+pub(crate) fn take_over(res: &mut Res, old: &Res, behavior: Behavior) -> Result<()> {
+    if behavior == Behavior::Merge {
+        let mut old_data = strings(old, "data");
+        if res.kind() == "Secret" {
+            for (key, value) in strings(old, "stringData") {
+                old_data.insert(key, wrapped_base64(value.as_bytes()));
+            }
+        }
+        merge_data(res, "data", old_data);
+        merge_data(res, "binaryData", strings(old, "binaryData"));
+    }
+    for field in ["labels", "annotations"] {
+        let mut merged: BTreeMap<String, Node> = BTreeMap::new();
+        for (key, value) in old.strings(field).into_iter().chain(res.strings(field)) {
+            merged.insert(key.to_owned(), Node::string(value));
+        }
+        let Some(Node::Map(metadata)) = res.metadata_mut() else { continue };
+        if merged.is_empty() {
+            metadata.remove(field);
+        } else {
+            metadata.insert(field.into(), Node::Map(merged));
+        }
+    }
+    let (name, namespace) = (old.name().to_owned(), old.namespace().to_owned());
+    res.set_metadata("name", &name);
+    res.set_metadata("namespace", &namespace);
+    res.previous.clone_from(&old.previous);
+    res.prefixes.clone_from(&old.prefixes);
+    res.suffixes.clone_from(&old.suffixes);
+    res.vars.clone_from(&old.vars);
+    res.behavior = old.behavior;
+    res.needs_hash &= old.needs_hash;
+    if behavior == Behavior::Merge && old.origin.is_some() || res.origin.is_none() {
+        res.origin.clone_from(&old.origin);
+    }
+    res.transformations.clone_from(&old.transformations);
+    Ok(())
+}
+
+fn strings(res: &Res, field: &str) -> BTreeMap<String, String> {
+    let map = res.node.get(field).and_then(Node::as_map);
+    map.into_iter()
+        .flatten()
+        .map(|(key, value)| {
+            let text = if value.is_null() { "" } else { value.text().unwrap_or_default() };
+            (key.clone(), text.to_owned())
+        })
+        .collect()
+}
+
+fn merge_data(res: &mut Res, field: &str, mut merged: BTreeMap<String, String>) {
+    merged.extend(strings(res, field));
+    let Some(map) = res.node.as_map_mut() else { return };
+    if merged.is_empty() {
+        map.remove(field);
+        return;
+    }
+    let nodes = merged.into_iter().map(|(key, value)| (key, Node::string(value)));
+    map.insert(field.into(), Node::Map(nodes.collect()));
+}
+
+/// The hash that goes into the name of an object.
+pub(crate) fn hash(res: &Res) -> Result<String> {
+    let field = |name: &str| -> Result<Value> {
+        match res.node.get(name) {
+            None => Ok(json!("")),
+            Some(Node::Scalar(scalar)) => Ok(json!(scalar.text)),
+            Some(Node::List(_)) => Ok(Value::Null),
+            Some(node) => {
+                node.to_value().map_err(|problem| invalid!("{problem}").at(&res.place))
+            }
+        }
+    };
+    // The reference looks for the name in the wrong place and never finds it.
+    let content = match res.kind() {
+        "ConfigMap" => {
+            let mut content = json!({"kind": "ConfigMap", "name": "", "data": field("data")?});
+            if let binary @ Value::Object(_) = field("binaryData")? {
+                content["binaryData"] = binary;
+            }
+            content
+        }
+        "Secret" => {
+            let mut content = json!({
+                "kind": "Secret", "name": "", "data": field("data")?, "type": field("type")?,
+            });
+            if let plain @ Value::Object(_) = field("stringData")? {
+                content["stringData"] = plain;
+            }
+            content
+        }
+        kind => {
+            return Err(invalid!("only ConfigMaps and Secrets have hashes, not {kind}")
+                .at(&res.place));
+        }
+    };
+    Ok(encode(&go_json(&content)))
+}
+
+/// JSON as Go writes it: keys sorted, and what HTML may mistake escaped.
+pub(crate) fn go_json(value: &Value) -> String {
+    let text = value.to_string();
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => escaped.push_str("\\u003c"),
+            '>' => escaped.push_str("\\u003e"),
+            '&' => escaped.push_str("\\u0026"),
+            '\u{2028}' => escaped.push_str("\\u2028"),
+            '\u{2029}' => escaped.push_str("\\u2029"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// Ten characters that make no words.
+fn encode(text: &str) -> String {
+    const HEX: &[u8; 16] = b"gh2k456789mbcdtf";
+    let digest = Sha256::digest(text.as_bytes());
+    digest
+        .iter()
+        .take(5)
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|nibble| char::from(HEX[usize::from(nibble)]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_lose_one_pair_of_quotes() {
+        for (text, want) in [("\"a\"", "a"), ("'a'", "a"), ("\"a'", "\"a'"), ("\"", "\""), ("''", "")] {
+            assert_eq!(unquoted(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn base64_breaks_behind_seventy() {
+        assert_eq!(wrapped_base64(b"abc"), "YWJj");
+        let long = wrapped_base64(&[0; 60]);
+        assert_eq!(long.lines().map(str::len).collect::<Vec<_>>(), [70, 10]);
+        assert!(long.ends_with('\n'));
+    }
+}

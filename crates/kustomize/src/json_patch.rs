@@ -1,0 +1,249 @@
+//! JSON patches (RFC 6902) with the reference's habits: `replace` adds what is not there, and
+//! negative indices count from the end.
+
+use serde_json::{Map, Number, Value};
+
+use crate::error::{Result, invalid};
+
+/// One operation.
+#[derive(Debug, Clone)]
+pub(crate) struct Operation {
+    kind: String,
+    path: Option<String>,
+    from: Option<String>,
+    value: Value,
+}
+
+/// Reads operations from the JSON value of a patch.
+pub(crate) fn decode(value: &Value) -> Result<Vec<Operation>> {
+    let items = value.as_array().ok_or_else(|| invalid!("a JSON patch is a list"))?;
+    items
+        .iter()
+        .map(|item| {
+            let map = item.as_object().ok_or_else(|| invalid!("an operation is a map"))?;
+            let text = |key: &str| map.get(key).and_then(Value::as_str).map(str::to_owned);
+            Ok(Operation {
+                kind: text("op").unwrap_or_default(),
+                path: text("path"),
+                from: text("from"),
+                value: map.get("value").cloned().unwrap_or(Value::Null),
+            })
+        })
+        .collect()
+}
+
+/// Applies operations, one after the other.
+pub(crate) fn apply(document: &mut Value, operations: &[Operation]) -> Result<()> {
+    for operation in operations {
+        one(document, operation)?;
+    }
+    round(document);
+    Ok(())
+}
+
+fn one(document: &mut Value, operation: &Operation) -> Result<()> {
+    let path = operation
+        .path
+        .as_deref()
+        .ok_or_else(|| invalid!("a JSON patch operation has no path"))?;
+    let missing = || invalid!("{} of {path:?}: there is nothing at this path", operation.kind);
+    match operation.kind.as_str() {
+        "add" => add(document, path, operation.value.clone()),
+        "remove" => take(document, path).map(drop),
+        "replace" => {
+            let (container, key) = find(document, path)?;
+            match container {
+                Value::Object(map) => {
+                    map.insert(key, operation.value.clone());
+                }
+                Value::Array(items) => {
+                    let at = index(&key, items.len()).filter(|at| *at < items.len());
+                    items[at.ok_or_else(missing)?] = operation.value.clone();
+                }
+                _ => return Err(missing()),
+            }
+            Ok(())
+        }
+        "move" => {
+            let from = operation.from.as_deref().ok_or_else(|| invalid!("move has no from"))?;
+            let value = take(document, from)?;
+            add(document, path, value)
+        }
+        "copy" => {
+            let from = operation.from.as_deref().ok_or_else(|| invalid!("copy has no from"))?;
+            let value = get(document, from)?.cloned().unwrap_or(Value::Null);
+            add(document, path, value)
+        }
+        "test" => {
+            let found = get(document, path)?.unwrap_or(&Value::Null);
+            if same(found, &operation.value) {
+                Ok(())
+            } else {
+                Err(invalid!("test of {path:?} failed"))
+            }
+        }
+        other => Err(invalid!("{other:?} is no JSON patch operation")),
+    }
+}
+
+/// Whether two values are equal, `1` and `1.0` too.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len()
+                && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+        }
+        _ => a == b,
+    }
+}
+
+fn unescape(segment: &str) -> String {
+    segment.replace("~1", "/").replace("~0", "~")
+}
+
+/// The container of what a path names, and the last key.
+fn find<'v>(document: &'v mut Value, path: &str) -> Result<(&'v mut Value, String)> {
+    let nothing = || invalid!("path {path:?} leads nowhere in the object");
+    let rest = path.split_once('/').ok_or_else(nothing)?.1;
+    let (parents, key) = match rest.rsplit_once('/') {
+        Some((parents, key)) => (Some(parents), key),
+        None => (None, rest),
+    };
+    let mut at = document;
+    for segment in parents.into_iter().flat_map(|parents| parents.split('/')) {
+        let segment = unescape(segment);
+        at = match at {
+            Value::Object(map) => map.get_mut(&segment),
+            Value::Array(items) => {
+                let at = index(&segment, items.len());
+                at.and_then(|at| items.get_mut(at))
+            }
+            _ => None,
+        }
+        .ok_or_else(nothing)?;
+    }
+    if !matches!(at, Value::Object(_) | Value::Array(_)) {
+        return Err(nothing());
+    }
+    Ok((at, unescape(key)))
+}
+
+/// A position; negative ones count from the end.
+fn index(key: &str, len: usize) -> Option<usize> {
+    let at: i64 = key.parse().ok()?;
+    if at >= 0 {
+        return usize::try_from(at).ok();
+    }
+    len.checked_sub(usize::try_from(at.unsigned_abs()).ok()?)
+}
+
+fn add(document: &mut Value, path: &str, value: Value) -> Result<()> {
+    let (container, key) = find(document, path)?;
+    match container {
+        Value::Object(map) => {
+            map.insert(key, value);
+        }
+        Value::Array(items) if key == "-" => items.push(value),
+        Value::Array(items) => {
+            // Counted in the list with the new item, so -1 appends.
+            let at = index(&key, items.len() + 1).filter(|at| *at <= items.len());
+            let at = at.ok_or_else(|| invalid!("add of {path:?}: the list is not as long"))?;
+            items.insert(at, value);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn take(document: &mut Value, path: &str) -> Result<Value> {
+    let missing = || invalid!("remove of {path:?}: there is nothing at this path");
+    let (container, key) = find(document, path)?;
+    match container {
+        Value::Object(map) => map.remove(&key).ok_or_else(missing),
+        Value::Array(items) => {
+            let at = index(&key, items.len()).filter(|at| *at < items.len());
+            Ok(items.remove(at.ok_or_else(missing)?))
+        }
+        _ => Err(missing()),
+    }
+}
+
+fn get<'v>(document: &'v mut Value, path: &str) -> Result<Option<&'v Value>> {
+    let (container, key) = find(document, path)?;
+    Ok(match container {
+        Value::Object(map) => map.get(&key),
+        Value::Array(items) => {
+            let at = index(&key, items.len()).filter(|at| *at < items.len());
+            let at = at.ok_or_else(|| invalid!("{path:?}: the list is not as long"))?;
+            items.get(at)
+        }
+        _ => None,
+    })
+}
+
+/// Gives integers that a float does not hold exactly the float's value.
+fn round(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(round),
+        Value::Object(map) => round_map(map),
+        Value::Number(number) => {
+            const EXACT: u64 = 1 << 53;
+            let size = number.as_u64().or(number.as_i64().map(i64::unsigned_abs));
+            if size.is_some_and(|size| size > EXACT)
+                && let Some(rounded) = number.as_f64()
+                && let Ok(value) = format!("{rounded:.0}").parse::<Number>()
+            {
+                *number = value;
+            }
+        }
+        _ => {}
+    }
+}
+
+fn round_map(map: &mut Map<String, Value>) {
+    map.values_mut().for_each(round);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn patched(document: &Value, operations: &Value) -> Result<Value> {
+        let mut document = document.clone();
+        apply(&mut document, &decode(operations)?)?;
+        Ok(document)
+    }
+
+    #[test]
+    fn operations() {
+        let doc = json!({"a": [1, 2], "b": {"c/d": 1}});
+        let cases = [
+            (json!([{"op": "add", "path": "/a/-", "value": 3}]), Some(json!({"a": [1, 2, 3], "b": {"c/d": 1}}))),
+            (json!([{"op": "add", "path": "/a/0", "value": 0}]), Some(json!({"a": [0, 1, 2], "b": {"c/d": 1}}))),
+            (json!([{"op": "remove", "path": "/a/-1"}]), Some(json!({"a": [1], "b": {"c/d": 1}}))),
+            (json!([{"op": "remove", "path": "/x"}]), None),
+            (json!([{"op": "replace", "path": "/x", "value": 1}]), Some(json!({"a": [1, 2], "b": {"c/d": 1}, "x": 1}))),
+            (json!([{"op": "add", "path": "/x/y", "value": 1}]), None),
+            (json!([{"op": "move", "from": "/b/c~1d", "path": "/e"}]), Some(json!({"a": [1, 2], "b": {}, "e": 1}))),
+            (json!([{"op": "copy", "from": "/a/0", "path": "/e"}]), Some(json!({"a": [1, 2], "b": {"c/d": 1}, "e": 1}))),
+            (json!([{"op": "test", "path": "/a/1", "value": 2}]), Some(doc.clone())),
+            (json!([{"op": "test", "path": "/a/1", "value": 3}]), None),
+            (json!([{"op": "jump", "path": "/a"}]), None),
+        ];
+        for (operations, want) in cases {
+            assert_eq!(patched(&doc, &operations).ok(), want, "{operations}");
+        }
+    }
+
+    #[test]
+    fn large_integers_lose_their_end() {
+        let doc = json!({"n": 9_007_199_254_740_993u64});
+        assert_eq!(patched(&doc, &json!([])).unwrap(), json!({"n": 9_007_199_254_740_992u64}));
+    }
+}

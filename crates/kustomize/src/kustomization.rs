@@ -1,0 +1,357 @@
+//! The kustomization file and the types of its fields.
+
+use std::collections::BTreeMap;
+
+use plumb_core::Place;
+use serde_json::Value;
+
+use crate::decode::{Any, At, Decode, Fields};
+use crate::error::{Problem, Result, invalid};
+use crate::fieldspec::FieldSpec;
+
+const KIND: &str = "Kustomization";
+const COMPONENT: &str = "Component";
+const VERSION: &str = "kustomize.config.k8s.io/v1beta1";
+const COMPONENT_VERSION: &str = "kustomize.config.k8s.io/v1alpha1";
+
+pub(crate) type Strings = BTreeMap<String, String>;
+
+/// A kustomization, deprecated fields moved to where they belong.
+#[derive(Debug, Default)]
+pub(crate) struct Kustomization {
+    pub(crate) component: bool,
+    pub(crate) openapi: Strings,
+    pub(crate) name_prefix: String,
+    pub(crate) name_suffix: String,
+    pub(crate) namespace: String,
+    pub(crate) common_labels: Strings,
+    pub(crate) labels: Vec<Label>,
+    pub(crate) common_annotations: Strings,
+    pub(crate) patches_strategic_merge: Vec<String>,
+    pub(crate) patches_json6902: Vec<Patch>,
+    pub(crate) patches: Vec<Patch>,
+    pub(crate) images: Vec<Image>,
+    pub(crate) replacements: Vec<ReplacementField>,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) vars: Vec<Var>,
+    pub(crate) sort_options: Option<SortOptions>,
+    pub(crate) resources: Vec<String>,
+    pub(crate) components: Vec<String>,
+    pub(crate) crds: Vec<String>,
+    pub(crate) config_maps: Vec<GeneratorArgs>,
+    pub(crate) secrets: Vec<GeneratorArgs>,
+    pub(crate) generator_options: Option<GeneratorOptions>,
+    pub(crate) configurations: Vec<String>,
+    pub(crate) generators: Vec<String>,
+    pub(crate) transformers: Vec<String>,
+    pub(crate) validators: Vec<String>,
+    pub(crate) build_metadata: Vec<String>,
+}
+
+impl Kustomization {
+    /// Reads the file's content.
+    pub(crate) fn read(at: &At<'_>, value: &Value) -> Result<Self> {
+        let mut f = Fields::new(at, value)?;
+        let kind: String = f.take("kind")?;
+        let version: String = f.take("apiVersion")?;
+        let _: Option<Any> = f.take("metadata")?;
+        let mut resources: Vec<String> = f.take("resources")?;
+        resources.extend(f.take::<Vec<String>>("bases")?);
+        let mut images: Vec<Image> = f.take("images")?;
+        images.extend(f.take::<Vec<Image>>("imageTags")?);
+        let helm: (Option<Any>, Vec<Any>, Vec<Any>) = (
+            f.take("helmGlobals")?,
+            f.take("helmCharts")?,
+            f.take("helmChartInflationGenerator")?,
+        );
+        let this = Self {
+            component: kind == COMPONENT,
+            openapi: f.take("openapi")?,
+            name_prefix: f.take("namePrefix")?,
+            name_suffix: f.take("nameSuffix")?,
+            namespace: f.take("namespace")?,
+            common_labels: f.take("commonLabels")?,
+            labels: f.take("labels")?,
+            common_annotations: f.take("commonAnnotations")?,
+            patches_strategic_merge: f.take("patchesStrategicMerge")?,
+            patches_json6902: f.take("patchesJson6902")?,
+            patches: f.take("patches")?,
+            images,
+            replacements: f.take("replacements")?,
+            replicas: f.take("replicas")?,
+            vars: f.take("vars")?,
+            sort_options: f.take("sortOptions")?,
+            resources,
+            components: f.take("components")?,
+            crds: f.take("crds")?,
+            config_maps: f.take("configMapGenerator")?,
+            secrets: f.take("secretGenerator")?,
+            generator_options: f.take("generatorOptions")?,
+            configurations: f.take("configurations")?,
+            generators: f.take("generators")?,
+            transformers: f.take("transformers")?,
+            validators: f.take("validators")?,
+            build_metadata: f.take("buildMetadata")?,
+        };
+        f.finish()?;
+        if value.as_object().is_none_or(|map| {
+            map.iter().all(|(key, value)| {
+                value.is_null()
+                    || ["kind", "apiversion"].contains(&key.to_ascii_lowercase().as_str())
+            })
+        }) {
+            return Err(invalid!("the kustomization is empty").at(at.place));
+        }
+        if !["", KIND, COMPONENT].contains(&kind.as_str()) {
+            return Err(invalid!("kind must be {KIND} or {COMPONENT}, not {kind:?}").at(at.place));
+        }
+        let wanted = if this.component { COMPONENT_VERSION } else { VERSION };
+        if !version.is_empty() && version != wanted {
+            return Err(invalid!("apiVersion must be {wanted}, not {version:?}").at(at.place));
+        }
+        for option in &this.build_metadata {
+            if !["originAnnotations", "transformerAnnotations", "managedByLabel"]
+                .contains(&option.as_str())
+            {
+                return Err(invalid!(
+                    "buildMetadata takes originAnnotations, transformerAnnotations and \
+                     managedByLabel, not {option:?}"
+                )
+                .at(at.place));
+            }
+        }
+        if helm.0.is_some() || !helm.1.is_empty() || !helm.2.is_empty() {
+            return Err(refuse_helm("helmCharts").at(at.place));
+        }
+        Ok(this)
+    }
+}
+
+pub(crate) fn refuse_helm(what: &str) -> crate::Error {
+    Problem::Refused {
+        what: what.to_owned(),
+        instead: "commit the output of `helm template` and list it in resources",
+    }
+    .into()
+}
+
+/// Defines a struct that is read field by field.
+macro_rules! record {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty = $key:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default)]
+        pub(crate) struct $name {
+            $(pub(crate) $field: $type,)*
+        }
+
+        impl $name {
+            pub(crate) fn take(f: &mut Fields<'_>) -> Result<Self> {
+                Ok(Self { $($field: f.take($key)?,)* })
+            }
+        }
+
+        impl Decode for $name {
+            fn decode(at: &At<'_>, value: &Value) -> Result<Self> {
+                let mut f = Fields::new(at, value)?;
+                let this = Self::take(&mut f)?;
+                f.finish()?;
+                Ok(this)
+            }
+        }
+    };
+}
+
+record! {
+    /// An entry of `labels`.
+    Label {
+        pairs: Strings = "pairs",
+        include_selectors: bool = "includeSelectors",
+        include_templates: bool = "includeTemplates",
+        include_claims: bool = "includeVolumeClaimTemplates",
+        fields: Vec<FieldSpec> = "fields",
+    }
+}
+
+record! {
+    /// What selects objects; empty fields select all.
+    Selector {
+        group: String = "group",
+        version: String = "version",
+        kind: String = "kind",
+        name: String = "name",
+        namespace: String = "namespace",
+        annotations: String = "annotationSelector",
+        labels: String = "labelSelector",
+    }
+}
+
+record! {
+    /// What a patch may change besides content.
+    PatchOptions {
+        allow_name_change: bool = "allowNameChange",
+        allow_kind_change: bool = "allowKindChange",
+    }
+}
+
+/// An entry of `patches`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Patch {
+    pub(crate) path: String,
+    pub(crate) patch: String,
+    pub(crate) target: Option<Selector>,
+    pub(crate) options: PatchOptions,
+    pub(crate) place: Option<Place>,
+}
+
+impl Decode for Patch {
+    fn decode(at: &At<'_>, value: &Value) -> Result<Self> {
+        let mut f = Fields::new(at, value)?;
+        let this = Self {
+            path: f.take("path")?,
+            patch: f.take("patch")?,
+            target: f.take("target")?,
+            options: f.take("options")?,
+            place: Some(f.place()),
+        };
+        f.finish()?;
+        Ok(this)
+    }
+}
+
+record! {
+    /// An entry of `images`.
+    Image {
+        name: String = "name",
+        new_name: String = "newName",
+        tag_suffix: String = "tagSuffix",
+        new_tag: String = "newTag",
+        digest: String = "digest",
+    }
+}
+
+record! {
+    /// An entry of `replicas`.
+    Replica {
+        name: String = "name",
+        count: i64 = "count",
+    }
+}
+
+record! {
+    /// How a value is cut out or put in.
+    FieldOptions {
+        delimiter: String = "delimiter",
+        index: i64 = "index",
+        encoding: String = "encoding",
+        create: bool = "create",
+    }
+}
+
+record! {
+    /// Where a replacement takes its value from.
+    Source {
+        group: String = "group",
+        version: String = "version",
+        kind: String = "kind",
+        name: String = "name",
+        namespace: String = "namespace",
+        field_path: String = "fieldPath",
+        options: FieldOptions = "options",
+    }
+}
+
+record! {
+    /// Where a replacement puts its value.
+    Target {
+        select: Option<Selector> = "select",
+        reject: Vec<Selector> = "reject",
+        field_paths: Vec<String> = "fieldPaths",
+        options: FieldOptions = "options",
+    }
+}
+
+record! {
+    /// A replacement, in place or in a file.
+    ReplacementField {
+        path: String = "path",
+        source: Option<Source> = "source",
+        source_value: Option<String> = "sourceValue",
+        targets: Option<Vec<Target>> = "targets",
+    }
+}
+
+record! {
+    /// The object of a variable.
+    ObjRef {
+        api_version: String = "apiVersion",
+        group: String = "group",
+        version: String = "version",
+        kind: String = "kind",
+        name: String = "name",
+        namespace: String = "namespace",
+    }
+}
+
+record! {
+    /// The field of a variable.
+    FieldRef {
+        field_path: String = "fieldPath",
+    }
+}
+
+record! {
+    /// A variable.
+    Var {
+        name: String = "name",
+        object: ObjRef = "objref",
+        field: FieldRef = "fieldref",
+    }
+}
+
+record! {
+    /// Lists of kinds for the legacy order.
+    LegacySortOptions {
+        first: Vec<String> = "orderFirst",
+        last: Vec<String> = "orderLast",
+    }
+}
+
+record! {
+    /// The order of the output.
+    SortOptions {
+        order: String = "order",
+        legacy: Option<LegacySortOptions> = "legacySortOptions",
+    }
+}
+
+record! {
+    /// What generated objects get.
+    GeneratorOptions {
+        labels: Strings = "labels",
+        annotations: Strings = "annotations",
+        disable_hash: bool = "disableNameSuffixHash",
+        immutable: bool = "immutable",
+    }
+}
+
+record! {
+    /// An entry of `configMapGenerator` or `secretGenerator`.
+    GeneratorArgs {
+        name: String = "name",
+        namespace: String = "namespace",
+        behavior: String = "behavior",
+        literals: Vec<String> = "literals",
+        files: Vec<String> = "files",
+        envs: Vec<String> = "envs",
+        env: String = "env",
+        options: Option<GeneratorOptions> = "options",
+        secret_type: String = "type",
+    }
+}
+
+impl GeneratorArgs {
+    /// The files with `NAME=value` lines.
+    pub(crate) fn env_files(&self) -> impl Iterator<Item = &String> {
+        self.envs.iter().chain((!self.env.is_empty()).then_some(&self.env))
+    }
+}

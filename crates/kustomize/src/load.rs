@@ -1,0 +1,214 @@
+//! Finds files and directories for a kustomization, inside the tree and its own rules.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use plumb_core::{EntryKind, PathError, RelPath, Tree, TreeError, follow};
+
+use crate::error::{Error, Problem, Result, invalid};
+use crate::{LoadRestrictions, Options};
+
+/// The names of kustomization files.
+const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+
+/// What a build reads from, and how much it has read.
+pub(crate) struct Source<'t> {
+    pub(crate) tree: &'t dyn Tree,
+    pub(crate) options: &'t Options,
+    pub(crate) interrupted: &'t dyn Fn() -> bool,
+    read: Cell<u64>,
+}
+
+impl<'t> Source<'t> {
+    pub(crate) fn new(
+        tree: &'t dyn Tree,
+        options: &'t Options,
+        interrupted: &'t dyn Fn() -> bool,
+    ) -> Self {
+        Self { tree, options, interrupted, read: Cell::new(0) }
+    }
+
+    /// Stops the build when the caller asks for it.
+    pub(crate) fn ask(&self) -> Result<()> {
+        if (self.interrupted)() { Err(Problem::Interrupted.into()) } else { Ok(()) }
+    }
+
+    fn read(&self, path: &RelPath) -> Result<Vec<u8>> {
+        let limit = self.options.limits.bytes;
+        let left = limit - self.read.get();
+        let content = self.tree.read(path, left).map_err(|error| match error {
+            TreeError::TooLarge { .. } => Error::from(Problem::TooMuch { what: "bytes", limit }),
+            error => error.into(),
+        })?;
+        self.read.set(self.read.get() + content.len() as u64);
+        Ok(content)
+    }
+}
+
+/// Loads for one kustomization.
+#[derive(Clone)]
+pub(crate) struct Loader<'s, 't> {
+    pub(crate) source: &'s Source<'t>,
+    /// The directory, symbolic links followed.
+    pub(crate) root: RelPath,
+    /// The directories that led here.
+    referrers: Vec<RelPath>,
+}
+
+/// What a path of a kustomization leads to.
+pub(crate) enum Found {
+    File(Arc<RelPath>, Vec<u8>),
+    Directory,
+}
+
+impl<'s, 't> Loader<'s, 't> {
+    pub(crate) fn new(source: &'s Source<'t>, dir: &RelPath) -> Result<Self> {
+        let root = follow(source.tree, dir)?;
+        match source.tree.entry(&root)? {
+            Some(entry) if entry.kind == EntryKind::Directory => {}
+            Some(_) => return Err(TreeError::WrongKind { path: root, wanted: "directory" }.into()),
+            None => return Err(TreeError::NotFound(dir.clone()).into()),
+        }
+        Ok(Self { source, root, referrers: Vec::new() })
+    }
+
+    fn resolve(&self, path: &str) -> Result<RelPath> {
+        self.root.resolve(path).map_err(|error| match error {
+            PathError::Escapes(path) => invalid!("path {path:?} leaves the repository"),
+            error => invalid!("{error}"),
+        })
+    }
+
+    /// Reads a file.
+    pub(crate) fn file(&self, path: &str) -> Result<(Arc<RelPath>, Vec<u8>)> {
+        match self.find(path)? {
+            Found::File(file, content) => Ok((file, content)),
+            Found::Directory => {
+                Err(TreeError::WrongKind { path: self.resolve(path)?, wanted: "file" }.into())
+            }
+        }
+        .map_err(|error: Error| error.loading(path))
+    }
+
+    /// Looks for a file or a directory.
+    pub(crate) fn find(&self, path: &str) -> Result<Found> {
+        if path.starts_with("http://") || path.starts_with("https://") {
+            return Err(remote(path));
+        }
+        let real = self.resolve(path).and_then(|named| {
+            follow(self.source.tree, &named).map_err(Error::from)
+        });
+        let real = match real {
+            Err(error)
+                if is_remote(path)
+                    && matches!(error.problem(), Problem::Tree(TreeError::NotFound(_)) | Problem::Invalid(_)) =>
+            {
+                return Err(remote(path));
+            }
+            real => real?,
+        };
+        match self.source.tree.entry(&real)?.map(|entry| entry.kind) {
+            Some(EntryKind::Directory) => Ok(Found::Directory),
+            Some(EntryKind::File) => {
+                if self.source.options.load_restrictions == LoadRestrictions::RootOnly
+                    && !real.parent().unwrap_or_default().is_within(&self.root)
+                {
+                    let root = self.root.clone();
+                    return Err(Problem::Outside { file: real, root }.into());
+                }
+                let content = self.source.read(&real)?;
+                Ok(Found::File(Arc::new(real), content))
+            }
+            Some(EntryKind::Submodule) => Err(invalid!(
+                "{real} is a Git submodule, whose content is another repository"
+            )),
+            _ => Err(TreeError::NotFound(real).into()),
+        }
+    }
+
+    /// A loader for a directory that this one's kustomization includes.
+    pub(crate) fn enter(&self, path: &str) -> Result<Self> {
+        if path.is_empty() {
+            return Err(invalid!("the path of a directory is empty"));
+        }
+        if is_remote(path) {
+            return Err(remote(path));
+        }
+        // `base - ..` is what a wrong indentation makes of two lines.
+        if path.split('/').any(|part| part.contains("..") && part != "..") {
+            return Err(invalid!("path {path:?} is ambiguous, check the indentation"));
+        }
+        let loader = Self::new(self.source, &self.resolve(path)?)
+            .map_err(|error| error.loading(path))?;
+        let mut referrers = self.referrers.clone();
+        referrers.push(self.root.clone());
+        for by in referrers.iter().rev() {
+            if by.is_within(&loader.root) {
+                let problem = Problem::Cycle { dir: loader.root, by: by.clone() };
+                return Err(problem.into());
+            }
+        }
+        let limit = self.source.options.limits.depth;
+        if referrers.len() > limit {
+            let what = "directories inside each other";
+            return Err(Problem::TooMuch { what, limit: limit as u64 }.into());
+        }
+        Ok(Self { referrers, ..loader })
+    }
+
+    /// The kustomization file of the directory.
+    pub(crate) fn kustomization(&self) -> Result<(Arc<RelPath>, Vec<u8>)> {
+        let mut found = Vec::new();
+        for name in NAMES {
+            let path = self.root.child(name);
+            let real = match follow(self.source.tree, &path) {
+                Ok(real) => real,
+                Err(TreeError::NotFound(_)) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let entry = self.source.tree.entry(&real)?;
+            if entry.is_some_and(|entry| entry.kind == EntryKind::File) {
+                found.push((name, path, real));
+            }
+        }
+        let dir = self.root.clone();
+        match &found[..] {
+            [] => Err(Problem::NoKustomization { dir }.into()),
+            [(_, path, real)] => Ok((Arc::new(path.clone()), self.source.read(real)?)),
+            several => {
+                let files = several.iter().map(|(name, ..)| (*name).to_owned()).collect();
+                Err(Problem::ManyKustomizations { dir, files }.into())
+            }
+        }
+    }
+}
+
+/// Whether a path is written like the address of a repository.
+fn is_remote(path: &str) -> bool {
+    path.contains("://")
+        || path.starts_with("git@")
+        || path.starts_with("git::")
+        || path.starts_with("gh:")
+        || path.starts_with("github.com/")
+        || path.starts_with("github.com:")
+        || path.contains("?ref=")
+        || path.contains("?version=")
+        || path.contains(".git/")
+        || path.ends_with(".git")
+}
+
+fn remote(path: &str) -> Error {
+    // An address may carry a password.
+    let shown = match path.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, rest)) => format!("{scheme}://{rest}"),
+            None => path.to_owned(),
+        },
+        None => path.to_owned(),
+    };
+    Problem::Refused {
+        what: format!("remote resource {shown}"),
+        instead: "commit a copy of it to the repository and list that",
+    }
+    .into()
+}

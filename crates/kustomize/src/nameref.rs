@@ -1,0 +1,260 @@
+//! Follows names: fields that name an object get the name that it has in the end.
+
+use std::collections::HashMap;
+
+use plumb_core::Gvk;
+use plumb_yaml::{Node, ScalarTag};
+
+use crate::acc::Acc;
+use crate::config::BackReferences;
+use crate::error::{Result, invalid};
+use crate::fieldspec::{Create, FieldSpec, set_field, set_scalar, walk};
+use crate::openapi::Schemas;
+use crate::resid::{self, Id, NOT_NAMESPACED};
+use crate::resource::Res;
+
+/// What may be referred to.
+struct Candidate {
+    id: Id,
+    previous: Vec<Id>,
+    original_namespace: String,
+}
+
+/// What refers.
+struct Referrer<'r> {
+    at: usize,
+    res: &'r Res,
+    id: Id,
+    /// Namespaces of the service accounts that a role binding names.
+    bound: Vec<String>,
+    role: Option<Gvk>,
+}
+
+/// Follows all references.
+pub(crate) fn fix(acc: &mut Acc, schemas: &Schemas) -> Result<()> {
+    let config = acc.config.clone();
+    let candidates: Vec<Candidate> = acc
+        .items
+        .iter()
+        .map(|res| Candidate {
+            id: res.id(schemas),
+            previous: res.previous_ids().collect(),
+            original_namespace: res.original_id(schemas).effective_namespace().to_owned(),
+        })
+        .collect();
+    let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (i, candidate) in candidates.iter().enumerate() {
+        for previous in &candidate.previous {
+            let found = by_name.entry(&previous.name).or_default();
+            if found.last() != Some(&i) {
+                found.push(i);
+            }
+        }
+    }
+    // Most objects are of few kinds, so the specs of a kind are looked for once.
+    let mut specs: HashMap<Gvk, Vec<(&BackReferences, &FieldSpec)>> = HashMap::new();
+    for at in 0..acc.items.len() {
+        let original = acc.items[at].original_id(schemas).gvk;
+        let specs = specs.entry(original).or_insert_with_key(|gvk| {
+            config
+                .name_reference
+                .iter()
+                .flat_map(|refs| refs.referrers.iter().map(move |spec| (refs, spec)))
+                .filter(|(_, spec)| spec.selects(gvk))
+                .collect()
+        });
+        if specs.is_empty() {
+            continue;
+        }
+        let mut node = std::mem::replace(&mut acc.items[at].node, Node::map());
+        let id = candidates[at].id.clone();
+        let referrer = Referrer {
+            at,
+            res: &acc.items[at],
+            bound: bound_namespaces(&id, &node)
+                .map_err(|error| error.on(|| id.to_string()).at(&acc.items[at].place))?,
+            role: role(&node),
+            id,
+        };
+        let finder = Finder { items: &acc.items, candidates: &candidates, by_name: &by_name };
+        for (refs, spec) in specs.iter() {
+            walk(&mut node, spec, Create::Nothing, &mut |node| {
+                finder.set(node, &referrer, &refs.target.0, spec)
+            })
+            .map_err(|error| error.on(|| referrer.id.to_string()).at(&referrer.res.place))?;
+        }
+        acc.items[at].node = node;
+    }
+    Ok(())
+}
+
+fn bound_namespaces(id: &Id, node: &Node) -> Result<Vec<String>> {
+    if id.gvk.kind != "RoleBinding" {
+        return Ok(Vec::new());
+    }
+    let subjects = node.get("subjects").and_then(Node::as_list).unwrap_or_default();
+    subjects
+        .iter()
+        .filter(|subject| subject.get("kind").and_then(Node::text) == Some("ServiceAccount"))
+        .filter_map(|subject| subject.get("namespace"))
+        .map(|namespace| match namespace.to_value() {
+            Ok(serde_json::Value::String(namespace)) => Ok(namespace),
+            _ => Err(invalid!("the namespace of a subject is blank or no string")),
+        })
+        .collect()
+}
+
+fn role(node: &Node) -> Option<Gvk> {
+    let role = node.get("roleRef")?;
+    let text = |key: &str| role.get(key).and_then(Node::text).map(str::to_owned);
+    Some(Gvk { group: text("apiGroup")?, version: String::new(), kind: text("kind")? })
+}
+
+struct Finder<'a> {
+    items: &'a [Res],
+    candidates: &'a [Candidate],
+    by_name: &'a HashMap<&'a str, Vec<usize>>,
+}
+
+impl Finder<'_> {
+    fn set(
+        &self,
+        node: &mut Node,
+        referrer: &Referrer<'_>,
+        target: &Gvk,
+        spec: &FieldSpec,
+    ) -> Result<()> {
+        match node {
+            node if node.is_null() => Ok(()),
+            Node::List(items) => items.iter_mut().try_for_each(|item| match item {
+                Node::List(_) => Err(invalid!("a list of names has a list in it")),
+                item => self.set(item, referrer, target, spec),
+            }),
+            Node::Scalar(scalar) => {
+                let old = scalar.text.clone();
+                let Some(found) = self.find(&old, referrer, target, spec, None)? else {
+                    return Ok(());
+                };
+                if found.id.name == old {
+                    return Ok(());
+                }
+                set_scalar(node, &found.id.name, ScalarTag::None)
+            }
+            Node::Map(map) => {
+                let Some(name) = map.get("name") else {
+                    return Err(invalid!("there is no name in it"));
+                };
+                let name = name.text().unwrap_or_default().to_owned();
+                let namespace = map.get("namespace").map(|n| n.text().unwrap_or_default());
+                let namespace = Some(namespace.map(str::to_owned));
+                let Some(found) = self.find(&name, referrer, target, spec, namespace)? else {
+                    return Ok(());
+                };
+                let Id { name: new, namespace, .. } = &found.id;
+                if *new == name && namespace.is_empty() {
+                    return Ok(());
+                }
+                set_field(node, "name", new, ScalarTag::None)?;
+                if !namespace.is_empty() {
+                    set_field(node, "namespace", namespace, ScalarTag::None)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether an object can be referred to from a namespace at all.
+    fn reachable(&self, at: usize, referrer: &Referrer<'_>) -> bool {
+        let id = &self.candidates[at].id;
+        referrer.id.cluster
+            || id.cluster
+            || id.effective_namespace() == referrer.id.effective_namespace()
+            || referrer.bound.contains(&id.namespace)
+    }
+
+    /// The object that a name means. `map` is set for references that are maps, with the
+    /// namespace in them.
+    fn find(
+        &self,
+        name: &str,
+        referrer: &Referrer<'_>,
+        target: &Gvk,
+        spec: &FieldSpec,
+        map: Option<Option<String>>,
+    ) -> Result<Option<&Candidate>> {
+        let Some(named) = self.by_name.get(name) else {
+            return Ok(None);
+        };
+        let candidates = self.candidates;
+        let is_map = map.is_some();
+        let role = referrer.role.as_ref().filter(|_| spec.path.ends_with("roleRef/name"));
+        let was = |at: usize, gvk: &Gvk| {
+            candidates[at].previous.iter().any(|id| resid::selects(gvk, &id.gvk))
+        };
+        let namespaced = |namespace: &str| namespace != NOT_NAMESPACED;
+        let namespace = map.flatten();
+        // The original namespace counts where anything reachable had it.
+        let original = namespace.as_ref().is_some_and(|namespace| {
+            namespaced(namespace)
+                && (0..candidates.len()).any(|at| {
+                    candidates[at].original_namespace == *namespace && self.reachable(at, referrer)
+                })
+        });
+        let mut found: Vec<usize> = named
+            .iter()
+            .copied()
+            .filter(|at| {
+                let candidate = &candidates[*at];
+                let in_namespace = match &namespace {
+                    None => true,
+                    Some(namespace) if original => candidate.original_namespace == *namespace,
+                    Some(namespace) => {
+                        namespaced(namespace) && candidate.id.effective_namespace() == namespace
+                    }
+                };
+                in_namespace
+                    && self.reachable(*at, referrer)
+                    && was(*at, target)
+                    && role.is_none_or(|role| was(*at, role))
+                    && (referrer.id.cluster
+                        || candidate.id.cluster
+                        || candidate.id.gvk.kind == "ServiceAccount"
+                        || candidate.id.effective_namespace() == referrer.id.effective_namespace())
+            })
+            .collect();
+        if let [one] = found[..] {
+            return Ok(Some(&candidates[one]));
+        }
+        let from = &self.items[referrer.at];
+        found.retain(|at| same_line(&self.items[*at], from, true));
+        if found.len() > 1 {
+            found.retain(|at| same_line(&self.items[*at], from, false));
+        }
+        let Some((first, rest)) = found.split_first() else {
+            return Ok(None);
+        };
+        let first = &candidates[*first];
+        let equal = rest.iter().all(|at| {
+            let id = &candidates[*at].id;
+            id.name == first.id.name && (!is_map || id.namespace == first.id.namespace)
+        });
+        if equal {
+            return Ok(Some(first));
+        }
+        let ids: Vec<String> = found.iter().map(|at| candidates[*at].id.to_string()).collect();
+        Err(invalid!("name {name:?} may mean several objects: {}", ids.join(", ")))
+    }
+}
+
+/// Whether two objects went through the same prefixes and suffixes at the end.
+fn same_line(a: &Res, b: &Res, allow_none: bool) -> bool {
+    let same = |a: &[String], b: &[String]| {
+        (allow_none && (a.is_empty() || b.is_empty())) || same_end(a, b)
+    };
+    same(&a.prefixes, &b.prefixes) && same(&a.suffixes, &b.suffixes)
+}
+
+fn same_end(a: &[String], b: &[String]) -> bool {
+    let (short, long) = if a.len() > b.len() { (b, a) } else { (a, b) };
+    if short.is_empty() { long.is_empty() } else { long.ends_with(short) }
+}

@@ -1,0 +1,444 @@
+//! Replacements: a field of one object copied into fields of others.
+
+use std::sync::Arc;
+
+use plumb_core::Place;
+use plumb_yaml::{Node, Scalar};
+use regex::Regex;
+use serde_json::Value;
+
+use crate::acc::Acc;
+use crate::decode::{At, Decode};
+use crate::error::{Result, invalid};
+use crate::fieldspec::split_dotted;
+use crate::generate::go_json;
+use crate::kustomization::{FieldOptions, ReplacementField, Source, Target};
+use crate::load::Loader;
+use crate::openapi::Schemas;
+use crate::resid::{Id, selects};
+use crate::resource::Res;
+use crate::selector::{Matcher, regex};
+use crate::vars::lookup;
+
+const DEFAULT_PATH: &str = "metadata.name";
+
+/// Applies replacements, those in files too.
+pub(crate) fn apply(
+    acc: &mut Acc,
+    entries: &[ReplacementField],
+    loader: &Loader<'_, '_>,
+    place: &Place,
+    schemas: &Schemas,
+) -> Result<()> {
+    let mut all: Vec<(ReplacementField, Place)> = Vec::new();
+    for entry in entries {
+        if entry.path.is_empty() {
+            all.push((entry.clone(), place.clone()));
+            continue;
+        }
+        if entry.source.is_some() || entry.targets.as_ref().is_some_and(|t| !t.is_empty()) {
+            return Err(invalid!("a replacement is either in a file or in place").at(place));
+        }
+        let (file, text) = loader.file(&entry.path).map_err(|error| error.at(place))?;
+        let limits = &loader.source.options.limits.file;
+        let document = plumb_yaml::read_config(&text, &file, limits)?;
+        let document =
+            document.ok_or_else(|| invalid!("{file} has no replacement").at(place))?;
+        let at = At {
+            place: &document.place,
+            fields: &document.fields,
+            path: plumb_core::FieldPath::root(),
+            strict: false,
+            lenient: true,
+        };
+        match &document.value {
+            Value::Array(_) => {
+                for replacement in Vec::<ReplacementField>::decode(&at, &document.value)? {
+                    all.push((replacement, document.place.clone()));
+                }
+            }
+            value => {
+                all.push((ReplacementField::decode(&at, value)?, document.place.clone()));
+            }
+        }
+    }
+    for (replacement, place) in &all {
+        one(acc, replacement, loader, schemas).map_err(|error| error.at(place))?;
+    }
+    acc.changed();
+    Ok(())
+}
+
+/// Identities as replacements see them: kinds are never known to be cluster-scoped.
+fn ids(res: &Res) -> Vec<Id> {
+    let mut ids = vec![Id {
+        gvk: res.gvk(),
+        name: res.name().to_owned(),
+        namespace: res.namespace().to_owned(),
+        cluster: false,
+    }];
+    ids.extend(res.previous_ids());
+    ids
+}
+
+fn one(
+    acc: &mut Acc,
+    replacement: &ReplacementField,
+    loader: &Loader<'_, '_>,
+    _: &Schemas,
+) -> Result<()> {
+    let targets = match &replacement.targets {
+        Some(targets) if replacement.source.is_some() || replacement.source_value.is_some() => {
+            targets
+        }
+        _ => return Err(invalid!("a replacement needs a source and targets")),
+    };
+    let value = match (&replacement.source, &replacement.source_value) {
+        (Some(_), Some(_)) => {
+            return Err(invalid!("a replacement has either a source or a sourceValue"));
+        }
+        (None, Some(text)) => Node::Scalar(Scalar::plain(text.clone())),
+        (Some(source), None) => read_source(acc, source)?,
+        (None, None) => return Ok(()),
+    };
+    for target in targets {
+        put(acc, target, &value, loader)?;
+    }
+    Ok(())
+}
+
+fn describe(source: &Source) -> String {
+    let Source { kind, namespace, name, .. } = source;
+    let mut text = if kind.is_empty() { "object".to_owned() } else { kind.clone() };
+    if !namespace.is_empty() {
+        text = format!("{text} {namespace}/{name}");
+    } else if !name.is_empty() {
+        text = format!("{text} {name}");
+    }
+    text
+}
+
+fn read_source(acc: &Acc, source: &Source) -> Result<Node> {
+    let gvk = plumb_core::Gvk {
+        group: source.group.clone(),
+        version: source.version.clone(),
+        kind: source.kind.clone(),
+    };
+    let fits = |id: &Id| {
+        (source.name.is_empty() || source.name == id.name)
+            && id.in_namespace(&source.namespace)
+            && selects(&gvk, &id.gvk)
+    };
+    let mut found = acc.items.iter().filter(|res| ids(res).iter().any(fits));
+    let Some(res) = found.next() else {
+        return Err(invalid!("the source of a replacement is not there: {}", describe(source)));
+    };
+    if let Some(second) = found.next() {
+        return Err(invalid!(
+            "the source of a replacement is ambiguous: {} is at {} and at {}",
+            describe(source),
+            res.place,
+            second.place
+        ));
+    }
+    let path = if source.field_path.is_empty() { DEFAULT_PATH } else { &source.field_path };
+    let node = lookup(&res.node, &split_dotted(path))
+        .map_err(|error| error.on(|| res.label()))?
+        .filter(|node| !node.is_empty())
+        .ok_or_else(|| {
+            invalid!("the source of a replacement has no field {path}")
+                .on(|| res.label())
+        })?;
+    let options = &source.options;
+    if options.delimiter.is_empty() {
+        return Ok(node.clone());
+    }
+    let Node::Scalar(scalar) = node else {
+        return Err(invalid!("delimiter is for scalars, and {path} is none").on(|| res.label()));
+    };
+    let part = usize::try_from(options.index)
+        .ok()
+        .and_then(|index| scalar.text.split(&options.delimiter).nth(index))
+        .ok_or_else(|| {
+            invalid!("{path} has no part {} to take", options.index).on(|| res.label())
+        })?;
+    Ok(Node::Scalar(Scalar { text: part.to_owned(), ..scalar.clone() }))
+}
+
+fn put(acc: &mut Acc, target: &Target, value: &Node, loader: &Loader<'_, '_>) -> Result<()> {
+    let Some(select) = &target.select else {
+        return Err(invalid!("a target of a replacement has no select"));
+    };
+    let select = Matcher::new(select)?;
+    let reject = target.reject.iter().map(Matcher::new).collect::<Result<Vec<_>>>()?;
+    let default = [DEFAULT_PATH.to_owned()];
+    let paths = if target.field_paths.is_empty() { &default[..] } else { &target.field_paths };
+    for res in &mut acc.items {
+        let ids = ids(res);
+        let fits = |matcher: &Matcher, id: &Id| {
+            matcher.fits_gvk(&id.gvk)
+                && matcher.fits_name(&id.name)
+                && matcher.fits_namespace(&id.namespace)
+        };
+        let rejected = reject.iter().any(|matcher| {
+            (matcher.has_marks() && matcher.fits_marks(res))
+                || (!matcher.no_identity && ids.iter().any(|id| fits(matcher, id)))
+        });
+        if rejected || !select.fits_marks(res) || !ids.iter().any(|id| fits(&select, id)) {
+            continue;
+        }
+        for path in paths {
+            copy(&mut res.node, value, path, &target.options, loader)
+                .map_err(|error| error.on(|| format!("{} ({})", res.kind(), res.place)))?;
+        }
+    }
+    Ok(())
+}
+
+fn copy(
+    node: &mut Node,
+    value: &Node,
+    path: &str,
+    options: &FieldOptions,
+    loader: &Loader<'_, '_>,
+) -> Result<()> {
+    let parts = split_dotted(path);
+    if let Some(done) = inside_text(node, value, &parts, options, loader)? {
+        return Ok(done);
+    }
+    let create = options.create.then(|| Made::of(value));
+    let mut found = 0;
+    visit(node, &parts, create, &mut found, &mut |node| assign(node, value, options))
+        .map_err(|error| invalid!("field {path:?}: {}", error.problem()))?;
+    match (found, options.create) {
+        (0, true) => Err(invalid!("field {path:?} cannot be found or made in the target")),
+        (0, false) => Err(invalid!("field {path:?} is not in the target")),
+        _ => Ok(()),
+    }
+}
+
+/// What a path ends in when it is made.
+#[derive(Clone, Copy)]
+enum Made {
+    Map,
+    List,
+    Scalar,
+}
+
+impl Made {
+    fn of(value: &Node) -> Self {
+        match value {
+            Node::Map(_) => Self::Map,
+            Node::List(_) => Self::List,
+            Node::Scalar(_) => Self::Scalar,
+        }
+    }
+
+    /// What stands before the next part of a path.
+    fn before(self, next: Option<&String>) -> Node {
+        let made = match next {
+            None => self,
+            Some(next) if is_bracket(next) || next.parse::<usize>().is_ok() => Self::List,
+            Some(_) => Self::Map,
+        };
+        match made {
+            Self::Map => Node::map(),
+            Self::List => Node::List(Vec::new()),
+            Self::Scalar => Node::Scalar(Scalar::plain("")),
+        }
+    }
+}
+
+fn is_bracket(part: &str) -> bool {
+    part.starts_with('[') && part.ends_with(']')
+}
+
+/// Calls `set` with each node at a path, making what is missing if asked to.
+fn visit(
+    node: &mut Node,
+    path: &[String],
+    create: Option<Made>,
+    found: &mut usize,
+    set: &mut dyn FnMut(&mut Node) -> Result<()>,
+) -> Result<()> {
+    let Some((part, rest)) = path.split_first() else {
+        *found += 1;
+        return set(node);
+    };
+    if let Ok(index) = part.parse::<usize>() {
+        let Node::List(items) = node else {
+            return Err(invalid!("index {index} is for lists"));
+        };
+        if index == items.len()
+            && let Some(create) = create
+        {
+            items.push(create.before(rest.first()));
+        }
+        let len = items.len();
+        let item = items
+            .get_mut(index)
+            .ok_or_else(|| invalid!("there is no item {index}, only {len} are there"))?;
+        return visit(item, rest, create, found, set);
+    }
+    if part == "*" {
+        return match node {
+            Node::List(items) => {
+                items.iter_mut().try_for_each(|item| visit(item, rest, create, found, set))
+            }
+            node if node.is_null() => Ok(()),
+            _ => Err(invalid!("`*` is for lists")),
+        };
+    }
+    if is_bracket(part) {
+        return visit_items(node, part, rest, create, found, set);
+    }
+    let map = match node {
+        Node::Map(map) => map,
+        node if node.is_null() => return Ok(()),
+        _ => return Err(invalid!("{part:?} is looked for in no map")),
+    };
+    if let Some(create) = create {
+        map.entry(part.clone()).or_insert_with(|| create.before(rest.first()));
+    }
+    let Some(next) = map.get_mut(part) else {
+        return Ok(());
+    };
+    if matches!(next, Node::Scalar(_)) && !rest.is_empty() {
+        // It is looked into as a text of its own before; what is not found there is not found.
+        return Err(invalid!("{part:?} is a scalar"));
+    }
+    visit(next, rest, create, found, set)
+}
+
+fn visit_items(
+    node: &mut Node,
+    part: &str,
+    rest: &[String],
+    create: Option<Made>,
+    found: &mut usize,
+    set: &mut dyn FnMut(&mut Node) -> Result<()>,
+) -> Result<()> {
+    let inner = &part[1..part.len() - 1];
+    let (key, wanted) = inner
+        .split_once('=')
+        .ok_or_else(|| invalid!("{part:?} is not of the form [key=value]"))?;
+    let pattern: Regex = regex(wanted)?;
+    let items = match node {
+        Node::List(items) => items,
+        node if node.is_null() => return Ok(()),
+        _ => return Err(invalid!("{part:?} is for lists")),
+    };
+    let before = *found;
+    for item in items.iter_mut() {
+        if key.is_empty() {
+            if item.text().is_some_and(|text| pattern.is_match(text)) {
+                *found += 1;
+                set(item)?;
+            }
+            continue;
+        }
+        if item.get(key).and_then(Node::text).is_some_and(|text| pattern.is_match(text)) {
+            visit(item, rest, create, found, set)?;
+        }
+    }
+    if *found > before || create.is_none() {
+        return Ok(());
+    }
+    let value = Node::Scalar(Scalar::plain(wanted));
+    let mut made = if key.is_empty() {
+        value
+    } else {
+        Node::Map([(key.to_owned(), value)].into())
+    };
+    if key.is_empty() {
+        *found += 1;
+        set(&mut made)?;
+    } else {
+        visit(&mut made, rest, create, found, set)?;
+    }
+    items.push(made);
+    Ok(())
+}
+
+/// Puts a value into a field, or into a part of it.
+fn assign(node: &mut Node, value: &Node, options: &FieldOptions) -> Result<()> {
+    let mut value = value.clone();
+    if !options.delimiter.is_empty() {
+        let Node::Scalar(old) = &*node else {
+            return Err(invalid!("delimiter is for scalars"));
+        };
+        let new = match &value {
+            Node::Scalar(new) if !new.is_null() => new.text.clone(),
+            _ => String::new(),
+        };
+        let mut parts: Vec<&str> = old.text.split(&options.delimiter).collect();
+        match usize::try_from(options.index) {
+            Err(_) => parts.insert(0, &new),
+            Ok(index) if index >= parts.len() => parts.push(&new),
+            Ok(index) => parts[index] = &new,
+        }
+        let joined = parts.join(&options.delimiter);
+        if let Node::Scalar(scalar) = &mut value {
+            scalar.text = joined;
+        }
+    }
+    match node {
+        // A scalar keeps its type and quotes.
+        Node::Scalar(old) => {
+            value.text().unwrap_or_default().clone_into(&mut old.text);
+        }
+        node => *node = value,
+    }
+    Ok(())
+}
+
+/// Replaces inside a text that is YAML or JSON itself. `None` when the path does not lead into
+/// such a text.
+fn inside_text(
+    node: &mut Node,
+    value: &Node,
+    parts: &[String],
+    options: &FieldOptions,
+    loader: &Loader<'_, '_>,
+) -> Result<Option<()>> {
+    let limits = &loader.source.options.limits.file;
+    for at in 1..parts.len() {
+        let (outer, inner) = parts.split_at(at);
+        let Ok(Some(Node::Scalar(scalar))) = lookup(node, outer) else { continue };
+        let text = scalar.text.clone();
+        let file = Arc::new(loader.root.clone());
+        let Ok(documents) = plumb_yaml::read_any(text.as_bytes(), &file, limits) else {
+            continue;
+        };
+        let Some(mut content) = documents.into_iter().next().map(|document| document.value) else {
+            return Ok(None);
+        };
+        let create = options.create.then(|| Made::of(value));
+        let mut found = 0;
+        let done = visit(&mut content, inner, create, &mut found, &mut |node| {
+            assign(node, value, options)
+        });
+        if done.is_err() || found == 0 {
+            return Ok(None);
+        }
+        let Ok(json) = content.to_value() else { return Ok(None) };
+        let written = if text.trim_start().starts_with(['{', '[']) {
+            if text.contains('\n') && text.contains("  ") {
+                serde_json::to_string_pretty(&json).map_or_else(|_| go_json(&json), |text| text)
+            } else {
+                go_json(&json)
+            }
+        } else {
+            plumb_yaml::to_string(&json).trim().to_owned()
+        };
+        let mut written = Some(written);
+        visit(node, outer, None, &mut 0, &mut |node| {
+            if let (Node::Scalar(scalar), Some(text)) = (node, written.take()) {
+                scalar.text = text;
+            }
+            Ok(())
+        })?;
+        return Ok(Some(()));
+    }
+    Ok(None)
+}

@@ -1,0 +1,260 @@
+//! Variables: `$(NAME)` in some fields stands for a field of some object.
+
+use std::collections::BTreeMap;
+
+use plumb_core::Gvk;
+use plumb_yaml::{Node, Scalar, ScalarTag};
+
+use crate::acc::Acc;
+use crate::error::{Result, invalid};
+use crate::fieldspec::{Create, split_dotted, walk};
+use crate::kustomization::Var;
+use crate::openapi::Schemas;
+use crate::resid::{Id, Key};
+
+const DEFAULT_PATH: &str = "metadata.name";
+
+/// Binds variables to the objects that they are about.
+pub(crate) fn bind(acc: &mut Acc, vars: &[Var], schemas: &Schemas) -> Result<()> {
+    for var in vars {
+        let object = &var.object;
+        let (mut group, mut version) = (object.group.clone(), object.version.clone());
+        if !object.api_version.is_empty() {
+            let gvk = Gvk::new(&object.api_version, "");
+            if object.api_version.contains('/') {
+                group = gvk.group;
+            }
+            version = gvk.version;
+        }
+        let id = Id {
+            gvk: Gvk { group, version, kind: object.kind.clone() },
+            name: object.name.clone(),
+            namespace: object.namespace.clone(),
+            cluster: false,
+        };
+        let exact = (!id.namespace.is_empty()).then(|| id.key());
+        let fits = |other: &Id| match &exact {
+            Some(key) => *key == Key::clone(&other.key()),
+            None => other.name == id.name && other.gvk == id.gvk,
+        };
+        let found: Vec<usize> = (0..acc.items.len())
+            .filter(|at| !acc.items[*at].is_empty())
+            .filter(|at| acc.items[*at].any_ids(schemas).iter().any(fits))
+            .collect();
+        match found[..] {
+            [] => {}
+            [one] => acc.items[one].vars.push(var.name.clone()),
+            _ => {
+                return Err(invalid!(
+                    "variable {:?} is about several objects: {id} is ambiguous",
+                    var.name
+                ));
+            }
+        }
+        acc.add_var(var.clone())?;
+    }
+    Ok(())
+}
+
+/// A field found by a path of names, indices and `[key=value]`.
+pub(crate) fn lookup<'n>(node: &'n Node, path: &[String]) -> Result<Option<&'n Node>> {
+    let mut at = node;
+    for part in path.iter().map(|part| part.trim()).filter(|part| !part.is_empty()) {
+        if at.is_null() {
+            return Ok(None);
+        }
+        let list = || at.as_list().ok_or_else(|| invalid!("{part:?} is looked for in no list"));
+        let next = if let Ok(index) = part.parse::<i64>() {
+            let index = usize::try_from(index)
+                .map_err(|_| invalid!("index {part:?} must not be negative"))?;
+            list()?.get(index)
+        } else if part == "-" {
+            list()?.last()
+        } else if part == "*" {
+            return Err(invalid!("`*` cannot be used in the path of one field"));
+        } else if let Some(inner) = part.strip_prefix('[').and_then(|part| part.strip_suffix(']')) {
+            let (key, value) = inner
+                .split_once('=')
+                .ok_or_else(|| invalid!("{part:?} is not of the form [key=value]"))?;
+            list()?.iter().find(|item| match key {
+                "" => item.text() == Some(value),
+                key => item.get(key).and_then(Node::text) == Some(value),
+            })
+        } else {
+            let map = at.as_map();
+            map.ok_or_else(|| invalid!("{part:?} is looked for in no map"))?.get(part)
+        };
+        match next {
+            Some(next) => at = next,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(at))
+}
+
+/// `a[0]` is two parts.
+fn with_indices(path: Vec<String>) -> Vec<String> {
+    let mut parts = Vec::new();
+    for part in path {
+        match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+            Some((name, index)) if index.parse::<usize>().is_ok() => {
+                if !name.is_empty() {
+                    parts.push(name.to_owned());
+                }
+                parts.push(index.to_owned());
+            }
+            _ => parts.push(part),
+        }
+    }
+    parts
+}
+
+/// Replaces all variables.
+pub(crate) fn resolve(acc: &mut Acc) -> Result<()> {
+    let mut values: BTreeMap<String, Option<Scalar>> = BTreeMap::new();
+    for (name, var) in &acc.vars {
+        let path = match var.field.field_path.as_str() {
+            "" => DEFAULT_PATH,
+            path => path,
+        };
+        let holder = acc.items.iter().find(|res| res.vars.contains(name)).ok_or_else(|| {
+            invalid!("variable {name:?}: no object is {} {}", var.object.kind, var.object.name)
+        })?;
+        let parts = with_indices(split_dotted(path));
+        let found = lookup(&holder.node, &parts).ok().flatten().ok_or_else(|| {
+            invalid!("variable {name:?}: {} has no field {path}", holder.label())
+                .at(&holder.place)
+        })?;
+        values.insert(name.clone(), scalar_value(found));
+    }
+    if values.is_empty() {
+        return Ok(());
+    }
+    let config = acc.config.clone();
+    for res in &mut acc.items {
+        let gvk = res.gvk();
+        for spec in config.var_reference.iter().filter(|spec| spec.selects(&gvk)) {
+            walk(&mut res.node, spec, Create::Nothing, &mut |node| replace(node, &values))
+                .map_err(|error| error.on(|| res.kind().to_owned()).at(&res.place))?;
+        }
+    }
+    Ok(())
+}
+
+/// What a variable stands for; maps and lists stand for nothing.
+fn scalar_value(node: &Node) -> Option<Scalar> {
+    let Node::Scalar(scalar) = node else {
+        return None;
+    };
+    let tag = match scalar.tag {
+        tag @ (ScalarTag::Int | ScalarTag::Bool) => tag,
+        ScalarTag::Float => ScalarTag::Float,
+        _ => ScalarTag::Str,
+    };
+    // Spelled as Go prints it, whatever the spelling in the object.
+    let text = match (tag, scalar.to_value()) {
+        (ScalarTag::Int | ScalarTag::Bool | ScalarTag::Float, Ok(value)) if !value.is_string() => {
+            value.to_string()
+        }
+        _ => scalar.text.clone(),
+    };
+    Some(Scalar { text, tag, quoted: false })
+}
+
+fn replace(node: &mut Node, values: &BTreeMap<String, Option<Scalar>>) -> Result<()> {
+    match node {
+        node if node.is_null() => {}
+        Node::Scalar(scalar) => {
+            if scalar.is_text() {
+                *scalar = expand(&scalar.text, values);
+            }
+        }
+        Node::Map(map) => {
+            for value in map.values_mut() {
+                if let Node::Scalar(scalar) = value
+                    && scalar.is_text()
+                {
+                    *scalar = expand(&scalar.text, values);
+                }
+            }
+        }
+        Node::List(items) => {
+            for item in items {
+                match item {
+                    Node::Scalar(scalar) if scalar.is_text() => {
+                        *scalar = expand(&scalar.text, values);
+                    }
+                    _ => return Err(invalid!("a list with variables must have strings only")),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts values into a text. A text that is one variable becomes its value, number or not.
+fn expand(text: &str, values: &BTreeMap<String, Option<Scalar>>) -> Scalar {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        let Some(next) = after.chars().next() else {
+            out.push('$');
+            return Scalar::string(out);
+        };
+        rest = &after[next.len_utf8()..];
+        match next {
+            '$' => out.push('$'),
+            '(' => match rest.split_once(')') {
+                Some((name, after)) => {
+                    rest = after;
+                    match values.get(name) {
+                        Some(Some(value)) => {
+                            if text.len() == name.len() + 3 {
+                                return value.clone();
+                            }
+                            out.push_str(&value.text);
+                        }
+                        _ => {
+                            out.push_str("$(");
+                            out.push_str(name);
+                            out.push(')');
+                        }
+                    }
+                }
+                None => out.push_str("$("),
+            },
+            next => {
+                out.push('$');
+                out.push(next);
+            }
+        }
+    }
+    out.push_str(rest);
+    Scalar::string(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_expand() {
+        let number = Scalar { text: "80".into(), tag: ScalarTag::Int, quoted: false };
+        let values = BTreeMap::from([
+            ("A".to_owned(), Some(Scalar::string("x"))),
+            ("N".to_owned(), Some(number.clone())),
+            ("M".to_owned(), None),
+        ]);
+        for (text, want) in [
+            ("$(A)b", "xb"),
+            ("$$(A)", "$(A)"),
+            ("$(B) $(A", "$(B) $(A"),
+            ("$(N)/$(M)$", "80/$(M)$"),
+            ("a$b", "a$b"),
+        ] {
+            assert_eq!(expand(text, &values), Scalar::string(want), "{text}");
+        }
+        assert_eq!(expand("$(N)", &values), number);
+    }
+}
