@@ -173,9 +173,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         }
         acc.items
             .into_iter()
-            .map(|res| {
-                output(res, has("originAnnotations"), has("transformerAnnotations"))
-            })
+            .map(|res| output(res, has("originAnnotations"), has("transformerAnnotations")))
             .collect()
     }
 
@@ -203,9 +201,8 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
 
     fn resources(&self, mut acc: Acc, paths: &[String]) -> Result<Acc> {
         for path in paths {
-            let found = self.loader.find(path).map_err(|error| {
-                error.loading(path).at(&self.place)
-            })?;
+            let found =
+                self.loader.find(path).map_err(|error| error.loading(path).at(&self.place))?;
             match found {
                 Found::File(file, text) => {
                     let mut list = read_resources(&text, &file, self.loader.source)?;
@@ -220,9 +217,8 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 Found::Directory => {
                     let child = self.enter(path, false)?;
                     let file = Arc::clone(&child.file);
-                    let child = child
-                        .accumulate(Acc::default())
-                        .map_err(|error| error.within(&file))?;
+                    let child =
+                        child.accumulate(Acc::default()).map_err(|error| error.within(&file))?;
                     acc.merge(child, self.schemas)?;
                 }
             }
@@ -241,10 +237,10 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 "{path} is listed in components but its kind is Kustomization, not Component"
             )
             .at(&self.place)),
-            (false, true) => Err(invalid!(
-                "{path} is a Component, which belongs into components"
-            )
-            .at(&self.place)),
+            (false, true) => {
+                Err(invalid!("{path} is a Component, which belongs into components")
+                    .at(&self.place))
+            }
             _ => Ok(child),
         }
     }
@@ -493,8 +489,9 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
             let before = nodes(acc);
             plugins::transform(acc, &config, &self.context())?;
             if nodes(acc) != before {
-                return Err(invalid!("validator {} changes objects", config.name())
-                    .at(&config.place));
+                return Err(
+                    invalid!("validator {} changes objects", config.name()).at(&config.place)
+                );
             }
         }
         Ok(())

@@ -38,11 +38,8 @@ pub(crate) struct BackReferences {
 impl Decode for BackReferences {
     fn decode(at: &At<'_>, value: &Value) -> Result<Self> {
         let mut f = Fields::new(at, value)?;
-        let target = Gvk {
-            group: f.take("group")?,
-            version: f.take("version")?,
-            kind: f.take("kind")?,
-        };
+        let target =
+            Gvk { group: f.take("group")?, version: f.take("version")?, kind: f.take("kind")? };
         let referrers = f.take("fieldSpecs")?;
         f.finish()?;
         Ok(Self { target: Selected(target), referrers })
@@ -54,7 +51,9 @@ impl Config {
     pub(crate) fn builtin() -> Arc<Self> {
         static BUILTIN: OnceLock<Arc<Config>> = OnceLock::new();
         Arc::clone(BUILTIN.get_or_init(|| {
-            let mut config = defaults::config();
+            let mut config = Config::default();
+            // The tables hold no two specs that contradict each other, so nothing can fail.
+            let _ = config.add(&defaults::config());
             config.sort();
             Arc::new(config)
         }))
@@ -86,18 +85,22 @@ impl Config {
         if Arc::ptr_eq(self, other) || **other == Self::default() {
             return Ok(Arc::clone(self));
         }
-        if **self == Self::default() {
+        // Merging into nothing still drops specs that an earlier one stands for, which the
+        // built-in ones went through already.
+        if **self == Self::default() && Arc::ptr_eq(other, &Self::builtin()) {
             return Ok(Arc::clone(other));
         }
         let mut merged = (**self).clone();
-        for (specs, more) in merged.lists().into_iter().zip(other.as_ref().clone().lists()) {
-            merge_all(specs, more)?;
-        }
-        for more in &other.name_reference {
-            merged.add_reference(more)?;
-        }
+        merged.add(other)?;
         merged.sort();
         Ok(Arc::new(merged))
+    }
+
+    fn add(&mut self, other: &Self) -> Result<()> {
+        for (specs, more) in self.lists().into_iter().zip(other.clone().lists()) {
+            merge_all(specs, more)?;
+        }
+        other.name_reference.iter().try_for_each(|more| self.add_reference(more))
     }
 
     pub(crate) fn add_reference(&mut self, more: &BackReferences) -> Result<()> {

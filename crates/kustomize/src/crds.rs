@@ -23,8 +23,7 @@ pub(crate) fn config(definitions: &Value) -> Result<Config> {
             .all(|field| properties.is_some_and(|all| all.contains_key(*field)));
         if is_kind {
             let kind = name.rsplit('.').next().unwrap_or(name);
-            let gvk =
-                Gvk { group: String::new(), version: String::new(), kind: kind.to_owned() };
+            let gvk = Gvk { group: String::new(), version: String::new(), kind: kind.to_owned() };
             add(&mut config, &gvk, definitions, name, &mut Vec::new())?;
         }
     }
@@ -66,11 +65,8 @@ fn add(
             extension("x-kubernetes-object-ref-kind"),
         ) {
             let key = extension("x-kubernetes-object-ref-name-key").unwrap_or("name");
-            let target = Gvk {
-                group: String::new(),
-                version: version.to_owned(),
-                kind: kind.to_owned(),
-            };
+            let target =
+                Gvk { group: String::new(), version: version.to_owned(), kind: kind.to_owned() };
             let path = format!("{}/{key}", path.join("/"));
             config.add_reference(&BackReferences {
                 target: Selected(target),

@@ -155,7 +155,12 @@ const CONFIG_MAP_ELSEWHERE: &[(&str, &str, &str, &str)] = &[
     ("", "", "Node", "spec/configSource/configMap"),
     ("", "", "Role", "rules/resourceNames"),
     ("", "", "ClusterRole", "rules/resourceNames"),
-    ("", "", "Ingress", "metadata/annotations/nginx.ingress.kubernetes.io\\/fastcgi-params-configmap"),
+    (
+        "",
+        "",
+        "Ingress",
+        "metadata/annotations/nginx.ingress.kubernetes.io\\/fastcgi-params-configmap",
+    ),
 ];
 
 const SERVICES: &[(&str, &str, &str, &str)] = &[
@@ -270,7 +275,8 @@ pub(crate) fn config() -> Config {
 fn in_pods(pods: &[(&str, &str)], paths: &[&str]) -> Vec<FieldSpec> {
     let mut specs = Vec::new();
     for (kind, prefix) in pods {
-        specs.extend(paths.iter().map(|path| spec("", "", kind, &format!("{prefix}{path}"), false)));
+        specs
+            .extend(paths.iter().map(|path| spec("", "", kind, &format!("{prefix}{path}"), false)));
     }
     specs
 }
@@ -292,7 +298,12 @@ fn references() -> Vec<BackReferences> {
         all.push(BackReferences { target: Selected(gvk(group, version, kind)), referrers });
     };
     for kind in ["Deployment", "ReplicationController", "ReplicaSet", "StatefulSet"] {
-        add("", "", kind, specs(&[("", "", "HorizontalPodAutoscaler", "spec/scaleTargetRef/name")], false));
+        add(
+            "",
+            "",
+            kind,
+            specs(&[("", "", "HorizontalPodAutoscaler", "spec/scaleTargetRef/name")], false),
+        );
     }
     let mut config_maps = from_pods(CONFIG_MAP_IN_POD);
     config_maps.extend(specs(CONFIG_MAP_ELSEWHERE, false));

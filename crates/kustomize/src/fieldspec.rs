@@ -54,11 +54,8 @@ impl FieldSpec {
 impl Decode for FieldSpec {
     fn decode(at: &At<'_>, value: &Value) -> Result<Self> {
         let mut f = Fields::new(at, value)?;
-        let gvk = Gvk {
-            group: f.take("group")?,
-            version: f.take("version")?,
-            kind: f.take("kind")?,
-        };
+        let gvk =
+            Gvk { group: f.take("group")?, version: f.take("version")?, kind: f.take("kind")? };
         let path: String = f.take("path")?;
         let create = f.take("create")?;
         f.finish()?;

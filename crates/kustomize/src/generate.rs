@@ -33,10 +33,9 @@ pub(crate) fn options(
         return own.cloned();
     };
     let mut merged = own.cloned().unwrap_or_default();
-    for (into, from) in [
-        (&mut merged.labels, &global.labels),
-        (&mut merged.annotations, &global.annotations),
-    ] {
+    for (into, from) in
+        [(&mut merged.labels, &global.labels), (&mut merged.annotations, &global.annotations)]
+    {
         for (key, value) in from {
             into.entry(key.clone()).or_insert_with(|| value.clone());
         }
@@ -262,9 +261,7 @@ pub(crate) fn hash(res: &Res) -> Result<String> {
             None => Ok(json!("")),
             Some(Node::Scalar(scalar)) => Ok(json!(scalar.text)),
             Some(Node::List(_)) => Ok(Value::Null),
-            Some(node) => {
-                node.to_value().map_err(|problem| invalid!("{problem}").at(&res.place))
-            }
+            Some(node) => node.to_value().map_err(|problem| invalid!("{problem}").at(&res.place)),
         }
     };
     // The reference looks for the name in the wrong place and never finds it.
@@ -286,8 +283,9 @@ pub(crate) fn hash(res: &Res) -> Result<String> {
             content
         }
         kind => {
-            return Err(invalid!("only ConfigMaps and Secrets have hashes, not {kind}")
-                .at(&res.place));
+            return Err(
+                invalid!("only ConfigMaps and Secrets have hashes, not {kind}").at(&res.place)
+            );
         }
     };
     Ok(encode(&go_json(&content)))
@@ -328,7 +326,9 @@ mod tests {
 
     #[test]
     fn literals_lose_one_pair_of_quotes() {
-        for (text, want) in [("\"a\"", "a"), ("'a'", "a"), ("\"a'", "\"a'"), ("\"", "\""), ("''", "")] {
+        for (text, want) in
+            [("\"a\"", "a"), ("'a'", "a"), ("\"a'", "\"a'"), ("\"", "\""), ("''", "")]
+        {
             assert_eq!(unquoted(text), want, "{text}");
         }
     }

@@ -42,10 +42,8 @@ pub(crate) fn apply(document: &mut Value, operations: &[Operation]) -> Result<()
 }
 
 fn one(document: &mut Value, operation: &Operation) -> Result<()> {
-    let path = operation
-        .path
-        .as_deref()
-        .ok_or_else(|| invalid!("a JSON patch operation has no path"))?;
+    let path =
+        operation.path.as_deref().ok_or_else(|| invalid!("a JSON patch operation has no path"))?;
     let missing = || invalid!("{} of {path:?}: there is nothing at this path", operation.kind);
     match operation.kind.as_str() {
         "add" => add(document, path, operation.value.clone()),
@@ -94,8 +92,7 @@ fn same(a: &Value, b: &Value) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
         }
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len()
-                && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
         }
         _ => a == b,
     }
@@ -224,14 +221,29 @@ mod tests {
     fn operations() {
         let doc = json!({"a": [1, 2], "b": {"c/d": 1}});
         let cases = [
-            (json!([{"op": "add", "path": "/a/-", "value": 3}]), Some(json!({"a": [1, 2, 3], "b": {"c/d": 1}}))),
-            (json!([{"op": "add", "path": "/a/0", "value": 0}]), Some(json!({"a": [0, 1, 2], "b": {"c/d": 1}}))),
+            (
+                json!([{"op": "add", "path": "/a/-", "value": 3}]),
+                Some(json!({"a": [1, 2, 3], "b": {"c/d": 1}})),
+            ),
+            (
+                json!([{"op": "add", "path": "/a/0", "value": 0}]),
+                Some(json!({"a": [0, 1, 2], "b": {"c/d": 1}})),
+            ),
             (json!([{"op": "remove", "path": "/a/-1"}]), Some(json!({"a": [1], "b": {"c/d": 1}}))),
             (json!([{"op": "remove", "path": "/x"}]), None),
-            (json!([{"op": "replace", "path": "/x", "value": 1}]), Some(json!({"a": [1, 2], "b": {"c/d": 1}, "x": 1}))),
+            (
+                json!([{"op": "replace", "path": "/x", "value": 1}]),
+                Some(json!({"a": [1, 2], "b": {"c/d": 1}, "x": 1})),
+            ),
             (json!([{"op": "add", "path": "/x/y", "value": 1}]), None),
-            (json!([{"op": "move", "from": "/b/c~1d", "path": "/e"}]), Some(json!({"a": [1, 2], "b": {}, "e": 1}))),
-            (json!([{"op": "copy", "from": "/a/0", "path": "/e"}]), Some(json!({"a": [1, 2], "b": {"c/d": 1}, "e": 1}))),
+            (
+                json!([{"op": "move", "from": "/b/c~1d", "path": "/e"}]),
+                Some(json!({"a": [1, 2], "b": {}, "e": 1})),
+            ),
+            (
+                json!([{"op": "copy", "from": "/a/0", "path": "/e"}]),
+                Some(json!({"a": [1, 2], "b": {"c/d": 1}, "e": 1})),
+            ),
             (json!([{"op": "test", "path": "/a/1", "value": 2}]), Some(doc.clone())),
             (json!([{"op": "test", "path": "/a/1", "value": 3}]), None),
             (json!([{"op": "jump", "path": "/a"}]), None),

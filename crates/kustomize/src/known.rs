@@ -101,7 +101,8 @@ impl Type {
 const BY_TYPE: Merge = Some(&["type"]);
 const BY_NAME: Merge = Some(&["name"]);
 
-static META: Type = Type(&[("finalizers", Some(&[]), None), ("ownerReferences", Some(&["uid"]), None)]);
+static META: Type =
+    Type(&[("finalizers", Some(&[]), None), ("ownerReferences", Some(&["uid"]), None)]);
 static PLAIN: Type = Type(&[("metadata", None, Some(&META))]);
 static CONDITIONS: Type = Type(&[("conditions", BY_TYPE, None)]);
 static WITH_CONDITIONS: Type =
@@ -191,9 +192,7 @@ pub(crate) fn scope(gvk: &Gvk) -> Option<bool> {
         None => gvk.group.is_empty() && gvk.version == version,
     };
     let listed = |table: &[(&str, &[&str])]| {
-        table
-            .iter()
-            .any(|(version, kinds)| fits(version) && kinds.contains(&gvk.kind.as_str()))
+        table.iter().any(|(version, kinds)| fits(version) && kinds.contains(&gvk.kind.as_str()))
     };
     if listed(NAMESPACED) {
         Some(true)
@@ -227,5 +226,44 @@ pub(crate) fn type_of(api_version: &str, kind: &str) -> Option<&'static Type> {
             &WITH_CONDITIONS
         }
         _ => &PLAIN,
+    })
+}
+
+/// The built-in type of a definition, as OpenAPI documents name it; for schemas that refer to
+/// types without bringing them along.
+pub(crate) fn definition(name: &str) -> Option<&'static Type> {
+    let name = name.strip_prefix("io.k8s.")?;
+    let (group, name) = name.rsplit_once('.')?;
+    Some(match (group, name) {
+        ("apimachinery.pkg.apis.meta.v1", "ObjectMeta") => &META,
+        ("api.core.v1", "PodTemplateSpec") => &POD_TEMPLATE_SPEC,
+        ("api.core.v1", "PodSpec") => &POD_SPEC,
+        ("api.core.v1", "Pod") => &POD,
+        ("api.core.v1", "PodTemplate") => &POD_TEMPLATE,
+        ("api.core.v1", "PodStatus") => &POD_STATUS,
+        ("api.core.v1", "Container") => &CONTAINER,
+        ("api.core.v1", "EphemeralContainer") => &EPHEMERAL_CONTAINER,
+        ("api.core.v1", "Volume") => &VOLUME,
+        ("api.core.v1", "EphemeralVolumeSource") => &EPHEMERAL_VOLUME,
+        ("api.core.v1", "PersistentVolumeClaimTemplate") => &PLAIN,
+        ("api.core.v1", "PersistentVolumeClaim" | "Namespace") => &WITH_CONDITIONS,
+        ("api.core.v1", "Service") => &SERVICE,
+        ("api.core.v1", "ServiceSpec") => &SERVICE_SPEC,
+        ("api.core.v1", "ServiceAccount") => &SERVICE_ACCOUNT,
+        ("api.core.v1", "NodeSpec") => &NODE_SPEC,
+        ("api.core.v1", "NodeStatus") => &NODE_STATUS,
+        ("api.core.v1", "ReplicationControllerSpec")
+        | ("api.apps.v1", "DeploymentSpec" | "DaemonSetSpec" | "ReplicaSetSpec")
+        | ("api.batch.v1", "JobSpec") => &WORKLOAD_SPEC,
+        ("api.apps.v1", "StatefulSetSpec") => &STATEFUL_SET_SPEC,
+        ("api.apps.v1", "StatefulSet") => &STATEFUL_SET,
+        ("api.core.v1", "ReplicationController")
+        | ("api.apps.v1", "Deployment" | "DaemonSet" | "ReplicaSet")
+        | ("api.batch.v1", "Job") => &WORKLOAD,
+        ("api.batch.v1" | "api.batch.v1beta1", "JobTemplateSpec") => &JOB_TEMPLATE,
+        ("api.batch.v1" | "api.batch.v1beta1", "CronJobSpec") => &CRON_JOB_SPEC,
+        ("api.batch.v1" | "api.batch.v1beta1", "CronJob") => &CRON_JOB,
+        ("api.storage.v1" | "api.storage.v1beta1", "CSINodeSpec") => &CSI_NODE_SPEC,
+        _ => return None,
     })
 }

@@ -59,11 +59,8 @@ impl Kustomization {
         resources.extend(f.take::<Vec<String>>("bases")?);
         let mut images: Vec<Image> = f.take("images")?;
         images.extend(f.take::<Vec<Image>>("imageTags")?);
-        let helm: (Option<Any>, Vec<Any>, Vec<Any>) = (
-            f.take("helmGlobals")?,
-            f.take("helmCharts")?,
-            f.take("helmChartInflationGenerator")?,
-        );
+        let helm: (Option<Any>, Vec<Any>, Vec<Any>) =
+            (f.take("helmGlobals")?, f.take("helmCharts")?, f.take("helmChartInflationGenerator")?);
         let this = Self {
             component: kind == COMPONENT,
             openapi: f.take("openapi")?,

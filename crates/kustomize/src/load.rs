@@ -95,13 +95,16 @@ impl<'s, 't> Loader<'s, 't> {
         if path.starts_with("http://") || path.starts_with("https://") {
             return Err(remote(path));
         }
-        let real = self.resolve(path).and_then(|named| {
-            follow(self.source.tree, &named).map_err(Error::from)
-        });
+        let real = self
+            .resolve(path)
+            .and_then(|named| follow(self.source.tree, &named).map_err(Error::from));
         let real = match real {
             Err(error)
                 if is_remote(path)
-                    && matches!(error.problem(), Problem::Tree(TreeError::NotFound(_)) | Problem::Invalid(_)) =>
+                    && matches!(
+                        error.problem(),
+                        Problem::Tree(TreeError::NotFound(_)) | Problem::Invalid(_)
+                    ) =>
             {
                 return Err(remote(path));
             }
@@ -119,9 +122,9 @@ impl<'s, 't> Loader<'s, 't> {
                 let content = self.source.read(&real)?;
                 Ok(Found::File(Arc::new(real), content))
             }
-            Some(EntryKind::Submodule) => Err(invalid!(
-                "{real} is a Git submodule, whose content is another repository"
-            )),
+            Some(EntryKind::Submodule) => {
+                Err(invalid!("{real} is a Git submodule, whose content is another repository"))
+            }
             _ => Err(TreeError::NotFound(real).into()),
         }
     }
@@ -138,8 +141,8 @@ impl<'s, 't> Loader<'s, 't> {
         if path.split('/').any(|part| part.contains("..") && part != "..") {
             return Err(invalid!("path {path:?} is ambiguous, check the indentation"));
         }
-        let loader = Self::new(self.source, &self.resolve(path)?)
-            .map_err(|error| error.loading(path))?;
+        let loader =
+            Self::new(self.source, &self.resolve(path)?).map_err(|error| error.loading(path))?;
         let mut referrers = self.referrers.clone();
         referrers.push(self.root.clone());
         for by in referrers.iter().rev() {

@@ -243,12 +243,10 @@ impl Merger<'_> {
             let (found_keys, found) = validate(&values, &values[i], keys);
             valid_keys = found_keys;
             // The item is looked for by its own keys only.
-            let (own_keys, own) =
-                validate(std::slice::from_ref(&found), &found, &valid_keys);
+            let (own_keys, own) = validate(std::slice::from_ref(&found), &found, &valid_keys);
             let there = element(&dest, &own_keys, &own);
-            let new = patch.and_then(|patch| {
-                element(patch, &own_keys, &own).map(|at| patch[at].clone())
-            });
+            let new =
+                patch.and_then(|patch| element(patch, &own_keys, &own).map(|at| patch[at].clone()));
             // What a patch replaces as a whole stays in the list of old items, and wins below: so
             // it is with the reference.
             let replaces = new
@@ -271,7 +269,8 @@ impl Merger<'_> {
             let Some(mut merged) = merged else { continue };
             let mut completed = false;
             for (key, value) in valid_keys.iter().zip(&found) {
-                if !key.is_empty() && merged.as_map().is_some_and(|map| !map.contains_key(key))
+                if !key.is_empty()
+                    && merged.as_map().is_some_and(|map| !map.contains_key(key))
                     && !value.is_empty()
                 {
                     set_field(&mut merged, key, value, plumb_yaml::ScalarTag::None)?;
@@ -407,11 +406,7 @@ fn primitive_values(patch: Option<&[Node]>, dest: &[Node]) -> Vec<Vec<String>> {
 }
 
 /// The keys that any item has a value for, and this item's values of them.
-fn validate(
-    all: &[Vec<String>],
-    values: &[String],
-    keys: &[String],
-) -> (Vec<String>, Vec<String>) {
+fn validate(all: &[Vec<String>], values: &[String], keys: &[String]) -> (Vec<String>, Vec<String>) {
     let valid: Vec<bool> = (0..keys.len())
         .map(|i| all.iter().any(|values| values.get(i).is_some_and(|value| !value.is_empty())))
         .collect();

@@ -101,6 +101,12 @@ impl Schemas {
                 return Some(Shape::Custom(Rc::new(schema)));
             };
             let name = reference.strip_prefix("#/definitions/")?;
+            // The built-in definitions are read last and win.
+            if !custom.replaces
+                && let Some(ty) = known::definition(name)
+            {
+                return Some(Shape::Builtin(None, Some(ty)));
+            }
             schema = custom.definitions.get(name)?.clone();
         }
         None
@@ -175,9 +181,10 @@ impl Shape {
                     Some(keys) => {
                         keys.iter().filter_map(Value::as_str).map(str::to_owned).collect()
                     }
-                    None => {
-                        text("x-kubernetes-patch-merge-key").map(str::to_owned).into_iter().collect()
-                    }
+                    None => text("x-kubernetes-patch-merge-key")
+                        .map(str::to_owned)
+                        .into_iter()
+                        .collect(),
                 })
             }
         }

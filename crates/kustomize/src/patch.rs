@@ -51,19 +51,22 @@ fn read(
             }
             Ok(Content::Merge(patches))
         }
-        Err(merge_error) => read_json(text, file, loader).map(Content::Json).map_err(|json_error| {
-            // What it was meant to be is told by how it starts.
-            if text.trim_ascii_start().starts_with(b"[") || text.trim_ascii_start().starts_with(b"-")
-            {
-                invalid!("the patch is no JSON patch: {}", json_error.problem())
-            } else {
-                let error = invalid!("the patch is no object: {}", merge_error.problem());
-                match merge_error.place() {
-                    Some(place) => error.at(place),
-                    None => error,
+        Err(merge_error) => {
+            read_json(text, file, loader).map(Content::Json).map_err(|json_error| {
+                // What it was meant to be is told by how it starts.
+                if text.trim_ascii_start().starts_with(b"[")
+                    || text.trim_ascii_start().starts_with(b"-")
+                {
+                    invalid!("the patch is no JSON patch: {}", json_error.problem())
+                } else {
+                    let error = invalid!("the patch is no object: {}", merge_error.problem());
+                    match merge_error.place() {
+                        Some(place) => error.at(place),
+                        None => error,
+                    }
                 }
-            }
-        }),
+            })
+        }
     }
 }
 
@@ -91,10 +94,8 @@ pub(crate) fn apply(
         match content {
             Content::Merge(patches) => merge_all(acc, &patches, patch.target.as_ref(), schemas),
             Content::Json(operations) => {
-                let target = patch
-                    .target
-                    .as_ref()
-                    .ok_or_else(|| invalid!("a JSON patch needs a target"))?;
+                let target =
+                    patch.target.as_ref().ok_or_else(|| invalid!("a JSON patch needs a target"))?;
                 json(acc, &operations, target, true, schemas)
             }
         }

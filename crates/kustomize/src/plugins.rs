@@ -11,7 +11,8 @@ use crate::error::{Problem, Result, invalid};
 use crate::fieldspec::{FieldSpec, set_scalar};
 use crate::generate::{self, Kind};
 use crate::kustomization::{
-    GeneratorArgs, Image, Patch, PatchOptions, Replica, ReplacementField, Selector, Strings, refuse_helm,
+    GeneratorArgs, Image, Patch, PatchOptions, ReplacementField, Replica, Selector, Strings,
+    refuse_helm,
 };
 use crate::load::Loader;
 use crate::openapi::Schemas;
@@ -68,7 +69,8 @@ pub(crate) fn generate(config: &Res, context: &Context<'_, '_, '_>) -> Result<Ve
     if args.namespace.is_empty() {
         config.namespace().clone_into(&mut args.namespace);
     }
-    let res = generate::generate(kind, &args, args.options.as_ref(), context.loader, &config.place)?;
+    let res =
+        generate::generate(kind, &args, args.options.as_ref(), context.loader, &config.place)?;
     Ok(vec![res])
 }
 
@@ -243,9 +245,7 @@ fn value_add(acc: &mut Acc, f: &mut Fields<'_>, context: &Context<'_, '_, '_>) -
                 strict: false,
                 lenient: true,
             };
-            targets.extend(
-                Fields::new(&at, &document.value)?.take::<Vec<ValueTarget>>("targets")?,
-            );
+            targets.extend(Fields::new(&at, &document.value)?.take::<Vec<ValueTarget>>("targets")?);
         }
     }
     if targets.is_empty() {
@@ -284,9 +284,7 @@ fn value_add(acc: &mut Acc, f: &mut Fields<'_>, context: &Context<'_, '_, '_>) -
             }
             let text = match position.checked_sub(1) {
                 None => value.clone(),
-                Some(position) => {
-                    insert_part(node.text().unwrap_or_default(), position, &value)
-                }
+                Some(position) => insert_part(node.text().unwrap_or_default(), position, &value),
             };
             set_scalar(node, &text, plumb_yaml::ScalarTag::None)?;
         }

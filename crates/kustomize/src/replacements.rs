@@ -42,8 +42,7 @@ pub(crate) fn apply(
         let (file, text) = loader.file(&entry.path).map_err(|error| error.at(place))?;
         let limits = &loader.source.options.limits.file;
         let document = plumb_yaml::read_config(&text, &file, limits)?;
-        let document =
-            document.ok_or_else(|| invalid!("{file} has no replacement").at(place))?;
+        let document = document.ok_or_else(|| invalid!("{file} has no replacement").at(place))?;
         let at = At {
             place: &document.place,
             fields: &document.fields,
@@ -146,8 +145,7 @@ fn read_source(acc: &Acc, source: &Source) -> Result<Node> {
         .map_err(|error| error.on(|| res.label()))?
         .filter(|node| !node.is_empty())
         .ok_or_else(|| {
-            invalid!("the source of a replacement has no field {path}")
-                .on(|| res.label())
+            invalid!("the source of a replacement has no field {path}").on(|| res.label())
         })?;
     let options = &source.options;
     if options.delimiter.is_empty() {
@@ -319,9 +317,8 @@ fn visit_items(
     set: &mut dyn FnMut(&mut Node) -> Result<()>,
 ) -> Result<()> {
     let inner = &part[1..part.len() - 1];
-    let (key, wanted) = inner
-        .split_once('=')
-        .ok_or_else(|| invalid!("{part:?} is not of the form [key=value]"))?;
+    let (key, wanted) =
+        inner.split_once('=').ok_or_else(|| invalid!("{part:?} is not of the form [key=value]"))?;
     let pattern: Regex = regex(wanted)?;
     let items = match node {
         Node::List(items) => items,
@@ -345,11 +342,7 @@ fn visit_items(
         return Ok(());
     }
     let value = Node::Scalar(Scalar::plain(wanted));
-    let mut made = if key.is_empty() {
-        value
-    } else {
-        Node::Map([(key.to_owned(), value)].into())
-    };
+    let mut made = if key.is_empty() { value } else { Node::Map([(key.to_owned(), value)].into()) };
     if key.is_empty() {
         *found += 1;
         set(&mut made)?;

@@ -173,12 +173,7 @@ impl Res {
     pub(crate) fn id(&self, schemas: &Schemas) -> Id {
         let gvk = self.gvk();
         let cluster = schemas.is_cluster_scoped(&gvk);
-        Id {
-            gvk,
-            name: self.name().to_owned(),
-            namespace: self.namespace().to_owned(),
-            cluster,
-        }
+        Id { gvk, name: self.name().to_owned(), namespace: self.namespace().to_owned(), cluster }
     }
 
     /// The identities before, oldest first.

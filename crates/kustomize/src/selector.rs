@@ -85,9 +85,7 @@ impl Matcher {
     }
 
     pub(crate) fn fits_gvk(&self, gvk: &Gvk) -> bool {
-        self.group.fits(&gvk.group)
-            && self.version.fits(&gvk.version)
-            && self.kind.fits(&gvk.kind)
+        self.group.fits(&gvk.group) && self.version.fits(&gvk.version) && self.kind.fits(&gvk.kind)
     }
 
     pub(crate) fn fits_name(&self, name: &str) -> bool {

@@ -122,8 +122,7 @@ pub(crate) fn resolve(acc: &mut Acc) -> Result<()> {
         })?;
         let parts = with_indices(split_dotted(path));
         let found = lookup(&holder.node, &parts).ok().flatten().ok_or_else(|| {
-            invalid!("variable {name:?}: {} has no field {path}", holder.label())
-                .at(&holder.place)
+            invalid!("variable {name:?}: {} has no field {path}", holder.label()).at(&holder.place)
         })?;
         values.insert(name.clone(), scalar_value(found));
     }

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::error::Problem;
 use crate::node::ScalarTag;
-use crate::{Dialect, Limits};
 use crate::scalar::{self, Meaning};
+use crate::{Dialect, Limits};
 
 /// A line and a column, both counted from one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -150,13 +150,7 @@ impl<'n, V: Form> Expander<'n, V> {
         self.objects.push(Expanded { value, mark, fields });
     }
 
-    fn value(
-        &mut self,
-        node: NodeId,
-        within: Within,
-        parent: Option<usize>,
-        depth: usize,
-    ) -> V {
+    fn value(&mut self, node: NodeId, within: Within, parent: Option<usize>, depth: usize) -> V {
         let nodes = self.nodes;
         match &nodes[resolve(nodes, node)].what {
             // Kustomize makes strings of annotations, as they were written.
