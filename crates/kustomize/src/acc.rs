@@ -143,7 +143,7 @@ impl Acc {
             )),
             ([at], behavior) => {
                 let old = &self.items[*at];
-                crate::generate::take_over(&mut res, old, behavior)?;
+                crate::generate::take_over(&mut res, old, behavior);
                 self.items[*at] = res;
                 self.changed();
                 Ok(())

@@ -104,13 +104,12 @@ impl Config {
     }
 
     pub(crate) fn add_reference(&mut self, more: &BackReferences) -> Result<()> {
-        match self.name_reference.iter_mut().find(|known| known.target == more.target) {
-            Some(known) => merge_all(&mut known.referrers, &more.referrers),
-            None => {
-                self.name_reference.push(more.clone());
-                Ok(())
-            }
+        let mut known = self.name_reference.iter_mut();
+        if let Some(known) = known.find(|known| known.target == more.target) {
+            return merge_all(&mut known.referrers, &more.referrers);
         }
+        self.name_reference.push(more.clone());
+        Ok(())
     }
 
     fn lists(&mut self) -> [&mut Vec<FieldSpec>; 11] {

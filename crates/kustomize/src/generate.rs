@@ -193,7 +193,7 @@ fn unquoted(text: &str) -> &str {
 }
 
 /// Gives a generated object the names and marks of the one that it replaces or is merged with.
-pub(crate) fn take_over(res: &mut Res, old: &Res, behavior: Behavior) -> Result<()> {
+pub(crate) fn take_over(res: &mut Res, old: &Res, behavior: Behavior) {
     if behavior == Behavior::Merge {
         let mut old_data = strings(old, "data");
         if res.kind() == "Secret" {
@@ -229,7 +229,6 @@ pub(crate) fn take_over(res: &mut Res, old: &Res, behavior: Behavior) -> Result<
         res.origin.clone_from(&old.origin);
     }
     res.transformations.clone_from(&old.transformations);
-    Ok(())
 }
 
 fn strings(res: &Res, field: &str) -> BTreeMap<String, String> {

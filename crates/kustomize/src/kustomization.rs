@@ -194,7 +194,7 @@ record! {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Patch {
     pub(crate) path: String,
-    pub(crate) patch: String,
+    pub(crate) inline: String,
     pub(crate) target: Option<Selector>,
     pub(crate) options: PatchOptions,
     pub(crate) place: Option<Place>,
@@ -205,7 +205,7 @@ impl Decode for Patch {
         let mut f = Fields::new(at, value)?;
         let this = Self {
             path: f.take("path")?,
-            patch: f.take("patch")?,
+            inline: f.take("patch")?,
             target: f.take("target")?,
             options: f.take("options")?,
             place: Some(f.place()),
@@ -239,7 +239,7 @@ record! {
     FieldOptions {
         delimiter: String = "delimiter",
         index: i64 = "index",
-        encoding: String = "encoding",
+        _encoding: Any = "encoding",
         create: bool = "create",
     }
 }

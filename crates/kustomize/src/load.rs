@@ -197,7 +197,7 @@ fn is_remote(path: &str) -> bool {
         || path.contains("?ref=")
         || path.contains("?version=")
         || path.contains(".git/")
-        || path.ends_with(".git")
+        || path.strip_suffix(".git").is_some()
 }
 
 fn remote(path: &str) -> Error {

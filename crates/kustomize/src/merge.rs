@@ -100,7 +100,7 @@ impl Merger<'_> {
             ));
         }
         match first.filter(|node| !node.is_null()) {
-            None | Some(Node::Map(_)) => self.map(dest, patch, shape),
+            None | Some(Node::Map(_)) => self.map(dest, patch, shape.as_ref()),
             Some(Node::Scalar(_)) => Ok(patch.or(dest)),
             Some(Node::List(_)) => match shape.as_ref().and_then(Shape::keys) {
                 Some(keys) => self.list(dest, patch, shape.as_ref(), &keys),
@@ -121,7 +121,7 @@ impl Merger<'_> {
         &mut self,
         dest: Option<Node>,
         mut patch: Option<Node>,
-        shape: Option<Shape>,
+        shape: Option<&Shape>,
     ) -> Result<Option<Node>> {
         let (mut into, mut from) = if missing(dest.as_ref()) {
             if let Some(patch) = &mut patch
@@ -165,7 +165,7 @@ impl Merger<'_> {
             let kept_null = matches!(&old, Some(old) if old.is_null());
             let new = from.remove(&name);
             let untouched = new.is_none();
-            let inner = shape.as_ref().and_then(|shape| shape.field(&name, self.schemas));
+            let inner = shape.and_then(|shape| shape.field(&name, self.schemas));
             let Some(mut value) = self.walk(old, new, inner)? else {
                 continue;
             };

@@ -110,6 +110,9 @@ fn role(node: &Node) -> Option<Gvk> {
     Some(Gvk { group: text("apiGroup")?, version: String::new(), kind: text("kind")? })
 }
 
+/// The namespace in a reference that is a map.
+struct Within(Option<String>);
+
 struct Finder<'a> {
     items: &'a [Res],
     candidates: &'a [Candidate],
@@ -146,7 +149,7 @@ impl Finder<'_> {
                 };
                 let name = name.text().unwrap_or_default().to_owned();
                 let namespace = map.get("namespace").map(|n| n.text().unwrap_or_default());
-                let namespace = Some(namespace.map(str::to_owned));
+                let namespace = Some(Within(namespace.map(str::to_owned)));
                 let Some(found) = self.find(&name, referrer, target, spec, namespace)? else {
                     return Ok(());
                 };
@@ -180,7 +183,7 @@ impl Finder<'_> {
         referrer: &Referrer<'_>,
         target: &Gvk,
         spec: &FieldSpec,
-        map: Option<Option<String>>,
+        map: Option<Within>,
     ) -> Result<Option<&Candidate>> {
         let Some(named) = self.by_name.get(name) else {
             return Ok(None);
@@ -192,7 +195,7 @@ impl Finder<'_> {
             candidates[at].previous.iter().any(|id| resid::selects(gvk, &id.gvk))
         };
         let namespaced = |namespace: &str| namespace != NOT_NAMESPACED;
-        let namespace = map.flatten();
+        let namespace = map.and_then(|Within(namespace)| namespace);
         // The original namespace counts where anything reachable had it.
         let original = namespace.as_ref().is_some_and(|namespace| {
             namespaced(namespace)

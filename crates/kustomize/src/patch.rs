@@ -80,7 +80,7 @@ pub(crate) fn apply(
 ) -> Result<()> {
     let place = patch.place.as_ref().unwrap_or(place);
     let result = (|| {
-        let inline = patch.patch.trim();
+        let inline = patch.inline.trim();
         let (file, text) = match (inline, patch.path.as_str()) {
             ("", "") => return Err(invalid!("a patch has neither a path nor a patch")),
             ("", path) => loader.file(path)?,
@@ -250,7 +250,7 @@ pub(crate) fn json6902(
         let Some(target) = patch.target.as_ref().filter(|target| !target.name.is_empty()) else {
             return Err(invalid!("a patch of patchesJson6902 needs a target with a name"));
         };
-        let (file, text) = match (patch.patch.as_str(), patch.path.as_str()) {
+        let (file, text) = match (patch.inline.as_str(), patch.path.as_str()) {
             ("", "") => return Err(invalid!("a patch has neither a path nor a patch")),
             ("", path) => loader.file(path)?,
             (inline, "") => (Arc::clone(&place.file), inline.as_bytes().to_vec()),

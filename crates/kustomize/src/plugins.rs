@@ -169,7 +169,7 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
         "PatchTransformer" => {
             let entry = Patch {
                 path: f.take("path")?,
-                patch: f.take("patch")?,
+                inline: f.take("patch")?,
                 target: f.take("target")?,
                 options: f.take::<PatchOptions>("options")?,
                 place: None,
@@ -179,7 +179,7 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
         "PatchJson6902Transformer" => {
             let entry = Patch {
                 path: f.take("path")?,
-                patch: f.take("jsonOp")?,
+                inline: f.take("jsonOp")?,
                 target: f.take("target")?,
                 ..Patch::default()
             };

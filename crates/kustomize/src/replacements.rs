@@ -417,7 +417,7 @@ fn inside_text(
         let Ok(json) = content.to_value() else { return Ok(None) };
         let written = if text.trim_start().starts_with(['{', '[']) {
             if text.contains('\n') && text.contains("  ") {
-                serde_json::to_string_pretty(&json).map_or_else(|_| go_json(&json), |text| text)
+                serde_json::to_string_pretty(&json).unwrap_or_else(|_| go_json(&json))
             } else {
                 go_json(&json)
             }

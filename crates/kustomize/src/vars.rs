@@ -207,18 +207,15 @@ fn expand(text: &str, values: &BTreeMap<String, Option<Scalar>>) -> Scalar {
             '(' => match rest.split_once(')') {
                 Some((name, after)) => {
                     rest = after;
-                    match values.get(name) {
-                        Some(Some(value)) => {
-                            if text.len() == name.len() + 3 {
-                                return value.clone();
-                            }
-                            out.push_str(&value.text);
+                    if let Some(Some(value)) = values.get(name) {
+                        if text.len() == name.len() + 3 {
+                            return value.clone();
                         }
-                        _ => {
-                            out.push_str("$(");
-                            out.push_str(name);
-                            out.push(')');
-                        }
+                        out.push_str(&value.text);
+                    } else {
+                        out.push_str("$(");
+                        out.push_str(name);
+                        out.push(')');
                     }
                 }
                 None => out.push_str("$("),

@@ -99,7 +99,7 @@ fn builds_what_the_reference_builds() {
             errors += 1;
             failed += usize::from(built.is_err());
             if only.is_some() {
-                println!("=== {name}: {:?}", built.as_ref().map(|built| built.to_yaml()));
+                println!("=== {name}: {:?}", built.as_ref().map(plumb_kustomize::Built::to_yaml));
             }
             built.is_err()
         };
