@@ -150,7 +150,11 @@ impl Error {
 
     /// What to do about it, where that is not plain from the message.
     pub fn hint(&self) -> Option<String> {
-        let text = match &self.0.problem {
+        let mut problem = &self.0.problem;
+        while let Problem::Load { source, .. } = problem {
+            problem = source;
+        }
+        let text = match problem {
             Problem::UnknownField { nearest: Some(nearest), .. } => {
                 format!("did you mean {nearest:?}?")
             }
@@ -204,7 +208,10 @@ impl Error {
         if self.0.place.is_none() && !matches!(self.0.problem, Problem::Interrupted) {
             let problem = std::mem::replace(&mut self.0.problem, Problem::Interrupted);
             self.0.problem = match problem {
-                problem @ (Problem::Load { .. } | Problem::Tree(TreeError::Read { .. })) => problem,
+                // An address may carry a password, and the message names it without.
+                problem @ (Problem::Load { .. }
+                | Problem::Refused { .. }
+                | Problem::Tree(TreeError::Read { .. })) => problem,
                 source => Problem::Load { path: path.to_owned(), source: Box::new(source) },
             };
         }

@@ -192,7 +192,7 @@ fn round(value: &mut Value) {
             let size = number.as_u64().or(number.as_i64().map(i64::unsigned_abs));
             if size.is_some_and(|size| size > EXACT)
                 && let Some(rounded) = number.as_f64()
-                && let Ok(value) = format!("{rounded:.0}").parse::<Number>()
+                && let Ok(value) = rounded.to_string().parse::<Number>()
             {
                 *number = value;
             }

@@ -301,9 +301,12 @@ fn visit(
     let Some(next) = map.get_mut(part) else {
         return Ok(());
     };
-    if matches!(next, Node::Scalar(_)) && !rest.is_empty() {
-        // It is looked into as a text of its own before; what is not found there is not found.
-        return Err(invalid!("{part:?} is a scalar"));
+    if let (Node::Scalar(scalar), false) = (&*next, rest.is_empty()) {
+        // A text of its own that could not be changed as such: the reference looks into a copy,
+        // so that a path that is there is no error, and changes nothing.
+        let mut copy = content(&scalar.text, &plumb_yaml::Limits::default())
+            .ok_or_else(|| invalid!("{part:?} is a scalar"))?;
+        return visit(&mut copy, rest, create, found, set);
     }
     visit(next, rest, create, found, set)
 }
@@ -385,6 +388,14 @@ fn assign(node: &mut Node, value: &Node, options: &FieldOptions) -> Result<()> {
     Ok(())
 }
 
+/// The document in a text.
+fn content(text: &str, limits: &plumb_yaml::Limits) -> Option<Node> {
+    let file = Arc::new(plumb_core::RelPath::root());
+    let documents = plumb_yaml::read_any(text.as_bytes(), &file, limits).ok()?;
+    let null = || Node::Scalar(Scalar { tag: plumb_yaml::ScalarTag::Null, ..Scalar::plain("") });
+    Some(documents.into_iter().next().map_or_else(null, |document| document.value))
+}
+
 /// Replaces inside a text that is YAML or JSON itself. `None` when the path does not lead into
 /// such a text.
 fn inside_text(
@@ -399,13 +410,7 @@ fn inside_text(
         let (outer, inner) = parts.split_at(at);
         let Ok(Some(Node::Scalar(scalar))) = lookup(node, outer) else { continue };
         let text = scalar.text.clone();
-        let file = Arc::new(loader.root.clone());
-        let Ok(documents) = plumb_yaml::read_any(text.as_bytes(), &file, limits) else {
-            continue;
-        };
-        let Some(mut content) = documents.into_iter().next().map(|document| document.value) else {
-            return Ok(None);
-        };
+        let Some(mut content) = content(&text, limits) else { continue };
         let create = options.create.then(|| Made::of(value));
         let mut found = 0;
         let done = visit(&mut content, inner, create, &mut found, &mut |node| {

@@ -124,6 +124,14 @@ pub(crate) fn resolve(acc: &mut Acc) -> Result<()> {
         let found = lookup(&holder.node, &parts).ok().flatten().ok_or_else(|| {
             invalid!("variable {name:?}: {} has no field {path}", holder.label()).at(&holder.place)
         })?;
+        // The reference reads decimal integers only.
+        if let Node::Scalar(Scalar { tag: ScalarTag::Int, text, .. }) = found
+            && text.parse::<i64>().is_err()
+        {
+            return Err(invalid!("variable {name:?}: {path} is no decimal integer")
+                .on(|| holder.label())
+                .at(&holder.place));
+        }
         values.insert(name.clone(), scalar_value(found));
     }
     if values.is_empty() {
