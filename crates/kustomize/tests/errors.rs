@@ -1,5 +1,7 @@
 //! What people are told when something is wrong: each message, and its hint.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use plumb_core::{MemTree, RelPath};
 use plumb_kustomize::{Limits, Options, build};
 

@@ -1,6 +1,8 @@
 //! Cases of this project's own, each with the output of the reference beside it. With
 //! `PLUMB_KUSTOMIZE` naming its binary, that output is taken anew and compared too.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 
 use plumb_core::{DirTree, MemTree, RelPath};

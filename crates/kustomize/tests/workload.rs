@@ -17,7 +17,9 @@ fn workload(objects: usize) -> MemTree {
              apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: web{i}}}\nspec: {{rules: [{{host: h, http: {{paths: [{{path: /, backend: {{service: {{name: web{i}}}}}}}]}}}}]}}\n"
         );
         tree = tree.file(&format!("app{i}.yaml"), text);
-        list.push_str(&format!("- app{i}.yaml\n"));
+        list += "- app";
+        list += &i.to_string();
+        list += ".yaml\n";
     }
     tree.file(
         "kustomization.yaml",
