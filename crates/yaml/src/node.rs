@@ -122,14 +122,12 @@ impl Node {
         matches!(self, Self::Scalar(scalar) if scalar.is_null())
     }
 
-    /// Whether nothing is in it: null, an empty map, list or text.
+    /// Whether nothing is in it: null, an empty map or list. An empty text is something.
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Map(map) => map.is_empty(),
             Self::List(items) => items.is_empty(),
-            Self::Scalar(scalar) => {
-                scalar.is_null() || (scalar.is_text() && scalar.text.is_empty())
-            }
+            Self::Scalar(scalar) => scalar.is_null(),
         }
     }
 
