@@ -262,10 +262,13 @@ impl Daemon {
     /// A new leader looks at everything once: what it remembers may be old.
     fn take_over(&self) {
         let mut store = self.state.lock();
-        for name in store.sources.keys() {
+        for (name, source) in &mut store.sources {
+            // Another leader may have written since; what the watch brought is newer.
+            source.written = None;
             self.queue.add(Key::Source(name.clone()), Lane::Urgent);
         }
         for (name, app) in &mut store.apps {
+            app.written = None;
             app.forced |= app.rendered.is_some();
             self.queue.add(Key::App(name.clone()), Lane::Urgent);
         }
