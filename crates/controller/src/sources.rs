@@ -66,14 +66,14 @@ impl Daemon {
                     let known = store.sources.get(name).and_then(|source| source.remote.as_ref());
                     known.is_some_and(|known| *known != remote)
                 };
-                let woken = self.take_revision(name, &object, remote, &revision);
+                // At once: their runs under way end early for this revision.
+                for key in self.take_revision(name, &object, remote, &revision) {
+                    self.queue.add(key, Lane::Urgent);
+                }
                 if moved {
                     self.forget_mirrors().await;
                 }
                 let news = self.say_source(name, &object, Ok(&revision)).await;
-                for key in woken {
-                    self.queue.add(key, Lane::Urgent);
-                }
                 self.keep_commits(name).await;
                 if !spec.suspend {
                     self.queue.add_after(key, self.jitter(interval), Lane::Routine);
@@ -143,11 +143,19 @@ impl Daemon {
         let (mirrors, target, commit) =
             (Arc::clone(&self.mirrors), remote.clone(), revision.commit);
         let found = self.blocking(move |_| mirrors.snapshot(&target, &commit).is_ok()).await;
-        if found == Ok(true)
-            && let Some(source) = self.state.lock().sources.get_mut(name)
-        {
+        if found != Ok(true) {
+            return;
+        }
+        let waiting: Vec<Key> = {
+            let mut store = self.state.lock();
+            let Some(source) = store.sources.get_mut(name) else { return };
             source.remote = Some(remote.clone());
             source.revision = Some(revision);
+            store.dependants(name).collect()
+        };
+        // Nobody else tells them: for the rest of this look the revision is no news any more.
+        for key in waiting {
+            self.queue.add(key, Lane::Urgent);
         }
     }
 
