@@ -227,7 +227,10 @@ impl Daemon {
                 let status = Self::status_with(run, &say, |status| {
                     status.last_attempted_revision = Some(base.revision.to_string());
                 });
+                // Otherwise equal inputs would end the next run before it says that this has passed.
+                self.again(run);
                 self.say_app(run, status, &say, Some(&base.revision)).await;
+                self.enforce_last_good(run).await;
                 self.plan_retry(run, &base.revision.to_string());
                 return Outcome::Retry;
             }
