@@ -340,7 +340,8 @@ impl Daemon {
         let generation = run.object.metadata.generation;
         let newest = base.revision.to_string();
         let revision = revision_to_tell(&run.before, &report, generation, &newest).to_owned();
-        let settled = report.is_complete();
+        // What is held or left is in the status, so the run after its end has something to say.
+        let settled = report.is_complete() && report.held.is_none() && report.left == 0;
         self.remember_render(run, |rendered| rendered.settled = settled);
         let say = say_of_report(&report, &revision, &run.name.namespace, &run.name.name);
         let now = Timestamp::now();
