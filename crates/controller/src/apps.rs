@@ -180,10 +180,11 @@ impl Daemon {
         }
         // The first look at a source takes a moment; a status that says so helps nobody.
         let starting = blocked.reason == reasons::SOURCE_NOT_READY
-            && self.state.lock().sources.values().any(|source| {
-                source.object.metadata.name.as_deref() == Some(&run.object.spec.source_ref.name)
-                    && source.problem.is_none()
-            });
+            && {
+                let name = Name::new(&run.name.namespace, &run.object.spec.source_ref.name);
+                let store = self.state.lock();
+                store.sources.get(&name).is_some_and(|source| source.problem.is_none())
+            };
         if !starting {
             let status = Self::status_with(run, &say, |_| {});
             self.say_app(run, status, &say, None).await;
