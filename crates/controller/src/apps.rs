@@ -19,7 +19,9 @@ use crate::metrics::{Kind, Outcome};
 use crate::names::{Key, Name};
 use crate::queue::Lane;
 use crate::sources::revision_of;
-use crate::state::{Rendered, annotation, has_facts, has_finalizer, recorded_scope, scope_of};
+use crate::state::{
+    Rendered, annotation, epoch_of, has_facts, has_finalizer, recorded_scope, scope_of,
+};
 use crate::status::{
     Say, Waits, apply_report, build_conditions, drift_text, remember, revision_to_tell,
     say_of_report, shorten, with_hint,
@@ -413,7 +415,7 @@ impl Daemon {
             inherits: held_before == Some("InheritedObjects")
                 || (run.before.last_applied_revision.is_none() && !has_facts(metadata)),
             recorded: digests.filter(|_| first_look),
-            epoch: self.leadership.epoch().unwrap_or(0),
+            epoch: self.epoch(),
             superseded: &superseded,
         };
         let limit = Duration::from(run.object.spec.timeout);
@@ -502,6 +504,12 @@ impl Daemon {
         error: &EngineError,
     ) -> Outcome {
         self.again(run);
+        if matches!(error, EngineError::StaleEpoch { .. }) {
+            // Whoever leads now writes the status.
+            tracing::warn!(application = %run.name, "{}", chain(error));
+            self.plan_retry(run, "");
+            return Outcome::Retry;
+        }
         let superseded = matches!(error, EngineError::ParentGone { .. });
         let lost = matches!(error.api(), Some(plumb_engine::ApiError::NotLeading { .. }));
         if superseded || lost {
@@ -762,7 +770,7 @@ fn parent(run: &Run) -> Parent {
         has_facts: has_facts(metadata),
         hints: plumb_engine::Scope::from_annotations(&annotations),
         recorded: recorded_scope(Some(&run.before)),
-        epoch: annotations.get(names::EPOCH).and_then(|epoch| epoch.parse().ok()),
+        epoch: epoch_of(metadata),
         finalizer: names::FINALIZER,
     }
 }

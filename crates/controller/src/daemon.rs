@@ -28,7 +28,7 @@ use crate::metrics::{BuildInfo, GitOutcome, Kind, Metrics, ObjectState, Outcome,
 use crate::names::{Key, Name};
 use crate::queue::{self, Lane, QueueHandle, RunOptions};
 use crate::server::{Heartbeat, Probes, Readiness, Server};
-use crate::state::State;
+use crate::state::{State, epoch_of};
 
 /// What the daemon is told from outside, checked.
 #[derive(Debug, Clone)]
@@ -85,6 +85,8 @@ pub(crate) struct Daemon {
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
     pub(crate) random: Mutex<fastrand::Rng>,
+    /// What marks the facts that this process writes while it leads.
+    epoch: AtomicU64,
     settings: Settings,
     stopping: Arc<AtomicBool>,
     cancels: Mutex<Vec<(u64, Cancel)>>,
@@ -135,6 +137,7 @@ pub async fn run(
         events,
         metrics: metrics.clone(),
         random: Mutex::new(fastrand::Rng::with_seed(settings.seed)),
+        epoch: AtomicU64::default(),
         settings: settings.clone(),
         stopping: Arc::default(),
         cancels: Mutex::default(),
@@ -232,7 +235,7 @@ impl Daemon {
                 },
             };
             self.metrics.set_leading(Some(epoch));
-            self.take_over();
+            self.take_over(epoch);
             let mut lost = self.leadership.subscribe();
             let end = async {
                 tokio::select! {
@@ -260,8 +263,10 @@ impl Daemon {
     }
 
     /// A new leader looks at everything once: what it remembers may be old.
-    fn take_over(&self) {
+    fn take_over(&self, lease: u64) {
         let mut store = self.state.lock();
+        let marks = store.apps.values().filter_map(|app| epoch_of(&app.object.metadata));
+        self.epoch.store(acting_epoch(lease, marks), Ordering::Relaxed);
         for (name, source) in &mut store.sources {
             // Another leader may have written since; what the watch brought is newer.
             source.written = None;
@@ -272,6 +277,11 @@ impl Daemon {
             app.forced |= app.rendered.is_some();
             self.queue.add(Key::App(name.clone()), Lane::Urgent);
         }
+    }
+
+    /// The epoch that this process acts in, since it last began to lead.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
     }
 
     async fn work(self: Arc<Self>, key: Key) {
@@ -569,6 +579,15 @@ impl Daemon {
 pub(crate) const PANICKED: &str = "a run of this object panicked, which is a mistake in Plumb; \
                                    please report it with the log around this time";
 
+/// The epoch to act in: the Lease's, or one above all marks of earlier leaders. The Lease counts
+/// anew after it was deleted, with an earlier installation for instance, and the marks stay.
+fn acting_epoch(lease: u64, marks: impl Iterator<Item = u64>) -> u64 {
+    match marks.max() {
+        Some(highest) if highest > lease => highest.saturating_add(1),
+        _ => lease,
+    }
+}
+
 /// An event of one of the two watches.
 #[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
 enum Own {
@@ -601,4 +620,22 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_counts_anew_does_not_fall_behind_earlier_leaders() {
+        for (lease, marks, acting) in [
+            (1, vec![], 1),
+            (5, vec![3, 4], 5),
+            (5, vec![5, 2], 5),
+            (1, vec![7, 3], 8),
+            (2, vec![u64::MAX], u64::MAX),
+        ] {
+            assert_eq!(acting_epoch(lease, marks.iter().copied()), acting, "{lease} {marks:?}");
+        }
+    }
 }

@@ -257,6 +257,11 @@ pub(crate) fn has_finalizer(metadata: &kube::core::ObjectMeta) -> bool {
     metadata.finalizers.iter().flatten().any(|finalizer| finalizer == names::FINALIZER)
 }
 
+/// Which leader last wrote the facts of an Application.
+pub(crate) fn epoch_of(metadata: &kube::core::ObjectMeta) -> Option<u64> {
+    annotation(metadata, names::EPOCH)?.parse().ok()
+}
+
 /// An annotation's value.
 pub(crate) fn annotation<'m>(metadata: &'m kube::core::ObjectMeta, key: &str) -> Option<&'m str> {
     metadata.annotations.as_ref()?.get(key).map(String::as_str)
