@@ -15,4 +15,5 @@ mod ownership;
 mod pinning;
 mod restart;
 mod scrape;
+mod secrets;
 mod world;
