@@ -329,12 +329,27 @@ impl Members {
         for key in sorted {
             let live = self.live(key).filter(|live| live.part_of.as_deref() == Some(set))?;
             let entry = live.entry(manager)?;
-            hasher
-                .part(key.to_string().as_bytes())
-                .part(live.uid.as_bytes())
-                .part(&live.generation.to_be_bytes())
-                .part(&entry.fields.to_be_bytes())
-                .part(&entry.time.to_be_bytes());
+            mix(&mut hasher, key, &live.uid, live.generation, (entry.fields, entry.time));
+        }
+        Some(hasher.finish())
+    }
+
+    /// The same digest over how the members were when each was verified against what is desired
+    /// of it: a change that came since is not in it. `None` while one was not verified.
+    pub(crate) fn verified_digest(
+        &self,
+        set: &str,
+        desired: &HashMap<ObjectKey, u64>,
+    ) -> Option<Digest> {
+        let mut sorted: Vec<_> = desired.iter().collect();
+        sorted.sort_unstable();
+        let mut hasher = Hasher::new();
+        for (key, digest) in sorted {
+            let verified = self.objects.get(key)?.verified.as_ref()?;
+            if &*verified.set != set || verified.desired != *digest {
+                return None;
+            }
+            mix(&mut hasher, key, &verified.uid, verified.generation, verified.entry?);
         }
         Some(hasher.finish())
     }
@@ -419,6 +434,21 @@ impl Members {
     fn intern_set(&self, set: &str) -> Arc<str> {
         self.sets.get_key_value(set).map_or_else(|| set.into(), |(set, _)| Arc::clone(set))
     }
+}
+
+fn mix(
+    hasher: &mut Hasher,
+    key: &ObjectKey,
+    uid: &str,
+    generation: i64,
+    (fields, time): (u64, i64),
+) {
+    hasher
+        .part(key.to_string().as_bytes())
+        .part(uid.as_bytes())
+        .part(&generation.to_be_bytes())
+        .part(&fields.to_be_bytes())
+        .part(&time.to_be_bytes());
 }
 
 #[cfg(test)]
@@ -557,6 +587,22 @@ mod tests {
         assert_ne!(digest(&members), before);
         members.deleted(&key("a"), &live(13));
         assert_eq!(digest(&members), None);
+    }
+
+    #[test]
+    fn a_change_that_came_after_the_answer_is_not_recorded_as_equal() {
+        let desired = HashMap::from([(key("a"), 42)]);
+        let mut members = verified();
+        let equal = members.cluster_digest(SET, MANAGER, &desired);
+        assert!(equal.is_some());
+        assert_eq!(members.verified_digest(SET, &desired), equal);
+        members.changed(key("a"), with(11, |l| l.entries[0].fields = 9));
+        assert_eq!(members.verified_digest(SET, &desired), equal);
+        assert_ne!(members.cluster_digest(SET, MANAGER, &desired), equal);
+        let other = HashMap::from([(key("a"), 43)]);
+        assert_eq!(members.verified_digest(SET, &other), None, "verified against something else");
+        let more = HashMap::from([(key("a"), 42), (key("b"), 1)]);
+        assert_eq!(members.verified_digest(SET, &more), None, "one was never verified");
     }
 
     #[test]

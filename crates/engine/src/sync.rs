@@ -167,7 +167,7 @@ impl Engine {
             }
         }
         if report.is_complete() {
-            report.cluster = self.members().cluster_digest(&set.id, &set.manager, &desired);
+            report.cluster = self.members().verified_digest(&set.id, &desired);
         }
         sort_failures(&mut report.failures);
         report.outcomes.sort_by(|a, b| a.key.cmp(&b.key));
