@@ -235,9 +235,19 @@ fn drop_empty_ca_bundles(value: &mut Value) {
 
 /// Sets the resource version that a write is planned on.
 pub(crate) fn planned_on(body: &Value, resource_version: u64) -> Value {
+    with_metadata(body, "resourceVersion", resource_version.to_string())
+}
+
+/// Sets the uid of the object that a write is planned for: on another one, or none, it is a
+/// conflict.
+pub(crate) fn planned_for(body: &Value, uid: &str) -> Value {
+    with_metadata(body, "uid", uid.to_owned())
+}
+
+fn with_metadata(body: &Value, field: &str, value: String) -> Value {
     let mut body = body.clone();
     if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.insert("resourceVersion".into(), Value::String(resource_version.to_string()));
+        metadata.insert(field.into(), Value::String(value));
     }
     body
 }

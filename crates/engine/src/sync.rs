@@ -14,7 +14,7 @@ use crate::explain::explain;
 use crate::guard::Occasion;
 use crate::live::Live;
 use crate::members::{KindState, Standing};
-use crate::prepare::{self, Prepared, planned_on};
+use crate::prepare::{self, Prepared, planned_for, planned_on};
 use crate::report::{Change, Drift, Failure, Outcome, Report};
 use crate::stage::Stage;
 
@@ -295,7 +295,7 @@ impl Engine {
         p: &Prepared,
         action: &Action,
     ) -> Result<Change, ApiError> {
-        let before = self.members().live(&p.key).map(|live| live.resource_version);
+        let before = self.members().live(&p.key).cloned();
         let (live, change) = match action {
             Action::Claim => {
                 let live = self.claim(set, p).await?;
@@ -305,11 +305,18 @@ impl Engine {
             Action::Recreate(drift) => {
                 (self.claim(set, p).await?, Change::Corrected(drift.clone()))
             }
-            Action::Update => (self.force(set, p, p.object.body()).await?, Change::Updated),
-            Action::Verify => {
-                let live = self.force(set, p, p.object.body()).await?;
-                let same = before == Some(live.resource_version);
-                let change = if same { Change::Verified } else { Change::Updated };
+            Action::Update | Action::Verify => {
+                let live = self.overwrite(set, p, before.as_ref()).await?;
+                let change = match &before {
+                    Some(before) if before.uid != live.uid => Change::Corrected(Drift::Deleted),
+                    Some(before)
+                        if *action == Action::Verify
+                            && before.resource_version == live.resource_version =>
+                    {
+                        Change::Verified
+                    }
+                    _ => Change::Updated,
+                };
                 (live, change)
             }
             Action::Correct => {
@@ -352,6 +359,23 @@ impl Engine {
         self.send(set, p, body, FORCED).await
     }
 
+    /// Applies with force over the very object that is known as ours.
+    async fn overwrite(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+        known: Option<&Live>,
+    ) -> Result<Live, ApiError> {
+        let Some(known) = known else { return self.claim(set, p).await };
+        match self.force(set, p, &planned_for(p.object.body(), &known.uid)).await {
+            // It is gone, or another object has its name, which is not ours to overwrite.
+            Err(error) if error.is_conflict() || error.is_other_object() => {
+                self.claim(set, p).await
+            }
+            result => result,
+        }
+    }
+
     /// Applies what is not known as ours: the API server says whether anybody else owns it.
     async fn claim(&self, set: &ApplySet, p: &Prepared) -> Result<Live, ApiError> {
         let refused = match self.send(set, p, p.object.body(), UNFORCED).await {
@@ -380,9 +404,11 @@ impl Engine {
     /// Puts our fields back, on the version whose differences are reported.
     async fn correct(&self, set: &ApplySet, p: &Prepared) -> Result<(Live, Drift), ApiError> {
         let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let uid = self.members().live(&p.key).map(|live| live.uid.clone());
         let mut race = 0;
         loop {
-            let Some(found) = self.cluster.get_metadata(&target).await? else {
+            let found = self.cluster.get_metadata(&target).await?;
+            let Some(found) = found.filter(|found| Some(&found.live.uid) == uid.as_ref()) else {
                 return Ok((self.claim(set, p).await?, Drift::Deleted));
             };
             let fields = explain(p.object.body(), &found.managed_fields, &set.manager);

@@ -201,6 +201,12 @@ impl ApiError {
         self.refused(|refusal| refusal.code == 422)
     }
 
+    /// HTTP 422 because the object of that name has another uid than the one that was meant.
+    pub fn is_other_object(&self) -> bool {
+        self.is_invalid()
+            && self.refused(|r| r.causes.iter().any(|cause| cause.field == "metadata.uid"))
+    }
+
     /// HTTP 429.
     pub fn is_too_many_requests(&self) -> bool {
         self.refused(|refusal| refusal.code == 429)
@@ -520,6 +526,22 @@ mod tests {
         assert!(error.is_conflict() && !error.is_ownership_conflict());
         assert_eq!(error.class(), ErrorClass::Retry);
         assert_eq!(error.conflicts(), []);
+    }
+
+    #[test]
+    fn another_object_of_the_name_is_told_by_its_uid() {
+        let answer = |field: &str| {
+            json!({
+                "reason": "Invalid",
+                "message": "Secret \"a\" is invalid: metadata.uid: Invalid value: \"u\": field is immutable",
+                "details": {"causes": [{"reason": "FieldValueInvalid", "message": "Invalid value: \"u\": field is immutable", "field": field}]},
+            })
+        };
+        for is_secret in [false, true] {
+            assert!(refused(is_secret, 422, &answer("metadata.uid")).is_other_object());
+            assert!(!refused(is_secret, 422, &answer("spec.clusterIP")).is_other_object());
+            assert!(!refused(is_secret, 409, &answer("metadata.uid")).is_other_object());
+        }
     }
 
     #[test]
