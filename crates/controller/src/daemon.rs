@@ -28,7 +28,7 @@ use crate::metrics::{BuildInfo, GitOutcome, Kind, Metrics, ObjectState, Outcome,
 use crate::names::{Key, Name};
 use crate::queue::{self, Lane, QueueHandle, RunOptions};
 use crate::server::{Heartbeat, Probes, Readiness, Server};
-use crate::state::{State, epoch_of};
+use crate::state::{State, epoch_of, scope_of};
 
 /// What the daemon is told from outside, checked.
 #[derive(Debug, Clone)]
@@ -219,6 +219,8 @@ impl Daemon {
     /// Works the queue off whenever this process leads and has seen everything once.
     async fn lead(self: Arc<Self>, readiness: Readiness, stop: watch::Receiver<bool>) {
         let mut leader = self.leadership.subscribe();
+        // The Lease counts its holders, so it tells whether another one came in between.
+        let mut last = None;
         loop {
             tokio::select! {
                 () = until(stop.clone()) => return,
@@ -235,7 +237,7 @@ impl Daemon {
                 },
             };
             self.metrics.set_leading(Some(epoch));
-            self.take_over(epoch);
+            self.take_over(epoch, last.replace(epoch));
             let mut lost = self.leadership.subscribe();
             let end = async {
                 tokio::select! {
@@ -262,19 +264,29 @@ impl Daemon {
         }
     }
 
-    /// A new leader looks at everything once: what it remembers may be old.
-    fn take_over(&self, lease: u64) {
+    /// Looks at everything once. Unless nobody led since this process did, it begins as after a
+    /// restart, but for the caches that its watches fill: what it remembers of an earlier term may
+    /// be older than what another leader has done since.
+    fn take_over(&self, lease: u64, last: Option<u64>) {
+        let alone = last.is_some_and(|last| lease <= last + 1);
+        if !alone {
+            self.engine.forget_verified();
+        }
         let mut store = self.state.lock();
         let marks = store.apps.values().filter_map(|app| epoch_of(&app.object.metadata));
         self.epoch.store(acting_epoch(lease, marks), Ordering::Relaxed);
         for (name, source) in &mut store.sources {
-            // Another leader may have written since; what the watch brought is newer.
-            source.written = None;
+            if !alone {
+                source.forget();
+            }
             self.queue.add(Key::Source(name.clone()), Lane::Urgent);
         }
         for (name, app) in &mut store.apps {
-            app.written = None;
-            app.forced |= app.rendered.is_some();
+            if alone {
+                app.forced |= app.rendered.is_some();
+            } else {
+                app.forget();
+            }
             self.queue.add(Key::App(name.clone()), Lane::Urgent);
         }
     }
@@ -282,6 +294,20 @@ impl Daemon {
     /// The epoch that this process acts in, since it last began to lead.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// A standby follows the kinds that come into use, so that it has them when it takes over. A
+    /// leader does so in its runs.
+    fn follow_kinds(self: &Arc<Self>, apps: &[&Application]) {
+        if self.leadership.epoch().is_some() {
+            return;
+        }
+        let kinds: BTreeSet<_> = apps.iter().flat_map(|app| scope_of(app, None).kinds).collect();
+        let daemon = Arc::clone(self);
+        tokio::spawn(async move {
+            // A failure is told by the runs that need these kinds.
+            let _ = daemon.engine.watch(&kinds).await;
+        });
     }
 
     async fn work(self: Arc<Self>, key: Key) {
@@ -409,7 +435,7 @@ impl Daemon {
         false
     }
 
-    fn take_app(&self, event: WatchEvent<Application>, scope: Option<&str>) -> bool {
+    fn take_app(self: &Arc<Self>, event: WatchEvent<Application>, scope: Option<&str>) -> bool {
         match event {
             WatchEvent::Restarted => {}
             WatchEvent::Listed(objects) => {
@@ -427,6 +453,7 @@ impl Daemon {
                 for name in gone {
                     store.remove_app(&name);
                 }
+                self.follow_kinds(&objects.iter().map(|(_, app)| app).collect::<Vec<_>>());
                 let keys: Vec<Key> =
                     objects.into_iter().flat_map(|(_, o)| store.put_app(o)).collect();
                 drop(store);
@@ -434,6 +461,7 @@ impl Daemon {
                 return true;
             }
             WatchEvent::Changed(_, object) => {
+                self.follow_kinds(&[&object]);
                 let keys = self.state.lock().put_app(object);
                 self.add_all(keys);
             }

@@ -61,6 +61,29 @@ pub(crate) struct App {
     pub(crate) backoff: Backoff,
 }
 
+impl Source {
+    /// Drops what was found out, as at a start of the process.
+    pub(crate) fn forget(&mut self) {
+        self.revision = None;
+        self.remote = None;
+        self.problem = None;
+        self.written = None;
+        self.kept.clear();
+        self.backoff.succeeded();
+    }
+}
+
+impl App {
+    /// Drops what was found out, as at a start of the process.
+    pub(crate) fn forget(&mut self) {
+        self.rendered = None;
+        self.forced = true;
+        self.waits_for.clear();
+        self.written = None;
+        self.backoff.succeeded();
+    }
+}
+
 /// All of it, by name.
 #[derive(Default)]
 pub(crate) struct Store {

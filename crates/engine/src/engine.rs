@@ -226,6 +226,11 @@ impl Engine {
             .collect()
     }
 
+    /// Drops what this process verified; what the watches say of live objects stays.
+    pub fn forget_verified(&self) {
+        self.members().forget_verified();
+    }
+
     /// Whether every member of a set is as it was verified and none is too many: then a run would
     /// find nothing to do.
     pub fn in_sync(&self, set: &crate::ApplySet) -> bool {

@@ -254,6 +254,26 @@ impl Members {
         }
     }
 
+    /// Nothing counts as verified any more: somebody else may have applied since.
+    pub(crate) fn forget_verified(&mut self) {
+        let verified: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|(_, slot)| slot.verified.is_some())
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        for key in verified {
+            let Some(slot) = self.objects.get_mut(&key) else { continue };
+            let set = slot.verified.take().map(|verified| verified.set);
+            if slot.live.is_none() {
+                self.objects.remove(&key);
+            }
+            if let Some(set) = set {
+                self.tidy(&key, &set);
+            }
+        }
+    }
+
     /// What is known of a live object.
     pub(crate) fn live(&self, key: &ObjectKey) -> Option<&Live> {
         self.objects.get(key)?.live.as_ref()
@@ -603,6 +623,19 @@ mod tests {
         assert_eq!(members.verified_digest(SET, &other), None, "verified against something else");
         let more = HashMap::from([(key("a"), 42), (key("b"), 1)]);
         assert_eq!(members.verified_digest(SET, &more), None, "one was never verified");
+    }
+
+    #[test]
+    fn what_another_leader_may_have_changed_is_not_verified() {
+        let mut members = verified();
+        members.verified(SET, MANAGER, &key("gone"), live(11), 1);
+        members.deleted(&key("gone"), &live(12));
+        members.forget_verified();
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unverified);
+        assert_eq!(members.standing(&key("gone"), SET, MANAGER), Standing::Unknown);
+        assert_eq!(members.labelled(SET).len(), 1);
+        members.deleted(&key("a"), &live(13));
+        assert!(members.objects.is_empty() && members.sets.is_empty());
     }
 
     #[test]
