@@ -5,15 +5,17 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it cannot go on")]
 
-mod cli;
-mod install;
-mod counts;
 mod bad_input;
+mod cli;
+mod counts;
 mod deletion;
+mod install;
+mod leader;
 mod main_job;
 mod ownership;
 mod pinning;
 mod restart;
 mod scrape;
 mod secrets;
+mod torture;
 mod world;
