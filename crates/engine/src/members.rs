@@ -83,16 +83,6 @@ impl Members {
         self.kinds.entry(kind.clone()).or_insert((KindState::Pending, 0));
     }
 
-    /// A kind is no longer watched; what was known of its unverified objects is dropped.
-    pub(crate) fn forget(&mut self, kind: &GroupKind) {
-        self.kinds.remove(kind);
-        let keys: Vec<_> =
-            self.objects.keys().filter(|key| key.group_kind == *kind).cloned().collect();
-        for key in keys {
-            self.remove(&key);
-        }
-    }
-
     /// What is known of a kind; `None` when it is not watched.
     pub(crate) fn kind(&self, kind: &GroupKind) -> Option<&KindState> {
         self.kinds.get(kind).map(|(state, _)| state)
@@ -125,24 +115,28 @@ impl Members {
         news
     }
 
-    /// A watch delivers again after it failed: the index is whole.
-    pub(crate) fn recovered(&mut self, kind: &GroupKind) {
-        if let Some((state, _)) = self.kinds.get_mut(kind) {
-            *state = KindState::Synced;
-        }
+    /// The sets that have members of a kind, as far as is known.
+    pub(crate) fn sets_with(&self, kind: &GroupKind) -> BTreeSet<Arc<str>> {
+        let of_kind = self.objects.keys().filter(|key| key.group_kind == *kind);
+        of_kind.flat_map(|key| self.concerned(key)).collect()
     }
 
-    /// A LIST ended: these objects exist, others of the kind do not. Returns the sets to look at.
+    /// A LIST ended: these objects exist, others of the kind do not, but for those that could not
+    /// be read. Returns the sets to look at.
     pub(crate) fn listed(
         &mut self,
         kind: &GroupKind,
         objects: Vec<(ObjectKey, Live)>,
+        unreadable: &[ObjectKey],
     ) -> BTreeSet<Arc<str>> {
         let Some((state, began)) = self.kinds.get_mut(kind) else { return BTreeSet::new() };
         let began = *began;
-        *state = KindState::Synced;
+        *state = match unreadable.first() {
+            None => KindState::Synced,
+            Some(key) => KindState::Failed(format!("{key} cannot be read")),
+        };
         let mut sets = BTreeSet::new();
-        let mut seen = HashSet::with_capacity(objects.len());
+        let mut seen: HashSet<ObjectKey> = unreadable.iter().cloned().collect();
         for (key, live) in objects {
             seen.insert(key.clone());
             sets.extend(self.changed(key, live));
@@ -576,7 +570,7 @@ mod tests {
         members.changed(key("old"), live(5));
         members.restarted(&kind);
         members.verified(SET, MANAGER, &key("new"), live(20), 1);
-        let sets = members.listed(&kind, vec![(key("a"), live(10))]);
+        let sets = members.listed(&kind, vec![(key("a"), live(10))], &[]);
         assert!(sets.contains(SET), "the old one went");
         assert_eq!(members.standing(&key("old"), SET, MANAGER), Standing::Unknown);
         assert_eq!(members.standing(&key("new"), SET, MANAGER), Standing::Same(1));
@@ -592,6 +586,29 @@ mod tests {
         assert!(!members.failed(&kind, "403".into()));
         assert_eq!(members.kind(&kind), Some(&KindState::Failed("403".into())));
         assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Same(42));
+    }
+
+    #[test]
+    fn what_a_list_cannot_read_is_not_gone() {
+        let mut members = verified();
+        let kind = key("a").group_kind;
+        members.restarted(&kind);
+        members.listed(&kind, Vec::new(), &[key("a")]);
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Same(42));
+        assert!(matches!(members.kind(&kind), Some(KindState::Failed(_))), "not fully known");
+        members.restarted(&kind);
+        members.listed(&kind, Vec::new(), &[]);
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone);
+        assert_eq!(members.kind(&kind), Some(&KindState::Synced));
+    }
+
+    #[test]
+    fn a_kind_names_the_sets_that_have_members_of_it() {
+        let mut members = verified();
+        members.changed(key("b"), with(11, |l| l.part_of = Some("set-2".into())));
+        let sets = members.sets_with(&key("a").group_kind);
+        assert_eq!(sets.iter().map(|set| &**set).collect::<Vec<_>>(), [SET, "set-2"]);
+        assert!(members.sets_with(&GroupKind::new("apps", "Deployment")).is_empty());
     }
 
     #[test]
@@ -646,7 +663,7 @@ mod tests {
         assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unverified);
         members.deleted(&key("b"), &live(12));
         assert!(members.in_sync(SET, MANAGER));
-        members.forget(&key("a").group_kind);
+        members.gone(&key("a"));
         assert!(members.objects.is_empty() && members.sets.is_empty());
     }
 }
