@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use plumb_api::conditions::{READY, reasons};
+use plumb_api::conditions::{self, READY, reasons};
 use plumb_api::{Application, ApplicationStatus, DeletionPolicy, names};
 use plumb_core::{Digest, ErrorClass, Hasher, Object, RelPath};
 use plumb_engine::{ApplySet, Change, EngineError, Farewell, Job, Parent, Report, Resource};
@@ -23,8 +23,8 @@ use crate::state::{
     Rendered, annotation, epoch_of, has_facts, has_finalizer, recorded_scope, scope_of,
 };
 use crate::status::{
-    Say, Waits, apply_report, build_conditions, drift_text, remember, revision_to_tell,
-    say_of_report, shorten, with_hint,
+    Say, Waits, apply_report, brief, build_conditions, drift_text, remember, revision_to_tell,
+    say_of_farewell, say_of_report, shorten, with_hint,
 };
 
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
@@ -171,7 +171,8 @@ impl Daemon {
         if let Some(rendered) = run.rendered.clone().filter(|rendered| !rendered.broken) {
             say.message = format!(
                 "{}; {} stays applied and is kept as it is",
-                blocked.message, rendered.revision
+                blocked.message,
+                brief(&rendered.revision)
             );
             if !self.engine.in_sync(&run.set) {
                 self.enforce(run, &rendered).await;
@@ -181,12 +182,11 @@ impl Daemon {
                 format!("{}; until then nothing is corrected and nothing pruned", blocked.message);
         }
         // The first look at a source takes a moment; a status that says so helps nobody.
-        let starting = blocked.reason == reasons::SOURCE_NOT_READY
-            && {
-                let name = Name::new(&run.name.namespace, &run.object.spec.source_ref.name);
-                let store = self.state.lock();
-                store.sources.get(&name).is_some_and(|source| source.problem.is_none())
-            };
+        let starting = blocked.reason == reasons::SOURCE_NOT_READY && {
+            let name = Name::new(&run.name.namespace, &run.object.spec.source_ref.name);
+            let store = self.state.lock();
+            store.sources.get(&name).is_some_and(|source| source.problem.is_none())
+        };
         if !starting {
             let status = Self::status_with(run, &say, |_| {});
             self.say_app(run, status, &say, None).await;
@@ -203,12 +203,8 @@ impl Daemon {
             && !run.forced
         {
             let same = known.revision.commit == base.revision.commit || {
-                match self.inputs_unchanged(known, &base).await {
-                    Ok(same) => same,
-                    Err(message) => {
-                        return self.broken_run(run, reasons::BUILD_FAILED, &message).await;
-                    }
-                }
+                // What cannot be read here is fetched, or gets its error, when it is built.
+                self.inputs_unchanged(known, &base).await.unwrap_or(false)
             };
             if same {
                 self.remember_render(run, |rendered| rendered.revision = base.revision.clone());
@@ -238,6 +234,21 @@ impl Daemon {
                 return Outcome::Retry;
             }
         };
+        if let Built::Objects(objects) = &built
+            && run.before.last_applied_revision.is_none()
+        {
+            // What an earlier Application of this name left behind must be known before the first
+            // run says that all is in place.
+            let kinds = objects.iter().map(|object| object.gvk().group_kind()).collect();
+            if let Err(error) = self.engine.watch(&kinds).await {
+                return self.failed_run(run, Some(&base.revision), &error).await;
+            }
+            let pending = self.engine.pending(&kinds);
+            if !pending.is_empty() {
+                self.wait_for(run, &pending);
+                return Outcome::Waiting;
+            }
+        }
         let rendered = Rendered {
             remote: base.remote.clone(),
             revision: base.revision.clone(),
@@ -251,7 +262,8 @@ impl Daemon {
             Built::Objects(objects) => self.apply(run, &base, objects).await,
             Built::Broken { reason, message, problems } => {
                 let revision = base.revision.to_string();
-                let say = Say::not_ready(reason, format!("{revision}: {message}"), Waits::User);
+                let say =
+                    Say::not_ready(reason, format!("{}: {message}", brief(&revision)), Waits::User);
                 let now = Timestamp::now();
                 let status = Self::status_with(run, &say, |status| {
                     status.last_attempted_revision = Some(revision.clone());
@@ -346,7 +358,14 @@ impl Daemon {
         // What is held or left is in the status, so the run after its end has something to say.
         let settled = report.is_complete() && report.held.is_none() && report.left == 0;
         self.remember_render(run, |rendered| rendered.settled = settled);
-        let say = say_of_report(&report, &revision, &run.name.namespace, &run.name.name);
+        let mut say = say_of_report(&report, &revision, &run.name.namespace, &run.name.name);
+        if report.held.is_none() && !report.failures.is_empty() {
+            // Nothing was judged, so what was held still is.
+            let held = run.before.conditions.iter().find(|c| c.type_ == conditions::PRUNE_HELD);
+            say.more.extend(held.map(|held| {
+                (conditions::PRUNE_HELD, true, held.reason.clone(), held.message.clone())
+            }));
+        }
         let now = Timestamp::now();
         let worked = !report.failures.is_empty()
             || report.outcomes.iter().any(|outcome| outcome.change != Change::Verified)
@@ -375,6 +394,9 @@ impl Daemon {
         });
         self.say_app(run, status, &say, Some(&base.revision)).await;
         self.tell(run, &report, &revision);
+        if report.refused {
+            self.enforce_last_good(run).await;
+        }
         if report.is_complete() {
             self.succeeded(run);
             self.plan_interval(run);
@@ -412,8 +434,12 @@ impl Daemon {
             objects,
             prune,
             approved: annotation(metadata, names::APPROVE_PRUNE).map(String::from),
-            inherits: held_before == Some("InheritedObjects")
-                || (run.before.last_applied_revision.is_none() && !has_facts(metadata)),
+            inherits: metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()).filter(
+                |_| {
+                    held_before == Some("InheritedObjects")
+                        || run.before.last_applied_revision.is_none()
+                },
+            ),
             recorded: digests.filter(|_| first_look),
             epoch: self.epoch(),
             superseded: &superseded,
@@ -480,16 +506,14 @@ impl Daemon {
                 Err(error) => self.failed_run(run, None, &error).await,
             };
         }
-        let say = if report.failures.is_empty() && report.held.is_none() {
-            let message = format!("waiting until {} objects are gone", report.terminating.len());
-            Say::not_ready(reasons::TERMINATING, message, Waits::Retry)
-        } else {
-            say_of_report(&report, "deletion", &run.name.namespace, &run.name.name)
-        };
+        let say = say_of_farewell(&report, &run.name.namespace, &run.name.name);
         let status = Self::status_with(run, &say, |status| {
-            let kept = (status.last_attempted_revision.clone(), status.scope.clone());
-            apply_report(status, &report, "", Timestamp::now());
-            (status.last_attempted_revision, status.scope) = kept;
+            let mut told = ApplicationStatus::default();
+            apply_report(&mut told, &report, "", Timestamp::now());
+            // Nothing is applied here: what the status says of that stays.
+            status.failures = told.failures;
+            status.failure_count = told.failure_count;
+            status.prune = told.prune;
         });
         self.say_app(run, status, &say, None).await;
         self.plan_retry(run, "deletion");
@@ -535,15 +559,6 @@ impl Daemon {
         Outcome::Retry
     }
 
-    async fn broken_run(self: &Arc<Self>, run: &Run, reason: &str, message: &str) -> Outcome {
-        self.again(run);
-        let say = Say::not_ready(reason, message, Waits::Retry);
-        let status = Self::status_with(run, &say, |_| {});
-        self.say_app(run, status, &say, None).await;
-        self.plan_retry(run, "");
-        Outcome::Retry
-    }
-
     /// A run panicked: a mistake of ours, told where its owner looks.
     pub(crate) async fn panicked_app(self: &Arc<Self>, name: &Name) {
         let Some(run) = self.begin(name) else { return };
@@ -584,11 +599,13 @@ impl Daemon {
         revision: Option<&Revision>,
     ) {
         self.show(Kind::Application, &run.name, say.ready, run.object.spec.suspend);
-        // The digest of the live side alone is no news; it rides along with the next write.
-        let same = ApplicationStatus {
-            cluster_digest: run.before.cluster_digest.clone(),
-            ..status.clone()
-        };
+        // The digest of the live side alone is no news; it rides along with the next write. Only a
+        // restart that had to send every object because the digest was old writes the new one, so
+        // that the next restart need not.
+        let mut same = status.clone();
+        if run.rendered.is_some() || status.cluster_digest.is_none() {
+            same.cluster_digest.clone_from(&run.before.cluster_digest);
+        }
         if same == run.before {
             return;
         }
@@ -644,7 +661,7 @@ impl Daemon {
             }
         }
         if !parts.is_empty() {
-            let text = format!("applied {revision}: {}", parts.join(", "));
+            let text = format!("applied {}: {}", brief(revision), parts.join(", "));
             tracing::info!(application = %run.name, revision, created, updated, pruned = report.pruned.len(), "applied");
             normal("Applied", "Apply", &text);
         }

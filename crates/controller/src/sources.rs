@@ -17,7 +17,7 @@ use crate::metrics::{GitOutcome, Kind, Outcome};
 use crate::names::{Key, Name};
 use crate::queue::Lane;
 use crate::state::{annotation, commit_of};
-use crate::status::{Say, Waits, build_conditions, with_hint};
+use crate::status::{Say, Waits, brief, build_conditions, with_hint};
 
 /// Why a GitRepository is not ready.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ impl From<SourceError> for Problem {
     }
 }
 
-/// The longest wait between tries of what only a person can mend: the Secret or the server may be
-/// mended where no watch tells.
+/// The longest wait between tries, when the interval is longer: the server, the Secret or the ref
+/// may be mended where no watch tells.
 const SLOW_RETRY: Duration = Duration::from_mins(1);
 
 impl Daemon {
@@ -89,11 +89,8 @@ impl Daemon {
                     };
                     source.problem = Some(problem.message.clone());
                     let generation = object.metadata.generation.unwrap_or(0);
-                    let cap = match problem.class {
-                        ErrorClass::Retry => interval,
-                        _ => interval.min(SLOW_RETRY),
-                    };
-                    source.backoff.failed(generation, "", cap)
+                    // Another problem than before means that somebody is at work on it.
+                    source.backoff.failed(generation, &problem.reason, interval.min(SLOW_RETRY))
                 };
                 let news = self.say_source(name, &object, Err(&problem)).await;
                 if news {
@@ -230,9 +227,15 @@ impl Daemon {
         remote.credentials = match (username, password) {
             (Some(username), Some(password)) => Credentials::Basic { username, password },
             (None, None) if remote.tls.ca.is_some() => Credentials::Anonymous,
-            (None, None) => return Err(invalid("has neither username and password nor ca.crt")),
-            (Some(_), None) => return Err(invalid("has a username but no password")),
-            (None, Some(_)) => return Err(invalid("has a password but no username")),
+            (None, None) => {
+                return Err(invalid("has neither username and password nor ca.crt; add them"));
+            }
+            (Some(_), None) => {
+                return Err(invalid("has a username but no password; add the key password"));
+            }
+            (None, Some(_)) => {
+                return Err(invalid("has a password but no username; add the key username"));
+            }
         };
         Ok(remote)
     }
@@ -287,7 +290,7 @@ impl Daemon {
         };
         let say = match result {
             Ok(revision) => {
-                let mut say = Say::ready(format!("fetched {revision}"));
+                let mut say = Say::ready(format!("fetched {}", brief(revision)));
                 say.more.push((conditions::FETCHED, true, say.reason.clone(), say.message.clone()));
                 say
             }
@@ -332,7 +335,7 @@ impl Daemon {
         match result {
             Ok(revision) if moved => {
                 tracing::info!(source = %name, %revision, "new revision");
-                let text = format!("fetched {revision}");
+                let text = format!("fetched {}", brief(revision));
                 let revision = revision.to_string();
                 self.note(
                     about,

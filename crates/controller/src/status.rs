@@ -129,33 +129,62 @@ pub(crate) fn with_hint(message: String, hint: Option<String>) -> String {
     }
 }
 
+/// Hex digits of a commit that people read: enough to be the only one in any repository of
+/// manifests, and what `git log --abbrev=12` shows.
+const BRIEF_COMMIT: usize = 12;
+
+/// A revision for people, `main@sha1:0123456789ab`. Fields that programs read keep all digits.
+pub(crate) fn brief(revision: impl ToString) -> String {
+    let mut text = revision.to_string();
+    if let Some(at) = text.rfind("sha1:") {
+        let end = at + "sha1:".len() + BRIEF_COMMIT;
+        if text.is_char_boundary(end) {
+            text.truncate(end);
+        }
+    }
+    text
+}
+
 fn failure_text(failure: &Failure) -> String {
     let place = failure.place.as_ref().map_or(String::new(), |place| format!("{place}: "));
     with_hint(format!("{place}{}: {}", failure.key, failure.message), failure.hint.clone())
 }
 
+/// The first failure, and how many more there are.
+fn failures_text(failures: &[Failure]) -> String {
+    let first = failures.first().map_or_else(String::new, failure_text);
+    match failures.len().saturating_sub(1) {
+        0 => first,
+        n => format!("{first}; and {n} more, see status.failures"),
+    }
+}
+
 /// What a report means for the Application.
 pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, name: &str) -> Say {
+    let revision = brief(revision);
     let mut say = if let Some(first) = report.failures.first() {
         let alike = report.failures.iter().all(|failure| failure.reason == first.reason);
         let reason = if alike { first.reason } else { reasons::APPLY_FAILED };
-        let more = match report.failures.len() - 1 {
-            0 => String::new(),
-            n => format!("; and {n} more, see status.failures"),
-        };
         let count = report.failures.len();
-        let message = format!(
-            "{count} of {} objects not applied at {revision}: {}{more}",
-            report.total.max(count),
-            failure_text(first),
-        );
+        let what = if report.refused {
+            format!("nothing applied of {revision}")
+        } else if report.failures.iter().all(|failure| failure.place.is_none()) {
+            format!("applied {revision}, but not all that left Git is deleted")
+        } else {
+            format!("{count} of {} objects not applied at {revision}", report.total.max(count))
+        };
+        let message = format!("{what}: {}", failures_text(&report.failures));
         let class = report.class().unwrap_or(ErrorClass::Retry);
         Say::not_ready(reason, message, class.into())
     } else if !report.terminating.is_empty() {
         let first = &report.terminating[0];
+        let more = match report.terminating.len() - 1 {
+            0 => String::new(),
+            n => format!(", like {n} more"),
+        };
         let message = format!(
-            "{first} is being deleted; it is applied again when it is gone ({} in all)",
-            report.terminating.len(),
+            "{first} is being deleted by somebody{more}; it is applied again once it is gone; if \
+             that takes long, look at its finalizers"
         );
         Say::not_ready(reasons::PROGRESSING, message, Waits::Retry)
     } else if let Some(held) = &report.held {
@@ -202,12 +231,35 @@ pub(crate) fn revision_to_tell<'a>(
     }
 }
 
+/// What is still to be done before an Application can go.
+pub(crate) fn say_of_farewell(report: &Report, namespace: &str, name: &str) -> Say {
+    if !report.failures.is_empty() {
+        let message = format!("cannot finish the deletion: {}", failures_text(&report.failures));
+        let class = report.class().unwrap_or(ErrorClass::Retry);
+        return Say::not_ready(reasons::TERMINATING, message, class.into());
+    }
+    let Some(first) = report.terminating.first() else {
+        return say_of_report(report, "", namespace, name);
+    };
+    let more = match report.terminating.len() - 1 {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let message = format!(
+        "waiting until {first}{more} are gone; if that takes long, look at their finalizers"
+    );
+    Say::not_ready(reasons::TERMINATING, message, Waits::Retry)
+}
+
 /// Why deletions are held and how to let them go.
 pub(crate) fn held_text(held: &Held, namespace: &str, name: &str) -> String {
+    let count = match held.objects.len() {
+        1 => "1 deletion is held".to_owned(),
+        n => format!("{n} deletions are held"),
+    };
     format!(
-        "{} deletions are held: {}; to approve, run: kubectl -n {namespace} annotate --overwrite \
+        "{count}: {}; to approve, run: kubectl -n {namespace} annotate --overwrite \
          application.plumb.dev {name} {}={}",
-        held.objects.len(),
         held.message,
         plumb_api::names::APPROVE_PRUNE,
         held.digest,
@@ -238,12 +290,17 @@ pub(crate) fn apply_report(
         })
         .collect();
     status.failure_count = count(report.failures.len());
-    status.prune = report.held.as_ref().map(|held| HeldPrune {
-        digest: held.digest.to_string(),
-        count: i64::try_from(held.objects.len()).unwrap_or(i64::MAX),
-        objects: held.objects.iter().take(MAX_HELD_OBJECTS).map(ToString::to_string).collect(),
-        reason: held.reason.reason().into(),
-    });
+    // What was held stays held until it is judged again, which a failure puts off.
+    let held_still = status.prune.take().filter(|_| !report.failures.is_empty());
+    status.prune = held_still.filter(|_| report.held.is_none());
+    if let Some(held) = &report.held {
+        status.prune = Some(HeldPrune {
+            digest: held.digest.to_string(),
+            count: i64::try_from(held.objects.len()).unwrap_or(i64::MAX),
+            objects: held.objects.iter().take(MAX_HELD_OBJECTS).map(ToString::to_string).collect(),
+            reason: held.reason.reason().into(),
+        });
+    }
     if report.is_complete() {
         status.last_applied_revision = Some(revision.into());
         status.objects = i64::try_from(report.total).ok();
@@ -261,7 +318,7 @@ pub(crate) fn apply_report(
                 changes.iter().take(MAX_DRIFTED_FIELDS).map(|c| c.path.to_string()).collect(),
                 changes.iter().find_map(|c| c.manager.clone()),
             ),
-            Drift::Deleted | Drift::Replaced => (Vec::new(), None),
+            Drift::Deleted | Drift::Unlabelled | Drift::Replaced => (Vec::new(), None),
         };
         status.drift = Some(plumb_api::Drift {
             time: Time(now),
@@ -316,7 +373,10 @@ pub(crate) fn remember(
 pub(crate) fn drift_text(key: &plumb_core::ObjectKey, drift: &Drift) -> String {
     match drift {
         Drift::Deleted => format!("{key} was deleted and is back"),
-        Drift::Replaced => format!("{key} was replaced by another object and is ours again"),
+        Drift::Unlabelled => format!("{key} had lost its label and has it back"),
+        Drift::Replaced => {
+            format!("{key} was deleted and created anew by somebody, and is as in Git again")
+        }
         Drift::Fields(changes) if changes.is_empty() => {
             format!("{key} had been applied by somebody else in our name and is put back")
         }
@@ -408,6 +468,43 @@ mod tests {
         assert_eq!(history.len(), MAX_HISTORY);
         remember(&mut history, "main@sha1:15", None, None, at(5));
         assert_eq!((history.len(), history[0].revision.as_str()), (MAX_HISTORY, "main@sha1:15"));
+    }
+
+    #[test]
+    fn people_read_twelve_digits_of_a_commit() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(brief(format!("main@sha1:{commit}")), "main@sha1:0123456789ab");
+        assert_eq!(brief(format!("sha1:{commit}")), "sha1:0123456789ab");
+        assert_eq!(brief("main@sha1:abc"), "main@sha1:abc");
+        assert_eq!(brief(format!("sha1:x@sha1:{commit}")), "sha1:x@sha1:0123456789ab");
+        assert_eq!(brief(""), "");
+    }
+
+    #[test]
+    fn a_failure_does_not_let_go_of_a_held_prune() {
+        let key = plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", "a");
+        let held = Held {
+            digest: plumb_core::Digest::of(b"plan"),
+            objects: vec![key.clone()],
+            reason: plumb_engine::HoldReason::Inherited,
+            message: "older".into(),
+        };
+        let failure = Failure {
+            key,
+            place: None,
+            reason: "X",
+            message: "broken".into(),
+            hint: None,
+            class: ErrorClass::Retry,
+        };
+        let mut status = ApplicationStatus::default();
+        apply_report(&mut status, &Report { held: Some(held), ..Report::default() }, "r", at(0));
+        assert!(status.prune.is_some());
+        let failed = Report { failures: vec![failure], ..Report::default() };
+        apply_report(&mut status, &failed, "r", at(1));
+        assert!(status.prune.is_some(), "it was not judged");
+        apply_report(&mut status, &Report::default(), "r", at(2));
+        assert_eq!(status.prune, None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod cluster;
 mod engine;
 mod error;
 mod explain;
+mod failure;
 mod guard;
 mod live;
 mod members;

@@ -248,6 +248,11 @@ impl Members {
         }
     }
 
+    /// The uid of the object that was last verified under this key.
+    pub(crate) fn verified_uid(&self, key: &ObjectKey) -> Option<Box<str>> {
+        Some(self.objects.get(key)?.verified.as_ref()?.uid.clone())
+    }
+
     /// Nothing counts as verified any more: somebody else may have applied since.
     pub(crate) fn forget_verified(&mut self) {
         let verified: Vec<_> = self
@@ -627,6 +632,19 @@ mod tests {
     }
 
     #[test]
+    fn what_another_leader_may_have_changed_is_not_verified() {
+        let mut members = verified();
+        members.verified(SET, MANAGER, &key("gone"), live(11), 1);
+        members.deleted(&key("gone"), &live(12));
+        members.forget_verified();
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unverified);
+        assert_eq!(members.standing(&key("gone"), SET, MANAGER), Standing::Unknown);
+        assert_eq!(members.labelled(SET).len(), 1);
+        members.deleted(&key("a"), &live(13));
+        assert!(members.objects.is_empty() && members.sets.is_empty());
+    }
+
+    #[test]
     fn a_change_that_came_after_the_answer_is_not_recorded_as_equal() {
         let desired = HashMap::from([(key("a"), 42)]);
         let mut members = verified();
@@ -640,19 +658,6 @@ mod tests {
         assert_eq!(members.verified_digest(SET, &other), None, "verified against something else");
         let more = HashMap::from([(key("a"), 42), (key("b"), 1)]);
         assert_eq!(members.verified_digest(SET, &more), None, "one was never verified");
-    }
-
-    #[test]
-    fn what_another_leader_may_have_changed_is_not_verified() {
-        let mut members = verified();
-        members.verified(SET, MANAGER, &key("gone"), live(11), 1);
-        members.deleted(&key("gone"), &live(12));
-        members.forget_verified();
-        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unverified);
-        assert_eq!(members.standing(&key("gone"), SET, MANAGER), Standing::Unknown);
-        assert_eq!(members.labelled(SET).len(), 1);
-        members.deleted(&key("a"), &live(13));
-        assert!(members.objects.is_empty() && members.sets.is_empty());
     }
 
     #[test]

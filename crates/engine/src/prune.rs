@@ -207,10 +207,12 @@ impl Engine {
                 &mut report,
             )
             .await?;
-            if how == Farewell::DeleteAndWait {
+            if how == Farewell::DeleteAndWait && report.held.is_none() {
                 // The index drops what is gone; whatever is left was ours and is on its way.
                 let left = self.members().labelled(&set.id);
-                let ours = left.into_iter().filter(|(_, live)| live.entry(&set.manager).is_some());
+                let ours = left
+                    .into_iter()
+                    .filter(|(_, live)| live.entry(&set.manager).is_some() && !live.owned);
                 report.terminating = ours.map(|(key, _)| key).collect();
             }
         }

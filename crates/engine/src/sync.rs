@@ -11,6 +11,7 @@ use crate::cluster::{ApiError, ApplyHow, Resource, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::explain::explain;
+use crate::failure::failure;
 use crate::guard::Occasion;
 use crate::live::Live;
 use crate::members::{KindState, Standing};
@@ -51,8 +52,9 @@ pub struct Job<'a> {
     pub prune: bool,
     /// The digest of a held plan that a person approved.
     pub approved: Option<String>,
-    /// Members that are not desired are older than the parent, as far as anybody knows.
-    pub inherits: bool,
+    /// When the parent was created, in seconds since the epoch, as long as members that are not
+    /// desired may be older: an earlier parent of the same name applied those.
+    pub inherits: Option<i64>,
     /// Digests of the desired objects and of the live ones, as recorded when they were equal.
     pub recorded: Option<(Digest, Digest)>,
     /// The epoch of this leader.
@@ -120,6 +122,7 @@ impl Engine {
         };
         if !preparation.refusals.is_empty() {
             report.failures.extend(preparation.refusals);
+            report.refused = true;
             sort_failures(&mut report.failures);
             return Ok(report);
         }
@@ -151,6 +154,8 @@ impl Engine {
             self.apply_stage(set, &batch, &job, &mut report).await?;
             if stage == Stage::Definitions {
                 self.await_definitions(&batch, &mut report).await?;
+                // What was just defined can be watched from here on.
+                self.watch(&report.scope.kinds).await?;
             }
         }
 
@@ -302,8 +307,15 @@ impl Engine {
                 let alone = live.entries.len() == 1 && live.others == 0;
                 (live, if alone { Change::Created } else { Change::Updated })
             }
+            Action::Recreate(Drift::Replaced) => {
+                (self.retake(set, p).await?, Change::Corrected(Drift::Replaced))
+            }
             Action::Recreate(drift) => {
-                (self.claim(set, p).await?, Change::Corrected(drift.clone()))
+                let uid = self.members().verified_uid(&p.key);
+                let live = self.claim(set, p).await?;
+                let same = uid.as_deref() == Some(&*live.uid);
+                let drift = if same { Drift::Unlabelled } else { drift.clone() };
+                (live, Change::Corrected(drift))
             }
             Action::Update | Action::Verify => {
                 let live = self.overwrite(set, p, before.as_ref()).await?;
@@ -401,6 +413,23 @@ impl Engine {
         Err(refused)
     }
 
+    /// Applies over an object that took the place of ours. When it carries our label, it is a copy
+    /// of ours, and its values are drift; otherwise it is somebody's own, as in a claim.
+    async fn retake(&self, set: &ApplySet, p: &Prepared) -> Result<Live, ApiError> {
+        let version = {
+            let members = self.members();
+            let live = members.live(&p.key);
+            live.filter(|l| l.part_of.as_deref() == Some(&set.id)).map(|l| l.resource_version)
+        };
+        if let Some(version) = version {
+            match self.force(set, p, &planned_on(p.object.body(), version)).await {
+                Err(error) if error.is_conflict() => {}
+                result => return result,
+            }
+        }
+        self.claim(set, p).await
+    }
+
     /// Puts our fields back, on the version whose differences are reported.
     async fn correct(&self, set: &ApplySet, p: &Prepared) -> Result<(Live, Drift), ApiError> {
         let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
@@ -491,7 +520,10 @@ impl Engine {
         let occasion = Occasion::Sync {
             desired: desired.len(),
             members: self.members().labelled(&set.id).len(),
-            inherited: job.inherits,
+            inherited: job.inherits.is_some_and(|born| {
+                let applied = |live: &Live| live.entry(&set.manager).map_or(0, |e| e.time);
+                extras.iter().any(|(_, live)| applied(live) <= born)
+            }),
         };
         self.delete_members(set, &kinds, desired, occasion, job.approved.as_deref(), report).await
     }
@@ -579,73 +611,5 @@ pub(crate) fn ends_run(error: &ApiError) -> bool {
     match error {
         ApiError::Timeout { .. } | ApiError::Transport { .. } | ApiError::NotLeading { .. } => true,
         error => error.is_too_many_requests() || error.refusal().is_some_and(|r| r.code == 401),
-    }
-}
-
-/// One object's error in the words of a report.
-fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure {
-    let message =
-        error.refusal().map_or_else(|| error.to_string(), |refusal| refusal.message.clone());
-    let (reason, message, hint) = if error.is_ownership_conflict() {
-        conflict(error, set)
-    } else if error.is_namespace_missing() {
-        let hint = "create the namespace, or add it to the path as an object";
-        (
-            "NamespaceMissing",
-            format!("the namespace {} does not exist", p.key.namespace),
-            Some(hint.into()),
-        )
-    } else if error.is_terminating_namespace() {
-        (
-            "NamespaceTerminating",
-            format!("the namespace {} is being deleted", p.key.namespace),
-            None,
-        )
-    } else if error.is_forbidden() {
-        let hint = "give Plumb's service account the right, or change what admission refuses";
-        ("AccessDenied", message, Some(hint.into()))
-    } else if error.is_kind_missing() {
-        ("UnknownKind", format!("the cluster has no {}", p.resource.gvk), None)
-    } else if error.is_not_in_schema() {
-        let hint = "check the field's name and the object's apiVersion";
-        ("UnknownField", message, Some(hint.into()))
-    } else if error.is_invalid() {
-        ("Invalid", message, None)
-    } else {
-        ("Refused", message, None)
-    };
-    let field =
-        error.refusal().and_then(|refusal| refusal.causes.first()).map(|cause| &cause.field);
-    let place = field.map_or_else(
-        || p.object.place().clone(),
-        |field| p.object.field_place(&prepare::parse_field(field)),
-    );
-    Failure { key: p.key.clone(), place: Some(place), reason, message, hint, class: error.class() }
-}
-
-fn conflict(error: &ApiError, set: &ApplySet) -> (&'static str, String, Option<String>) {
-    let conflicts = error.conflicts();
-    let mut managers: Vec<&str> = conflicts.iter().map(|(manager, _)| manager.as_str()).collect();
-    managers.sort_unstable();
-    managers.dedup();
-    let fields: Vec<&str> = conflicts.iter().map(|(_, field)| field.as_str()).take(5).collect();
-    let more = conflicts.len().saturating_sub(fields.len());
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let fields = format!("{}{more}", fields.join(", "));
-    let other = managers.iter().find_map(|m| m.strip_prefix(applyset::MANAGER_PREFIX));
-    if let Some(other) = other.filter(|other| *other != set.owner()) {
-        let hint = "keep the object in one of the two applications";
-        (
-            "OwnedByAnother",
-            format!("the object belongs to application {other} (fields {fields})"),
-            Some(hint.into()),
-        )
-    } else {
-        let hint = "remove these fields from Git, or let their owner give up the object";
-        (
-            "FieldConflict",
-            format!("{} owns {fields} with another value", managers.join(" and ")),
-            Some(hint.into()),
-        )
     }
 }

@@ -582,6 +582,9 @@ mod tests {
         let error = refused(false, 500, &schema);
         assert!(error.is_not_in_schema());
         assert_eq!(error.class(), ErrorClass::WaitForUser);
+        let said = ("dta".to_owned(), "dta: field not declared in schema".to_owned());
+        assert_eq!(error.schema_field(), Some(said));
+        assert_eq!(refused(true, 500, &schema).schema_field(), None, "a Secret's is withheld");
         for (code, class) in [
             (400, ErrorClass::WaitForUser),
             (401, ErrorClass::WaitForUser),
