@@ -1,6 +1,7 @@
 //! One run of a set: plan from the index, then write ahead, apply by stages, prune, tidy up.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::{FutureExt as _, StreamExt as _};
 use plumb_core::{Digest, ErrorClass, Hasher, Object, ObjectKey};
@@ -261,10 +262,12 @@ impl Engine {
         job: &Job<'_>,
         report: &mut Report,
     ) -> Result<(), EngineError> {
+        let ended = AtomicBool::new(false);
         let mut tries = Vec::with_capacity(batch.len());
         for (p, action) in batch {
+            let ended = &ended;
             let one = async move {
-                if (job.superseded)() {
+                if ended.load(Ordering::Relaxed) || (job.superseded)() {
                     (*p, None)
                 } else {
                     (*p, Some(self.apply_one(set, p, action).await))
@@ -276,10 +279,11 @@ impl Engine {
         let mut interrupted = None;
         while let Some((p, result)) = results.next().await {
             match result {
-                None => report.superseded = true,
+                None => report.superseded |= interrupted.is_none(),
                 Some(Ok(change)) => report.outcomes.push(Outcome { key: p.key.clone(), change }),
                 Some(Err(error)) if ends_run(&error) => {
                     // What is under way is awaited, so that the index learns its answers.
+                    ended.store(true, Ordering::Relaxed);
                     interrupted.get_or_insert(error);
                     if interrupted
                         .as_ref()
