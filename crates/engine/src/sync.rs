@@ -138,7 +138,7 @@ impl Engine {
         }
         let mut parent = job.parent.clone();
         if !parent.has_facts || !wanted.reads_as(&parent.hints, &set.namespace) {
-            self.write_facts(set, &mut parent, &wanted, job.epoch).await?;
+            wanted = self.write_facts(set, &mut parent, wanted, job.epoch).await?;
         }
         report.scope = wanted;
         self.watch(&report.scope.kinds).await?;
@@ -164,9 +164,9 @@ impl Engine {
             self.members().retain_verified(&set.id, &desired);
             let blocked = !report.failures.is_empty();
             self.prune(set, &desired, &job, blocked, &mut report).await?;
-            let scope = self.remaining_scope(set, &prepared, &report);
+            let mut scope = self.remaining_scope(set, &prepared, &report);
             if !blocked && !scope.reads_as(&report.scope, &set.namespace) {
-                self.write_facts(set, &mut parent, &scope, job.epoch).await?;
+                scope = self.write_facts(set, &mut parent, scope, job.epoch).await?;
             }
             if !blocked {
                 report.scope = scope;
@@ -212,13 +212,15 @@ impl Engine {
         todo
     }
 
-    pub(crate) async fn write_facts(
+    /// Writes the facts of a parent. Returns the scope as written: with what somebody else has
+    /// added to it since it was last read.
+    async fn write_facts(
         &self,
         set: &ApplySet,
         parent: &mut Parent,
-        scope: &Scope,
+        mut scope: Scope,
         epoch: u64,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Scope, EngineError> {
         let api_version = parent.resource.gvk.api_version();
         let target = Target::new(&parent.resource, &set.namespace, &set.name);
         let mut version = parent.resource_version;
@@ -226,7 +228,7 @@ impl Engine {
         loop {
             let object = (parent.uid.as_str(), version);
             let body =
-                applyset::parent_facts(set, &api_version, scope, parent.finalizer, epoch, object);
+                applyset::parent_facts(set, &api_version, &scope, parent.finalizer, epoch, object);
             let written =
                 self.cluster.apply(&target, &body, applyset::PARENT_MANAGER, FORCED).await;
             match written {
@@ -234,7 +236,7 @@ impl Engine {
                     parent.resource_version = live.resource_version;
                     parent.has_facts = true;
                     parent.hints = scope.clone();
-                    return Ok(());
+                    return Ok(scope);
                 }
                 // Our view of the parent was late. Look again, and mind who else is writing.
                 Err(error) if error.is_conflict() && race < RACES => {
@@ -242,12 +244,16 @@ impl Engine {
                     let found = self.cluster.get_metadata(&target).await;
                     let found = found
                         .map_err(|source| EngineError::Parent { parent: set.owner(), source })?;
-                    let Some(found) = found.filter(|found| *found.live.uid == *parent.uid) else {
+                    let same = |live: &Live| *live.uid == *parent.uid && !live.terminating;
+                    let Some(found) = found.filter(|found| same(&found.live)) else {
                         return Err(EngineError::ParentGone { parent: set.owner() });
                     };
                     parent.epoch =
                         found.annotations.get(applyset::EPOCH).and_then(|e| e.parse().ok());
                     check_epoch(parent, set, epoch)?;
+                    let hints = Scope::from_annotations(&found.annotations);
+                    scope = scope.union(&hints.without(&parent.hints));
+                    parent.hints = hints;
                     version = found.live.resource_version;
                 }
                 Err(source) => return Err(EngineError::Parent { parent: set.owner(), source }),
