@@ -162,7 +162,7 @@ impl Engine {
 
         if !report.superseded {
             self.members().retain_verified(&set.id, &desired);
-            let blocked = !report.failures.is_empty();
+            let blocked = !report.is_complete();
             self.prune(set, &desired, &job, blocked, &mut report).await?;
             let mut scope = self.remaining_scope(set, &prepared, &report);
             if !blocked && !scope.reads_as(&report.scope, &set.namespace) {
