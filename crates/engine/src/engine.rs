@@ -188,6 +188,15 @@ impl Engine {
         watches.get(kind).is_some_and(JoinHandle::is_finished)
     }
 
+    /// Watches a kind that is known to be served because an object of it was just applied.
+    pub(crate) fn watch_served(&self, resource: &Resource) {
+        let kind = resource.gvk.group_kind();
+        if resource.can("list") && resource.can("watch") && !self.is_watched(&kind) {
+            self.members().expect(&kind);
+            self.start_watch(kind, resource.clone());
+        }
+    }
+
     fn start_watch(&self, kind: GroupKind, resource: Resource) {
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         if watches.get(&kind).is_some_and(|task| !task.is_finished()) {

@@ -347,6 +347,9 @@ impl Engine {
             }
         };
         self.members().verified(&set.id, &set.manager, &p.key, live, p.digest);
+        if p.defined_here {
+            self.watch_served(&p.resource);
+        }
         Ok(change)
     }
 
