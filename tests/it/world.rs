@@ -227,7 +227,8 @@ impl World {
 
     /// Changes an object as a person would, by a merge patch.
     pub(crate) async fn edit(&self, api: &Api<DynamicObject>, name: &str, patch: &Value) {
-        api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        let params = PatchParams { field_manager: Some("by-hand".into()), ..Default::default() };
+        api.patch(name, &params, &Patch::Merge(patch)).await.unwrap();
     }
 
     /// Deletes an object as a person would.

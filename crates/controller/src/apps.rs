@@ -310,6 +310,7 @@ impl Daemon {
         let options = RenderOptions { ignore: base.ignore.clone(), ..RenderOptions::default() };
         let mirrors = Arc::clone(&self.mirrors);
         let stop = self.stop_flag();
+        let pinned = run.object.spec.revision.is_some();
         let built = self
             .blocking(move |cancel| {
                 let failed = |error: plumb_source::SourceError| Failed {
@@ -317,7 +318,17 @@ impl Daemon {
                     message: with_hint(chain(&error), error.hint()),
                     class: error.class(),
                 };
-                mirrors.fetch_commit(&remote, &commit, cancel).map_err(failed)?;
+                mirrors.fetch_commit(&remote, &commit, cancel).map_err(|error| match error {
+                    plumb_source::SourceError::RefNotFound { .. } if pinned => Failed {
+                        reason: reasons::REVISION_NOT_FOUND.into(),
+                        message: format!(
+                            "spec.revision: {}",
+                            with_hint(chain(&error), error.hint())
+                        ),
+                        class: error.class(),
+                    },
+                    error => failed(error),
+                })?;
                 let snapshot = mirrors.snapshot(&remote, &commit).map_err(failed)?;
                 let path = match RelPath::parse(&path) {
                     Ok(path) => path,
@@ -598,6 +609,9 @@ impl Daemon {
         say: &Say,
         revision: Option<&Revision>,
     ) {
+        if self.is_cut_short(say) {
+            return;
+        }
         self.show(Kind::Application, &run.name, say.ready, run.object.spec.suspend);
         // The digest of the live side alone is no news; it rides along with the next write. Only a
         // restart that had to send every object because the digest was old writes the new one, so

@@ -246,7 +246,7 @@ pub(crate) fn say_of_farewell(report: &Report, namespace: &str, name: &str) -> S
         n => format!(" and {n} more"),
     };
     let message = format!(
-        "waiting until {first}{more} are gone; if that takes long, look at their finalizers"
+        "waiting for {first}{more} to be gone; if that takes long, look for finalizers on them"
     );
     Say::not_ready(reasons::TERMINATING, message, Waits::Retry)
 }

@@ -356,7 +356,7 @@ impl SourceError {
             Self::NoSemverMatch { highest, .. } => {
                 return Some(match highest {
                     Some(tag) => format!("the highest version is {tag}"),
-                    None => "tags must be versions such as 1.2.3 or v1.2.3".to_owned(),
+                    None => "push a tag that is a version, such as 1.2.3 or v1.2.3".to_owned(),
                 });
             }
             Self::TooLarge { .. } => {
