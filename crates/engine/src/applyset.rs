@@ -214,7 +214,10 @@ mod tests {
         let (before, now) = (scope("ConfigMap", "a"), scope("ConfigMap,Deployment.apps", "b"));
         assert_eq!(now.without(&before), scope("Deployment.apps", "b"));
         assert_eq!(before.without(&now), scope("", "a"));
-        assert_eq!(scope("Service", "").union(&now.without(&before)).kinds_text(), "Deployment.apps,Service");
+        assert_eq!(
+            scope("Service", "").union(&now.without(&before)).kinds_text(),
+            "Deployment.apps,Service"
+        );
     }
 
     #[test]
