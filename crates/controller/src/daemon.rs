@@ -27,6 +27,7 @@ use crate::lease::{self, ClusterLease, Elector, LeaderState, Leadership};
 use crate::metrics::{BuildInfo, GitOutcome, Kind, Metrics, ObjectState, Outcome, QueueFigures};
 use crate::names::{Key, Name};
 use crate::queue::{self, Lane, QueueHandle, RunOptions};
+use crate::queues::{LOOKS_PER_RUN, Queues};
 use crate::server::{Heartbeat, Probes, Readiness, Server};
 use crate::state::{State, epoch_of, scope_of};
 
@@ -80,7 +81,7 @@ pub(crate) struct Daemon {
     pub(crate) engine: Engine,
     pub(crate) mirrors: Arc<Mirrors>,
     pub(crate) state: State,
-    pub(crate) queue: QueueHandle<Key>,
+    pub(crate) queue: Queues,
     pub(crate) leadership: Leadership,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
@@ -132,7 +133,7 @@ pub async fn run(
         engine,
         mirrors: Arc::new(mirrors),
         state: State::default(),
-        queue: QueueHandle::default(),
+        queue: Queues::default(),
         leadership: leadership.clone(),
         events,
         metrics: metrics.clone(),
@@ -144,11 +145,13 @@ pub async fn run(
         blocking_calls: AtomicU64::default(),
         told: Mutex::default(),
     });
-    let queue = daemon.queue.clone();
-    metrics.watch_queue(Kind::Application, move || QueueFigures {
-        waiting: queue.len(),
-        busy: queue.running(),
-    });
+    let Queues { sources, apps } = daemon.queue.clone();
+    for (kind, queue) in [(Kind::GitRepository, sources), (Kind::Application, apps)] {
+        metrics.watch_queue(kind, move || QueueFigures {
+            waiting: queue.len(),
+            busy: queue.running(),
+        });
+    }
 
     let heartbeat = Heartbeat::default();
     let readiness = Readiness::new([OWN_KINDS]);
@@ -222,11 +225,15 @@ impl Daemon {
         // The Lease counts its holders, so it tells whether another one came in between.
         let mut last = None;
         loop {
+            // The stop comes first in each choice: it stays true while the lease is still held, and
+            // no run may begin then.
             tokio::select! {
+                biased;
                 () = until(stop.clone()) => return,
                 () = readiness.complete() => {}
             }
             let epoch = tokio::select! {
+                biased;
                 () = until(stop.clone()) => return,
                 state = leader.wait_for(|state| matches!(state, LeaderState::Leading { .. })) => match state {
                     Ok(state) => match &*state {
@@ -238,28 +245,34 @@ impl Daemon {
             };
             self.metrics.set_leading(Some(epoch));
             self.take_over(epoch, last.replace(epoch));
-            let mut lost = self.leadership.subscribe();
-            let end = async {
-                tokio::select! {
-                    () = until(stop.clone()) => {}
-                    _ = lost.wait_for(|state| matches!(state, LeaderState::Standby { .. })) => {}
-                }
-            };
-            let options = RunOptions { concurrency: self.settings.concurrent, drain: DRAIN };
-            let worker = {
+            let work_off = async |queue: &QueueHandle<Key>, concurrency| {
+                let mut lost = self.leadership.subscribe();
+                let end = async {
+                    tokio::select! {
+                        () = until(stop.clone()) => {}
+                        _ = lost.wait_for(|state| matches!(state, LeaderState::Standby { .. })) => {}
+                    }
+                };
+                let options = RunOptions { concurrency, drain: DRAIN };
                 let daemon = Arc::clone(&self);
-                move |key| Arc::clone(&daemon).work(key)
+                let worker = move |key| Arc::clone(&daemon).work(key);
+                let panicked = |key: &Key, message: &str| {
+                    tracing::error!(%key, message, "a run panicked");
+                    self.metrics.reconciled(kind_of(key), Outcome::Panic, Duration::ZERO);
+                    let (daemon, key) = (Arc::clone(&self), key.clone());
+                    tokio::spawn(async move { daemon.panicked(key).await });
+                };
+                queue::run(queue, options, worker, panicked, end).await.cut_off
             };
-            let panicked = |key: &Key, message: &str| {
-                tracing::error!(%key, message, "a run panicked");
-                self.metrics.reconciled(kind_of(key), Outcome::Panic, Duration::ZERO);
-                let (daemon, key) = (Arc::clone(&self), key.clone());
-                tokio::spawn(async move { daemon.panicked(key).await });
-            };
-            let drained = queue::run(&self.queue, options, worker, panicked, end).await;
+            let runs = self.settings.concurrent;
+            let looks = runs.saturating_mul(LOOKS_PER_RUN);
+            let (looks, runs) = tokio::join!(
+                work_off(&self.queue.sources, looks),
+                work_off(&self.queue.apps, runs)
+            );
             self.metrics.set_leading(None);
-            if drained.cut_off > 0 {
-                tracing::warn!(runs = drained.cut_off, "runs were cut off");
+            if looks + runs > 0 {
+                tracing::warn!(runs, looks, "runs were cut off");
             }
         }
     }
@@ -534,6 +547,12 @@ impl Daemon {
         self.metrics.git_fetched(GitOutcome::Failed, now.failed.saturating_sub(told.failed));
         self.metrics.git_received(now.bytes.saturating_sub(told.bytes));
         *told = now;
+    }
+
+    /// Whether this is not worth telling: what a shutdown cut short is no failure, and the next
+    /// process finds out by itself.
+    pub(crate) fn is_cut_short(&self, say: &crate::status::Say) -> bool {
+        !say.ready && self.stopping.load(Ordering::Relaxed)
     }
 
     /// Set at shutdown.
