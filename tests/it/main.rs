@@ -12,6 +12,7 @@ mod deletion;
 mod install;
 mod leader;
 mod main_job;
+mod outage;
 mod ownership;
 mod pinning;
 mod restart;
