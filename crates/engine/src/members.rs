@@ -166,8 +166,15 @@ impl Members {
         if known.is_some_and(|known| known.resource_version >= live.resource_version) {
             return BTreeSet::new();
         }
+        // Whoever had to be called was called for this state already.
+        let known = known.is_some_and(|known| {
+            *known == Live { resource_version: known.resource_version, ..live.clone() }
+        });
         let before = self.concerned(&key);
         self.put(&key, live);
+        if known {
+            return BTreeSet::new();
+        }
         let mut sets: BTreeSet<Arc<str>> = before.union(&self.concerned(&key)).cloned().collect();
         sets.retain(|set| {
             let manager = self.manager_of(&key, set);
@@ -543,6 +550,21 @@ mod tests {
         assert!(members.changed(key("a"), with(10, |l| l.entries.clear())).is_empty());
         assert!(members.deleted(&key("a"), &live(9)).is_empty());
         assert!(members.in_sync(SET, MANAGER));
+    }
+
+    #[test]
+    fn a_member_out_of_step_calls_its_set_once_for_each_state() {
+        let mut members = verified();
+        assert!(members.changed(key("a"), with(11, |l| l.entries.clear())).contains(SET));
+        assert!(members.changed(key("a"), with(12, |l| l.entries.clear())).is_empty());
+        assert_eq!(members.live(&key("a")).map(|live| live.resource_version), Some(12));
+        let more = with(13, |l| {
+            l.entries.clear();
+            l.generation = 2;
+        });
+        assert!(members.changed(key("a"), more).contains(SET));
+        assert!(members.changed(key("extra"), live(14)).contains(SET));
+        assert!(members.changed(key("extra"), live(15)).is_empty());
     }
 
     #[test]
