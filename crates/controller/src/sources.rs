@@ -44,6 +44,10 @@ impl From<SourceError> for Problem {
 /// may be mended where no watch tells.
 const SLOW_RETRY: Duration = Duration::from_mins(1);
 
+/// When a status that could not be written is tried again: the API server is away or busy, and has
+/// been asked for some time already.
+const STATUS_RETRY: Duration = Duration::from_secs(5);
+
 impl Daemon {
     /// Looks at a GitRepository once and plans the next look.
     pub(crate) async fn run_source(self: &Arc<Self>, name: &Name) -> Outcome {
@@ -325,7 +329,11 @@ impl Daemon {
         let moved = status.revision != before.revision;
         if let Err(error) = self.write_status(Kind::GitRepository, &object.metadata, &status).await
         {
-            tracing::warn!(source = %name, %error, "cannot write status");
+            if !error.is_not_found() {
+                tracing::warn!(source = %name, "cannot write status: {}", chain(&error));
+                // What it says must not wait for the interval.
+                self.queue.add_after(Key::Source(name.clone()), STATUS_RETRY, Lane::Routine);
+            }
             return false;
         }
         if let Some(source) = self.state.lock().sources.get_mut(name) {
