@@ -1,12 +1,15 @@
 //! API servers and Git servers that are away, busy, forgetful or half dead.
 //!
-//! `PLUMB_LONG_TESTS=1` keeps the API server away for a minute instead of some seconds, and takes
-//! part of a real one down as well. `PLUMB_TEST_SEED` repeats another run of the random cuts.
+//! `PLUMB_LONG_TESTS=1` keeps the API server away for a minute instead of some seconds.
+//! `PLUMB_TEST_SEED` repeats another run of the random cuts.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::api::{DynamicObject, PostParams};
-use plumb_testkit::{Agent, Fault, GitServer, Match, Proxy, Rule, runtime, wait_for};
+use plumb_testkit::{
+    Agent, ControlPlane, Fault, GitServer, Match, Options, Proxy, Rule, runtime, wait_for,
+};
 use serde_json::{Value, json};
 
 use crate::world::{LIMIT, World, condition, config_map};
@@ -31,21 +34,34 @@ struct Outage {
 
 impl Outage {
     async fn new(prefix: &str) -> Self {
-        let world = World::new(prefix).await;
+        Self::on(World::new(prefix).await).await
+    }
+
+    async fn on(world: World) -> Self {
         let api = Proxy::to_api(world.plane, seed()).await;
         let git = Proxy::to_http(&world.git.base(), seed()).await;
         Self { world, api, git }
     }
 
-    fn agent(&self) -> Agent {
+    fn agent(&self, kubeconfig: &Path) -> Agent {
         let args = ["--identity", "outage", "--lease-duration", LEASE];
-        self.world.agent_with(self.world.identity.through(&self.api.url()), &args)
+        self.world.agent_with(kubeconfig.to_owned(), &args)
     }
 
-    /// One Application `web` of these config maps, synced.
+    /// The way to the API server through its proxy.
+    fn kubeconfig(&self) -> PathBuf {
+        self.world.identity.through(&self.api.url())
+    }
+
+    /// One Application `web` of these config maps, synced through the proxies.
     async fn synced(&self, names: &[&str], interval: &str) -> Agent {
+        self.synced_by(&self.kubeconfig(), names, interval).await
+    }
+
+    /// The same by another way to the API server.
+    async fn synced_by(&self, kubeconfig: &Path, names: &[&str], interval: &str) -> Agent {
         let first = self.commit(names, "1");
-        let agent = self.agent();
+        let agent = self.agent(kubeconfig);
         let mut source = self.world.source(interval);
         source["spec"]["url"] = self.git.through(&self.world.git.url("repo")).into();
         self.world.apply(&source).await;
@@ -116,6 +132,71 @@ fn an_api_server_that_is_gone_for_a_while() {
         world.wait_gone(&world.config_maps(), "d").await;
         assert_eq!(outage.uid("a").await, a);
         assert_eq!(outage.uid("bystander").await, Some(bystander));
+    });
+}
+
+#[test]
+fn an_api_server_that_crashes_and_one_that_hangs() {
+    runtime().block_on(async {
+        // One of its own, which may be taken down; it ends with the process.
+        let options = Options { nodes: 0, controllers: false };
+        let plane: &ControlPlane = Box::leak(Box::new(ControlPlane::start(options).await));
+        let outage = Outage::on(World::on(plane, "outage-crash").await).await;
+        let world = &outage.world;
+        let mut agent = outage.synced_by(world.identity.kubeconfig(), &["a", "b"], "1h").await;
+        let a = outage.uid("a").await;
+        for (value, crashes) in [("2", true), ("3", false)] {
+            let second = outage.commit(&["a", "b"], value);
+            let before = agent.logs().matches("standing by").count();
+            if crashes {
+                plane.stop_apiserver();
+            } else {
+                plane.pause_apiserver();
+            }
+            wait_for("the agent to notice", LIMIT, async || {
+                let now = agent.logs().matches("standing by").count();
+                if now > before { Ok(()) } else { Err(now) }
+            })
+            .await;
+            assert!(agent.ended().is_none(), "{}", agent.logs());
+            if crashes {
+                plane.start_apiserver().await;
+            } else {
+                plane.resume_apiserver();
+            }
+            // By hand, in the moment in which nobody leads.
+            outage.drift("a").await;
+            world.delete(&world.config_maps(), "b").await;
+            world.look().await;
+            world.wait_applied("web", &second).await;
+            world.wait_value("a", value).await;
+            world.wait_value("b", value).await;
+            assert_eq!(outage.uid("a").await, a);
+        }
+        agent.stop();
+    });
+}
+
+#[test]
+fn a_status_that_could_not_be_written_is_written_later() {
+    runtime().block_on(async {
+        let outage = Outage::new("outage-status").await;
+        let world = &outage.world;
+        let _agent = outage.synced(&["a"], "1h").await;
+        let fault = Fault::Status { code: 500, retry_after: None };
+        let rules = ["gitrepositories/repo/status", "applications/web/status"].map(|path| {
+            let when = Match::method("PATCH").path(path);
+            outage.api.add(Rule::new(when, fault.clone()).times(1))
+        });
+        let second = outage.commit(&["a"], "2");
+        world.look().await;
+        world.wait_applied("web", &second).await;
+        world
+            .wait_condition(&world.sources(), "repo", ("Ready", "True"), |object| {
+                object["status"]["revision"] == format!("main@sha1:{second}")
+            })
+            .await;
+        assert_eq!(rules.map(|rule| outage.api.hits(rule)), [1, 1]);
     });
 }
 
@@ -364,7 +445,7 @@ fn stalled_git_servers_hold_no_other_repository_back() {
         let world = &outage.world;
         let dead = GitServer::start().await;
         dead.stall(true);
-        let mut agent = outage.agent();
+        let mut agent = outage.agent(&outage.kubeconfig());
         agent.wait_for_log("leading", LIMIT).await;
         for number in 0..STALLED {
             let mut source = world.source("1s");

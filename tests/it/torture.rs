@@ -102,9 +102,10 @@ fn killed_while_fetching() {
 
 #[test]
 fn killed_while_rendering() {
-    // The files of a round take some tens of milliseconds to read and render in a debug build.
+    // From the last byte of the fetch to the first write takes some tens of milliseconds in a debug
+    // build.
     torture("render", 3, |random, _| Moment::Render {
-        after: Duration::from_millis(random.u64(0..40)),
+        after: Duration::from_millis(random.u64(0..60)),
     });
 }
 
@@ -140,33 +141,65 @@ fn killed_while_writing_status() {
     });
 }
 
+#[test]
+fn killed_in_its_first_sync() {
+    let seed = seed();
+    println!("first sync: PLUMB_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for moment in [
+        Moment::WriteAhead { shrinks: false, answered: true },
+        Moment::Apply { nth: random.u32(2..=SENT), answered: random.bool() },
+        Moment::Status { of: "applications/web", answered: false },
+    ] {
+        runtime().block_on(async {
+            let mut stand = Stand::new("first", seed, Some(moment)).await;
+            stand.agent.stop();
+        });
+    }
+}
+
 /// Kills the agent at `rounds` moments that `choose` draws.
 fn torture(phase: &str, rounds: usize, choose: impl Fn(&mut fastrand::Rng, usize) -> Moment) {
     let long = std::env::var_os("PLUMB_LONG_TESTS").is_some_and(|value| value == "1");
     let rounds = if long { 10 * rounds } else { rounds };
-    let seed = std::env::var("PLUMB_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or(1);
+    let seed = seed();
     println!("{phase}: {rounds} moments with PLUMB_TEST_SEED={seed}");
     runtime().block_on(async {
-        let mut stand = Stand::new(phase, seed).await;
+        let mut stand = Stand::new(phase, seed, None).await;
         for index in 0..rounds {
             let moment = choose(&mut stand.random, index);
             stand.round(moment).await;
         }
+        // At its end the Application goes, by way of another kill.
+        let answered = stand.random.bool();
+        let farewell = if stand.random.bool() {
+            Moment::Prune { nth: stand.random.u32(1..=DELETED), answered }
+        } else {
+            Moment::WriteAhead { shrinks: false, answered }
+        };
+        stand.farewell(farewell).await;
         stand.agent.stop();
     });
 }
 
+/// The seed of all moments.
+fn seed() -> u64 {
+    let seed = std::env::var("PLUMB_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    seed.unwrap_or(1)
+}
+
 impl Stand {
-    /// A namespace with everything in place, synced once.
-    async fn new(phase: &str, seed: u64) -> Self {
+    /// A namespace with everything in place, synced once, perhaps with a kill on the way.
+    async fn new(phase: &str, seed: u64, moment: Option<Moment>) -> Self {
         let world = World::new(phase).await;
         let far = world.plane.namespace(&format!("{phase}-far")).await;
         let api = Proxy::to_api(world.plane, seed).await;
         let git = Proxy::to_http(&world.git.base(), seed).await;
         let cache = Scratch::new("torture");
         let agent = start(&world, &api, &cache);
-        let random = fastrand::Rng::with_seed(seed);
+        // Each phase draws its own.
+        let salt: u64 = phase.bytes().map(u64::from).sum();
+        let random = fastrand::Rng::with_seed(seed.wrapping_add(salt));
         let mut stand = Self {
             world,
             far,
@@ -182,9 +215,15 @@ impl Stand {
         let commit = stand.commit();
         let mut source = stand.world.source("1h");
         source["spec"]["url"] = stand.git.through(&stand.world.git.url("repo")).into();
+        let hold = moment.map(|moment| stand.arm(moment));
         stand.world.apply(&source).await;
         for name in ["web", "other"] {
             stand.world.apply(&stand.world.app(name, name, "1h")).await;
+        }
+        if let Some(mut hold) = hold {
+            hold.arrived(LIMIT).await;
+            stand.kill(true);
+            drop(hold);
         }
         stand.world.wait_applied("web", &commit).await;
         stand.world.wait_applied("other", &commit).await;
@@ -283,26 +322,17 @@ impl Stand {
         println!("{what}, cache {}", if keeps_cache { "kept" } else { "lost" });
 
         let mut hold = self.arm(moment);
+        // The first write of the sync does not get through while rendering is cut short.
+        let first = Match::method("PATCH").path("/applications/web").query("plumb-applyset");
+        let first = matches!(moment, Moment::Render { .. }).then(|| self.api.hold(first));
         self.world.look().await;
         hold.arrived(LIMIT).await;
         if let Moment::Render { after } = moment {
-            // The first write of the sync does not get through, so that it is the render that is
-            // cut short, or the moment between it and that write.
-            let _write = self.api.hold(is_write());
             hold.release();
             tokio::time::sleep(after).await;
-            self.agent.kill9();
-        } else {
-            self.agent.kill9();
-            drop(hold);
         }
-        self.api.clear();
-        self.git.clear();
-
-        if !keeps_cache {
-            self.cache = Scratch::new("torture");
-        }
-        self.agent = start(&self.world, &self.api, &self.cache);
+        self.kill(keeps_cache);
+        drop(first);
         self.world.wait_applied("web", &commit).await;
         // The status may be from before the kill; this run is not.
         self.world.request(&self.world.apps(), "web", &what).await;
@@ -312,6 +342,32 @@ impl Stand {
             })
             .await;
         self.check(&what, &before).await;
+    }
+
+    /// SIGKILL, and another start.
+    fn kill(&mut self, keeps_cache: bool) {
+        self.agent.kill9();
+        self.api.clear();
+        self.git.clear();
+        if !keeps_cache {
+            self.cache = Scratch::new("torture");
+        }
+        self.agent = start(&self.world, &self.api, &self.cache);
+    }
+
+    /// The Application is deleted, and its objects with it.
+    async fn farewell(&mut self, moment: Moment) {
+        let what = format!("its deletion, killed at {moment:?}");
+        println!("{what}");
+        let id = self.set_id("web").await;
+        let mut hold = self.arm(moment);
+        self.world.delete(&self.world.apps(), "web").await;
+        hold.arrived(LIMIT).await;
+        self.kill(true);
+        drop(hold);
+        self.world.wait_gone(&self.world.apps(), "web").await;
+        self.model.clear();
+        self.check_members(&what, &id, &BTreeMap::new()).await;
     }
 
     /// Holds the moment.
@@ -324,9 +380,8 @@ impl Stand {
             Moment::Fetch { command, answered } => {
                 hold(&self.git, Match::method("POST").body(command), answered)
             }
-            // The source is written after the fetch, and before the Application is woken.
             Moment::Render { .. } => {
-                self.api.hold_answer(Match::method("PATCH").path("/gitrepositories/repo/status"))
+                self.git.hold_answer(Match::method("POST").body("command=fetch"))
             }
             Moment::WriteAhead { shrinks, answered } => {
                 let facts = Match::method("PATCH")
@@ -352,8 +407,35 @@ impl Stand {
 
     /// Everything that must hold at the end of a round.
     async fn check(&self, what: &str, before: &BTreeMap<(&str, String, String), String>) {
-        let manager = format!("plumb:{}/web", self.world.ns);
         let id = self.set_id("web").await;
+        self.check_members(what, &id, before).await;
+        let parent = self.world.get(&self.world.apps(), "web").await;
+        let annotation = |key: &str| parent["metadata"]["annotations"][key].as_str().unwrap();
+        let kinds: BTreeSet<String> =
+            self.model.keys().map(|(kind, ..)| group_kind(kind)).collect();
+        let kinds: Vec<_> = kinds.into_iter().collect();
+        assert_eq!(
+            annotation("applyset.kubernetes.io/contains-group-kinds"),
+            kinds.join(","),
+            "{what}"
+        );
+        let far = self.model.keys().any(|(_, ns, _)| *ns == self.far);
+        assert_eq!(
+            annotation("applyset.kubernetes.io/additional-namespaces"),
+            if far { &*self.far } else { "" },
+            "{what}"
+        );
+    }
+
+    /// Every object that carries our label or our manager is one that Git asks for, and nobody
+    /// else's was touched.
+    async fn check_members(
+        &self,
+        what: &str,
+        id: &str,
+        before: &BTreeMap<(&str, String, String), String>,
+    ) {
+        let manager = format!("plumb:{}/web", self.world.ns);
         let (mut live, mut uids) = (Model::new(), BTreeMap::new());
         for kind in WAY.iter().chain([&CONFIG_MAP]) {
             for ns in [&self.world.ns, &self.far] {
@@ -361,8 +443,11 @@ impl Stand {
                 for object in list {
                     let metadata = object.metadata;
                     let name = metadata.name.unwrap();
-                    let labelled =
-                        metadata.labels.as_ref().and_then(|l| l.get(PART_OF)) == Some(&id);
+                    let labelled = metadata
+                        .labels
+                        .as_ref()
+                        .and_then(|l| l.get(PART_OF))
+                        .is_some_and(|set| set == id);
                     let managed = metadata
                         .managed_fields
                         .iter()
@@ -394,22 +479,6 @@ impl Stand {
                 found.unwrap_or_else(|| panic!("{what}: {} {ns}/{name} is gone", kind.name));
             assert_eq!(found.metadata.uid.as_ref(), Some(uid), "{what}: {} {ns}/{name}", kind.name);
         }
-
-        let parent = self.world.get(&self.world.apps(), "web").await;
-        let annotation = |key: &str| parent["metadata"]["annotations"][key].as_str().unwrap();
-        let kinds: BTreeSet<String> = live.keys().map(|(kind, ..)| group_kind(kind)).collect();
-        let kinds: Vec<_> = kinds.into_iter().collect();
-        assert_eq!(
-            annotation("applyset.kubernetes.io/contains-group-kinds"),
-            kinds.join(","),
-            "{what}"
-        );
-        let far = live.keys().any(|(_, ns, _)| *ns == self.far);
-        assert_eq!(
-            annotation("applyset.kubernetes.io/additional-namespaces"),
-            if far { &*self.far } else { "" },
-            "{what}"
-        );
     }
 
     /// The uids of the members.

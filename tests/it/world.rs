@@ -36,6 +36,17 @@ impl World {
         let plane = ControlPlane::shared().await;
         let client = plane.client().await;
         CRDS.get_or_init(|| install_crds(client.clone())).await;
+        Self::with_crds(plane, client, prefix).await
+    }
+
+    /// The same on a control plane that the test has for itself.
+    pub(crate) async fn on(plane: &'static ControlPlane, prefix: &str) -> Self {
+        let client = plane.client().await;
+        install_crds(client.clone()).await;
+        Self::with_crds(plane, client, prefix).await
+    }
+
+    async fn with_crds(plane: &'static ControlPlane, client: kube::Client, prefix: &str) -> Self {
         let ns = plane.namespace(prefix).await;
         let git = GitServer::start().await;
         let repo = git.repo("repo");
