@@ -187,6 +187,9 @@ fn credentials_are_asked_for_checked_and_never_shown() {
     });
 }
 
+/// What a commit does to files.
+type Files<'a> = &'a [(&'a str, Option<&'a str>)];
+
 /// Commits that do not render: each leaves the live object as it is and enforced, says where the
 /// mistake is, and is over with the next good commit.
 #[test]
@@ -206,7 +209,6 @@ fn a_commit_that_does_not_render_changes_nothing_and_names_every_place() {
         let no_kind = "apiVersion: v1\nmetadata:\n  name: x\n";
         let no_name = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  labels: {}\n";
         let new = config_map("new", "1");
-        type Files<'a> = &'a [(&'a str, Option<&'a str>)];
         let cases: [(&str, Files<'_>, &str, &[&str]); 5] = [
             (
                 "two broken files",
@@ -414,8 +416,15 @@ fn a_kind_that_comes_later_is_applied_when_it_comes() {
         let widgets = world.api(&format!("{group}/v1"), "Widget");
         assert_eq!(world.get(&widgets, "w").await["spec"]["size"], 3);
 
+        // A definition takes its objects with it: what was there need not be deleted any more.
         world.delete(&definitions, name).await;
+        world.wait_refused(&world.apps(), "unknown", "UnknownKind", &parts).await;
+        world.delete(&world.apps(), "unknown").await;
+        world.wait_gone(&world.apps(), "unknown").await;
+        assert_eq!(world.data("a").await, None);
         world.edit(&world.apps(), "together", &json!({"spec": {"prune": false}})).await;
+        world.delete(&world.apps(), "together").await;
+        world.wait_gone(&world.apps(), "together").await;
         world.delete(&definitions, &format!("widgets.{together}")).await;
     });
 }
@@ -429,7 +438,8 @@ fn a_missing_right_is_named_and_its_coming_noticed() {
             {"apiGroups": ["plumb.dev"], "resources": ["*"], "verbs": ["*"]},
             {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]},
             {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["*"]},
-            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]},
+            {"apiGroups": [""], "resources": ["configmaps"],
+             "verbs": ["get", "list", "watch", "create", "patch"]},
         ]);
         let role = |rules: Value| {
             json!({
@@ -458,7 +468,33 @@ fn a_missing_right_is_named_and_its_coming_noticed() {
         world.wait_refused(&world.apps(), "web", "AccessDenied", &parts).await;
         world.wait_value("a", "1").await;
 
+        // What may not be deleted stays, and that is said.
+        world.repo.commit(
+            &[
+                ("app/a.yaml", None),
+                ("app/b.yaml", None),
+                ("app/c.yaml", Some(&config_map("c", "1"))),
+            ],
+            "another",
+        );
+        world.look().await;
+        let parts = ["not all that left Git is deleted", "configmaps", "cannot delete", "give"];
+        world.wait_refused(&world.apps(), "web", "PruneFailed", &parts).await;
+        world.wait_value("c", "1").await;
+        assert!(world.data("a").await.is_some());
+        let all = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]});
         let mut more = rules;
+        more.as_array_mut().unwrap().push(all);
+        world.edit(&roles, &name, &role(more.clone())).await;
+        world.wait_gone(&world.config_maps(), "a").await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+        world.repo.commit(
+            &[("app/b.yaml", Some("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: b\n"))],
+            "the account again",
+        );
+        world.look().await;
+        world.wait_refused(&world.apps(), "web", "AccessDenied", &["app/b.yaml:1"]).await;
+
         let right = json!({"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["*"]});
         more.as_array_mut().unwrap().push(right);
         world.edit(&roles, &name, &role(more)).await;

@@ -165,6 +165,8 @@ fn a_request_is_handled_and_a_new_interval_writes_no_object() {
         world.apply(&world.source("1h")).await;
         world.apply(&world.app("web", "app", "1h")).await;
         world.wait_applied("web", &first).await;
+        world.wait_event("web", &["Applied"]).await;
+        world.wait_event("repo", &["NewRevision"]).await;
         let mark = world.plane.audit().mark();
 
         world.request(&world.apps(), "web", "2026-01-01T00:00:00Z").await;
@@ -328,6 +330,13 @@ fn changed_ignore_rules_and_paths_take_effect_at_once() {
         world.wait_refused(&world.apps(), "web", "BuildFailed", &parts).await;
         world.edit(&world.sources(), "repo", &json!({"spec": {"ignore": null}})).await;
         world.wait_gone(&world.config_maps(), "local").await;
+
+        // A path that is not there takes nothing away; what was applied stays enforced.
+        world.edit(&world.apps(), "web", &json!({"spec": {"path": "othr"}})).await;
+        let parts = ["path othr does not exist"];
+        world.wait_refused(&world.apps(), "web", "PathNotFound", &parts).await;
+        world.edit(&world.config_maps(), "a", &json!({"data": {"value": "by hand"}})).await;
+        world.wait_value("a", "1").await;
 
         world.edit(&world.apps(), "web", &json!({"spec": {"path": "./other/"}})).await;
         handled(&world, "web").await;

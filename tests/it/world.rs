@@ -215,7 +215,7 @@ impl World {
                 ready["reason"] == reason && parts.iter().all(|part| message.contains(part))
             })
             .await;
-        println!("{reason}: {}", condition(&object, "Ready")["message"].as_str().unwrap());
+        show(&format!("{reason}: {}", condition(&object, "Ready")["message"].as_str().unwrap()));
         object
     }
 
@@ -268,7 +268,7 @@ impl World {
             found.cloned().ok_or(events)
         })
         .await;
-        println!("event {event}");
+        show(&format!("event {event}"));
         event
     }
 
@@ -288,6 +288,12 @@ impl World {
         let object = self.config_maps().get_opt(name).await.unwrap()?;
         Some(object.data["data"].clone())
     }
+}
+
+/// Prints what the agent says to people, for those who run a test with `--nocapture` to read it.
+#[expect(clippy::print_stdout, reason = "a test's output")]
+fn show(text: &str) {
+    println!("{text}");
 }
 
 /// A condition of an object; null when it has none of that type.

@@ -49,7 +49,15 @@ struct Run {
 struct Base {
     remote: Remote,
     revision: Revision,
+    path: String,
     ignore: Option<String>,
+}
+
+impl From<Rendered> for Base {
+    fn from(rendered: Rendered) -> Self {
+        let Rendered { remote, revision, path, ignore, .. } = rendered;
+        Self { remote, revision, path, ignore }
+    }
 }
 
 /// Why there is nothing to run.
@@ -143,12 +151,12 @@ impl Daemon {
                 waits: Waits::User,
             });
         };
-        let ignore = source.object.spec.ignore.clone();
+        let (path, ignore) = (spec.path.clone(), source.object.spec.ignore.clone());
         let pinned = spec.revision.as_deref().and_then(|commit| commit.parse().ok());
         let (Some(remote), Some(revision)) = (&source.remote, &source.revision) else {
             if let (Some(remote), Some(commit)) = (&source.remote, pinned) {
                 let revision = Revision { name: String::new(), commit };
-                return Ok(Base { remote: remote.clone(), revision, ignore });
+                return Ok(Base { remote: remote.clone(), revision, path, ignore });
             }
             let message = match &source.problem {
                 Some(problem) => format!("GitRepository {source_name} is not ready: {problem}"),
@@ -161,21 +169,22 @@ impl Daemon {
             Some(commit) if commit != revision.commit => Revision { name: String::new(), commit },
             _ => revision.clone(),
         };
-        Ok(Base { remote: remote.clone(), revision, ignore })
+        Ok(Base { remote: remote.clone(), revision, path, ignore })
     }
 
     /// There is no revision to run. What was applied last stays enforced as long as it is at hand.
     async fn blocked(self: &Arc<Self>, run: &Run, blocked: Blocked) -> Outcome {
         self.again(run);
         let mut say = Say::not_ready(&blocked.reason, blocked.message.clone(), blocked.waits);
-        if let Some(rendered) = run.rendered.clone().filter(|rendered| !rendered.broken) {
+        let sound = run.rendered.clone().filter(|rendered| !rendered.broken);
+        if let Some(rendered) = sound.or_else(|| self.last_good(run)) {
             say.message = format!(
                 "{}; {} stays applied and is kept as it is",
                 blocked.message,
                 brief(&rendered.revision)
             );
             if !self.engine.in_sync(&run.set) {
-                self.enforce(run, &rendered).await;
+                self.enforce(run, rendered.into()).await;
             }
         } else if run.before.last_applied_revision.is_some() {
             say.message =
@@ -209,7 +218,7 @@ impl Daemon {
             if same {
                 self.remember_render(run, |rendered| rendered.revision = base.revision.clone());
                 if known.broken {
-                    self.enforce_last_good(run).await;
+                    self.enforce_last_good(run, &base).await;
                     self.plan_interval(run);
                     return Outcome::Stalled;
                 }
@@ -229,7 +238,7 @@ impl Daemon {
                 // Otherwise equal inputs would end the next run before it says that this has passed.
                 self.again(run);
                 self.say_app(run, status, &say, Some(&base.revision)).await;
-                self.enforce_last_good(run).await;
+                self.enforce_last_good(run, &base).await;
                 self.plan_retry(run, &base.revision.to_string());
                 return Outcome::Retry;
             }
@@ -252,6 +261,8 @@ impl Daemon {
         let rendered = Rendered {
             remote: base.remote.clone(),
             revision: base.revision.clone(),
+            path: base.path.clone(),
+            ignore: base.ignore.clone(),
             options,
             inputs: Arc::new(inputs),
             settled: false,
@@ -276,7 +287,7 @@ impl Daemon {
                     }
                 });
                 self.say_app(run, status, &say, Some(&base.revision)).await;
-                self.enforce_last_good(run).await;
+                self.enforce_last_good(run, &base).await;
                 self.plan_interval(run);
                 Outcome::Stalled
             }
@@ -306,7 +317,7 @@ impl Daemon {
         base: &Base,
     ) -> Result<(Built, plumb_core::Inputs), Failed> {
         let (remote, commit) = (base.remote.clone(), base.revision.commit);
-        let path = run.object.spec.path.clone();
+        let path = base.path.clone();
         let options = RenderOptions { ignore: base.ignore.clone(), ..RenderOptions::default() };
         let mirrors = Arc::clone(&self.mirrors);
         let stop = self.stop_flag();
@@ -369,6 +380,9 @@ impl Daemon {
         // What is held or left is in the status, so the run after its end has something to say.
         let settled = report.is_complete() && report.held.is_none() && report.left == 0;
         self.remember_render(run, |rendered| rendered.settled = settled);
+        if report.is_complete() {
+            self.remember_good(run);
+        }
         let mut say = say_of_report(&report, &revision, &run.name.namespace, &run.name.name);
         if report.held.is_none() && !report.failures.is_empty() {
             // Nothing was judged, so what was held still is.
@@ -406,7 +420,7 @@ impl Daemon {
         self.say_app(run, status, &say, Some(&base.revision)).await;
         self.tell(run, &report, &revision);
         if report.refused {
-            self.enforce_last_good(run).await;
+            self.enforce_last_good(run, base).await;
         }
         if report.is_complete() {
             self.succeeded(run);
@@ -462,26 +476,30 @@ impl Daemon {
         }
     }
 
-    /// The newest revision does not render: the last one that did is kept in place.
-    async fn enforce_last_good(self: &Arc<Self>, run: &Run) {
+    /// What is wanted cannot be applied at all: what was applied last is kept in place.
+    async fn enforce_last_good(self: &Arc<Self>, run: &Run, wanted: &Base) {
         if self.engine.in_sync(&run.set) {
             return;
         }
-        let Some(rendered) = self.rendered(run) else { return };
-        let last = run.before.last_applied_revision.as_deref();
-        let Some(revision) = last.and_then(revision_of) else { return };
-        self.enforce(run, &Rendered { revision, ..rendered }).await;
+        let last = if let Some(good) = self.last_good(run) {
+            good.into()
+        } else {
+            // After a restart only the revision is known.
+            let last = run.before.last_applied_revision.as_deref();
+            let Some(revision) = last.and_then(revision_of) else { return };
+            Base {
+                remote: wanted.remote.clone(),
+                revision,
+                path: wanted.path.clone(),
+                ignore: wanted.ignore.clone(),
+            }
+        };
+        self.enforce(run, last).await;
     }
 
-    /// Corrects drift at a revision that is not the wanted one. Nothing is pruned, and the only
-    /// thing said is what was corrected.
-    async fn enforce(self: &Arc<Self>, run: &Run, at: &Rendered) {
-        let ignore = {
-            let store = self.state.lock();
-            let source = Name::new(&run.name.namespace, &run.object.spec.source_ref.name);
-            store.sources.get(&source).and_then(|source| source.object.spec.ignore.clone())
-        };
-        let base = Base { remote: at.remote.clone(), revision: at.revision.clone(), ignore };
+    /// Corrects drift to something else than what is wanted. Nothing is pruned, and the only thing
+    /// said is what was corrected.
+    async fn enforce(self: &Arc<Self>, run: &Run, base: Base) {
         let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else { return };
         match self.sync(run, objects, false, run.rendered.is_none()).await {
             Ok(report) => self.tell(run, &report, &base.revision.to_string()),
@@ -711,8 +729,15 @@ impl Daemon {
         }
     }
 
-    fn rendered(&self, run: &Run) -> Option<Rendered> {
-        self.state.lock().apps.get(&run.name)?.rendered.clone()
+    /// What was just applied is what stays enforced from now on.
+    fn remember_good(&self, run: &Run) {
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            app.good.clone_from(&app.rendered);
+        }
+    }
+
+    fn last_good(&self, run: &Run) -> Option<Rendered> {
+        self.state.lock().apps.get(&run.name)?.good.clone()
     }
 
     /// What made this run necessary still does.

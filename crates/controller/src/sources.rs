@@ -411,7 +411,8 @@ impl Daemon {
                     store
                         .apps
                         .values()
-                        .filter_map(|app| Some(app.rendered.as_ref()?.remote.clone())),
+                        .flat_map(|app| app.rendered.iter().chain(&app.good))
+                        .map(|rendered| rendered.remote.clone()),
                 )
                 .collect()
         };

@@ -37,6 +37,8 @@ pub(crate) struct Source {
 pub(crate) struct Rendered {
     pub(crate) remote: Remote,
     pub(crate) revision: Revision,
+    pub(crate) path: String,
+    pub(crate) ignore: Option<String>,
     /// Digest of the options that the render depends on.
     pub(crate) options: Digest,
     pub(crate) inputs: Arc<Inputs>,
@@ -51,6 +53,9 @@ pub(crate) struct App {
     pub(crate) object: Arc<Application>,
     pub(crate) set: Arc<ApplySet>,
     pub(crate) rendered: Option<Rendered>,
+    /// The last render that was applied as a whole: what stays enforced while a newer one, or
+    /// another path, is broken.
+    pub(crate) good: Option<Rendered>,
     /// A run was asked for that must not be skipped: spec, approval or request changed.
     pub(crate) forced: bool,
     /// It waits until these kinds are listed.
@@ -77,6 +82,7 @@ impl App {
     /// Drops what was found out, as at a start of the process.
     pub(crate) fn forget(&mut self) {
         self.rendered = None;
+        self.good = None;
         self.forced = true;
         self.waits_for.clear();
         self.written = None;
@@ -156,6 +162,7 @@ impl Store {
                 object,
                 set,
                 rendered: None,
+                good: None,
                 forced: true,
                 waits_for: BTreeSet::new(),
                 written: None,
@@ -170,6 +177,7 @@ impl Store {
         if old.uid != new.uid {
             // Deleted and created again between two looks.
             known.rendered = None;
+            known.good = None;
             known.written = None;
         }
         let changed = old.uid != new.uid
@@ -227,7 +235,7 @@ impl Store {
         for key in self.dependants(source) {
             let Some(app) = self.apps.get(key.name()) else { continue };
             commits.extend(app.object.spec.revision.clone());
-            if let Some(rendered) = &app.rendered {
+            for rendered in app.rendered.iter().chain(&app.good) {
                 commits.insert(rendered.revision.commit.to_string());
             }
             let status = app.written.as_ref().or(app.object.status.as_ref());

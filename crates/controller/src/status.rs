@@ -134,7 +134,7 @@ pub(crate) fn with_hint(message: String, hint: Option<String>) -> String {
 const BRIEF_COMMIT: usize = 12;
 
 /// A revision for people, `main@sha1:0123456789ab`. Fields that programs read keep all digits.
-pub(crate) fn brief(revision: impl ToString) -> String {
+pub(crate) fn brief(revision: &(impl ToString + ?Sized)) -> String {
     let mut text = revision.to_string();
     if let Some(at) = text.rfind("sha1:") {
         let end = at + "sha1:".len() + BRIEF_COMMIT;
@@ -473,10 +473,10 @@ mod tests {
     #[test]
     fn people_read_twelve_digits_of_a_commit() {
         let commit = "0123456789abcdef0123456789abcdef01234567";
-        assert_eq!(brief(format!("main@sha1:{commit}")), "main@sha1:0123456789ab");
-        assert_eq!(brief(format!("sha1:{commit}")), "sha1:0123456789ab");
+        assert_eq!(brief(&format!("main@sha1:{commit}")), "main@sha1:0123456789ab");
+        assert_eq!(brief(&format!("sha1:{commit}")), "sha1:0123456789ab");
         assert_eq!(brief("main@sha1:abc"), "main@sha1:abc");
-        assert_eq!(brief(format!("sha1:x@sha1:{commit}")), "sha1:x@sha1:0123456789ab");
+        assert_eq!(brief(&format!("sha1:x@sha1:{commit}")), "sha1:x@sha1:0123456789ab");
         assert_eq!(brief(""), "");
     }
 

@@ -6,6 +6,10 @@ use crate::cluster::ApiError;
 use crate::prepare::{Prepared, parse_field};
 use crate::report::Failure;
 
+/// What helps when something is forbidden.
+pub(crate) const RIGHTS: &str =
+    "give Plumb's service account the right, or change what admission refuses";
+
 /// One object's error in the words of a report.
 pub(crate) fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure {
     let message =
@@ -27,8 +31,7 @@ pub(crate) fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure
             None,
         )
     } else if error.is_forbidden() {
-        let hint = "give Plumb's service account the right, or change what admission refuses";
-        ("AccessDenied", message, Some(hint.into()))
+        ("AccessDenied", message, Some(RIGHTS.into()))
     } else if error.is_kind_missing() {
         ("UnknownKind", format!("the cluster has no {}", p.resource.gvk), None)
     } else if error.is_not_in_schema() {
