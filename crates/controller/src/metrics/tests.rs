@@ -121,3 +121,15 @@ fn a_standby_says_so() {
     assert!(text.contains("plumb_leader 0\n"));
     assert!(text.contains("plumb_leader_epoch 3\n"));
 }
+
+/// The README's table is the list of metrics: names, kinds and meanings as the code has them.
+#[test]
+fn the_readme_lists_every_metric() {
+    let mut table = String::from("| metric | kind | tells |\n|---|---|---|\n");
+    for metric in describe() {
+        table += &format!("| `{}` | {} | {} |\n", metric.name, metric.kind, metric.help);
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    assert!(readme.contains(&table), "README.md should have this table:\n{table}");
+}
