@@ -286,7 +286,10 @@ impl Engine {
         while let Some((p, result)) = results.next().await {
             match result {
                 None => report.superseded |= interrupted.is_none(),
-                Some(Ok(change)) => report.outcomes.push(Outcome { key: p.key.clone(), change }),
+                Some(Ok(Some(change))) => {
+                    report.outcomes.push(Outcome { key: p.key.clone(), change });
+                }
+                Some(Ok(None)) => report.terminating.push(p.key.clone()),
                 Some(Err(error)) if ends_run(&error) => {
                     // What is under way is awaited, so that the index learns its answers.
                     ended.store(true, Ordering::Relaxed);
@@ -304,12 +307,13 @@ impl Engine {
         interrupted.map_or(Ok(()), |source| Err(EngineError::Interrupted { source }))
     }
 
+    /// Brings one object into its desired state. `None` when it turns out to be going away.
     async fn apply_one(
         &self,
         set: &ApplySet,
         p: &Prepared,
         action: &Action,
-    ) -> Result<Change, ApiError> {
+    ) -> Result<Option<Change>, ApiError> {
         let before = self.members().live(&p.key).cloned();
         let (live, change) = match action {
             Action::Claim => {
@@ -346,11 +350,12 @@ impl Engine {
                 (live, Change::Corrected(fields))
             }
         };
+        let terminating = live.terminating;
         self.members().verified(&set.id, &set.manager, &p.key, live, p.digest);
         if p.defined_here {
             self.watch_served(&p.resource);
         }
-        Ok(change)
+        Ok((!terminating).then_some(change))
     }
 
     async fn send(
