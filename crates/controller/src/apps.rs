@@ -519,18 +519,15 @@ impl Daemon {
             DeletionPolicy::MirrorPrune | DeletionPolicy::Delete => Farewell::Delete,
             DeletionPolicy::WaitForTermination => Farewell::DeleteAndWait,
         };
-        let scope = scope_of(&run.object, Some(&run.before));
-        if let Err(error) = self.engine.watch(&scope.kinds).await {
-            return self.failed_run(run, None, &error).await;
-        }
         let approved = annotation(&run.object.metadata, names::APPROVE_PRUNE);
-        let report = match self.engine.disband(&run.set, &scope, how, approved).await {
+        let (parent, epoch) = (parent(run), self.epoch());
+        let report = match self.engine.disband(&run.set, &parent, how, approved, epoch).await {
             Ok(report) => report,
             Err(error) => return self.failed_run(run, None, &error).await,
         };
         self.tell(run, &report, "deletion");
         if report.is_complete() && report.held.is_none() {
-            return match self.engine.release(&run.set, &parent(run)).await {
+            return match self.engine.release(&run.set, &parent).await {
                 Ok(()) => Outcome::Changed,
                 Err(error) => self.failed_run(run, None, &error).await,
             };

@@ -108,7 +108,7 @@ impl Engine {
     /// could not begin, or had to end before all was tried.
     pub async fn sync(&self, mut job: Job<'_>) -> Result<Report, EngineError> {
         let set = job.set;
-        check_epoch(&job.parent, set, job.epoch)?;
+        check_epoch(job.parent.epoch, set, job.epoch)?;
         let mut discovery = self.discovery().await?;
         if job.objects.iter().any(|object| discovery.find(&object.gvk()).is_none()) {
             discovery = self.discovery_again().await?;
@@ -250,7 +250,7 @@ impl Engine {
                     };
                     parent.epoch =
                         found.annotations.get(applyset::EPOCH).and_then(|e| e.parse().ok());
-                    check_epoch(parent, set, epoch)?;
+                    check_epoch(parent.epoch, set, epoch)?;
                     let hints = Scope::from_annotations(&found.annotations);
                     scope = scope.union(&hints.without(&parent.hints));
                     parent.hints = hints;
@@ -543,7 +543,8 @@ impl Engine {
                 extras.iter().any(|(_, live)| applied(live) <= born)
             }),
         };
-        self.delete_members(set, &kinds, desired, occasion, job.approved.as_deref(), report).await
+        let approved = job.approved.as_deref();
+        self.delete_members(set, &kinds, desired, occasion, approved, report).await.map(|_| ())
     }
 
     /// Members that nothing asks for, as far as the watches know.
@@ -596,8 +597,12 @@ pub(crate) fn is_ours_to_delete(set: &ApplySet, live: &Live) -> bool {
         && live.entry(&set.manager).is_some_and(|entry| entry.owns_part_of)
 }
 
-fn check_epoch(parent: &Parent, set: &ApplySet, ours: u64) -> Result<(), EngineError> {
-    match parent.epoch {
+pub(crate) fn check_epoch(
+    theirs: Option<u64>,
+    set: &ApplySet,
+    ours: u64,
+) -> Result<(), EngineError> {
+    match theirs {
         Some(theirs) if theirs > ours => {
             Err(EngineError::StaleEpoch { parent: set.owner(), theirs, ours })
         }
