@@ -370,7 +370,9 @@ impl Daemon {
             Err(error) => return self.failed_run(run, Some(&base.revision), &error).await,
         };
         if report.superseded {
-            // The newer run is in the queue already, and will say how it went.
+            // The newer run is in the queue already, and will say how it went. It finds what this
+            // one has done as it should be, so only this one can tell that.
+            self.tell(run, &report, &base.revision.to_string());
             self.again(run);
             return Outcome::Unchanged;
         }

@@ -337,7 +337,7 @@ impl Engine {
                     Some(before) if before.uid != live.uid => Change::Corrected(Drift::Deleted),
                     Some(before)
                         if *action == Action::Verify
-                            && before.resource_version == live.resource_version =>
+                            && is_untouched(before, &live, &set.manager) =>
                     {
                         Change::Verified
                     }
@@ -597,7 +597,15 @@ pub(crate) fn is_ours_to_delete(set: &ApplySet, live: &Live) -> bool {
         && live.entry(&set.manager).is_some_and(|entry| entry.owns_part_of)
 }
 
-pub(crate) fn check_epoch(
+pub(crate) /// Whether an apply of ours changed nothing. It would have changed the fields or the time of our
+/// entry; the resource version alone may have been moved by somebody else's status just before.
+fn is_untouched(before: &Live, after: &Live, manager: &str) -> bool {
+    before.uid == after.uid
+        && after.entry(manager).is_some()
+        && before.entry(manager) == after.entry(manager)
+}
+
+fn check_epoch(
     theirs: Option<u64>,
     set: &ApplySet,
     ours: u64,
@@ -634,5 +642,38 @@ pub(crate) fn ends_run(error: &ApiError) -> bool {
     match error {
         ApiError::Timeout { .. } | ApiError::Transport { .. } | ApiError::NotLeading { .. } => true,
         error => error.is_too_many_requests() || error.refusal().is_some_and(|r| r.code == 401),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::Entry;
+
+    #[test]
+    fn a_status_written_meanwhile_does_not_make_an_apply_a_change() {
+        const MANAGER: &str = "plumb:ns/app";
+        let entry = Entry { manager: MANAGER.into(), fields: 7, time: 100, owns_part_of: true };
+        let before = Live {
+            uid: "u1".into(),
+            resource_version: 10,
+            generation: 1,
+            terminating: false,
+            owned: false,
+            part_of: Some("set".into()),
+            entries: vec![entry],
+            others: 3,
+        };
+        let after = |change: fn(&mut Live)| {
+            let mut live = Live { resource_version: 11, ..before.clone() };
+            change(&mut live);
+            is_untouched(&before, &live, MANAGER)
+        };
+        assert!(after(|_| {}));
+        assert!(after(|live| live.others = 4));
+        assert!(!after(|live| live.entries[0].fields = 8));
+        assert!(!after(|live| live.entries[0].time = 101));
+        assert!(!after(|live| live.entries.clear()));
+        assert!(!after(|live| live.uid = "u2".into()));
     }
 }
