@@ -194,9 +194,7 @@ pub async fn run(
     stop.await;
     tracing::info!("stopping");
     daemon.stopping.store(true, Ordering::Relaxed);
-    for (_, cancel) in daemon.cancels.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        cancel.cancel();
-    }
+    daemon.cancel_blocking();
     let _ = stopped.send(true);
     let _ = working.await;
     watching.abort();
@@ -250,7 +248,10 @@ impl Daemon {
                 let end = async {
                     tokio::select! {
                         () = until(stop.clone()) => {}
-                        _ = lost.wait_for(|state| matches!(state, LeaderState::Standby { .. })) => {}
+                        _ = lost.wait_for(|state| matches!(state, LeaderState::Standby { .. })) => {
+                            // A Git server that stalls must not hold up the next term.
+                            self.cancel_blocking();
+                        }
                     }
                 };
                 let options = RunOptions { concurrency, drain: DRAIN };
@@ -553,6 +554,13 @@ impl Daemon {
     /// process finds out by itself.
     pub(crate) fn is_cut_short(&self, say: &crate::status::Say) -> bool {
         !say.ready && self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Tells everything that [`Daemon::blocking`] runs to end.
+    fn cancel_blocking(&self) {
+        for (_, cancel) in self.cancels.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            cancel.cancel();
+        }
     }
 
     /// Set at shutdown.
