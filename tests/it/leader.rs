@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use plumb_testkit::control_plane::Mark;
-use plumb_testkit::{Agent, Identity, Match, Proxy, Requests, runtime, wait_for};
+use plumb_testkit::{Agent, Exchange, Identity, Match, Proxy, Requests, runtime, wait_for};
 use serde_json::{Value, json};
 
 use crate::world::{LIMIT, World, config_map};
@@ -33,16 +33,16 @@ impl Pair {
         Self { world, one, two }
     }
 
-    async fn start(&self, kubeconfig: PathBuf, name: &str, lease: &str) -> Agent {
+    fn start(&self, kubeconfig: PathBuf, name: &str, lease: &str) -> Agent {
         let args = ["--identity", name, "--lease-duration", lease];
         self.world.agent_with(kubeconfig, &args)
     }
 
     /// Starts the first replica and waits until it leads, then the second.
     async fn start_both(&self, lease: &str) -> (Agent, Agent) {
-        let one = self.start(self.one.kubeconfig().into(), "one", lease).await;
+        let one = self.start(self.one.kubeconfig().into(), "one", lease);
         self.wait_holder("one").await;
-        let two = self.start(self.two.kubeconfig().into(), "two", lease).await;
+        let two = self.start(self.two.kubeconfig().into(), "two", lease);
         (one, two)
     }
 
@@ -178,9 +178,9 @@ fn one_that_stood_still_past_its_lease_sends_nothing_when_it_is_woken() {
         let pair = Pair::new("leader-still").await;
         let world = &pair.world;
         let proxy = Proxy::to_api(world.plane, 1).await;
-        let mut one = pair.start(pair.one.through(&proxy.url()), "one", LEASE).await;
+        let mut one = pair.start(pair.one.through(&proxy.url()), "one", LEASE);
         pair.wait_holder("one").await;
-        let mut two = pair.start(pair.two.kubeconfig().into(), "two", LEASE).await;
+        let mut two = pair.start(pair.two.kubeconfig().into(), "two", LEASE);
 
         // It stands still in the middle of a sync, with an answer on its way to it.
         let many = |value: &str| {
@@ -224,7 +224,7 @@ fn one_that_stood_still_past_its_lease_sends_nothing_when_it_is_woken() {
         })
         .await;
         let writes = pair.requests(&pair.one, mark).writes();
-        let sent: Vec<_> = proxy.since(passed).iter().map(|exchange| exchange.line()).collect();
+        let sent: Vec<_> = proxy.since(passed).iter().map(Exchange::line).collect();
         assert!(writes.is_empty(), "woken, it wrote:\n{}\n{sent:#?}", writes.table());
 
         // When it leads again, what it remembers is two commits old, and Git is away: it may not
@@ -255,7 +255,7 @@ fn a_lease_that_was_deleted_with_the_installation_holds_up_no_application() {
         world.apply(&world.app("web", "app", "1h")).await;
         // Terms come and go, and the last one leaves its epoch in the parent.
         for name in ["one", "two", "three"] {
-            let mut agent = pair.start(pair.one.kubeconfig().into(), name, LEASE).await;
+            let mut agent = pair.start(pair.one.kubeconfig().into(), name, LEASE);
             pair.wait_holder(name).await;
             world.wait_applied("web", &first).await;
             agent.stop();
@@ -264,14 +264,14 @@ fn a_lease_that_was_deleted_with_the_installation_holds_up_no_application() {
             &[("app/s.yaml", Some("apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n"))],
             "s",
         );
-        let mut agent = pair.start(pair.one.kubeconfig().into(), "four", LEASE).await;
+        let mut agent = pair.start(pair.one.kubeconfig().into(), "four", LEASE);
         world.wait_applied("web", &world.repo.head()).await;
         agent.stop();
         let before = pair.epoch().await;
         assert!(before >= 4, "{before}");
 
         world.delete(&world.api("coordination.k8s.io/v1", "Lease"), "plumb").await;
-        let _agent = pair.start(pair.one.kubeconfig().into(), "five", LEASE).await;
+        let _agent = pair.start(pair.one.kubeconfig().into(), "five", LEASE);
         let again = world.repo.commit(&[("app/s.yaml", None)], "no secret");
         world.look().await;
         world.wait_applied("web", &again).await;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kube::api::{DynamicObject, PostParams};
+use kube::api::{DynamicObject, ListParams, PostParams};
 use plumb_testkit::{
     Agent, ControlPlane, Fault, GitServer, Match, Options, Proxy, Rule, runtime, wait_for,
 };
@@ -64,6 +64,8 @@ impl Outage {
         let agent = self.agent(kubeconfig);
         let mut source = self.world.source(interval);
         source["spec"]["url"] = self.git.through(&self.world.git.url("repo")).into();
+        // A server that stalls is found out soon.
+        source["spec"]["timeout"] = "5s".into();
         self.world.apply(&source).await;
         self.world.apply(&self.world.app("web", "app", "1h")).await;
         self.world.wait_applied("web", &first).await;
@@ -371,7 +373,7 @@ fn connections_cut_at_random_while_commits_are_applied() {
         world.wait_value("kept", "1").await;
         world.wait_value("changed", &format!("{COMMITS}")).await;
         wait_for("exactly what Git asks for", LIMIT, async || {
-            let list = world.config_maps().list(&Default::default()).await.unwrap();
+            let list = world.config_maps().list(&ListParams::default()).await.unwrap();
             let names: Vec<_> =
                 list.into_iter().filter_map(|object| object.metadata.name).collect();
             let last = format!("renamed-{COMMITS}");

@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 
 /// The longest that any single step may take before a test gives up. Generous: the machine may be
 /// busy, and nothing is measured by it.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 static CRDS: OnceCell<()> = OnceCell::const_new();
 
@@ -63,7 +63,7 @@ impl World {
     /// of equal arguments counts.
     pub(crate) fn agent_with(&self, kubeconfig: PathBuf, args: &[&str]) -> Agent {
         let mut builder = Agent::builder(env!("CARGO_BIN_EXE_plumb"))
-            .kubeconfig(&kubeconfig)
+            .env("KUBECONFIG", kubeconfig)
             .env("POD_NAMESPACE", &self.ns)
             .env("PLUMB_NAMESPACES", &self.ns)
             .env("PLUMB_METRICS_ADDR", "127.0.0.1:0")
