@@ -540,7 +540,9 @@ impl Engine {
             members: self.members().labelled(&set.id).len(),
             inherited: job.inherits.is_some_and(|born| {
                 let applied = |live: &Live| live.entry(&set.manager).map_or(0, |e| e.time);
-                extras.iter().any(|(_, live)| applied(live) <= born)
+                // The API server counts in seconds: what was applied in the second of the parent's
+                // birth is taken for its own, lest it has to ask for what it just applied.
+                extras.iter().any(|(_, live)| applied(live) < born)
             }),
         };
         let approved = job.approved.as_deref();
@@ -597,7 +599,7 @@ pub(crate) fn is_ours_to_delete(set: &ApplySet, live: &Live) -> bool {
         && live.entry(&set.manager).is_some_and(|entry| entry.owns_part_of)
 }
 
-pub(crate) /// Whether an apply of ours changed nothing. It would have changed the fields or the time of our
+/// Whether an apply of ours changed nothing. It would have changed the fields or the time of our
 /// entry; the resource version alone may have been moved by somebody else's status just before.
 fn is_untouched(before: &Live, after: &Live, manager: &str) -> bool {
     before.uid == after.uid
@@ -605,7 +607,7 @@ fn is_untouched(before: &Live, after: &Live, manager: &str) -> bool {
         && before.entry(manager) == after.entry(manager)
 }
 
-fn check_epoch(
+pub(crate) fn check_epoch(
     theirs: Option<u64>,
     set: &ApplySet,
     ours: u64,
