@@ -97,25 +97,5 @@ fn conflict(error: &ApiError, set: &ApplySet) -> (&'static str, String, Option<S
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_object_is_not_named_twice() {
-        let cases = [
-            ("Service \"a\" is invalid: spec.ports: Required value", "spec.ports: Required value"),
-            (
-                "Service \"a\" is invalid: [b: Invalid value: 9: no, c: Required value]",
-                "b: Invalid value: 9: no, c: Required value",
-            ),
-            (
-                "data: Invalid value: \"x is invalid: y\"",
-                "data: Invalid value: \"x is invalid: y\"",
-            ),
-            ("field is immutable", "field is immutable"),
-        ];
-        for (said, want) in cases {
-            assert_eq!(without_subject(said), want);
-        }
-    }
-}
+#[path = "failure_tests.rs"]
+mod tests;

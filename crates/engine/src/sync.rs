@@ -653,6 +653,77 @@ mod tests {
     use crate::live::Entry;
 
     #[test]
+    fn what_is_done_with_an_object_follows_its_standing() {
+        const WANTED: u64 = 1;
+        const OTHER: u64 = 2;
+        let cases = [
+            (Standing::Same(WANTED), Ok(None)),
+            (Standing::Same(OTHER), Ok(Some(Action::Update))),
+            (Standing::Suspect(WANTED), Ok(Some(Action::Verify))),
+            (Standing::Suspect(OTHER), Ok(Some(Action::Update))),
+            (Standing::Unverified, Ok(Some(Action::Verify))),
+            (Standing::Drifted, Ok(Some(Action::Correct))),
+            (Standing::Gone, Ok(Some(Action::Recreate(Drift::Deleted)))),
+            (Standing::Replaced, Ok(Some(Action::Recreate(Drift::Replaced)))),
+            // What was never ours is claimed: without force.
+            (Standing::Unknown, Ok(Some(Action::Claim))),
+            (Standing::Unclaimed, Ok(Some(Action::Claim))),
+            (Standing::Foreign, Ok(Some(Action::Claim))),
+            (Standing::Terminating, Err(())),
+        ];
+        for (standing, action) in cases {
+            assert_eq!(decide(standing, WANTED), action, "{standing:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_our_manager_labelled_is_ours_to_delete() {
+        type Change = fn(&mut Live);
+        let set =
+            ApplySet::new(plumb_core::GroupKind::new("plumb.dev", "Application"), "ns", "app");
+        let member = Live {
+            uid: "u1".into(),
+            resource_version: 10,
+            generation: 1,
+            terminating: false,
+            owned: false,
+            part_of: Some(set.id.as_str().into()),
+            entries: vec![Entry {
+                manager: set.manager.as_str().into(),
+                fields: 7,
+                time: 100,
+                owns_part_of: true,
+            }],
+            others: 3,
+        };
+        assert!(is_ours_to_delete(&set, &member));
+        let cases: [(&str, Change); 6] = [
+            ("going already", |l| l.terminating = true),
+            ("owned by another object", |l| l.owned = true),
+            ("without label", |l| l.part_of = None),
+            ("labelled for another set", |l| l.part_of = Some("applyset-x-v1".into())),
+            ("never applied by us", |l| l.entries.clear()),
+            ("labelled by somebody else", |l| l.entries[0].owns_part_of = false),
+        ];
+        for (what, change) in cases {
+            let mut live = member.clone();
+            change(&mut live);
+            assert!(!is_ours_to_delete(&set, &live), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_later_leader_is_minded() {
+        let set =
+            ApplySet::new(plumb_core::GroupKind::new("plumb.dev", "Application"), "ns", "app");
+        for (theirs, ours, may) in
+            [(None, 0, true), (Some(3), 3, true), (Some(2), 3, true), (Some(4), 3, false)]
+        {
+            assert_eq!(check_epoch(theirs, &set, ours).is_ok(), may, "{theirs:?} {ours}");
+        }
+    }
+
+    #[test]
     fn a_status_written_meanwhile_does_not_make_an_apply_a_change() {
         const MANAGER: &str = "plumb:ns/app";
         let entry = Entry { manager: MANAGER.into(), fields: 7, time: 100, owns_part_of: true };
