@@ -280,8 +280,7 @@ impl Engine {
     ) -> Result<Scope, EngineError> {
         let target = Target::new(&parent.resource, &set.namespace, &set.name);
         let read = self.cluster.get_metadata(&target).await;
-        let found =
-            read.map_err(|source| EngineError::Parent { parent: set.owner(), source })?;
+        let found = read.map_err(|source| EngineError::Parent { parent: set.owner(), source })?;
         let Some(found) = found.filter(|found| *found.live.uid == *parent.uid) else {
             return Err(EngineError::ParentGone { parent: set.owner() });
         };
