@@ -320,7 +320,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn app(generation: i64, annotations: serde_json::Value) -> Application {
+    fn app(generation: i64, annotations: &serde_json::Value) -> Application {
         serde_json::from_value(json!({
             "apiVersion": "plumb.dev/v1alpha1", "kind": "Application",
             "metadata": {"name": "web", "namespace": "ns", "uid": "u", "generation": generation,
@@ -334,23 +334,23 @@ mod tests {
     fn only_what_asks_for_work_causes_it() {
         let mut store = Store::default();
         let key = vec![Key::App(Name::new("ns", "web"))];
-        assert_eq!(store.put_app(app(1, json!({}))), key, "new");
-        assert_eq!(store.put_app(app(1, json!({}))), [], "the same again");
+        assert_eq!(store.put_app(app(1, &json!({}))), key, "new");
+        assert_eq!(store.put_app(app(1, &json!({}))), [], "the same again");
         let ours = json!({names::APPLYSET_GROUP_KINDS: "ConfigMap"});
-        assert_eq!(store.put_app(app(1, ours)), [], "our own facts");
-        assert_eq!(store.put_app(app(2, json!({}))), key, "another spec");
+        assert_eq!(store.put_app(app(1, &ours)), [], "our own facts");
+        assert_eq!(store.put_app(app(2, &json!({}))), key, "another spec");
         let asked = json!({names::REQUESTED_AT: "now"});
-        assert_eq!(store.put_app(app(2, asked.clone())), key, "asked for");
-        assert_eq!(store.put_app(app(2, asked)), [], "asked for before");
-        assert_eq!(store.put_app(app(2, json!({}))), [], "the request taken off");
+        assert_eq!(store.put_app(app(2, &asked)), key, "asked for");
+        assert_eq!(store.put_app(app(2, &asked)), [], "asked for before");
+        assert_eq!(store.put_app(app(2, &json!({}))), [], "the request taken off");
         let approved = json!({names::APPROVE_PRUNE: "sha256:1"});
-        assert_eq!(store.put_app(app(2, approved)), key, "approved");
+        assert_eq!(store.put_app(app(2, &approved)), key, "approved");
     }
 
     #[test]
     fn commits_of_status_are_kept() {
         let mut store = Store::default();
-        let mut object = app(1, json!({}));
+        let mut object = app(1, &json!({}));
         let (a, b) = ("a".repeat(40), "b".repeat(40));
         object.spec.revision = Some(b.clone());
         object.status = Some(plumb_api::ApplicationStatus {
