@@ -504,9 +504,15 @@ impl Daemon {
     async fn enforce(self: &Arc<Self>, run: &Run, base: Base) {
         let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else { return };
         match self.sync(run, objects, false, run.rendered.is_none()).await {
-            Ok(report) => self.tell(run, &report, &base.revision.to_string()),
+            Ok(report) => {
+                self.tell(run, &report, &base.revision.to_string());
+                if !report.is_complete() {
+                    self.plan_retry(run, "enforce");
+                }
+            }
             Err(error) => {
                 tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(&error));
+                self.plan_retry(run, "enforce");
             }
         }
     }
@@ -562,10 +568,14 @@ impl Daemon {
             self.plan_retry(run, "");
             return Outcome::Retry;
         }
-        let superseded = matches!(error, EngineError::ParentGone { .. });
-        let lost = matches!(error.api(), Some(plumb_engine::ApiError::NotLeading { .. }));
-        if superseded || lost {
+        if matches!(error, EngineError::ParentGone { .. }) {
             return Outcome::Unchanged;
+        }
+        if matches!(error.api(), Some(plumb_engine::ApiError::NotLeading { .. })) {
+            // A new leader looks at everything anyway; a renewal that was only late is followed by
+            // nothing.
+            self.plan_retry(run, "");
+            return Outcome::Retry;
         }
         let message = chain(error);
         tracing::warn!(application = %run.name, "{message}");
