@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use plumb_api::conditions::{self, READY, reasons};
+use plumb_api::conditions::{READY, reasons};
 use plumb_api::{Application, ApplicationStatus, DeletionPolicy, names};
 use plumb_core::{Digest, ErrorClass, Hasher, Object, RelPath};
 use plumb_engine::{ApplySet, Change, EngineError, Farewell, Job, Parent, Report, Resource};
@@ -385,14 +385,7 @@ impl Daemon {
         if report.is_complete() {
             self.remember_good(run);
         }
-        let mut say = say_of_report(&report, &revision, &run.name.namespace, &run.name.name);
-        if report.held.is_none() && !report.failures.is_empty() {
-            // Nothing was judged, so what was held still is.
-            let held = run.before.conditions.iter().find(|c| c.type_ == conditions::PRUNE_HELD);
-            say.more.extend(held.map(|held| {
-                (conditions::PRUNE_HELD, true, held.reason.clone(), held.message.clone())
-            }));
-        }
+        let say = say_of_report(&report, &revision, &run.name.namespace, &run.name.name);
         let now = Timestamp::now();
         let worked = !report.failures.is_empty()
             || report.outcomes.iter().any(|outcome| outcome.change != Change::Verified)
@@ -620,8 +613,9 @@ impl Daemon {
         change(&mut status);
         let generation = run.object.metadata.generation;
         status.observed_generation = generation;
+        let say = say.clone().with_held(&run.before, &status);
         status.conditions =
-            build_conditions(&run.before.conditions, say, generation, Timestamp::now());
+            build_conditions(&run.before.conditions, &say, generation, Timestamp::now());
         if let Some(asked) = annotation(&run.object.metadata, names::REQUESTED_AT) {
             status.last_handled_reconcile_at = Some(asked.to_owned());
         }

@@ -67,6 +67,24 @@ impl Say {
     }
 }
 
+impl Say {
+    /// Says of a held prune what was said before, if this run did not judge it but left it in the
+    /// status.
+    pub(crate) fn with_held(
+        mut self,
+        before: &ApplicationStatus,
+        status: &ApplicationStatus,
+    ) -> Self {
+        let said = self.more.iter().any(|(type_, ..)| *type_ == conditions::PRUNE_HELD);
+        let held = before.conditions.iter().find(|c| c.type_ == conditions::PRUNE_HELD);
+        if let (false, Some(held), Some(_)) = (said, held, &status.prune) {
+            let (reason, message) = (held.reason.clone(), held.message.clone());
+            self.more.push((conditions::PRUNE_HELD, true, reason, message));
+        }
+        self
+    }
+}
+
 /// The API server refuses longer condition messages.
 const MAX_MESSAGE: usize = 32 * 1024;
 
@@ -290,8 +308,8 @@ pub(crate) fn apply_report(
         })
         .collect();
     status.failure_count = count(report.failures.len());
-    // What was held stays held until it is judged again, which a failure puts off.
-    let held_still = status.prune.take().filter(|_| !report.failures.is_empty());
+    // What was held stays held until it is judged again, which waits until all is applied.
+    let held_still = status.prune.take().filter(|_| !report.is_complete());
     status.prune = held_still.filter(|_| report.held.is_none());
     if let Some(held) = &report.held {
         status.prune = Some(HeldPrune {
@@ -503,8 +521,35 @@ mod tests {
         let failed = Report { failures: vec![failure], ..Report::default() };
         apply_report(&mut status, &failed, "r", at(1));
         assert!(status.prune.is_some(), "it was not judged");
+        let going = Report { terminating: vec![plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", "b")], ..Report::default() };
+        apply_report(&mut status, &going, "r", at(1));
+        assert!(status.prune.is_some(), "it was not judged");
         apply_report(&mut status, &Report::default(), "r", at(2));
         assert_eq!(status.prune, None);
+    }
+
+    #[test]
+    fn a_held_prune_is_said_as_long_as_it_is_in_the_status() {
+        let held = Say {
+            more: vec![(conditions::PRUNE_HELD, true, "Share".into(), "12 of 20".into())],
+            ..Say::not_ready(reasons::PRUNE_HELD, "12 of 20", Waits::User)
+        };
+        let plan = HeldPrune { digest: "d".into(), count: 12, objects: vec![], reason: "Share".into() };
+        let before = ApplicationStatus {
+            conditions: build_conditions(&[], &held, Some(1), at(0)),
+            prune: Some(plan),
+            ..ApplicationStatus::default()
+        };
+        let broken = Say::not_ready("BuildFailed", "x", Waits::User);
+        let types = |say: &Say, status: &ApplicationStatus| {
+            let say = say.clone().with_held(&before, status);
+            let conditions = build_conditions(&before.conditions, &say, Some(1), at(1));
+            conditions.into_iter().map(|c| c.type_).collect::<Vec<_>>()
+        };
+        assert_eq!(types(&broken, &before), ["Ready", "Stalled", "PruneHeld"]);
+        assert_eq!(types(&held, &before), ["Ready", "Stalled", "PruneHeld"], "once");
+        let gone = ApplicationStatus { prune: None, ..before.clone() };
+        assert_eq!(types(&broken, &gone), ["Ready", "Stalled"]);
     }
 
     #[test]
