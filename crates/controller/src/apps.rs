@@ -23,8 +23,8 @@ use crate::state::{
     Rendered, annotation, epoch_of, has_facts, has_finalizer, recorded_scope, scope_of,
 };
 use crate::status::{
-    Say, Waits, apply_report, brief, build_conditions, drift_text, remember, revision_to_tell,
-    say_of_farewell, say_of_report, shorten, with_hint,
+    Say, Waits, apply_report, brief, build_conditions, drift_text, is_another_outcome, remember,
+    revision_to_tell, say_of_farewell, say_of_report, shorten, with_hint,
 };
 
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
@@ -393,21 +393,8 @@ impl Daemon {
             || run.before.last_applied_revision.as_deref() != Some(revision.as_str());
         let status = Self::status_with(run, &say, |status| {
             apply_report(status, &report, &revision, now);
-            // Corrections of drift are not another outcome of a revision.
-            let corrected = report
-                .outcomes
-                .iter()
-                .all(|o| matches!(o.change, Change::Corrected(_) | Change::Verified));
-            let same = status.history.first().is_some_and(|newest| newest.revision == revision)
-                && run.before.last_applied_revision.as_deref() == Some(revision.as_str());
-            let failed = (!report.failures.is_empty()).then_some(say.message.as_str());
-            let repeated = failed.is_some()
-                && run.before.last_attempted_revision.as_deref() == Some(&revision)
-                && status
-                    .history
-                    .first()
-                    .is_some_and(|newest| newest.result == plumb_api::HistoryResult::Failed);
-            if worked && !(corrected && same && failed.is_none()) && !repeated {
+            if is_another_outcome(&status.history, &revision, &report) {
+                let failed = (!report.failures.is_empty()).then_some(say.message.as_str());
                 let digest = report.desired.map(|digest| digest.to_string());
                 remember(&mut status.history, &revision, digest, failed, now);
             }

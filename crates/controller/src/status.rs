@@ -352,6 +352,29 @@ fn count(n: usize) -> Option<i64> {
     if n == 0 { None } else { i64::try_from(n).ok() }
 }
 
+/// Whether a run came to something that the history does not say yet.
+pub(crate) fn is_another_outcome(
+    history: &[HistoryEntry],
+    revision: &str,
+    report: &Report,
+) -> bool {
+    let failed = !report.failures.is_empty();
+    if !failed && !report.is_complete() {
+        // It waits for objects to be gone, which is neither yet.
+        return false;
+    }
+    let result = if failed { HistoryResult::Failed } else { HistoryResult::Succeeded };
+    match history.first() {
+        Some(newest) if newest.revision == revision && newest.result == result => {
+            // Tries of the same and corrections of drift are not another outcome.
+            let drift = |change: &Change| matches!(change, Change::Corrected(_) | Change::Verified);
+            let applied = report.outcomes.iter().any(|outcome| !drift(&outcome.change));
+            !failed && (applied || !report.pruned.is_empty())
+        }
+        _ => true,
+    }
+}
+
 /// Adds an outcome to the history: the newest entry is counted up when it is the same again.
 pub(crate) fn remember(
     history: &mut Vec<HistoryEntry>,
@@ -550,6 +573,50 @@ mod tests {
         assert_eq!(types(&held, &before), ["Ready", "Stalled", "PruneHeld"], "once");
         let gone = ApplicationStatus { prune: None, ..before.clone() };
         assert_eq!(types(&broken, &gone), ["Ready", "Stalled"]);
+    }
+
+    #[test]
+    fn the_history_says_what_became_of_a_revision() {
+        let key = |name| plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", name);
+        let did = |change| Report {
+            outcomes: vec![plumb_engine::Outcome { key: key("a"), change }],
+            ..Report::default()
+        };
+        let quiet = Report::default;
+        let failed = || Report {
+            failures: vec![Failure {
+                key: key("a"),
+                place: None,
+                reason: "X",
+                message: "broken".into(),
+                hint: None,
+                class: ErrorClass::Retry,
+            }],
+            ..did(Change::Updated)
+        };
+        let waiting = Report { terminating: vec![key("b")], ..did(Change::Updated) };
+        let (good, bad) = (Some(("r1", None)), Some(("r1", Some("broken"))));
+        let cases = [
+            ("the first", None, "r1", did(Change::Created), true),
+            ("nothing to do", good, "r1", quiet(), false),
+            ("another revision of the same", good, "r2", quiet(), true),
+            ("applied again", good, "r1", did(Change::Updated), true),
+            ("pruned", good, "r1", Report { pruned: vec![key("b")], ..quiet() }, true),
+            ("drift", good, "r1", did(Change::Corrected(Drift::Deleted)), false),
+            ("waits", good, "r1", waiting.clone(), false),
+            ("waits at another revision", good, "r2", waiting, false),
+            ("fails", good, "r1", failed(), true),
+            ("fails again", bad, "r1", failed(), false),
+            ("mended by itself", bad, "r1", quiet(), true),
+            ("mended with drift", bad, "r1", did(Change::Corrected(Drift::Deleted)), true),
+        ];
+        for (what, newest, revision, report, another) in cases {
+            let mut history = Vec::new();
+            if let Some((revision, message)) = newest {
+                remember(&mut history, revision, None, message, at(0));
+            }
+            assert_eq!(is_another_outcome(&history, revision, &report), another, "{what}");
+        }
     }
 
     #[test]
