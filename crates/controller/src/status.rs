@@ -544,7 +544,14 @@ mod tests {
         let failed = Report { failures: vec![failure], ..Report::default() };
         apply_report(&mut status, &failed, "r", at(1));
         assert!(status.prune.is_some(), "it was not judged");
-        let going = Report { terminating: vec![plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", "b")], ..Report::default() };
+        let going = Report {
+            terminating: vec![plumb_core::ObjectKey::new(
+                plumb_core::GroupKind::new("", "A"),
+                "ns",
+                "b",
+            )],
+            ..Report::default()
+        };
         apply_report(&mut status, &going, "r", at(1));
         assert!(status.prune.is_some(), "it was not judged");
         apply_report(&mut status, &Report::default(), "r", at(2));
@@ -557,7 +564,8 @@ mod tests {
             more: vec![(conditions::PRUNE_HELD, true, "Share".into(), "12 of 20".into())],
             ..Say::not_ready(reasons::PRUNE_HELD, "12 of 20", Waits::User)
         };
-        let plan = HeldPrune { digest: "d".into(), count: 12, objects: vec![], reason: "Share".into() };
+        let plan =
+            HeldPrune { digest: "d".into(), count: 12, objects: vec![], reason: "Share".into() };
         let before = ApplicationStatus {
             conditions: build_conditions(&[], &held, Some(1), at(0)),
             prune: Some(plan),
@@ -577,7 +585,8 @@ mod tests {
 
     #[test]
     fn the_history_says_what_became_of_a_revision() {
-        let key = |name| plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", name);
+        let key =
+            |name| plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", name);
         let did = |change| Report {
             outcomes: vec![plumb_engine::Outcome { key: key("a"), change }],
             ..Report::default()
