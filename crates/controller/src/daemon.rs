@@ -1,7 +1,7 @@
 //! The daemon: watches our own kinds, hands work to bounded workers while this process leads, and
 //! stops in good order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -367,6 +367,7 @@ impl Daemon {
             events.push(apps.map(move |event| (index, Own::App(event))).boxed());
         }
         let mut listed = BTreeSet::new();
+        let mut unreadable: BTreeMap<(usize, bool), BTreeSet<Name>> = BTreeMap::new();
         let mut beat = tokio::time::interval(BEAT);
         loop {
             tokio::select! {
@@ -374,9 +375,13 @@ impl Daemon {
                 event = events.next() => {
                     let Some((index, event)) = event else { return };
                     let kind = matches!(event, Own::App(_));
+                    let part = Part {
+                        namespace: scopes[index].as_deref(),
+                        unreadable: unreadable.entry((index, kind)).or_default(),
+                    };
                     let complete = match event {
-                        Own::Source(event) => self.take_source(event, scopes[index].as_deref()),
-                        Own::App(event) => self.take_app(event, scopes[index].as_deref()),
+                        Own::Source(event) => self.take_source(event, part),
+                        Own::App(event) => self.take_app(event, part),
                     };
                     if complete && listed.insert((index, kind)) {
                         missing -= 1;
@@ -399,32 +404,18 @@ impl Daemon {
     }
 
     /// Returns whether this was a complete list.
-    fn take_source(
-        self: &Arc<Self>,
-        event: WatchEvent<GitRepository>,
-        scope: Option<&str>,
-    ) -> bool {
+    fn take_source(self: &Arc<Self>, event: WatchEvent<GitRepository>, part: Part<'_>) -> bool {
         match event {
-            WatchEvent::Restarted => {}
+            WatchEvent::Restarted => part.unreadable.clear(),
             WatchEvent::Listed(objects) => {
-                let mut store = self.state.lock();
-                let present: BTreeSet<Name> =
-                    objects.iter().map(|(_, o)| Name::of(&o.metadata)).collect();
-                let gone: Vec<Name> = store
-                    .sources
-                    .keys()
-                    .filter(|name| {
-                        scope.is_none_or(|ns| ns == name.namespace) && !present.contains(name)
-                    })
-                    .cloned()
-                    .collect();
-                let mut keys = Vec::new();
+                let present = objects.iter().map(|(_, o)| Name::of(&o.metadata)).collect();
+                let gone = part.gone(self.state.lock().sources.keys(), &present);
                 for name in gone {
-                    keys.extend(store.remove_source(&name));
+                    self.drop_source(&name);
                 }
-                for (_, object) in objects {
-                    keys.extend(store.put_source(object));
-                }
+                let mut store = self.state.lock();
+                let keys: Vec<Key> =
+                    objects.into_iter().flat_map(|(_, o)| store.put_source(o)).collect();
                 drop(store);
                 self.add_all(keys);
                 return true;
@@ -434,39 +425,35 @@ impl Daemon {
                 self.add_all(keys);
             }
             WatchEvent::Deleted(_, object) => {
-                let name = Name::of(&object.metadata);
-                let keys = self.state.lock().remove_source(&name);
-                self.metrics.forget(Kind::GitRepository, &name.namespace, &name.name);
-                self.events.forget(object.metadata.uid.as_deref().unwrap_or_default());
-                self.queue.remove(&Key::Source(name));
-                self.add_all(keys);
-                let daemon = Arc::clone(self);
-                tokio::spawn(async move { daemon.forget_mirrors().await });
+                self.drop_source(&Name::of(&object.metadata));
             }
-            WatchEvent::Unreadable(key, error) => tracing::warn!(%key, %error, "cannot read"),
+            WatchEvent::Unreadable(key, error) => part.keep(&key, &error),
             WatchEvent::Failed(error) => tracing::warn!(%error, "cannot watch GitRepositories"),
         }
         false
     }
 
-    fn take_app(self: &Arc<Self>, event: WatchEvent<Application>, scope: Option<&str>) -> bool {
+    fn drop_source(self: &Arc<Self>, name: &Name) {
+        let (gone, keys) = self.state.lock().remove_source(name);
+        self.metrics.forget(Kind::GitRepository, &name.namespace, &name.name);
+        self.events
+            .forget(gone.and_then(|o| o.metadata.uid.clone()).as_deref().unwrap_or_default());
+        self.queue.remove(&Key::Source(name.clone()));
+        self.add_all(keys);
+        let daemon = Arc::clone(self);
+        tokio::spawn(async move { daemon.forget_mirrors().await });
+    }
+
+    fn take_app(self: &Arc<Self>, event: WatchEvent<Application>, part: Part<'_>) -> bool {
         match event {
-            WatchEvent::Restarted => {}
+            WatchEvent::Restarted => part.unreadable.clear(),
             WatchEvent::Listed(objects) => {
-                let mut store = self.state.lock();
-                let present: BTreeSet<Name> =
-                    objects.iter().map(|(_, o)| Name::of(&o.metadata)).collect();
-                let gone: Vec<Name> = store
-                    .apps
-                    .keys()
-                    .filter(|name| {
-                        scope.is_none_or(|ns| ns == name.namespace) && !present.contains(name)
-                    })
-                    .cloned()
-                    .collect();
+                let present = objects.iter().map(|(_, o)| Name::of(&o.metadata)).collect();
+                let gone = part.gone(self.state.lock().apps.keys(), &present);
                 for name in gone {
-                    store.remove_app(&name);
+                    self.drop_app(&name);
                 }
+                let mut store = self.state.lock();
                 self.follow_kinds(&objects.iter().map(|(_, app)| app).collect::<Vec<_>>());
                 let keys: Vec<Key> =
                     objects.into_iter().flat_map(|(_, o)| store.put_app(o)).collect();
@@ -480,16 +467,20 @@ impl Daemon {
                 self.add_all(keys);
             }
             WatchEvent::Deleted(_, object) => {
-                let name = Name::of(&object.metadata);
-                self.state.lock().remove_app(&name);
-                self.metrics.forget(Kind::Application, &name.namespace, &name.name);
-                self.events.forget(object.metadata.uid.as_deref().unwrap_or_default());
-                self.queue.remove(&Key::App(name));
+                self.drop_app(&Name::of(&object.metadata));
             }
-            WatchEvent::Unreadable(key, error) => tracing::warn!(%key, %error, "cannot read"),
+            WatchEvent::Unreadable(key, error) => part.keep(&key, &error),
             WatchEvent::Failed(error) => tracing::warn!(%error, "cannot watch Applications"),
         }
         false
+    }
+
+    fn drop_app(&self, name: &Name) {
+        let gone = self.state.lock().remove_app(name);
+        self.metrics.forget(Kind::Application, &name.namespace, &name.name);
+        self.events
+            .forget(gone.and_then(|o| o.metadata.uid.clone()).as_deref().unwrap_or_default());
+        self.queue.remove(&Key::App(name.clone()));
     }
 
     /// Turns what the member watches find into runs.
@@ -619,6 +610,10 @@ impl Daemon {
     }
 
     pub(crate) fn show(&self, kind: Kind, name: &Name, ready: bool, suspended: bool) {
+        // A run can end after its object did, and nobody would take its figures away again.
+        if !self.state.lock().has(kind, name) {
+            return;
+        }
         self.metrics.set_state(kind, &name.namespace, &name.name, ObjectState { ready, suspended });
     }
 
@@ -640,6 +635,34 @@ fn acting_epoch(lease: u64, marks: impl Iterator<Item = u64>) -> u64 {
     match marks.max() {
         Some(highest) if highest > lease => highest.saturating_add(1),
         _ => lease,
+    }
+}
+
+/// The part of one of our kinds that one watch sees.
+struct Part<'p> {
+    /// Its namespace; all of them when there is none.
+    namespace: Option<&'p str>,
+    /// What its LIST could not read.
+    unreadable: &'p mut BTreeSet<Name>,
+}
+
+impl Part<'_> {
+    fn keep(self, key: &plumb_core::ObjectKey, error: &ApiError) {
+        tracing::warn!(%key, %error, "cannot read");
+        self.unreadable.insert(Name::new(&key.namespace, &key.name));
+    }
+
+    /// Which known objects of this part are not there any more.
+    fn gone<'n>(
+        &self,
+        known: impl Iterator<Item = &'n Name>,
+        present: &BTreeSet<Name>,
+    ) -> Vec<Name> {
+        known
+            .filter(|name| self.namespace.is_none_or(|namespace| namespace == name.namespace))
+            .filter(|name| !present.contains(name) && !self.unreadable.contains(name))
+            .cloned()
+            .collect()
     }
 }
 
@@ -680,6 +703,22 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_list_lacks_is_gone_but_for_what_it_cannot_read() {
+        let name = |text: &str| {
+            let (namespace, name) = text.split_once('/').unwrap();
+            Name::new(namespace, name)
+        };
+        let known = ["a/1", "a/2", "a/3", "b/1"].map(name);
+        let present = BTreeSet::from([name("a/1")]);
+        let mut unreadable = BTreeSet::from([name("a/2")]);
+        for (namespace, gone) in [(None, vec!["a/3", "b/1"]), (Some("a"), vec!["a/3"])] {
+            let part = Part { namespace, unreadable: &mut unreadable };
+            let gone: Vec<Name> = gone.into_iter().map(name).collect();
+            assert_eq!(part.gone(known.iter(), &present), gone);
+        }
+    }
 
     #[test]
     fn a_lease_that_counts_anew_does_not_fall_behind_earlier_leaders() {

@@ -11,6 +11,7 @@ use plumb_engine::{ApplySet, Scope};
 use plumb_source::{CommitId, Remote, Revision};
 
 use crate::backoff::Backoff;
+use crate::metrics::Kind;
 use crate::names::{Key, Name};
 
 /// The first wait after a failure; back-off doubles it up to the object's retry interval.
@@ -142,10 +143,10 @@ impl Store {
         Vec::new()
     }
 
-    /// Forgets a GitRepository. Returns the applications that used it.
-    pub(crate) fn remove_source(&mut self, name: &Name) -> Vec<Key> {
-        self.sources.remove(name);
-        self.dependants(name).collect()
+    /// Forgets a GitRepository. Returns it, and the applications that used it.
+    pub(crate) fn remove_source(&mut self, name: &Name) -> (Option<Arc<GitRepository>>, Vec<Key>) {
+        let gone = self.sources.remove(name).map(|source| source.object);
+        (gone, self.dependants(name).collect())
     }
 
     /// Takes an Application from the watch. Returns the work that it asks for.
@@ -194,10 +195,18 @@ impl Store {
         Vec::new()
     }
 
-    /// Forgets an Application that is gone.
-    pub(crate) fn remove_app(&mut self, name: &Name) {
-        if let Some(app) = self.apps.remove(name) {
-            self.by_set.remove(&app.set.id);
+    /// Forgets an Application that is gone, and returns it.
+    pub(crate) fn remove_app(&mut self, name: &Name) -> Option<Arc<Application>> {
+        let app = self.apps.remove(name)?;
+        self.by_set.remove(&app.set.id);
+        Some(app.object)
+    }
+
+    /// Whether an object of ours is there.
+    pub(crate) fn has(&self, kind: Kind, name: &Name) -> bool {
+        match kind {
+            Kind::GitRepository => self.sources.contains_key(name),
+            Kind::Application => self.apps.contains_key(name),
         }
     }
 
