@@ -322,6 +322,9 @@ impl Daemon {
                 .map(String::from)
                 .or_else(|| before.last_handled_reconcile_at.clone()),
         };
+        if self.is_cut_short(&say) {
+            return false;
+        }
         self.show(Kind::GitRepository, name, say.ready, object.spec.suspend);
         if status == before {
             return false;
