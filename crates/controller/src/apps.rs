@@ -633,7 +633,7 @@ impl Daemon {
         }
         let metadata = &run.object.metadata;
         if let Err(error) = self.write_status(Kind::Application, metadata, &status).await {
-            if !error.is_not_found() {
+            if !error.is_not_found() && !error.is_other_object() {
                 tracing::warn!(application = %run.name, "cannot write status: {}", chain(&error));
                 self.again(run);
                 self.queue.add_after(

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use plumb_api::conditions::{self, reasons};
-use plumb_api::{GitReference, GitRepository, GitRepositoryStatus, names};
+use plumb_api::conditions::{self, READY, reasons};
+use plumb_api::{Condition, GitReference, GitRepository, GitRepositoryStatus, names};
 use plumb_core::{ErrorClass, Gvk};
 use plumb_engine::{ApiError, Resource, Target};
 use plumb_source::{Cancel, Credentials, Reference, Remote, Revision, SourceError, Tls};
@@ -313,10 +313,11 @@ impl Daemon {
                 say
             }
         };
-        let now = Timestamp::now();
+        let generation = object.metadata.generation;
+        let conditions = conditions_of(object, &before.conditions, &say, Timestamp::now());
         let status = GitRepositoryStatus {
-            observed_generation: object.metadata.generation,
-            conditions: build_conditions(&before.conditions, &say, object.metadata.generation, now),
+            observed_generation: generation,
+            conditions,
             revision: result.ok().map(ToString::to_string).or_else(|| before.revision.clone()),
             last_handled_reconcile_at: annotation(&object.metadata, names::REQUESTED_AT)
                 .map(String::from)
@@ -325,14 +326,15 @@ impl Daemon {
         if self.is_cut_short(&say) {
             return false;
         }
-        self.show(Kind::GitRepository, name, say.ready, object.spec.suspend);
+        let ready = status.conditions.iter().any(|c| c.type_ == READY && c.status == "True");
+        self.show(Kind::GitRepository, name, ready, object.spec.suspend);
         if status == before {
             return false;
         }
         let moved = status.revision != before.revision;
         if let Err(error) = self.write_status(Kind::GitRepository, &object.metadata, &status).await
         {
-            if !error.is_not_found() {
+            if !error.is_not_found() && !error.is_other_object() {
                 tracing::warn!(source = %name, "cannot write status: {}", chain(&error));
                 // What it says must not wait for the interval.
                 self.queue.add_after(Key::Source(name.clone()), STATUS_RETRY, Lane::Routine);
@@ -441,6 +443,20 @@ impl Daemon {
     }
 }
 
+/// The conditions of a GitRepository. A suspended one keeps its own: that its last revision is at
+/// hand says nothing of whether it can be fetched.
+fn conditions_of(
+    object: &GitRepository,
+    before: &[Condition],
+    say: &Say,
+    now: Timestamp,
+) -> Vec<Condition> {
+    if object.spec.suspend && say.ready && !before.is_empty() {
+        return before.to_vec();
+    }
+    build_conditions(before, say, object.metadata.generation, now)
+}
+
 /// Which reference a spec names. The order is the documented one of Flux: commit, name, semver,
 /// tag, branch; the CRD's rules refuse most mixtures.
 fn reference_of(reference: Option<&GitReference>) -> Reference {
@@ -498,6 +514,31 @@ mod tests {
         reference.tag = None;
         assert_eq!(reference_of(Some(&reference)), Reference::Branch("main".into()));
         assert_eq!(reference_of(None), Reference::Default);
+    }
+
+    #[test]
+    fn a_suspended_source_keeps_what_it_said_last() {
+        let source = |suspend: bool| -> GitRepository {
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "plumb.dev/v1alpha1", "kind": "GitRepository",
+                "metadata": {"name": "repo", "namespace": "ns", "generation": 2},
+                "spec": {"url": "https://git.example/repo", "interval": "1m", "suspend": suspend},
+            }))
+            .unwrap()
+        };
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let failed = Say::not_ready("TimedOut", "no answer", Waits::Retry);
+        let failing = build_conditions(&[], &failed, Some(1), at(0));
+        let fetched = Say::ready("fetched");
+        let ready = |suspend, before: &[Condition], say: &Say| {
+            let conditions = conditions_of(&source(suspend), before, say, at(1));
+            conditions[0].status == "True"
+        };
+        assert!(!ready(true, &failing, &fetched));
+        assert!(ready(false, &failing, &fetched));
+        assert!(ready(true, &[], &fetched), "there is nothing to keep");
+        let good = build_conditions(&[], &fetched, Some(1), at(0));
+        assert!(!ready(true, &good, &failed), "what it needs is not at hand");
     }
 
     #[test]
