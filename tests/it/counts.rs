@@ -307,3 +307,61 @@ fn drift_costs_a_look_a_correction_a_status_and_an_event() {
         assert_eq!(service.metadata.labels.unwrap()["team"], "red");
     });
 }
+
+/// The API server's own controllers copy a Service's labels to its EndpointSlices, the part-of label
+/// too.
+#[test]
+fn copies_of_a_label_belong_to_nobody_and_cost_nothing() {
+    runtime().block_on(async {
+        let world = World::new("copies").await;
+        let audit = world.plane.audit();
+        let user = world.identity.user();
+        let service = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  selector:\n    \
+                       app: web\n  ports:\n    - port: 80\n";
+        let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: \
+                     outside\naddressType: IPv4\nendpoints: []\n";
+        let first = world.repo.commit(
+            &[("web/service.yaml", Some(service)), ("outside/slice.yaml", Some(slice))],
+            "a service, and a slice so that slices are watched",
+        );
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("outside", "outside", "1h")).await;
+        world.wait_applied("outside", &first).await;
+        world.apply(&world.app("web", "web", "1h")).await;
+        world.wait_applied("web", &first).await;
+        let slices = world.api("discovery.k8s.io/v1", "EndpointSlice");
+        let copied = kube::api::ListParams::default()
+            .labels("kubernetes.io/service-name=web,applyset.kubernetes.io/part-of");
+        wait_for("a slice with the label of its service", LIMIT, async || {
+            (!slices.list(&copied).await.unwrap().items.is_empty()).then_some(())
+        })
+        .await;
+        wait_for("the events", LIMIT, async || {
+            let sent = probe.scrape().await.sum("plumb_events_sent_total", "");
+            if sent >= 3 { Ok(()) } else { Err(sent) }
+        })
+        .await;
+
+        world.plane.settled().await;
+        let mark = audit.mark();
+        let scrape = probe.idle(3).await;
+        world.request(&world.apps(), "web", "now").await;
+        world
+            .wait_condition(&world.apps(), "web", ("Ready", "True"), |o| {
+                o["status"]["lastHandledReconcileAt"] == "now"
+            })
+            .await;
+        probe.idle(scrape.runs() + 1).await;
+        world.plane.settled().await;
+        let requests = audit.requests(mark).by(&user).writes();
+        let requests = requests.only(|event| event.resource != "leases");
+        let wanted = BTreeMap::from([("patch plumb.dev/applications/status".to_owned(), 1)]);
+        assert_eq!(requests.counts(), wanted);
+        let object = world.apps().get("web").await.unwrap();
+        let kinds = &object.metadata.annotations.unwrap()["applyset.kubernetes.io/contains-group-kinds"];
+        assert_eq!(kinds, "Service");
+        assert_eq!(slices.list(&copied).await.unwrap().items.len(), 1, "nothing is pruned");
+    });
+}

@@ -121,6 +121,18 @@ impl Members {
         of_kind.flat_map(|key| self.concerned(key)).collect()
     }
 
+    /// The cluster does not have the kind any more, and what takes a kind away takes its objects
+    /// along, whether a watch told so or not. Returns the sets to look at.
+    pub(crate) fn vanished(&mut self, kind: &GroupKind) -> BTreeSet<Arc<str>> {
+        let live: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|(key, slot)| key.group_kind == *kind && slot.live.is_some())
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        live.iter().flat_map(|key| self.unset(key)).collect()
+    }
+
     /// A LIST ended: these objects exist, others of the kind do not, but for those that could not
     /// be read. Returns the sets to look at.
     pub(crate) fn listed(
@@ -285,8 +297,9 @@ impl Members {
         self.objects.get(key)?.live.as_ref()
     }
 
-    /// The live objects that are labelled for a set, in key order.
-    pub(crate) fn labelled(&self, set: &str) -> Vec<(ObjectKey, Live)> {
+    /// The live objects that are labelled for a set and that its manager applied, in key order. What
+    /// somebody else labelled, or a controller that copies labels, is left out.
+    pub(crate) fn applied(&self, set: &str, manager: &str) -> Vec<(ObjectKey, Live)> {
         let mut members: Vec<_> = self
             .sets
             .get(set)
@@ -294,6 +307,7 @@ impl Members {
             .flatten()
             .filter_map(|key| Some(((**key).clone(), self.live(key)?.clone())))
             .filter(|(_, live)| live.part_of.as_deref() == Some(set))
+            .filter(|(_, live)| live.entry(manager).is_some())
             .collect();
         members.sort_by(|a, b| a.0.cmp(&b.0));
         members
@@ -304,7 +318,9 @@ impl Members {
     pub(crate) fn in_sync(&self, set: &str, manager: &str) -> bool {
         self.sets.get(set).into_iter().flatten().all(|key| {
             match self.standing(key, set, manager) {
-                Standing::Same(_) => true,
+                // Controllers copy labels, from a Service to its EndpointSlices for instance. A copy
+                // was never applied by us: nothing to do here.
+                Standing::Same(_) | Standing::Unclaimed => true,
                 // Labelled for another set now and not ours any more: nothing to do here.
                 Standing::Foreign => !self.is_verified_for(key, set),
                 _ => false,
@@ -583,11 +599,13 @@ mod tests {
         let mut members = verified();
         assert!(members.changed(key("b"), live(11)).contains(SET));
         assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unverified);
-        assert_eq!(members.labelled(SET).len(), 2);
+        assert_eq!(members.applied(SET, MANAGER).len(), 2);
         assert!(!members.in_sync(SET, MANAGER));
         let unclaimed = with(12, |l| l.entries.clear());
         members.changed(key("b"), unclaimed);
         assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unclaimed);
+        assert_eq!(members.applied(SET, MANAGER).len(), 1);
+        assert!(members.in_sync(SET, MANAGER), "a copy of the label is no member");
     }
 
     #[test]
@@ -654,6 +672,17 @@ mod tests {
     }
 
     #[test]
+    fn objects_go_with_their_kind_also_when_no_watch_tells() {
+        let mut members = verified();
+        assert!(members.in_sync(SET, MANAGER));
+        let kind = key("a").group_kind;
+        assert_eq!(members.vanished(&kind), BTreeSet::from([SET.into()]));
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone);
+        assert!(!members.in_sync(SET, MANAGER));
+        assert_eq!(members.vanished(&kind), BTreeSet::new(), "told once");
+    }
+
+    #[test]
     fn what_another_leader_may_have_changed_is_not_verified() {
         let mut members = verified();
         members.verified(SET, MANAGER, &key("gone"), live(11), 1);
@@ -661,7 +690,7 @@ mod tests {
         members.forget_verified();
         assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unverified);
         assert_eq!(members.standing(&key("gone"), SET, MANAGER), Standing::Unknown);
-        assert_eq!(members.labelled(SET).len(), 1);
+        assert_eq!(members.applied(SET, MANAGER).len(), 1);
         members.deleted(&key("a"), &live(13));
         assert!(members.objects.is_empty() && members.sets.is_empty());
     }

@@ -105,8 +105,9 @@ const RACES: usize = 3;
 
 impl Engine {
     /// Runs a set once. The report says what became of every object; an error means that the run
-    /// could not begin, or had to end before all was tried.
-    pub async fn sync(&self, mut job: Job<'_>) -> Result<Report, EngineError> {
+    /// could not begin, or had to end before all was tried. Then the report, like that of a run
+    /// that is dropped, says what was done until there.
+    pub async fn sync(&self, mut job: Job<'_>, report: &mut Report) -> Result<(), EngineError> {
         let set = job.set;
         check_epoch(job.parent.epoch, set, job.epoch)?;
         let mut discovery = self.discovery().await?;
@@ -115,7 +116,7 @@ impl Engine {
         }
         let preparation = prepare::prepare(std::mem::take(&mut job.objects), set, &discovery);
         let prepared = preparation.objects;
-        let mut report = Report {
+        *report = Report {
             total: prepared.len() + preparation.failures.len() + preparation.refusals.len(),
             failures: preparation.failures,
             scope: job.parent.hints.union(&job.parent.recorded),
@@ -125,13 +126,13 @@ impl Engine {
             report.failures.extend(preparation.refusals);
             report.refused = true;
             sort_failures(&mut report.failures);
-            return Ok(report);
+            return Ok(());
         }
         let desired: HashMap<ObjectKey, u64> =
             prepared.iter().map(|p| (p.key.clone(), p.digest)).collect();
         report.desired = Some(desired_digest(&desired));
 
-        let todo = self.plan(set, &prepared, &desired, job.recorded, &mut report);
+        let todo = self.plan(set, &prepared, &desired, job.recorded, report);
         let mut wanted = report.scope.clone();
         for p in &prepared {
             wanted.add(&p.key.group_kind, &p.key.namespace);
@@ -152,19 +153,21 @@ impl Engine {
                 report.superseded = true;
                 break;
             }
-            self.apply_stage(set, &batch, &job, &mut report).await?;
+            self.apply_stage(set, &batch, &job, report).await?;
             if stage == Stage::Definitions {
-                self.await_definitions(&batch, &mut report).await?;
+                self.await_definitions(&batch, report).await?;
                 // What was just defined can be watched from here on.
                 self.watch(&report.scope.kinds).await?;
             }
         }
 
+        // The last moment to notice that pruning was turned off, or the wanted revision went back.
+        report.superseded |= (job.superseded)();
         if !report.superseded {
             self.members().retain_verified(&set.id, &desired);
             let blocked = !report.is_complete();
-            self.prune(set, &desired, &job, blocked, &mut report).await?;
-            let mut scope = self.remaining_scope(set, &prepared, &report);
+            self.prune(set, &desired, &job, blocked, report).await?;
+            let mut scope = self.remaining_scope(set, &prepared, report);
             if !blocked && !scope.reads_as(&report.scope, &set.namespace) {
                 scope = self.write_facts(set, &mut parent, scope, job.epoch).await?;
             }
@@ -177,7 +180,7 @@ impl Engine {
         }
         sort_failures(&mut report.failures);
         report.outcomes.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(report)
+        Ok(())
     }
 
     /// Compares desired objects with the index. What goes away is put into the report.
@@ -537,7 +540,7 @@ impl Engine {
         let kinds = extras.iter().map(|(key, _)| key.group_kind.clone()).collect();
         let occasion = Occasion::Sync {
             desired: desired.len(),
-            members: self.members().labelled(&set.id).len(),
+            members: self.members().applied(&set.id, &set.manager).len(),
             inherited: job.inherits.is_some_and(|born| {
                 let applied = |live: &Live| live.entry(&set.manager).map_or(0, |e| e.time);
                 // The API server counts in seconds: what was applied in the second of the parent's
@@ -555,8 +558,8 @@ impl Engine {
         set: &ApplySet,
         desired: &HashMap<ObjectKey, u64>,
     ) -> Vec<(ObjectKey, Live)> {
-        let labelled = self.members().labelled(&set.id);
-        labelled
+        let applied = self.members().applied(&set.id, &set.manager);
+        applied
             .into_iter()
             .filter(|(key, live)| !desired.contains_key(key) && is_ours_to_delete(set, live))
             .collect()
@@ -572,7 +575,7 @@ impl Engine {
             scope.add(&failure.key.group_kind, &failure.key.namespace);
         }
         let members = self.members();
-        for (key, _) in members.labelled(&set.id) {
+        for (key, _) in members.applied(&set.id, &set.manager) {
             scope.add(&key.group_kind, &key.namespace);
         }
         let mut unsure = false;
