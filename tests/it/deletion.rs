@@ -318,7 +318,22 @@ fn an_application_made_anew_asks_before_it_deletes_what_it_did_not_apply() {
         assert!(world.data("b").await.is_some());
 
         world.repo.commit(&[("app/b.yaml", None)], "one");
-        world.apply(&world.app("web", "app", "1h")).await;
+        // It is told by seconds what was there before.
+        let fields =
+            world.get(&world.config_maps(), "b").await["metadata"]["managedFields"].clone();
+        let applied = fields[0]["time"].as_str().unwrap();
+        wait_for("a second later than the objects'", LIMIT, async || {
+            world.apply(&world.app("web", "app", "1h")).await;
+            let app = world.get(&world.apps(), "web").await;
+            let created = app["metadata"]["creationTimestamp"].as_str().unwrap();
+            if created > applied {
+                return Ok(());
+            }
+            world.delete(&world.apps(), "web").await;
+            world.wait_gone(&world.apps(), "web").await;
+            Err(created.to_owned())
+        })
+        .await;
         let _agent = world.agent();
         world.look().await;
         let parts = ["1 deletion is held", "before this application was created", APPROVE];

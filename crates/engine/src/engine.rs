@@ -168,6 +168,11 @@ impl Engine {
                         Some(_) => "the kind cannot be watched",
                         None => "the cluster does not have the kind",
                     };
+                    if found.is_none() && !discovery.is_unknown(&kind.group) {
+                        for set in self.members().vanished(&kind) {
+                            let _ = self.signals.send(Signal::Set(set));
+                        }
+                    }
                     if self.members().failed(&kind, why.into()) {
                         let _ = self.signals.send(Signal::Kind(kind));
                     }
@@ -290,13 +295,15 @@ async fn follow(
                     tracing::warn!(%kind, %error, "cannot watch");
                     ended = error.is_kind_missing();
                     news = members.failed(&kind, error.to_string());
-                    if ended && news {
+                    // Also when the kind was known as failed before: it was missing until an object
+                    // of it was applied, and this was the first LIST.
+                    if ended {
                         sets = members.sets_with(&kind);
                     }
                 }
             }
         }
-        if ended && news {
+        if ended {
             tokio::time::sleep(SETTLE).await;
         }
         for set in sets {
