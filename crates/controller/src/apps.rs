@@ -23,8 +23,8 @@ use crate::state::{
     Rendered, annotation, epoch_of, has_facts, has_finalizer, recorded_scope, scope_of,
 };
 use crate::status::{
-    Say, Waits, apply_report, brief, build_conditions, drift_text, is_another_outcome, remember,
-    revision_to_tell, say_of_farewell, say_of_report, shorten, with_hint,
+    Say, Waits, apply_report, brief, build_conditions, count_drift, drift_text, is_another_outcome,
+    remember, revision_to_tell, say_of_farewell, say_of_report, shorten, with_hint,
 };
 
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
@@ -365,10 +365,11 @@ impl Daemon {
 
     async fn apply(self: &Arc<Self>, run: &Run, base: &Base, objects: Vec<Object>) -> Outcome {
         let first_look = run.rendered.is_none();
-        let report = match self.sync(run, objects, run.object.spec.prune, first_look).await {
-            Ok(report) => report,
-            Err(error) => return self.failed_run(run, Some(&base.revision), &error).await,
-        };
+        let (report, result) = self.sync(run, objects, run.object.spec.prune, first_look).await;
+        if let Err(error) = result {
+            self.tell(run, &report, &base.revision.to_string());
+            return self.cut_short(run, Some(&base.revision), &error, &report).await;
+        }
         if report.superseded {
             // The newer run is in the queue already, and will say how it went. It finds what this
             // one has done as it should be, so only this one can tell that.
@@ -426,7 +427,7 @@ impl Daemon {
         objects: Vec<Object>,
         prune: bool,
         first_look: bool,
-    ) -> Result<Report, EngineError> {
+    ) -> (Report, Result<(), EngineError>) {
         let metadata = &run.object.metadata;
         let held_before = run.before.prune.as_ref().map(|held| held.reason.as_str());
         let digests = (run.before.digest.as_deref().and_then(Digest::parse))
@@ -452,10 +453,11 @@ impl Daemon {
             superseded: &superseded,
         };
         let limit = Duration::from(run.object.spec.timeout);
-        match tokio::time::timeout(limit, self.engine.sync(job)).await {
-            Ok(result) => result,
-            Err(_) => Err(EngineError::OutOfTime { parent: run.set.owner(), limit }),
-        }
+        let mut report = Report::default();
+        let result = tokio::time::timeout(limit, self.engine.sync(job, &mut report)).await;
+        let result = result
+            .unwrap_or_else(|_| Err(EngineError::OutOfTime { parent: run.set.owner(), limit }));
+        (report, result)
     }
 
     /// What is wanted cannot be applied at all: what was applied last is kept in place.
@@ -483,17 +485,13 @@ impl Daemon {
     /// said is what was corrected.
     async fn enforce(self: &Arc<Self>, run: &Run, base: Base) {
         let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else { return };
-        match self.sync(run, objects, false, run.rendered.is_none()).await {
-            Ok(report) => {
-                self.tell(run, &report, &base.revision.to_string());
-                if !report.is_complete() {
-                    self.plan_retry(run, "enforce");
-                }
-            }
-            Err(error) => {
-                tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(&error));
-                self.plan_retry(run, "enforce");
-            }
+        let (report, result) = self.sync(run, objects, false, run.rendered.is_none()).await;
+        self.tell(run, &report, &base.revision.to_string());
+        if let Err(error) = &result {
+            tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(error));
+        }
+        if result.is_err() || !report.is_complete() {
+            self.plan_retry(run, "enforce");
         }
     }
 
@@ -534,12 +532,23 @@ impl Daemon {
         Outcome::Waiting
     }
 
-    /// The run could not begin or was cut short.
+    /// The run could not begin.
     async fn failed_run(
         self: &Arc<Self>,
         run: &Run,
         revision: Option<&Revision>,
         error: &EngineError,
+    ) -> Outcome {
+        self.cut_short(run, revision, error, &Report::default()).await
+    }
+
+    /// The run had to end before all was tried; `done` is what it did until there.
+    async fn cut_short(
+        self: &Arc<Self>,
+        run: &Run,
+        revision: Option<&Revision>,
+        error: &EngineError,
+        done: &Report,
     ) -> Outcome {
         self.again(run);
         if matches!(error, EngineError::StaleEpoch { .. }) {
@@ -571,6 +580,7 @@ impl Daemon {
             if let Some(revision) = revision {
                 status.last_attempted_revision = Some(revision.to_string());
             }
+            count_drift(status, done, Timestamp::now());
         });
         self.say_app(run, status, &say, revision).await;
         self.plan_retry(run, &revision.map(ToString::to_string).unwrap_or_default());

@@ -325,6 +325,11 @@ pub(crate) fn apply_report(
         status.digest = report.desired.map(|digest| digest.to_string());
         status.cluster_digest = report.cluster.map(|digest| digest.to_string());
     }
+    count_drift(status, report, now);
+}
+
+/// Adds the corrections of a run to the status: their number, and the last of them.
+pub(crate) fn count_drift(status: &mut ApplicationStatus, report: &Report, now: Timestamp) {
     let corrected = report.outcomes.iter().filter_map(|outcome| match &outcome.change {
         Change::Corrected(drift) => Some((&outcome.key, drift)),
         _ => None,
@@ -626,6 +631,26 @@ mod tests {
             }
             assert_eq!(is_another_outcome(&history, revision, &report), another, "{what}");
         }
+    }
+
+    #[test]
+    fn drift_is_counted_whatever_became_of_the_run() {
+        let key =
+            |name| plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", name);
+        let outcome = |name, change| plumb_engine::Outcome { key: key(name), change };
+        let report = Report {
+            outcomes: vec![
+                outcome("a", Change::Corrected(Drift::Deleted)),
+                outcome("b", Change::Updated),
+                outcome("c", Change::Corrected(Drift::Replaced)),
+            ],
+            ..Report::default()
+        };
+        let mut status = ApplicationStatus::default();
+        count_drift(&mut status, &report, at(1));
+        count_drift(&mut status, &Report::default(), at(2));
+        let drift = status.drift.unwrap();
+        assert_eq!((drift.object.as_str(), drift.count, drift.time), ("A ns/c", 2, Time(at(1))));
     }
 
     #[test]
