@@ -267,6 +267,18 @@ impl Members {
         }
     }
 
+    /// Our own request may have changed a live object: what was verified of it counts no more.
+    pub(crate) fn doubt(&mut self, set: &str, key: &ObjectKey) {
+        let Some((key, _)) = self.objects.get_key_value(key) else { return };
+        let key = Arc::clone(key);
+        let Some(slot) = self.objects.get_mut(&key) else { return };
+        let ours = slot.verified.as_ref().is_some_and(|verified| &*verified.set == set);
+        if ours && slot.live.is_some() {
+            slot.verified = None;
+            self.tidy(&key, set);
+        }
+    }
+
     /// The uid of the object that was last verified under this key.
     pub(crate) fn verified_uid(&self, key: &ObjectKey) -> Option<Box<str>> {
         Some(self.objects.get(key)?.verified.as_ref()?.uid.clone())
@@ -669,6 +681,21 @@ mod tests {
         assert_ne!(digest(&members), before);
         members.deleted(&key("a"), &live(13));
         assert_eq!(digest(&members), None);
+    }
+
+    #[test]
+    fn the_effect_of_a_write_without_an_answer_is_not_drift() {
+        let mut members = verified();
+        members.doubt("set-2", &key("a"));
+        assert!(members.in_sync(SET, MANAGER), "another set's write is not ours");
+        members.doubt(SET, &key("a"));
+        members.changed(key("a"), with(11, |l| l.entries[0].fields = 8));
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unverified);
+        assert!(!members.in_sync(SET, MANAGER));
+        members.verified(SET, MANAGER, &key("a"), with(11, |l| l.entries[0].fields = 8), 42);
+        members.deleted(&key("a"), &live(12));
+        members.doubt(SET, &key("a"));
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone, "still missed");
     }
 
     #[test]

@@ -317,8 +317,27 @@ impl Engine {
         p: &Prepared,
         action: &Action,
     ) -> Result<Option<Change>, ApiError> {
+        let mut write = Unanswered { engine: self, set, key: &p.key, answered: false };
+        let result = self.act(set, p, action).await;
+        write.answered = !matches!(&result, Err(error) if is_unanswered(error));
+        drop(write);
+        let (live, change) = result?;
+        let terminating = live.terminating;
+        self.members().verified(&set.id, &set.manager, &p.key, live, p.digest);
+        if p.defined_here {
+            self.watch_served(&p.resource);
+        }
+        Ok((!terminating).then_some(change))
+    }
+
+    async fn act(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+        action: &Action,
+    ) -> Result<(Live, Change), ApiError> {
         let before = self.members().live(&p.key).cloned();
-        let (live, change) = match action {
+        Ok(match action {
             Action::Claim => {
                 let live = self.claim(set, p).await?;
                 let alone = live.entries.len() == 1 && live.others == 0;
@@ -352,13 +371,7 @@ impl Engine {
                 let (live, fields) = self.correct(set, p).await?;
                 (live, Change::Corrected(fields))
             }
-        };
-        let terminating = live.terminating;
-        self.members().verified(&set.id, &set.manager, &p.key, live, p.digest);
-        if p.defined_here {
-            self.watch_served(&p.resource);
-        }
-        Ok((!terminating).then_some(change))
+        })
     }
 
     async fn send(
@@ -591,6 +604,34 @@ impl Engine {
         }
         scope
     }
+}
+
+/// A write under way. When it is dropped without an answer, whether it was carried out is not
+/// known, and what the watch brings of it must not look like drift.
+struct Unanswered<'e> {
+    engine: &'e Engine,
+    set: &'e ApplySet,
+    key: &'e ObjectKey,
+    answered: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.engine.members().doubt(&self.set.id, self.key);
+        }
+    }
+}
+
+/// Whether the API server may have carried out what ended so.
+fn is_unanswered(error: &ApiError) -> bool {
+    matches!(
+        error,
+        ApiError::Timeout { .. }
+            | ApiError::Transport { .. }
+            | ApiError::Decode { .. }
+            | ApiError::TooLarge { .. }
+    )
 }
 
 /// Whether a labelled object may be deleted for its set: our manager put the label there, nobody
