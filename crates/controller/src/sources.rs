@@ -369,15 +369,14 @@ impl Daemon {
 
     /// Tells the mirror which commits are still named by somebody.
     pub(crate) async fn keep_commits(self: &Arc<Self>, name: &Name) {
-        let (remote, commits) = {
-            let mut store = self.state.lock();
+        let (remote, wanted, commits) = {
+            let store = self.state.lock();
             let wanted = store.commits_to_keep(name);
-            let Some(source) = store.sources.get_mut(name) else { return };
+            let Some(source) = store.sources.get(name) else { return };
             let Some(remote) = source.remote.clone() else { return };
             if source.kept == wanted {
                 return;
             }
-            source.kept.clone_from(&wanted);
             // Other objects may name the same repository: their commits stay, too.
             let others: Vec<Name> = store
                 .sources
@@ -385,17 +384,25 @@ impl Daemon {
                 .filter(|(other, s)| *other != name && s.remote.as_ref() == Some(&remote))
                 .map(|(other, _)| other.clone())
                 .collect();
-            let mut all = wanted;
+            let mut all = wanted.clone();
             for other in others {
                 all.extend(store.commits_to_keep(&other));
             }
-            (remote, all)
+            // What was applied stays enforced when its source is deleted.
+            let applied = store.apps.values().flat_map(|app| app.rendered.iter().chain(&app.good));
+            let here = applied.filter(|rendered| rendered.remote == remote);
+            all.extend(here.map(|rendered| rendered.revision.commit.to_string()));
+            (remote, wanted, all)
         };
         let commits: Vec<_> = commits.iter().filter_map(|commit| commit.parse().ok()).collect();
         let mirrors = Arc::clone(&self.mirrors);
         let kept = self.blocking(move |_| mirrors.keep(&remote, &commits)).await;
         match kept {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => {
+                if let Some(source) = self.state.lock().sources.get_mut(name) {
+                    source.kept = wanted;
+                }
+            }
             Ok(Err(error)) => tracing::warn!(source = %name, %error, "cannot tidy the mirror"),
             Err(message) => tracing::error!(source = %name, message, "cannot tidy the mirror"),
         }
