@@ -1,6 +1,9 @@
 //! One run of an Application: find its revision, render what changed, make the cluster match, say
 //! what was done.
 
+mod build;
+mod say;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +11,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use plumb_api::conditions::{READY, reasons};
 use plumb_api::{Application, ApplicationStatus, DeletionPolicy, names};
-use plumb_core::{Digest, ErrorClass, Hasher, Object, RelPath};
+use plumb_core::{Digest, Object};
 use plumb_engine::{ApplySet, Change, EngineError, Farewell, Job, Parent, Report, Resource};
-use plumb_render::{RenderError, RenderOptions, render};
-use plumb_source::{Remote, Revision};
+use plumb_source::Revision;
 
+use self::build::{Base, Blocked, Built, Failed, options_digest};
 use crate::daemon::{Daemon, PANICKED, chain};
-use crate::events::Severity;
 use crate::metrics::{Kind, Outcome};
 use crate::names::{Key, Name};
 use crate::queue::Lane;
@@ -23,16 +25,13 @@ use crate::state::{
     Rendered, annotation, epoch_of, has_facts, has_finalizer, recorded_scope, scope_of,
 };
 use crate::status::{
-    Say, Waits, apply_report, brief, build_conditions, count_drift, drift_text, is_another_outcome,
-    remember, revision_to_tell, say_of_farewell, say_of_report, shorten, with_hint,
+    Say, Waits, apply_report, brief, count_drift, is_another_outcome, remember, revision_to_tell,
+    say_of_farewell, say_of_report,
 };
 
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
 /// matter in numbers, short enough that nobody waits for it after mending the cause.
 const RETRY_CAP: Duration = Duration::from_mins(1);
-
-/// Corrected objects that get an event of their own in one run; the rest is counted.
-const DRIFT_EVENTS: usize = 5;
 
 /// What one run works on, copied out of the state.
 struct Run {
@@ -43,36 +42,6 @@ struct Run {
     before: ApplicationStatus,
     forced: bool,
     wanted: u64,
-}
-
-/// Which commit a run is about.
-struct Base {
-    remote: Remote,
-    revision: Revision,
-    path: String,
-    ignore: Option<String>,
-}
-
-impl From<Rendered> for Base {
-    fn from(rendered: Rendered) -> Self {
-        let Rendered { remote, revision, path, ignore, .. } = rendered;
-        Self { remote, revision, path, ignore }
-    }
-}
-
-/// Why there is nothing to run.
-struct Blocked {
-    reason: String,
-    message: String,
-    waits: Waits,
-}
-
-/// What building a revision came to.
-enum Built {
-    /// The objects to apply.
-    Objects(Vec<Object>),
-    /// The files do not render; the problems, one by one, and all in one message.
-    Broken { reason: &'static str, message: String, problems: Vec<plumb_api::Failure> },
 }
 
 impl Daemon {
@@ -134,42 +103,6 @@ impl Daemon {
         if self.engine.pending(kinds).is_empty() {
             self.queue.add(Key::App(run.name.clone()), Lane::Urgent);
         }
-    }
-
-    /// The commit to run, from the source or the pin.
-    fn base(&self, run: &Run) -> Result<Base, Blocked> {
-        let spec = &run.object.spec;
-        let store = self.state.lock();
-        let source_name = Name::new(&run.name.namespace, &spec.source_ref.name);
-        let Some(source) = store.sources.get(&source_name) else {
-            return Err(Blocked {
-                reason: reasons::SOURCE_NOT_FOUND.into(),
-                message: format!(
-                    "GitRepository {source_name} does not exist; create it, or correct \
-                     spec.sourceRef"
-                ),
-                waits: Waits::User,
-            });
-        };
-        let (path, ignore) = (spec.path.clone(), source.object.spec.ignore.clone());
-        let pinned = spec.revision.as_deref().and_then(|commit| commit.parse().ok());
-        let (Some(remote), Some(revision)) = (&source.remote, &source.revision) else {
-            if let (Some(remote), Some(commit)) = (&source.remote, pinned) {
-                let revision = Revision { name: String::new(), commit };
-                return Ok(Base { remote: remote.clone(), revision, path, ignore });
-            }
-            let message = match &source.problem {
-                Some(problem) => format!("GitRepository {source_name} is not ready: {problem}"),
-                None => format!("GitRepository {source_name} has not been fetched yet"),
-            };
-            let reason = reasons::SOURCE_NOT_READY.into();
-            return Err(Blocked { reason, message, waits: Waits::Retry });
-        };
-        let revision = match pinned {
-            Some(commit) if commit != revision.commit => Revision { name: String::new(), commit },
-            _ => revision.clone(),
-        };
-        Ok(Base { remote: remote.clone(), revision, path, ignore })
     }
 
     /// There is no revision to run. What was applied last stays enforced as long as it is at hand.
@@ -292,75 +225,6 @@ impl Daemon {
                 Outcome::Stalled
             }
         }
-    }
-
-    /// Whether another commit gives every answer that the last render read.
-    async fn inputs_unchanged(
-        self: &Arc<Self>,
-        known: &Rendered,
-        base: &Base,
-    ) -> Result<bool, String> {
-        let mirrors = Arc::clone(&self.mirrors);
-        let (remote, commit) = (base.remote.clone(), base.revision.commit);
-        let inputs = Arc::clone(&known.inputs);
-        self.blocking(move |_| {
-            let snapshot = mirrors.snapshot(&remote, &commit).map_err(|error| chain(&error))?;
-            inputs.unchanged_in(&snapshot).map_err(|error| chain(&error))
-        })
-        .await?
-    }
-
-    /// Renders a commit, fetching it first if a pin asks for one that is not at hand.
-    async fn build(
-        self: &Arc<Self>,
-        run: &Run,
-        base: &Base,
-    ) -> Result<(Built, plumb_core::Inputs), Failed> {
-        let (remote, commit) = (base.remote.clone(), base.revision.commit);
-        let path = base.path.clone();
-        let options = RenderOptions { ignore: base.ignore.clone(), ..RenderOptions::default() };
-        let mirrors = Arc::clone(&self.mirrors);
-        let stop = self.stop_flag();
-        let pinned = run.object.spec.revision.is_some();
-        let built = self
-            .blocking(move |cancel| {
-                let failed = |error: plumb_source::SourceError| Failed {
-                    reason: error.reason().into(),
-                    message: with_hint(chain(&error), error.hint()),
-                    class: error.class(),
-                };
-                mirrors.fetch_commit(&remote, &commit, cancel).map_err(|error| match error {
-                    plumb_source::SourceError::RefNotFound { .. } if pinned => Failed {
-                        reason: reasons::REVISION_NOT_FOUND.into(),
-                        message: format!(
-                            "spec.revision: {}",
-                            with_hint(chain(&error), error.hint())
-                        ),
-                        class: error.class(),
-                    },
-                    error => failed(error),
-                })?;
-                let snapshot = mirrors.snapshot(&remote, &commit).map_err(failed)?;
-                let path = match RelPath::parse(&path) {
-                    Ok(path) => path,
-                    Err(error) => {
-                        return Err(Failed {
-                            reason: reasons::INVALID_SPEC.into(),
-                            message: format!("spec.path: {error}"),
-                            class: ErrorClass::WaitForUser,
-                        });
-                    }
-                };
-                let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
-                match render(&snapshot, &path, &options, &stopped) {
-                    Ok(rendered) => Ok((Built::Objects(rendered.objects), rendered.inputs)),
-                    Err(failure) => broken(failure),
-                }
-            })
-            .await;
-        built.unwrap_or_else(|message| {
-            Err(Failed { reason: reasons::INTERNAL_ERROR.into(), message, class: ErrorClass::Bug })
-        })
     }
 
     async fn apply(self: &Arc<Self>, run: &Run, base: &Base, objects: Vec<Object>) -> Outcome {
@@ -597,124 +461,6 @@ impl Daemon {
         self.plan_retry(&run, "panic");
     }
 
-    fn status_with(
-        run: &Run,
-        say: &Say,
-        change: impl FnOnce(&mut ApplicationStatus),
-    ) -> ApplicationStatus {
-        let mut status = run.before.clone();
-        if say.ready {
-            status.failures.clear();
-            status.failure_count = None;
-        }
-        change(&mut status);
-        let generation = run.object.metadata.generation;
-        status.observed_generation = generation;
-        let say = say.clone().with_held(&run.before, &status);
-        status.conditions =
-            build_conditions(&run.before.conditions, &say, generation, Timestamp::now());
-        if let Some(asked) = annotation(&run.object.metadata, names::REQUESTED_AT) {
-            status.last_handled_reconcile_at = Some(asked.to_owned());
-        }
-        status
-    }
-
-    /// Writes the status if it says something new.
-    async fn say_app(
-        self: &Arc<Self>,
-        run: &Run,
-        status: ApplicationStatus,
-        say: &Say,
-        revision: Option<&Revision>,
-    ) {
-        if self.is_cut_short(say) {
-            return;
-        }
-        self.show(Kind::Application, &run.name, say.ready, run.object.spec.suspend);
-        // The digest of the live side alone is no news; it rides along with the next write. Only a
-        // restart that had to send every object because the digest was old writes the new one, so
-        // that the next restart need not.
-        let mut same = status.clone();
-        if run.rendered.is_some() || status.cluster_digest.is_none() {
-            same.cluster_digest.clone_from(&run.before.cluster_digest);
-        }
-        if same == run.before {
-            return;
-        }
-        let metadata = &run.object.metadata;
-        if let Err(error) = self.write_status(Kind::Application, metadata, &status).await {
-            if !error.is_not_found() && !error.is_other_object() {
-                tracing::warn!(application = %run.name, "cannot write status: {}", chain(&error));
-                self.again(run);
-                self.queue.add_after(
-                    Key::App(run.name.clone()),
-                    Duration::from_secs(5),
-                    Lane::Routine,
-                );
-            }
-            return;
-        }
-        let told = |status: &ApplicationStatus| {
-            status
-                .conditions
-                .iter()
-                .map(|c| (c.type_.clone(), c.reason.clone(), c.message.clone()))
-                .collect::<Vec<_>>()
-        };
-        let news = told(&status) != told(&run.before);
-        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
-            app.written = Some(status);
-        }
-        if !say.ready && news {
-            let about = (Kind::Application, metadata);
-            let revision = revision.map(ToString::to_string);
-            let reason = (say.reason.as_str(), "Apply");
-            self.note(about, Severity::Warning, reason, &say.message, revision.as_deref());
-        }
-    }
-
-    /// Events, metrics and log lines about what was done.
-    fn tell(&self, run: &Run, report: &Report, revision: &str) {
-        let (created, updated, corrected) = report.counts();
-        let (namespace, name) = (&run.name.namespace, &run.name.name);
-        self.metrics.applied(namespace, name, (created + updated) as u64);
-        self.metrics.pruned(namespace, name, report.pruned.len() as u64);
-        self.metrics.drift_corrected(namespace, name, corrected as u64);
-        let about = (Kind::Application, &run.object.metadata);
-        let normal = |reason: &str, action: &str, text: &str| {
-            self.note(about, Severity::Normal, (reason, action), text, Some(revision));
-        };
-        let mut parts = Vec::new();
-        for (count, what) in
-            [(created, "created"), (updated, "changed"), (report.pruned.len(), "pruned")]
-        {
-            if count > 0 {
-                parts.push(format!("{count} {what}"));
-            }
-        }
-        if !parts.is_empty() {
-            let text = format!("applied {}: {}", brief(revision), parts.join(", "));
-            tracing::info!(application = %run.name, revision, created, updated, pruned = report.pruned.len(), "applied");
-            normal("Applied", "Apply", &text);
-        }
-        let mut drifts = report.outcomes.iter().filter_map(|outcome| match &outcome.change {
-            Change::Corrected(drift) => Some(drift_text(&outcome.key, drift)),
-            _ => None,
-        });
-        for text in drifts.by_ref().take(DRIFT_EVENTS) {
-            tracing::info!(application = %run.name, "{text}");
-            normal("DriftCorrected", "Correct", &text);
-        }
-        let rest = drifts.count();
-        if rest > 0 {
-            let text = format!("{rest} more objects were changed and are put back");
-            normal("DriftCorrected", "Correct", &text);
-        }
-        for failure in &report.failures {
-            tracing::warn!(application = %run.name, object = %failure.key, reason = failure.reason, "{}", failure.message);
-        }
-    }
-
     fn store_render(&self, run: &Run, rendered: Rendered) {
         if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
             app.rendered = Some(rendered);
@@ -771,47 +517,6 @@ impl Daemon {
     }
 }
 
-/// Why a revision could not even be read.
-struct Failed {
-    reason: String,
-    message: String,
-    class: ErrorClass,
-}
-
-/// What a failed render means: a broken revision that waits for another one, or a passing fault.
-fn broken(failure: plumb_render::Failure) -> Result<(Built, plumb_core::Inputs), Failed> {
-    let plumb_render::Failure { error, inputs } = failure;
-    let problems: Vec<_> = error.problems().iter().map(problem).collect();
-    let message = match problems.len() {
-        0 => with_hint(chain(&error), error.hint()),
-        1 => with_hint(error.to_string(), error.hint()),
-        n => format!("{n} problems: {}", with_hint(error.to_string().replace('\n', "; "), None)),
-    };
-    if error.class() == ErrorClass::Retry {
-        return Err(Failed {
-            reason: reasons::BUILD_FAILED.into(),
-            message,
-            class: ErrorClass::Retry,
-        });
-    }
-    let reason = match error {
-        RenderError::NoSuchPath { .. } => reasons::PATH_NOT_FOUND,
-        _ => reasons::BUILD_FAILED,
-    };
-    Ok((Built::Broken { reason, message, problems }, inputs))
-}
-
-fn problem(problem: &plumb_render::Problem) -> plumb_api::Failure {
-    let place =
-        problem.place.as_ref().map_or_else(|| problem.file.to_string(), ToString::to_string);
-    plumb_api::Failure {
-        object: None,
-        place: Some(place),
-        reason: reasons::BUILD_FAILED.into(),
-        message: shorten(with_hint(problem.defect.to_string(), problem.hint()), 1024),
-    }
-}
-
 fn parent(run: &Run) -> Parent {
     let metadata = &run.object.metadata;
     let annotations = metadata.annotations.clone().unwrap_or_default();
@@ -834,10 +539,4 @@ fn parent(run: &Run) -> Parent {
 /// The kind of our parents.
 pub(crate) fn application_resource() -> Resource {
     Resource::known(plumb_core::Gvk::new(names::API_VERSION, "Application"), "applications", true)
-}
-
-fn options_digest(object: &Application, ignore: Option<&str>) -> Digest {
-    let mut hasher = Hasher::new();
-    hasher.part(object.spec.path.as_bytes()).part(ignore.unwrap_or("").as_bytes());
-    hasher.finish()
 }
