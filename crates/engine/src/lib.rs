@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apply;
 mod applyset;
 mod cluster;
 mod engine;
