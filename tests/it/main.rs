@@ -3,16 +3,21 @@
 //! One binary, so that one control plane serves all of it; each test has a namespace, a Git server
 //! and an agent of its own, and looks at nothing else.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it cannot go on")]
+#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+#![expect(clippy::print_stdout, reason = "seeds, times and messages to people, to be read")]
 
-mod cli;
-mod install;
-mod counts;
 mod bad_input;
+mod cli;
+mod counts;
 mod deletion;
+mod install;
+mod leader;
 mod main_job;
+mod outage;
 mod ownership;
 mod pinning;
 mod restart;
 mod scrape;
+mod secrets;
+mod torture;
 mod world;

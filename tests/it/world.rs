@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 
 /// The longest that any single step may take before a test gives up. Generous: the machine may be
 /// busy, and nothing is measured by it.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 static CRDS: OnceCell<()> = OnceCell::const_new();
 
@@ -36,6 +36,17 @@ impl World {
         let plane = ControlPlane::shared().await;
         let client = plane.client().await;
         CRDS.get_or_init(|| install_crds(client.clone())).await;
+        Self::with_crds(plane, client, prefix).await
+    }
+
+    /// The same on a control plane that the test has for itself.
+    pub(crate) async fn on(plane: &'static ControlPlane, prefix: &str) -> Self {
+        let client = plane.client().await;
+        install_crds(client.clone()).await;
+        Self::with_crds(plane, client, prefix).await
+    }
+
+    async fn with_crds(plane: &'static ControlPlane, client: kube::Client, prefix: &str) -> Self {
         let ns = plane.namespace(prefix).await;
         let git = GitServer::start().await;
         let repo = git.repo("repo");
@@ -52,7 +63,7 @@ impl World {
     /// of equal arguments counts.
     pub(crate) fn agent_with(&self, kubeconfig: PathBuf, args: &[&str]) -> Agent {
         let mut builder = Agent::builder(env!("CARGO_BIN_EXE_plumb"))
-            .kubeconfig(&kubeconfig)
+            .env("KUBECONFIG", kubeconfig)
             .env("POD_NAMESPACE", &self.ns)
             .env("PLUMB_NAMESPACES", &self.ns)
             .env("PLUMB_METRICS_ADDR", "127.0.0.1:0")
@@ -204,7 +215,7 @@ impl World {
                 ready["reason"] == reason && parts.iter().all(|part| message.contains(part))
             })
             .await;
-        println!("{reason}: {}", condition(&object, "Ready")["message"].as_str().unwrap());
+        show(&format!("{reason}: {}", condition(&object, "Ready")["message"].as_str().unwrap()));
         object
     }
 
@@ -227,7 +238,8 @@ impl World {
 
     /// Changes an object as a person would, by a merge patch.
     pub(crate) async fn edit(&self, api: &Api<DynamicObject>, name: &str, patch: &Value) {
-        api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        let params = PatchParams { field_manager: Some("by-hand".into()), ..Default::default() };
+        api.patch(name, &params, &Patch::Merge(patch)).await.unwrap();
     }
 
     /// Deletes an object as a person would.
@@ -256,7 +268,7 @@ impl World {
             found.cloned().ok_or(events)
         })
         .await;
-        println!("event {event}");
+        show(&format!("event {event}"));
         event
     }
 
@@ -276,6 +288,12 @@ impl World {
         let object = self.config_maps().get_opt(name).await.unwrap()?;
         Some(object.data["data"].clone())
     }
+}
+
+/// Prints what the agent says to people, for those who run a test with `--nocapture` to read it.
+#[expect(clippy::print_stdout, reason = "a test's output")]
+fn show(text: &str) {
+    println!("{text}");
 }
 
 /// A condition of an object; null when it has none of that type.

@@ -1,6 +1,9 @@
 //! One run of an Application: find its revision, render what changed, make the cluster match, say
 //! what was done.
 
+mod build;
+mod say;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,29 +11,27 @@ use std::time::Duration;
 use jiff::Timestamp;
 use plumb_api::conditions::{READY, reasons};
 use plumb_api::{Application, ApplicationStatus, DeletionPolicy, names};
-use plumb_core::{Digest, ErrorClass, Hasher, Object, RelPath};
+use plumb_core::{Digest, Object};
 use plumb_engine::{ApplySet, Change, EngineError, Farewell, Job, Parent, Report, Resource};
-use plumb_render::{RenderError, RenderOptions, render};
-use plumb_source::{Remote, Revision};
+use plumb_source::Revision;
 
+use self::build::{Base, Blocked, Built, Failed, options_digest};
 use crate::daemon::{Daemon, PANICKED, chain};
-use crate::events::Severity;
 use crate::metrics::{Kind, Outcome};
 use crate::names::{Key, Name};
 use crate::queue::Lane;
 use crate::sources::revision_of;
-use crate::state::{Rendered, annotation, has_facts, has_finalizer, recorded_scope, scope_of};
+use crate::state::{
+    Rendered, annotation, epoch_of, has_facts, has_finalizer, recorded_scope, scope_of,
+};
 use crate::status::{
-    Say, Waits, apply_report, build_conditions, drift_text, remember, revision_to_tell,
-    say_of_report, shorten, with_hint,
+    Say, Waits, apply_report, brief, count_drift, is_another_outcome, remember, revision_to_tell,
+    say_of_farewell, say_of_report,
 };
 
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
 /// matter in numbers, short enough that nobody waits for it after mending the cause.
 const RETRY_CAP: Duration = Duration::from_mins(1);
-
-/// Corrected objects that get an event of their own in one run; the rest is counted.
-const DRIFT_EVENTS: usize = 5;
 
 /// What one run works on, copied out of the state.
 struct Run {
@@ -41,28 +42,6 @@ struct Run {
     before: ApplicationStatus,
     forced: bool,
     wanted: u64,
-}
-
-/// Which commit a run is about.
-struct Base {
-    remote: Remote,
-    revision: Revision,
-    ignore: Option<String>,
-}
-
-/// Why there is nothing to run.
-struct Blocked {
-    reason: String,
-    message: String,
-    waits: Waits,
-}
-
-/// What building a revision came to.
-enum Built {
-    /// The objects to apply.
-    Objects(Vec<Object>),
-    /// The files do not render; the problems, one by one, and all in one message.
-    Broken { reason: &'static str, message: String, problems: Vec<plumb_api::Failure> },
 }
 
 impl Daemon {
@@ -126,64 +105,30 @@ impl Daemon {
         }
     }
 
-    /// The commit to run, from the source or the pin.
-    fn base(&self, run: &Run) -> Result<Base, Blocked> {
-        let spec = &run.object.spec;
-        let store = self.state.lock();
-        let source_name = Name::new(&run.name.namespace, &spec.source_ref.name);
-        let Some(source) = store.sources.get(&source_name) else {
-            return Err(Blocked {
-                reason: reasons::SOURCE_NOT_FOUND.into(),
-                message: format!(
-                    "GitRepository {source_name} does not exist; create it, or correct \
-                     spec.sourceRef"
-                ),
-                waits: Waits::User,
-            });
-        };
-        let ignore = source.object.spec.ignore.clone();
-        let pinned = spec.revision.as_deref().and_then(|commit| commit.parse().ok());
-        let (Some(remote), Some(revision)) = (&source.remote, &source.revision) else {
-            if let (Some(remote), Some(commit)) = (&source.remote, pinned) {
-                let revision = Revision { name: String::new(), commit };
-                return Ok(Base { remote: remote.clone(), revision, ignore });
-            }
-            let message = match &source.problem {
-                Some(problem) => format!("GitRepository {source_name} is not ready: {problem}"),
-                None => format!("GitRepository {source_name} has not been fetched yet"),
-            };
-            let reason = reasons::SOURCE_NOT_READY.into();
-            return Err(Blocked { reason, message, waits: Waits::Retry });
-        };
-        let revision = match pinned {
-            Some(commit) if commit != revision.commit => Revision { name: String::new(), commit },
-            _ => revision.clone(),
-        };
-        Ok(Base { remote: remote.clone(), revision, ignore })
-    }
-
     /// There is no revision to run. What was applied last stays enforced as long as it is at hand.
     async fn blocked(self: &Arc<Self>, run: &Run, blocked: Blocked) -> Outcome {
         self.again(run);
         let mut say = Say::not_ready(&blocked.reason, blocked.message.clone(), blocked.waits);
-        if let Some(rendered) = run.rendered.clone().filter(|rendered| !rendered.broken) {
+        let sound = run.rendered.clone().filter(|rendered| !rendered.broken);
+        if let Some(rendered) = sound.or_else(|| self.last_good(run)) {
             say.message = format!(
                 "{}; {} stays applied and is kept as it is",
-                blocked.message, rendered.revision
+                blocked.message,
+                brief(&rendered.revision)
             );
             if !self.engine.in_sync(&run.set) {
-                self.enforce(run, &rendered).await;
+                self.enforce(run, rendered.into()).await;
             }
         } else if run.before.last_applied_revision.is_some() {
             say.message =
                 format!("{}; until then nothing is corrected and nothing pruned", blocked.message);
         }
         // The first look at a source takes a moment; a status that says so helps nobody.
-        let starting = blocked.reason == reasons::SOURCE_NOT_READY
-            && self.state.lock().sources.values().any(|source| {
-                source.object.metadata.name.as_deref() == Some(&run.object.spec.source_ref.name)
-                    && source.problem.is_none()
-            });
+        let starting = blocked.reason == reasons::SOURCE_NOT_READY && {
+            let name = Name::new(&run.name.namespace, &run.object.spec.source_ref.name);
+            let store = self.state.lock();
+            store.sources.get(&name).is_some_and(|source| source.problem.is_none())
+        };
         if !starting {
             let status = Self::status_with(run, &say, |_| {});
             self.say_app(run, status, &say, None).await;
@@ -200,17 +145,13 @@ impl Daemon {
             && !run.forced
         {
             let same = known.revision.commit == base.revision.commit || {
-                match self.inputs_unchanged(known, &base).await {
-                    Ok(same) => same,
-                    Err(message) => {
-                        return self.broken_run(run, reasons::BUILD_FAILED, &message).await;
-                    }
-                }
+                // What cannot be read here is fetched, or gets its error, when it is built.
+                self.inputs_unchanged(known, &base).await.unwrap_or(false)
             };
             if same {
                 self.remember_render(run, |rendered| rendered.revision = base.revision.clone());
                 if known.broken {
-                    self.enforce_last_good(run).await;
+                    self.enforce_last_good(run, &base).await;
                     self.plan_interval(run);
                     return Outcome::Stalled;
                 }
@@ -227,14 +168,34 @@ impl Daemon {
                 let status = Self::status_with(run, &say, |status| {
                     status.last_attempted_revision = Some(base.revision.to_string());
                 });
+                // Otherwise equal inputs would end the next run before it says that this has passed.
+                self.again(run);
                 self.say_app(run, status, &say, Some(&base.revision)).await;
+                self.enforce_last_good(run, &base).await;
                 self.plan_retry(run, &base.revision.to_string());
                 return Outcome::Retry;
             }
         };
+        if let Built::Objects(objects) = &built
+            && run.before.last_applied_revision.is_none()
+        {
+            // What an earlier Application of this name left behind must be known before the first
+            // run says that all is in place.
+            let kinds = objects.iter().map(|object| object.gvk().group_kind()).collect();
+            if let Err(error) = self.engine.watch(&kinds).await {
+                return self.failed_run(run, Some(&base.revision), &error).await;
+            }
+            let pending = self.engine.pending(&kinds);
+            if !pending.is_empty() {
+                self.wait_for(run, &pending);
+                return Outcome::Waiting;
+            }
+        }
         let rendered = Rendered {
             remote: base.remote.clone(),
             revision: base.revision.clone(),
+            path: base.path.clone(),
+            ignore: base.ignore.clone(),
             options,
             inputs: Arc::new(inputs),
             settled: false,
@@ -245,7 +206,8 @@ impl Daemon {
             Built::Objects(objects) => self.apply(run, &base, objects).await,
             Built::Broken { reason, message, problems } => {
                 let revision = base.revision.to_string();
-                let say = Say::not_ready(reason, format!("{revision}: {message}"), Waits::User);
+                let say =
+                    Say::not_ready(reason, format!("{}: {message}", brief(&revision)), Waits::User);
                 let now = Timestamp::now();
                 let status = Self::status_with(run, &say, |status| {
                     status.last_attempted_revision = Some(revision.clone());
@@ -258,87 +220,36 @@ impl Daemon {
                     }
                 });
                 self.say_app(run, status, &say, Some(&base.revision)).await;
-                self.enforce_last_good(run).await;
+                self.enforce_last_good(run, &base).await;
                 self.plan_interval(run);
                 Outcome::Stalled
             }
         }
     }
 
-    /// Whether another commit gives every answer that the last render read.
-    async fn inputs_unchanged(
-        self: &Arc<Self>,
-        known: &Rendered,
-        base: &Base,
-    ) -> Result<bool, String> {
-        let mirrors = Arc::clone(&self.mirrors);
-        let (remote, commit) = (base.remote.clone(), base.revision.commit);
-        let inputs = Arc::clone(&known.inputs);
-        self.blocking(move |_| {
-            let snapshot = mirrors.snapshot(&remote, &commit).map_err(|error| chain(&error))?;
-            inputs.unchanged_in(&snapshot).map_err(|error| chain(&error))
-        })
-        .await?
-    }
-
-    /// Renders a commit, fetching it first if a pin asks for one that is not at hand.
-    async fn build(
-        self: &Arc<Self>,
-        run: &Run,
-        base: &Base,
-    ) -> Result<(Built, plumb_core::Inputs), Failed> {
-        let (remote, commit) = (base.remote.clone(), base.revision.commit);
-        let path = run.object.spec.path.clone();
-        let options = RenderOptions { ignore: base.ignore.clone(), ..RenderOptions::default() };
-        let mirrors = Arc::clone(&self.mirrors);
-        let stop = self.stop_flag();
-        let built = self
-            .blocking(move |cancel| {
-                let failed = |error: plumb_source::SourceError| Failed {
-                    reason: error.reason().into(),
-                    message: with_hint(chain(&error), error.hint()),
-                    class: error.class(),
-                };
-                mirrors.fetch_commit(&remote, &commit, cancel).map_err(failed)?;
-                let snapshot = mirrors.snapshot(&remote, &commit).map_err(failed)?;
-                let path = match RelPath::parse(&path) {
-                    Ok(path) => path,
-                    Err(error) => {
-                        return Err(Failed {
-                            reason: reasons::INVALID_SPEC.into(),
-                            message: format!("spec.path: {error}"),
-                            class: ErrorClass::WaitForUser,
-                        });
-                    }
-                };
-                let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
-                match render(&snapshot, &path, &options, &stopped) {
-                    Ok(rendered) => Ok((Built::Objects(rendered.objects), rendered.inputs)),
-                    Err(failure) => broken(failure),
-                }
-            })
-            .await;
-        built.unwrap_or_else(|message| {
-            Err(Failed { reason: reasons::INTERNAL_ERROR.into(), message, class: ErrorClass::Bug })
-        })
-    }
-
     async fn apply(self: &Arc<Self>, run: &Run, base: &Base, objects: Vec<Object>) -> Outcome {
         let first_look = run.rendered.is_none();
-        let report = match self.sync(run, objects, run.object.spec.prune, first_look).await {
-            Ok(report) => report,
-            Err(error) => return self.failed_run(run, Some(&base.revision), &error).await,
-        };
+        let (report, result) = self.sync(run, objects, run.object.spec.prune, first_look).await;
+        if let Err(error) = result {
+            self.tell(run, &report, &base.revision.to_string());
+            return self.cut_short(run, Some(&base.revision), &error, &report).await;
+        }
         if report.superseded {
-            // The newer run is in the queue already, and will say how it went.
+            // The newer run is in the queue already, and will say how it went. It finds what this
+            // one has done as it should be, so only this one can tell that.
+            self.tell(run, &report, &base.revision.to_string());
             self.again(run);
             return Outcome::Unchanged;
         }
         let generation = run.object.metadata.generation;
         let newest = base.revision.to_string();
         let revision = revision_to_tell(&run.before, &report, generation, &newest).to_owned();
-        let settled = report.is_complete();
+        // What is held or left is in the status, so the run after its end has something to say.
+        let settled = report.is_complete() && report.held.is_none() && report.left == 0;
         self.remember_render(run, |rendered| rendered.settled = settled);
+        if report.is_complete() {
+            self.remember_good(run);
+        }
         let say = say_of_report(&report, &revision, &run.name.namespace, &run.name.name);
         let now = Timestamp::now();
         let worked = !report.failures.is_empty()
@@ -347,27 +258,17 @@ impl Daemon {
             || run.before.last_applied_revision.as_deref() != Some(revision.as_str());
         let status = Self::status_with(run, &say, |status| {
             apply_report(status, &report, &revision, now);
-            // Corrections of drift are not another outcome of a revision.
-            let corrected = report
-                .outcomes
-                .iter()
-                .all(|o| matches!(o.change, Change::Corrected(_) | Change::Verified));
-            let same = status.history.first().is_some_and(|newest| newest.revision == revision)
-                && run.before.last_applied_revision.as_deref() == Some(revision.as_str());
-            let failed = (!report.failures.is_empty()).then_some(say.message.as_str());
-            let repeated = failed.is_some()
-                && run.before.last_attempted_revision.as_deref() == Some(&revision)
-                && status
-                    .history
-                    .first()
-                    .is_some_and(|newest| newest.result == plumb_api::HistoryResult::Failed);
-            if worked && !(corrected && same && failed.is_none()) && !repeated {
+            if is_another_outcome(&status.history, &revision, &report) {
+                let failed = (!report.failures.is_empty()).then_some(say.message.as_str());
                 let digest = report.desired.map(|digest| digest.to_string());
                 remember(&mut status.history, &revision, digest, failed, now);
             }
         });
         self.say_app(run, status, &say, Some(&base.revision)).await;
         self.tell(run, &report, &revision);
+        if report.refused {
+            self.enforce_last_good(run, base).await;
+        }
         if report.is_complete() {
             self.succeeded(run);
             self.plan_interval(run);
@@ -390,7 +291,7 @@ impl Daemon {
         objects: Vec<Object>,
         prune: bool,
         first_look: bool,
-    ) -> Result<Report, EngineError> {
+    ) -> (Report, Result<(), EngineError>) {
         let metadata = &run.object.metadata;
         let held_before = run.before.prune.as_ref().map(|held| held.reason.as_str());
         let digests = (run.before.digest.as_deref().and_then(Digest::parse))
@@ -405,45 +306,56 @@ impl Daemon {
             objects,
             prune,
             approved: annotation(metadata, names::APPROVE_PRUNE).map(String::from),
-            inherits: held_before == Some("InheritedObjects")
-                || (run.before.last_applied_revision.is_none() && !has_facts(metadata)),
+            inherits: metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()).filter(
+                |_| {
+                    held_before == Some("InheritedObjects")
+                        || run.before.last_applied_revision.is_none()
+                },
+            ),
             recorded: digests.filter(|_| first_look),
-            epoch: self.leadership.epoch().unwrap_or(0),
+            epoch: self.epoch(),
             superseded: &superseded,
         };
         let limit = Duration::from(run.object.spec.timeout);
-        match tokio::time::timeout(limit, self.engine.sync(job)).await {
-            Ok(result) => result,
-            Err(_) => Err(EngineError::OutOfTime { parent: run.set.owner(), limit }),
-        }
+        let mut report = Report::default();
+        let result = tokio::time::timeout(limit, self.engine.sync(job, &mut report)).await;
+        let result = result
+            .unwrap_or_else(|_| Err(EngineError::OutOfTime { parent: run.set.owner(), limit }));
+        (report, result)
     }
 
-    /// The newest revision does not render: the last one that did is kept in place.
-    async fn enforce_last_good(self: &Arc<Self>, run: &Run) {
+    /// What is wanted cannot be applied at all: what was applied last is kept in place.
+    async fn enforce_last_good(self: &Arc<Self>, run: &Run, wanted: &Base) {
         if self.engine.in_sync(&run.set) {
             return;
         }
-        let Some(rendered) = self.rendered(run) else { return };
-        let last = run.before.last_applied_revision.as_deref();
-        let Some(revision) = last.and_then(revision_of) else { return };
-        self.enforce(run, &Rendered { revision, ..rendered }).await;
+        let last = if let Some(good) = self.last_good(run) {
+            good.into()
+        } else {
+            // After a restart only the revision is known.
+            let last = run.before.last_applied_revision.as_deref();
+            let Some(revision) = last.and_then(revision_of) else { return };
+            Base {
+                remote: wanted.remote.clone(),
+                revision,
+                path: wanted.path.clone(),
+                ignore: wanted.ignore.clone(),
+            }
+        };
+        self.enforce(run, last).await;
     }
 
-    /// Corrects drift at a revision that is not the wanted one. Nothing is pruned, and the only
-    /// thing said is what was corrected.
-    async fn enforce(self: &Arc<Self>, run: &Run, at: &Rendered) {
-        let ignore = {
-            let store = self.state.lock();
-            let source = Name::new(&run.name.namespace, &run.object.spec.source_ref.name);
-            store.sources.get(&source).and_then(|source| source.object.spec.ignore.clone())
-        };
-        let base = Base { remote: at.remote.clone(), revision: at.revision.clone(), ignore };
+    /// Corrects drift to something else than what is wanted. Nothing is pruned, and the only thing
+    /// said is what was corrected.
+    async fn enforce(self: &Arc<Self>, run: &Run, base: Base) {
         let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else { return };
-        match self.sync(run, objects, false, run.rendered.is_none()).await {
-            Ok(report) => self.tell(run, &report, &base.revision.to_string()),
-            Err(error) => {
-                tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(&error));
-            }
+        let (report, result) = self.sync(run, objects, false, run.rendered.is_none()).await;
+        self.tell(run, &report, &base.revision.to_string());
+        if let Err(error) = &result {
+            tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(error));
+        }
+        if result.is_err() || !report.is_complete() {
+            self.plan_retry(run, "enforce");
         }
     }
 
@@ -457,50 +369,66 @@ impl Daemon {
             DeletionPolicy::MirrorPrune | DeletionPolicy::Delete => Farewell::Delete,
             DeletionPolicy::WaitForTermination => Farewell::DeleteAndWait,
         };
-        let scope = scope_of(&run.object, Some(&run.before));
-        if let Err(error) = self.engine.watch(&scope.kinds).await {
-            return self.failed_run(run, None, &error).await;
-        }
         let approved = annotation(&run.object.metadata, names::APPROVE_PRUNE);
-        let report = match self.engine.disband(&run.set, &scope, how, approved).await {
+        let (parent, epoch) = (parent(run), self.epoch());
+        let report = match self.engine.disband(&run.set, &parent, how, approved, epoch).await {
             Ok(report) => report,
             Err(error) => return self.failed_run(run, None, &error).await,
         };
         self.tell(run, &report, "deletion");
         if report.is_complete() && report.held.is_none() {
-            return match self.engine.release(&run.set, &parent(run)).await {
+            return match self.engine.release(&run.set, &parent).await {
                 Ok(()) => Outcome::Changed,
                 Err(error) => self.failed_run(run, None, &error).await,
             };
         }
-        let say = if report.failures.is_empty() && report.held.is_none() {
-            let message = format!("waiting until {} objects are gone", report.terminating.len());
-            Say::not_ready(reasons::TERMINATING, message, Waits::Retry)
-        } else {
-            say_of_report(&report, "deletion", &run.name.namespace, &run.name.name)
-        };
+        let say = say_of_farewell(&report, &run.name.namespace, &run.name.name);
         let status = Self::status_with(run, &say, |status| {
-            let kept = (status.last_attempted_revision.clone(), status.scope.clone());
-            apply_report(status, &report, "", Timestamp::now());
-            (status.last_attempted_revision, status.scope) = kept;
+            let mut told = ApplicationStatus::default();
+            apply_report(&mut told, &report, "", Timestamp::now());
+            // Nothing is applied here: what the status says of that stays.
+            status.failures = told.failures;
+            status.failure_count = told.failure_count;
+            status.prune = told.prune;
         });
         self.say_app(run, status, &say, None).await;
         self.plan_retry(run, "deletion");
         Outcome::Waiting
     }
 
-    /// The run could not begin or was cut short.
+    /// The run could not begin.
     async fn failed_run(
         self: &Arc<Self>,
         run: &Run,
         revision: Option<&Revision>,
         error: &EngineError,
     ) -> Outcome {
+        self.cut_short(run, revision, error, &Report::default()).await
+    }
+
+    /// The run had to end before all was tried; `done` is what it did until there.
+    async fn cut_short(
+        self: &Arc<Self>,
+        run: &Run,
+        revision: Option<&Revision>,
+        error: &EngineError,
+        done: &Report,
+    ) -> Outcome {
         self.again(run);
-        let superseded = matches!(error, EngineError::ParentGone { .. });
-        let lost = matches!(error.api(), Some(plumb_engine::ApiError::NotLeading { .. }));
-        if superseded || lost {
+        if matches!(error, EngineError::StaleEpoch { .. }) {
+            // Whoever leads now writes the status.
+            tracing::warn!(application = %run.name, "{}", chain(error));
+            self.plan_retry(run, "");
+            return Outcome::Retry;
+        }
+        if matches!(error, EngineError::ParentGone { .. }) {
             return Outcome::Unchanged;
+        }
+        if matches!(error.api(), Some(plumb_engine::ApiError::NotLeading { .. })) {
+            // A new leader looks at everything anyway; a renewal that was only late is followed by
+            // nothing.
+            self.plan_retry(run, "");
+            return Outcome::Retry;
         }
         let message = chain(error);
         tracing::warn!(application = %run.name, "{message}");
@@ -516,18 +444,10 @@ impl Daemon {
             if let Some(revision) = revision {
                 status.last_attempted_revision = Some(revision.to_string());
             }
+            count_drift(status, done, Timestamp::now());
         });
         self.say_app(run, status, &say, revision).await;
         self.plan_retry(run, &revision.map(ToString::to_string).unwrap_or_default());
-        Outcome::Retry
-    }
-
-    async fn broken_run(self: &Arc<Self>, run: &Run, reason: &str, message: &str) -> Outcome {
-        self.again(run);
-        let say = Say::not_ready(reason, message, Waits::Retry);
-        let status = Self::status_with(run, &say, |_| {});
-        self.say_app(run, status, &say, None).await;
-        self.plan_retry(run, "");
         Outcome::Retry
     }
 
@@ -539,118 +459,6 @@ impl Daemon {
         let status = Self::status_with(&run, &say, |_| {});
         self.say_app(&run, status, &say, None).await;
         self.plan_retry(&run, "panic");
-    }
-
-    fn status_with(
-        run: &Run,
-        say: &Say,
-        change: impl FnOnce(&mut ApplicationStatus),
-    ) -> ApplicationStatus {
-        let mut status = run.before.clone();
-        if say.ready {
-            status.failures.clear();
-            status.failure_count = None;
-        }
-        change(&mut status);
-        let generation = run.object.metadata.generation;
-        status.observed_generation = generation;
-        status.conditions =
-            build_conditions(&run.before.conditions, say, generation, Timestamp::now());
-        if let Some(asked) = annotation(&run.object.metadata, names::REQUESTED_AT) {
-            status.last_handled_reconcile_at = Some(asked.to_owned());
-        }
-        status
-    }
-
-    /// Writes the status if it says something new.
-    async fn say_app(
-        self: &Arc<Self>,
-        run: &Run,
-        status: ApplicationStatus,
-        say: &Say,
-        revision: Option<&Revision>,
-    ) {
-        self.show(Kind::Application, &run.name, say.ready, run.object.spec.suspend);
-        // The digest of the live side alone is no news; it rides along with the next write.
-        let same = ApplicationStatus {
-            cluster_digest: run.before.cluster_digest.clone(),
-            ..status.clone()
-        };
-        if same == run.before {
-            return;
-        }
-        let metadata = &run.object.metadata;
-        if let Err(error) = self.write_status(Kind::Application, metadata, &status).await {
-            if !error.is_not_found() {
-                tracing::warn!(application = %run.name, "cannot write status: {}", chain(&error));
-                self.again(run);
-                self.queue.add_after(
-                    Key::App(run.name.clone()),
-                    Duration::from_secs(5),
-                    Lane::Routine,
-                );
-            }
-            return;
-        }
-        let told = |status: &ApplicationStatus| {
-            status
-                .conditions
-                .iter()
-                .map(|c| (c.type_.clone(), c.reason.clone(), c.message.clone()))
-                .collect::<Vec<_>>()
-        };
-        let news = told(&status) != told(&run.before);
-        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
-            app.written = Some(status);
-        }
-        if !say.ready && news {
-            let about = (Kind::Application, metadata);
-            let revision = revision.map(ToString::to_string);
-            let reason = (say.reason.as_str(), "Apply");
-            self.note(about, Severity::Warning, reason, &say.message, revision.as_deref());
-        }
-    }
-
-    /// Events, metrics and log lines about what was done.
-    fn tell(&self, run: &Run, report: &Report, revision: &str) {
-        let (created, updated, corrected) = report.counts();
-        let (namespace, name) = (&run.name.namespace, &run.name.name);
-        self.metrics.applied(namespace, name, (created + updated) as u64);
-        self.metrics.pruned(namespace, name, report.pruned.len() as u64);
-        self.metrics.drift_corrected(namespace, name, corrected as u64);
-        let about = (Kind::Application, &run.object.metadata);
-        let normal = |reason: &str, action: &str, text: &str| {
-            self.note(about, Severity::Normal, (reason, action), text, Some(revision));
-        };
-        let mut parts = Vec::new();
-        for (count, what) in
-            [(created, "created"), (updated, "changed"), (report.pruned.len(), "pruned")]
-        {
-            if count > 0 {
-                parts.push(format!("{count} {what}"));
-            }
-        }
-        if !parts.is_empty() {
-            let text = format!("applied {revision}: {}", parts.join(", "));
-            tracing::info!(application = %run.name, revision, created, updated, pruned = report.pruned.len(), "applied");
-            normal("Applied", "Apply", &text);
-        }
-        let mut drifts = report.outcomes.iter().filter_map(|outcome| match &outcome.change {
-            Change::Corrected(drift) => Some(drift_text(&outcome.key, drift)),
-            _ => None,
-        });
-        for text in drifts.by_ref().take(DRIFT_EVENTS) {
-            tracing::info!(application = %run.name, "{text}");
-            normal("DriftCorrected", "Correct", &text);
-        }
-        let rest = drifts.count();
-        if rest > 0 {
-            let text = format!("{rest} more objects were changed and are put back");
-            normal("DriftCorrected", "Correct", &text);
-        }
-        for failure in &report.failures {
-            tracing::warn!(application = %run.name, object = %failure.key, reason = failure.reason, "{}", failure.message);
-        }
     }
 
     fn store_render(&self, run: &Run, rendered: Rendered) {
@@ -667,8 +475,15 @@ impl Daemon {
         }
     }
 
-    fn rendered(&self, run: &Run) -> Option<Rendered> {
-        self.state.lock().apps.get(&run.name)?.rendered.clone()
+    /// What was just applied is what stays enforced from now on.
+    fn remember_good(&self, run: &Run) {
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            app.good.clone_from(&app.rendered);
+        }
+    }
+
+    fn last_good(&self, run: &Run) -> Option<Rendered> {
+        self.state.lock().apps.get(&run.name)?.good.clone()
     }
 
     /// What made this run necessary still does.
@@ -702,47 +517,6 @@ impl Daemon {
     }
 }
 
-/// Why a revision could not even be read.
-struct Failed {
-    reason: String,
-    message: String,
-    class: ErrorClass,
-}
-
-/// What a failed render means: a broken revision that waits for another one, or a passing fault.
-fn broken(failure: plumb_render::Failure) -> Result<(Built, plumb_core::Inputs), Failed> {
-    let plumb_render::Failure { error, inputs } = failure;
-    let problems: Vec<_> = error.problems().iter().map(problem).collect();
-    let message = match problems.len() {
-        0 => with_hint(chain(&error), error.hint()),
-        1 => with_hint(error.to_string(), error.hint()),
-        n => format!("{n} problems: {}", with_hint(error.to_string().replace('\n', "; "), None)),
-    };
-    if error.class() == ErrorClass::Retry {
-        return Err(Failed {
-            reason: reasons::BUILD_FAILED.into(),
-            message,
-            class: ErrorClass::Retry,
-        });
-    }
-    let reason = match error {
-        RenderError::NoSuchPath { .. } => reasons::PATH_NOT_FOUND,
-        _ => reasons::BUILD_FAILED,
-    };
-    Ok((Built::Broken { reason, message, problems }, inputs))
-}
-
-fn problem(problem: &plumb_render::Problem) -> plumb_api::Failure {
-    let place =
-        problem.place.as_ref().map_or_else(|| problem.file.to_string(), ToString::to_string);
-    plumb_api::Failure {
-        object: None,
-        place: Some(place),
-        reason: reasons::BUILD_FAILED.into(),
-        message: shorten(with_hint(problem.defect.to_string(), problem.hint()), 1024),
-    }
-}
-
 fn parent(run: &Run) -> Parent {
     let metadata = &run.object.metadata;
     let annotations = metadata.annotations.clone().unwrap_or_default();
@@ -757,7 +531,7 @@ fn parent(run: &Run) -> Parent {
         has_facts: has_facts(metadata),
         hints: plumb_engine::Scope::from_annotations(&annotations),
         recorded: recorded_scope(Some(&run.before)),
-        epoch: annotations.get(names::EPOCH).and_then(|epoch| epoch.parse().ok()),
+        epoch: epoch_of(metadata),
         finalizer: names::FINALIZER,
     }
 }
@@ -765,10 +539,4 @@ fn parent(run: &Run) -> Parent {
 /// The kind of our parents.
 pub(crate) fn application_resource() -> Resource {
     Resource::known(plumb_core::Gvk::new(names::API_VERSION, "Application"), "applications", true)
-}
-
-fn options_digest(object: &Application, ignore: Option<&str>) -> Digest {
-    let mut hasher = Hasher::new();
-    hasher.part(object.spec.path.as_bytes()).part(ignore.unwrap_or("").as_bytes());
-    hasher.finish()
 }

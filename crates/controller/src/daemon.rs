@@ -1,7 +1,7 @@
 //! The daemon: watches our own kinds, hands work to bounded workers while this process leads, and
 //! stops in good order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,8 +27,9 @@ use crate::lease::{self, ClusterLease, Elector, LeaderState, Leadership};
 use crate::metrics::{BuildInfo, GitOutcome, Kind, Metrics, ObjectState, Outcome, QueueFigures};
 use crate::names::{Key, Name};
 use crate::queue::{self, Lane, QueueHandle, RunOptions};
+use crate::queues::{LOOKS_PER_RUN, Queues};
 use crate::server::{Heartbeat, Probes, Readiness, Server};
-use crate::state::State;
+use crate::state::{State, epoch_of, scope_of};
 
 /// What the daemon is told from outside, checked.
 #[derive(Debug, Clone)]
@@ -80,11 +81,13 @@ pub(crate) struct Daemon {
     pub(crate) engine: Engine,
     pub(crate) mirrors: Arc<Mirrors>,
     pub(crate) state: State,
-    pub(crate) queue: QueueHandle<Key>,
+    pub(crate) queue: Queues,
     pub(crate) leadership: Leadership,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
     pub(crate) random: Mutex<fastrand::Rng>,
+    /// What marks the facts that this process writes while it leads.
+    epoch: AtomicU64,
     settings: Settings,
     stopping: Arc<AtomicBool>,
     cancels: Mutex<Vec<(u64, Cancel)>>,
@@ -130,22 +133,25 @@ pub async fn run(
         engine,
         mirrors: Arc::new(mirrors),
         state: State::default(),
-        queue: QueueHandle::default(),
+        queue: Queues::default(),
         leadership: leadership.clone(),
         events,
         metrics: metrics.clone(),
         random: Mutex::new(fastrand::Rng::with_seed(settings.seed)),
+        epoch: AtomicU64::default(),
         settings: settings.clone(),
         stopping: Arc::default(),
         cancels: Mutex::default(),
         blocking_calls: AtomicU64::default(),
         told: Mutex::default(),
     });
-    let queue = daemon.queue.clone();
-    metrics.watch_queue(Kind::Application, move || QueueFigures {
-        waiting: queue.len(),
-        busy: queue.running(),
-    });
+    let Queues { sources, apps } = daemon.queue.clone();
+    for (kind, queue) in [(Kind::GitRepository, sources), (Kind::Application, apps)] {
+        metrics.watch_queue(kind, move || QueueFigures {
+            waiting: queue.len(),
+            busy: queue.running(),
+        });
+    }
 
     let heartbeat = Heartbeat::default();
     let readiness = Readiness::new([OWN_KINDS]);
@@ -188,9 +194,7 @@ pub async fn run(
     stop.await;
     tracing::info!("stopping");
     daemon.stopping.store(true, Ordering::Relaxed);
-    for (_, cancel) in daemon.cancels.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        cancel.cancel();
-    }
+    daemon.cancel_blocking();
     let _ = stopped.send(true);
     let _ = working.await;
     watching.abort();
@@ -216,12 +220,18 @@ impl Daemon {
     /// Works the queue off whenever this process leads and has seen everything once.
     async fn lead(self: Arc<Self>, readiness: Readiness, stop: watch::Receiver<bool>) {
         let mut leader = self.leadership.subscribe();
+        // The Lease counts its holders, so it tells whether another one came in between.
+        let mut last = None;
         loop {
+            // The stop comes first in each choice: it stays true while the lease is still held, and
+            // no run may begin then.
             tokio::select! {
+                biased;
                 () = until(stop.clone()) => return,
                 () = readiness.complete() => {}
             }
             let epoch = tokio::select! {
+                biased;
                 () = until(stop.clone()) => return,
                 state = leader.wait_for(|state| matches!(state, LeaderState::Leading { .. })) => match state {
                     Ok(state) => match &*state {
@@ -232,43 +242,86 @@ impl Daemon {
                 },
             };
             self.metrics.set_leading(Some(epoch));
-            self.take_over();
-            let mut lost = self.leadership.subscribe();
-            let end = async {
-                tokio::select! {
-                    () = until(stop.clone()) => {}
-                    _ = lost.wait_for(|state| matches!(state, LeaderState::Standby { .. })) => {}
-                }
-            };
-            let options = RunOptions { concurrency: self.settings.concurrent, drain: DRAIN };
-            let worker = {
+            self.take_over(epoch, last.replace(epoch));
+            let work_off = async |queue: &QueueHandle<Key>, concurrency| {
+                let mut lost = self.leadership.subscribe();
+                let end = async {
+                    tokio::select! {
+                        () = until(stop.clone()) => {}
+                        _ = lost.wait_for(|state| matches!(state, LeaderState::Standby { .. })) => {
+                            // A Git server that stalls must not hold up the next term.
+                            self.cancel_blocking();
+                        }
+                    }
+                };
+                let options = RunOptions { concurrency, drain: DRAIN };
                 let daemon = Arc::clone(&self);
-                move |key| Arc::clone(&daemon).work(key)
+                let worker = move |key| Arc::clone(&daemon).work(key);
+                let panicked = |key: &Key, message: &str| {
+                    tracing::error!(%key, message, "a run panicked");
+                    self.metrics.reconciled(kind_of(key), Outcome::Panic, Duration::ZERO);
+                    let (daemon, key) = (Arc::clone(&self), key.clone());
+                    tokio::spawn(async move { daemon.panicked(key).await });
+                };
+                queue::run(queue, options, worker, panicked, end).await.cut_off
             };
-            let panicked = |key: &Key, message: &str| {
-                tracing::error!(%key, message, "a run panicked");
-                self.metrics.reconciled(kind_of(key), Outcome::Panic, Duration::ZERO);
-                let (daemon, key) = (Arc::clone(&self), key.clone());
-                tokio::spawn(async move { daemon.panicked(key).await });
-            };
-            let drained = queue::run(&self.queue, options, worker, panicked, end).await;
+            let runs = self.settings.concurrent;
+            let looks = runs.saturating_mul(LOOKS_PER_RUN);
+            let (looks, runs) = tokio::join!(
+                work_off(&self.queue.sources, looks),
+                work_off(&self.queue.apps, runs)
+            );
             self.metrics.set_leading(None);
-            if drained.cut_off > 0 {
-                tracing::warn!(runs = drained.cut_off, "runs were cut off");
+            if looks + runs > 0 {
+                tracing::warn!(runs, looks, "runs were cut off");
             }
         }
     }
 
-    /// A new leader looks at everything once: what it remembers may be old.
-    fn take_over(&self) {
+    /// Looks at everything once. Unless nobody led since this process did, it begins as after a
+    /// restart, but for the caches that its watches fill: what it remembers of an earlier term may
+    /// be older than what another leader has done since.
+    fn take_over(&self, lease: u64, last: Option<u64>) {
+        let alone = last.is_some_and(|last| lease <= last + 1);
+        if !alone {
+            self.engine.forget_verified();
+        }
         let mut store = self.state.lock();
-        for name in store.sources.keys() {
+        let marks = store.apps.values().filter_map(|app| epoch_of(&app.object.metadata));
+        self.epoch.store(acting_epoch(lease, marks), Ordering::Relaxed);
+        for (name, source) in &mut store.sources {
+            if !alone {
+                source.forget();
+            }
             self.queue.add(Key::Source(name.clone()), Lane::Urgent);
         }
         for (name, app) in &mut store.apps {
-            app.forced |= app.rendered.is_some();
+            if alone {
+                app.forced |= app.rendered.is_some();
+            } else {
+                app.forget();
+            }
             self.queue.add(Key::App(name.clone()), Lane::Urgent);
         }
+    }
+
+    /// The epoch that this process acts in, since it last began to lead.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// A standby follows the kinds that come into use, so that it has them when it takes over. A
+    /// leader does so in its runs.
+    fn follow_kinds(self: &Arc<Self>, apps: &[&Application]) {
+        if self.leadership.epoch().is_some() {
+            return;
+        }
+        let kinds: BTreeSet<_> = apps.iter().flat_map(|app| scope_of(app, None).kinds).collect();
+        let daemon = Arc::clone(self);
+        tokio::spawn(async move {
+            // A failure is told by the runs that need these kinds.
+            let _ = daemon.engine.watch(&kinds).await;
+        });
     }
 
     async fn work(self: Arc<Self>, key: Key) {
@@ -314,6 +367,7 @@ impl Daemon {
             events.push(apps.map(move |event| (index, Own::App(event))).boxed());
         }
         let mut listed = BTreeSet::new();
+        let mut unreadable: BTreeMap<(usize, bool), BTreeSet<Name>> = BTreeMap::new();
         let mut beat = tokio::time::interval(BEAT);
         loop {
             tokio::select! {
@@ -321,9 +375,13 @@ impl Daemon {
                 event = events.next() => {
                     let Some((index, event)) = event else { return };
                     let kind = matches!(event, Own::App(_));
+                    let part = Part {
+                        namespace: scopes[index].as_deref(),
+                        unreadable: unreadable.entry((index, kind)).or_default(),
+                    };
                     let complete = match event {
-                        Own::Source(event) => self.take_source(event, scopes[index].as_deref()),
-                        Own::App(event) => self.take_app(event, scopes[index].as_deref()),
+                        Own::Source(event) => self.take_source(event, part),
+                        Own::App(event) => self.take_app(event, part),
                     };
                     if complete && listed.insert((index, kind)) {
                         missing -= 1;
@@ -346,32 +404,18 @@ impl Daemon {
     }
 
     /// Returns whether this was a complete list.
-    fn take_source(
-        self: &Arc<Self>,
-        event: WatchEvent<GitRepository>,
-        scope: Option<&str>,
-    ) -> bool {
+    fn take_source(self: &Arc<Self>, event: WatchEvent<GitRepository>, part: Part<'_>) -> bool {
         match event {
-            WatchEvent::Restarted => {}
+            WatchEvent::Restarted => part.unreadable.clear(),
             WatchEvent::Listed(objects) => {
-                let mut store = self.state.lock();
-                let present: BTreeSet<Name> =
-                    objects.iter().map(|(_, o)| Name::of(&o.metadata)).collect();
-                let gone: Vec<Name> = store
-                    .sources
-                    .keys()
-                    .filter(|name| {
-                        scope.is_none_or(|ns| ns == name.namespace) && !present.contains(name)
-                    })
-                    .cloned()
-                    .collect();
-                let mut keys = Vec::new();
+                let present = objects.iter().map(|(_, o)| Name::of(&o.metadata)).collect();
+                let gone = part.gone(self.state.lock().sources.keys(), &present);
                 for name in gone {
-                    keys.extend(store.remove_source(&name));
+                    self.drop_source(&name);
                 }
-                for (_, object) in objects {
-                    keys.extend(store.put_source(object));
-                }
+                let mut store = self.state.lock();
+                let keys: Vec<Key> =
+                    objects.into_iter().flat_map(|(_, o)| store.put_source(o)).collect();
                 drop(store);
                 self.add_all(keys);
                 return true;
@@ -381,39 +425,36 @@ impl Daemon {
                 self.add_all(keys);
             }
             WatchEvent::Deleted(_, object) => {
-                let name = Name::of(&object.metadata);
-                let keys = self.state.lock().remove_source(&name);
-                self.metrics.forget(Kind::GitRepository, &name.namespace, &name.name);
-                self.events.forget(object.metadata.uid.as_deref().unwrap_or_default());
-                self.queue.remove(&Key::Source(name));
-                self.add_all(keys);
-                let daemon = Arc::clone(self);
-                tokio::spawn(async move { daemon.forget_mirrors().await });
+                self.drop_source(&Name::of(&object.metadata));
             }
-            WatchEvent::Unreadable(key, error) => tracing::warn!(%key, %error, "cannot read"),
+            WatchEvent::Unreadable(key, error) => part.keep(&key, &error),
             WatchEvent::Failed(error) => tracing::warn!(%error, "cannot watch GitRepositories"),
         }
         false
     }
 
-    fn take_app(&self, event: WatchEvent<Application>, scope: Option<&str>) -> bool {
+    fn drop_source(self: &Arc<Self>, name: &Name) {
+        let (gone, keys) = self.state.lock().remove_source(name);
+        self.metrics.forget(Kind::GitRepository, &name.namespace, &name.name);
+        self.events
+            .forget(gone.and_then(|o| o.metadata.uid.clone()).as_deref().unwrap_or_default());
+        self.queue.remove(&Key::Source(name.clone()));
+        self.add_all(keys);
+        let daemon = Arc::clone(self);
+        tokio::spawn(async move { daemon.forget_mirrors().await });
+    }
+
+    fn take_app(self: &Arc<Self>, event: WatchEvent<Application>, part: Part<'_>) -> bool {
         match event {
-            WatchEvent::Restarted => {}
+            WatchEvent::Restarted => part.unreadable.clear(),
             WatchEvent::Listed(objects) => {
-                let mut store = self.state.lock();
-                let present: BTreeSet<Name> =
-                    objects.iter().map(|(_, o)| Name::of(&o.metadata)).collect();
-                let gone: Vec<Name> = store
-                    .apps
-                    .keys()
-                    .filter(|name| {
-                        scope.is_none_or(|ns| ns == name.namespace) && !present.contains(name)
-                    })
-                    .cloned()
-                    .collect();
+                let present = objects.iter().map(|(_, o)| Name::of(&o.metadata)).collect();
+                let gone = part.gone(self.state.lock().apps.keys(), &present);
                 for name in gone {
-                    store.remove_app(&name);
+                    self.drop_app(&name);
                 }
+                let mut store = self.state.lock();
+                self.follow_kinds(&objects.iter().map(|(_, app)| app).collect::<Vec<_>>());
                 let keys: Vec<Key> =
                     objects.into_iter().flat_map(|(_, o)| store.put_app(o)).collect();
                 drop(store);
@@ -421,20 +462,25 @@ impl Daemon {
                 return true;
             }
             WatchEvent::Changed(_, object) => {
+                self.follow_kinds(&[&object]);
                 let keys = self.state.lock().put_app(object);
                 self.add_all(keys);
             }
             WatchEvent::Deleted(_, object) => {
-                let name = Name::of(&object.metadata);
-                self.state.lock().remove_app(&name);
-                self.metrics.forget(Kind::Application, &name.namespace, &name.name);
-                self.events.forget(object.metadata.uid.as_deref().unwrap_or_default());
-                self.queue.remove(&Key::App(name));
+                self.drop_app(&Name::of(&object.metadata));
             }
-            WatchEvent::Unreadable(key, error) => tracing::warn!(%key, %error, "cannot read"),
+            WatchEvent::Unreadable(key, error) => part.keep(&key, &error),
             WatchEvent::Failed(error) => tracing::warn!(%error, "cannot watch Applications"),
         }
         false
+    }
+
+    fn drop_app(&self, name: &Name) {
+        let gone = self.state.lock().remove_app(name);
+        self.metrics.forget(Kind::Application, &name.namespace, &name.name);
+        self.events
+            .forget(gone.and_then(|o| o.metadata.uid.clone()).as_deref().unwrap_or_default());
+        self.queue.remove(&Key::App(name.clone()));
     }
 
     /// Turns what the member watches find into runs.
@@ -495,6 +541,19 @@ impl Daemon {
         *told = now;
     }
 
+    /// Whether this is not worth telling: what a shutdown cut short is no failure, and the next
+    /// process finds out by itself.
+    pub(crate) fn is_cut_short(&self, say: &crate::status::Say) -> bool {
+        !say.ready && self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Tells everything that [`Daemon::blocking`] runs to end.
+    fn cancel_blocking(&self) {
+        for (_, cancel) in self.cancels.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            cancel.cancel();
+        }
+    }
+
     /// Set at shutdown.
     pub(crate) fn stop_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stopping)
@@ -551,6 +610,10 @@ impl Daemon {
     }
 
     pub(crate) fn show(&self, kind: Kind, name: &Name, ready: bool, suspended: bool) {
+        // A run can end after its object did, and nobody would take its figures away again.
+        if !self.state.lock().has(kind, name) {
+            return;
+        }
         self.metrics.set_state(kind, &name.namespace, &name.name, ObjectState { ready, suspended });
     }
 
@@ -565,6 +628,43 @@ impl Daemon {
 /// log.
 pub(crate) const PANICKED: &str = "a run of this object panicked, which is a mistake in Plumb; \
                                    please report it with the log around this time";
+
+/// The epoch to act in: the Lease's, or one above all marks of earlier leaders. The Lease counts
+/// anew after it was deleted, with an earlier installation for instance, and the marks stay.
+fn acting_epoch(lease: u64, marks: impl Iterator<Item = u64>) -> u64 {
+    match marks.max() {
+        Some(highest) if highest > lease => highest.saturating_add(1),
+        _ => lease,
+    }
+}
+
+/// The part of one of our kinds that one watch sees.
+struct Part<'p> {
+    /// Its namespace; all of them when there is none.
+    namespace: Option<&'p str>,
+    /// What its LIST could not read.
+    unreadable: &'p mut BTreeSet<Name>,
+}
+
+impl Part<'_> {
+    fn keep(self, key: &plumb_core::ObjectKey, error: &ApiError) {
+        tracing::warn!(%key, %error, "cannot read");
+        self.unreadable.insert(Name::new(&key.namespace, &key.name));
+    }
+
+    /// Which known objects of this part are not there any more.
+    fn gone<'n>(
+        &self,
+        known: impl Iterator<Item = &'n Name>,
+        present: &BTreeSet<Name>,
+    ) -> Vec<Name> {
+        known
+            .filter(|name| self.namespace.is_none_or(|namespace| namespace == name.namespace))
+            .filter(|name| !present.contains(name) && !self.unreadable.contains(name))
+            .cloned()
+            .collect()
+    }
+}
 
 /// An event of one of the two watches.
 #[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
@@ -598,4 +698,38 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_list_lacks_is_gone_but_for_what_it_cannot_read() {
+        let name = |text: &str| {
+            let (namespace, name) = text.split_once('/').unwrap();
+            Name::new(namespace, name)
+        };
+        let known = ["a/1", "a/2", "a/3", "b/1"].map(name);
+        let present = BTreeSet::from([name("a/1")]);
+        let mut unreadable = BTreeSet::from([name("a/2")]);
+        for (namespace, gone) in [(None, vec!["a/3", "b/1"]), (Some("a"), vec!["a/3"])] {
+            let part = Part { namespace, unreadable: &mut unreadable };
+            let gone: Vec<Name> = gone.into_iter().map(name).collect();
+            assert_eq!(part.gone(known.iter(), &present), gone);
+        }
+    }
+
+    #[test]
+    fn a_lease_that_counts_anew_does_not_fall_behind_earlier_leaders() {
+        for (lease, marks, acting) in [
+            (1, vec![], 1),
+            (5, vec![3, 4], 5),
+            (5, vec![5, 2], 5),
+            (1, vec![7, 3], 8),
+            (2, vec![u64::MAX], u64::MAX),
+        ] {
+            assert_eq!(acting_epoch(lease, marks.iter().copied()), acting, "{lease} {marks:?}");
+        }
+    }
 }

@@ -31,6 +31,10 @@ pub use store::{ClusterLease, LeaseStore};
 /// The Lease's name, one for each installation, in the controller's own namespace.
 pub const LEASE_NAME: &str = "plumb";
 
+/// How often a standby looks at the least, so that a lease that was released is taken up at once
+/// whatever its duration: one small GET, as often as candidates of Kubernetes' own components do.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// The duration of a released lease: the shortest the API server takes.
 const RELEASED_SECONDS: u64 = 1;
 
@@ -51,9 +55,14 @@ impl Settings {
         Self { duration, request_timeout: request_timeout.min(duration / 2) }
     }
 
-    /// How often a holder renews and a standby looks.
+    /// How often a holder renews.
     pub fn period(&self) -> Duration {
         self.duration / 3
+    }
+
+    /// How often a standby looks.
+    pub fn look(&self) -> Duration {
+        self.period().min(LOOK)
     }
 
     /// The deadline of a request for the Lease itself: shorter than the period, so that two more
@@ -246,12 +255,17 @@ impl Elector {
                 Action::Wait(term.renew_at)
             };
         }
+        if self.term.is_some() {
+            // It ended under us: this process stood still, or was cut off. What has become of the
+            // lease meanwhile is read before anything is sent.
+            return Action::Read;
+        }
         let record = &last.record;
         let free = last.since + self.waits_for(record);
         if self.is_mine(record) || record.holder.is_empty() || now >= free {
             return self.claim(Some((record, record.transitions + 1)), true);
         }
-        let look = last.checked + self.settings.period();
+        let look = last.checked + self.settings.look();
         if now >= look { Action::Read } else { Action::Wait(look.min(free)) }
     }
 
@@ -266,7 +280,7 @@ impl Elector {
         match answer {
             Answer::Found(Some(record)) => {
                 let epoch = (record.holder == self.me).then_some(record.transitions);
-                self.term = self.term.filter(|term| Some(term.epoch) == epoch);
+                self.term = self.term_at(received).filter(|term| Some(term.epoch) == epoch);
                 self.see(record, received);
             }
             Answer::Found(None) => {

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod metrics;
 mod names;
 pub mod queue;
+mod queues;
 pub mod server;
 mod sources;
 mod state;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use plumb_api::conditions::{self, reasons};
-use plumb_api::{GitReference, GitRepository, GitRepositoryStatus, names};
+use plumb_api::conditions::{self, READY, reasons};
+use plumb_api::{Condition, GitReference, GitRepository, GitRepositoryStatus, names};
 use plumb_core::{ErrorClass, Gvk};
 use plumb_engine::{ApiError, Resource, Target};
 use plumb_source::{Cancel, Credentials, Reference, Remote, Revision, SourceError, Tls};
@@ -17,7 +17,7 @@ use crate::metrics::{GitOutcome, Kind, Outcome};
 use crate::names::{Key, Name};
 use crate::queue::Lane;
 use crate::state::{annotation, commit_of};
-use crate::status::{Say, Waits, build_conditions, with_hint};
+use crate::status::{Say, Waits, brief, build_conditions, with_hint};
 
 /// Why a GitRepository is not ready.
 #[derive(Debug)]
@@ -40,9 +40,13 @@ impl From<SourceError> for Problem {
     }
 }
 
-/// The longest wait between tries of what only a person can mend: the Secret or the server may be
-/// mended where no watch tells.
+/// The longest wait between tries, when the interval is longer: the server, the Secret or the ref
+/// may be mended where no watch tells.
 const SLOW_RETRY: Duration = Duration::from_mins(1);
+
+/// When a status that could not be written is tried again: the API server is away or busy, and has
+/// been asked for some time already.
+const STATUS_RETRY: Duration = Duration::from_secs(5);
 
 impl Daemon {
     /// Looks at a GitRepository once and plans the next look.
@@ -66,14 +70,14 @@ impl Daemon {
                     let known = store.sources.get(name).and_then(|source| source.remote.as_ref());
                     known.is_some_and(|known| *known != remote)
                 };
-                let woken = self.take_revision(name, &object, remote, &revision);
+                // At once: their runs under way end early for this revision.
+                for key in self.take_revision(name, &object, remote, &revision) {
+                    self.queue.add(key, Lane::Urgent);
+                }
                 if moved {
                     self.forget_mirrors().await;
                 }
                 let news = self.say_source(name, &object, Ok(&revision)).await;
-                for key in woken {
-                    self.queue.add(key, Lane::Urgent);
-                }
                 self.keep_commits(name).await;
                 if !spec.suspend {
                     self.queue.add_after(key, self.jitter(interval), Lane::Routine);
@@ -89,11 +93,8 @@ impl Daemon {
                     };
                     source.problem = Some(problem.message.clone());
                     let generation = object.metadata.generation.unwrap_or(0);
-                    let cap = match problem.class {
-                        ErrorClass::Retry => interval,
-                        _ => interval.min(SLOW_RETRY),
-                    };
-                    source.backoff.failed(generation, "", cap)
+                    // Another problem than before means that somebody is at work on it.
+                    source.backoff.failed(generation, &problem.reason, interval.min(SLOW_RETRY))
                 };
                 let news = self.say_source(name, &object, Err(&problem)).await;
                 if news {
@@ -143,11 +144,19 @@ impl Daemon {
         let (mirrors, target, commit) =
             (Arc::clone(&self.mirrors), remote.clone(), revision.commit);
         let found = self.blocking(move |_| mirrors.snapshot(&target, &commit).is_ok()).await;
-        if found == Ok(true)
-            && let Some(source) = self.state.lock().sources.get_mut(name)
-        {
+        if found != Ok(true) {
+            return;
+        }
+        let waiting: Vec<Key> = {
+            let mut store = self.state.lock();
+            let Some(source) = store.sources.get_mut(name) else { return };
             source.remote = Some(remote.clone());
             source.revision = Some(revision);
+            store.dependants(name).collect()
+        };
+        // Nobody else tells them: for the rest of this look the revision is no news any more.
+        for key in waiting {
+            self.queue.add(key, Lane::Urgent);
         }
     }
 
@@ -222,9 +231,15 @@ impl Daemon {
         remote.credentials = match (username, password) {
             (Some(username), Some(password)) => Credentials::Basic { username, password },
             (None, None) if remote.tls.ca.is_some() => Credentials::Anonymous,
-            (None, None) => return Err(invalid("has neither username and password nor ca.crt")),
-            (Some(_), None) => return Err(invalid("has a username but no password")),
-            (None, Some(_)) => return Err(invalid("has a password but no username")),
+            (None, None) => {
+                return Err(invalid("has neither username and password nor ca.crt; add them"));
+            }
+            (Some(_), None) => {
+                return Err(invalid("has a username but no password; add the key password"));
+            }
+            (None, Some(_)) => {
+                return Err(invalid("has a password but no username; add the key username"));
+            }
         };
         Ok(remote)
     }
@@ -279,7 +294,7 @@ impl Daemon {
         };
         let say = match result {
             Ok(revision) => {
-                let mut say = Say::ready(format!("fetched {revision}"));
+                let mut say = Say::ready(format!("fetched {}", brief(revision)));
                 say.more.push((conditions::FETCHED, true, say.reason.clone(), say.message.clone()));
                 say
             }
@@ -298,23 +313,32 @@ impl Daemon {
                 say
             }
         };
-        let now = Timestamp::now();
+        let generation = object.metadata.generation;
+        let conditions = conditions_of(object, &before.conditions, &say, Timestamp::now());
         let status = GitRepositoryStatus {
-            observed_generation: object.metadata.generation,
-            conditions: build_conditions(&before.conditions, &say, object.metadata.generation, now),
+            observed_generation: generation,
+            conditions,
             revision: result.ok().map(ToString::to_string).or_else(|| before.revision.clone()),
             last_handled_reconcile_at: annotation(&object.metadata, names::REQUESTED_AT)
                 .map(String::from)
                 .or_else(|| before.last_handled_reconcile_at.clone()),
         };
-        self.show(Kind::GitRepository, name, say.ready, object.spec.suspend);
+        if self.is_cut_short(&say) {
+            return false;
+        }
+        let ready = status.conditions.iter().any(|c| c.type_ == READY && c.status == "True");
+        self.show(Kind::GitRepository, name, ready, object.spec.suspend);
         if status == before {
             return false;
         }
         let moved = status.revision != before.revision;
         if let Err(error) = self.write_status(Kind::GitRepository, &object.metadata, &status).await
         {
-            tracing::warn!(source = %name, %error, "cannot write status");
+            if !error.is_not_found() && !error.is_other_object() {
+                tracing::warn!(source = %name, "cannot write status: {}", chain(&error));
+                // What it says must not wait for the interval.
+                self.queue.add_after(Key::Source(name.clone()), STATUS_RETRY, Lane::Routine);
+            }
             return false;
         }
         if let Some(source) = self.state.lock().sources.get_mut(name) {
@@ -324,7 +348,7 @@ impl Daemon {
         match result {
             Ok(revision) if moved => {
                 tracing::info!(source = %name, %revision, "new revision");
-                let text = format!("fetched {revision}");
+                let text = format!("fetched {}", brief(revision));
                 let revision = revision.to_string();
                 self.note(
                     about,
@@ -345,15 +369,14 @@ impl Daemon {
 
     /// Tells the mirror which commits are still named by somebody.
     pub(crate) async fn keep_commits(self: &Arc<Self>, name: &Name) {
-        let (remote, commits) = {
-            let mut store = self.state.lock();
+        let (remote, wanted, commits) = {
+            let store = self.state.lock();
             let wanted = store.commits_to_keep(name);
-            let Some(source) = store.sources.get_mut(name) else { return };
+            let Some(source) = store.sources.get(name) else { return };
             let Some(remote) = source.remote.clone() else { return };
             if source.kept == wanted {
                 return;
             }
-            source.kept.clone_from(&wanted);
             // Other objects may name the same repository: their commits stay, too.
             let others: Vec<Name> = store
                 .sources
@@ -361,17 +384,25 @@ impl Daemon {
                 .filter(|(other, s)| *other != name && s.remote.as_ref() == Some(&remote))
                 .map(|(other, _)| other.clone())
                 .collect();
-            let mut all = wanted;
+            let mut all = wanted.clone();
             for other in others {
                 all.extend(store.commits_to_keep(&other));
             }
-            (remote, all)
+            // What was applied stays enforced when its source is deleted.
+            let applied = store.apps.values().flat_map(|app| app.rendered.iter().chain(&app.good));
+            let here = applied.filter(|rendered| rendered.remote == remote);
+            all.extend(here.map(|rendered| rendered.revision.commit.to_string()));
+            (remote, wanted, all)
         };
         let commits: Vec<_> = commits.iter().filter_map(|commit| commit.parse().ok()).collect();
         let mirrors = Arc::clone(&self.mirrors);
         let kept = self.blocking(move |_| mirrors.keep(&remote, &commits)).await;
         match kept {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => {
+                if let Some(source) = self.state.lock().sources.get_mut(name) {
+                    source.kept = wanted;
+                }
+            }
             Ok(Err(error)) => tracing::warn!(source = %name, %error, "cannot tidy the mirror"),
             Err(message) => tracing::error!(source = %name, message, "cannot tidy the mirror"),
         }
@@ -392,7 +423,8 @@ impl Daemon {
                     store
                         .apps
                         .values()
-                        .filter_map(|app| Some(app.rendered.as_ref()?.remote.clone())),
+                        .flat_map(|app| app.rendered.iter().chain(&app.good))
+                        .map(|rendered| rendered.remote.clone()),
                 )
                 .collect()
         };
@@ -416,6 +448,20 @@ impl Daemon {
         self.say_source(name, &object, Err(&problem)).await;
         self.queue.add_after(Key::Source(name.clone()), SLOW_RETRY, Lane::Routine);
     }
+}
+
+/// The conditions of a GitRepository. A suspended one keeps its own: that its last revision is at
+/// hand says nothing of whether it can be fetched.
+fn conditions_of(
+    object: &GitRepository,
+    before: &[Condition],
+    say: &Say,
+    now: Timestamp,
+) -> Vec<Condition> {
+    if object.spec.suspend && say.ready && !before.is_empty() {
+        return before.to_vec();
+    }
+    build_conditions(before, say, object.metadata.generation, now)
 }
 
 /// Which reference a spec names. The order is the documented one of Flux: commit, name, semver,
@@ -475,6 +521,31 @@ mod tests {
         reference.tag = None;
         assert_eq!(reference_of(Some(&reference)), Reference::Branch("main".into()));
         assert_eq!(reference_of(None), Reference::Default);
+    }
+
+    #[test]
+    fn a_suspended_source_keeps_what_it_said_last() {
+        let source = |suspend: bool| -> GitRepository {
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "plumb.dev/v1alpha1", "kind": "GitRepository",
+                "metadata": {"name": "repo", "namespace": "ns", "generation": 2},
+                "spec": {"url": "https://git.example/repo", "interval": "1m", "suspend": suspend},
+            }))
+            .unwrap()
+        };
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let failed = Say::not_ready("TimedOut", "no answer", Waits::Retry);
+        let failing = build_conditions(&[], &failed, Some(1), at(0));
+        let fetched = Say::ready("fetched");
+        let ready = |suspend, before: &[Condition], say: &Say| {
+            let conditions = conditions_of(&source(suspend), before, say, at(1));
+            conditions[0].status == "True"
+        };
+        assert!(!ready(true, &failing, &fetched));
+        assert!(ready(false, &failing, &fetched));
+        assert!(ready(true, &[], &fetched), "there is nothing to keep");
+        let good = build_conditions(&[], &fetched, Some(1), at(0));
+        assert!(!ready(true, &good, &failed), "what it needs is not at hand");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use plumb_engine::{ApplySet, Scope};
 use plumb_source::{CommitId, Remote, Revision};
 
 use crate::backoff::Backoff;
+use crate::metrics::Kind;
 use crate::names::{Key, Name};
 
 /// The first wait after a failure; back-off doubles it up to the object's retry interval.
@@ -37,6 +38,8 @@ pub(crate) struct Source {
 pub(crate) struct Rendered {
     pub(crate) remote: Remote,
     pub(crate) revision: Revision,
+    pub(crate) path: String,
+    pub(crate) ignore: Option<String>,
     /// Digest of the options that the render depends on.
     pub(crate) options: Digest,
     pub(crate) inputs: Arc<Inputs>,
@@ -51,6 +54,9 @@ pub(crate) struct App {
     pub(crate) object: Arc<Application>,
     pub(crate) set: Arc<ApplySet>,
     pub(crate) rendered: Option<Rendered>,
+    /// The last render that was applied as a whole: what stays enforced while a newer one, or
+    /// another path, is broken.
+    pub(crate) good: Option<Rendered>,
     /// A run was asked for that must not be skipped: spec, approval or request changed.
     pub(crate) forced: bool,
     /// It waits until these kinds are listed.
@@ -59,6 +65,30 @@ pub(crate) struct App {
     /// Changes when a run under way has become pointless.
     pub(crate) wanted: u64,
     pub(crate) backoff: Backoff,
+}
+
+impl Source {
+    /// Drops what was found out, as at a start of the process.
+    pub(crate) fn forget(&mut self) {
+        self.revision = None;
+        self.remote = None;
+        self.problem = None;
+        self.written = None;
+        self.kept.clear();
+        self.backoff.succeeded();
+    }
+}
+
+impl App {
+    /// Drops what was found out, as at a start of the process.
+    pub(crate) fn forget(&mut self) {
+        self.rendered = None;
+        self.good = None;
+        self.forced = true;
+        self.waits_for.clear();
+        self.written = None;
+        self.backoff.succeeded();
+    }
 }
 
 /// All of it, by name.
@@ -113,10 +143,10 @@ impl Store {
         Vec::new()
     }
 
-    /// Forgets a GitRepository. Returns the applications that used it.
-    pub(crate) fn remove_source(&mut self, name: &Name) -> Vec<Key> {
-        self.sources.remove(name);
-        self.dependants(name).collect()
+    /// Forgets a GitRepository. Returns it, and the applications that used it.
+    pub(crate) fn remove_source(&mut self, name: &Name) -> (Option<Arc<GitRepository>>, Vec<Key>) {
+        let gone = self.sources.remove(name).map(|source| source.object);
+        (gone, self.dependants(name).collect())
     }
 
     /// Takes an Application from the watch. Returns the work that it asks for.
@@ -133,6 +163,7 @@ impl Store {
                 object,
                 set,
                 rendered: None,
+                good: None,
                 forced: true,
                 waits_for: BTreeSet::new(),
                 written: None,
@@ -147,6 +178,7 @@ impl Store {
         if old.uid != new.uid {
             // Deleted and created again between two looks.
             known.rendered = None;
+            known.good = None;
             known.written = None;
         }
         let changed = old.uid != new.uid
@@ -163,10 +195,18 @@ impl Store {
         Vec::new()
     }
 
-    /// Forgets an Application that is gone.
-    pub(crate) fn remove_app(&mut self, name: &Name) {
-        if let Some(app) = self.apps.remove(name) {
-            self.by_set.remove(&app.set.id);
+    /// Forgets an Application that is gone, and returns it.
+    pub(crate) fn remove_app(&mut self, name: &Name) -> Option<Arc<Application>> {
+        let app = self.apps.remove(name)?;
+        self.by_set.remove(&app.set.id);
+        Some(app.object)
+    }
+
+    /// Whether an object of ours is there.
+    pub(crate) fn has(&self, kind: Kind, name: &Name) -> bool {
+        match kind {
+            Kind::GitRepository => self.sources.contains_key(name),
+            Kind::Application => self.apps.contains_key(name),
         }
     }
 
@@ -204,7 +244,7 @@ impl Store {
         for key in self.dependants(source) {
             let Some(app) = self.apps.get(key.name()) else { continue };
             commits.extend(app.object.spec.revision.clone());
-            if let Some(rendered) = &app.rendered {
+            for rendered in app.rendered.iter().chain(&app.good) {
                 commits.insert(rendered.revision.commit.to_string());
             }
             let status = app.written.as_ref().or(app.object.status.as_ref());
@@ -257,6 +297,11 @@ pub(crate) fn has_finalizer(metadata: &kube::core::ObjectMeta) -> bool {
     metadata.finalizers.iter().flatten().any(|finalizer| finalizer == names::FINALIZER)
 }
 
+/// Which leader last wrote the facts of an Application.
+pub(crate) fn epoch_of(metadata: &kube::core::ObjectMeta) -> Option<u64> {
+    annotation(metadata, names::EPOCH)?.parse().ok()
+}
+
 /// An annotation's value.
 pub(crate) fn annotation<'m>(metadata: &'m kube::core::ObjectMeta, key: &str) -> Option<&'m str> {
     metadata.annotations.as_ref()?.get(key).map(String::as_str)
@@ -284,7 +329,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn app(generation: i64, annotations: serde_json::Value) -> Application {
+    fn app(generation: i64, annotations: &serde_json::Value) -> Application {
         serde_json::from_value(json!({
             "apiVersion": "plumb.dev/v1alpha1", "kind": "Application",
             "metadata": {"name": "web", "namespace": "ns", "uid": "u", "generation": generation,
@@ -298,23 +343,23 @@ mod tests {
     fn only_what_asks_for_work_causes_it() {
         let mut store = Store::default();
         let key = vec![Key::App(Name::new("ns", "web"))];
-        assert_eq!(store.put_app(app(1, json!({}))), key, "new");
-        assert_eq!(store.put_app(app(1, json!({}))), [], "the same again");
+        assert_eq!(store.put_app(app(1, &json!({}))), key, "new");
+        assert_eq!(store.put_app(app(1, &json!({}))), [], "the same again");
         let ours = json!({names::APPLYSET_GROUP_KINDS: "ConfigMap"});
-        assert_eq!(store.put_app(app(1, ours)), [], "our own facts");
-        assert_eq!(store.put_app(app(2, json!({}))), key, "another spec");
+        assert_eq!(store.put_app(app(1, &ours)), [], "our own facts");
+        assert_eq!(store.put_app(app(2, &json!({}))), key, "another spec");
         let asked = json!({names::REQUESTED_AT: "now"});
-        assert_eq!(store.put_app(app(2, asked.clone())), key, "asked for");
-        assert_eq!(store.put_app(app(2, asked)), [], "asked for before");
-        assert_eq!(store.put_app(app(2, json!({}))), [], "the request taken off");
+        assert_eq!(store.put_app(app(2, &asked)), key, "asked for");
+        assert_eq!(store.put_app(app(2, &asked)), [], "asked for before");
+        assert_eq!(store.put_app(app(2, &json!({}))), [], "the request taken off");
         let approved = json!({names::APPROVE_PRUNE: "sha256:1"});
-        assert_eq!(store.put_app(app(2, approved)), key, "approved");
+        assert_eq!(store.put_app(app(2, &approved)), key, "approved");
     }
 
     #[test]
     fn commits_of_status_are_kept() {
         let mut store = Store::default();
-        let mut object = app(1, json!({}));
+        let mut object = app(1, &json!({}));
         let (a, b) = ("a".repeat(40), "b".repeat(40));
         object.spec.revision = Some(b.clone());
         object.status = Some(plumb_api::ApplicationStatus {

@@ -67,6 +67,24 @@ impl Say {
     }
 }
 
+impl Say {
+    /// Says of a held prune what was said before, if this run did not judge it but left it in the
+    /// status.
+    pub(crate) fn with_held(
+        mut self,
+        before: &ApplicationStatus,
+        status: &ApplicationStatus,
+    ) -> Self {
+        let said = self.more.iter().any(|(type_, ..)| *type_ == conditions::PRUNE_HELD);
+        let held = before.conditions.iter().find(|c| c.type_ == conditions::PRUNE_HELD);
+        if let (false, Some(held), Some(_)) = (said, held, &status.prune) {
+            let (reason, message) = (held.reason.clone(), held.message.clone());
+            self.more.push((conditions::PRUNE_HELD, true, reason, message));
+        }
+        self
+    }
+}
+
 /// The API server refuses longer condition messages.
 const MAX_MESSAGE: usize = 32 * 1024;
 
@@ -129,33 +147,62 @@ pub(crate) fn with_hint(message: String, hint: Option<String>) -> String {
     }
 }
 
+/// Hex digits of a commit that people read: enough to be the only one in any repository of
+/// manifests, and what `git log --abbrev=12` shows.
+const BRIEF_COMMIT: usize = 12;
+
+/// A revision for people, `main@sha1:0123456789ab`. Fields that programs read keep all digits.
+pub(crate) fn brief(revision: &(impl ToString + ?Sized)) -> String {
+    let mut text = revision.to_string();
+    if let Some(at) = text.rfind("sha1:") {
+        let end = at + "sha1:".len() + BRIEF_COMMIT;
+        if text.is_char_boundary(end) {
+            text.truncate(end);
+        }
+    }
+    text
+}
+
 fn failure_text(failure: &Failure) -> String {
     let place = failure.place.as_ref().map_or(String::new(), |place| format!("{place}: "));
     with_hint(format!("{place}{}: {}", failure.key, failure.message), failure.hint.clone())
 }
 
+/// The first failure, and how many more there are.
+fn failures_text(failures: &[Failure]) -> String {
+    let first = failures.first().map_or_else(String::new, failure_text);
+    match failures.len().saturating_sub(1) {
+        0 => first,
+        n => format!("{first}; and {n} more, see status.failures"),
+    }
+}
+
 /// What a report means for the Application.
 pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, name: &str) -> Say {
+    let revision = brief(revision);
     let mut say = if let Some(first) = report.failures.first() {
         let alike = report.failures.iter().all(|failure| failure.reason == first.reason);
         let reason = if alike { first.reason } else { reasons::APPLY_FAILED };
-        let more = match report.failures.len() - 1 {
-            0 => String::new(),
-            n => format!("; and {n} more, see status.failures"),
-        };
         let count = report.failures.len();
-        let message = format!(
-            "{count} of {} objects not applied at {revision}: {}{more}",
-            report.total.max(count),
-            failure_text(first),
-        );
+        let what = if report.refused {
+            format!("nothing applied of {revision}")
+        } else if report.failures.iter().all(|failure| failure.place.is_none()) {
+            format!("applied {revision}, but not all that left Git is deleted")
+        } else {
+            format!("{count} of {} objects not applied at {revision}", report.total.max(count))
+        };
+        let message = format!("{what}: {}", failures_text(&report.failures));
         let class = report.class().unwrap_or(ErrorClass::Retry);
         Say::not_ready(reason, message, class.into())
     } else if !report.terminating.is_empty() {
         let first = &report.terminating[0];
+        let more = match report.terminating.len() - 1 {
+            0 => String::new(),
+            n => format!(", like {n} more"),
+        };
         let message = format!(
-            "{first} is being deleted; it is applied again when it is gone ({} in all)",
-            report.terminating.len(),
+            "{first} is being deleted by somebody{more}; it is applied again once it is gone; if \
+             that takes long, look at its finalizers"
         );
         Say::not_ready(reasons::PROGRESSING, message, Waits::Retry)
     } else if let Some(held) = &report.held {
@@ -202,12 +249,35 @@ pub(crate) fn revision_to_tell<'a>(
     }
 }
 
+/// What is still to be done before an Application can go.
+pub(crate) fn say_of_farewell(report: &Report, namespace: &str, name: &str) -> Say {
+    if !report.failures.is_empty() {
+        let message = format!("cannot finish the deletion: {}", failures_text(&report.failures));
+        let class = report.class().unwrap_or(ErrorClass::Retry);
+        return Say::not_ready(reasons::TERMINATING, message, class.into());
+    }
+    let Some(first) = report.terminating.first() else {
+        return say_of_report(report, "", namespace, name);
+    };
+    let more = match report.terminating.len() - 1 {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let message = format!(
+        "waiting for {first}{more} to be gone; if that takes long, look for finalizers on them"
+    );
+    Say::not_ready(reasons::TERMINATING, message, Waits::Retry)
+}
+
 /// Why deletions are held and how to let them go.
 pub(crate) fn held_text(held: &Held, namespace: &str, name: &str) -> String {
+    let count = match held.objects.len() {
+        1 => "1 deletion is held".to_owned(),
+        n => format!("{n} deletions are held"),
+    };
     format!(
-        "{} deletions are held: {}; to approve, run: kubectl -n {namespace} annotate --overwrite \
+        "{count}: {}; to approve, run: kubectl -n {namespace} annotate --overwrite \
          application.plumb.dev {name} {}={}",
-        held.objects.len(),
         held.message,
         plumb_api::names::APPROVE_PRUNE,
         held.digest,
@@ -238,18 +308,28 @@ pub(crate) fn apply_report(
         })
         .collect();
     status.failure_count = count(report.failures.len());
-    status.prune = report.held.as_ref().map(|held| HeldPrune {
-        digest: held.digest.to_string(),
-        count: i64::try_from(held.objects.len()).unwrap_or(i64::MAX),
-        objects: held.objects.iter().take(MAX_HELD_OBJECTS).map(ToString::to_string).collect(),
-        reason: held.reason.reason().into(),
-    });
+    // What was held stays held until it is judged again, which waits until all is applied.
+    let held_still = status.prune.take().filter(|_| !report.is_complete());
+    status.prune = held_still.filter(|_| report.held.is_none());
+    if let Some(held) = &report.held {
+        status.prune = Some(HeldPrune {
+            digest: held.digest.to_string(),
+            count: i64::try_from(held.objects.len()).unwrap_or(i64::MAX),
+            objects: held.objects.iter().take(MAX_HELD_OBJECTS).map(ToString::to_string).collect(),
+            reason: held.reason.reason().into(),
+        });
+    }
     if report.is_complete() {
         status.last_applied_revision = Some(revision.into());
         status.objects = i64::try_from(report.total).ok();
         status.digest = report.desired.map(|digest| digest.to_string());
         status.cluster_digest = report.cluster.map(|digest| digest.to_string());
     }
+    count_drift(status, report, now);
+}
+
+/// Adds the corrections of a run to the status: their number, and the last of them.
+pub(crate) fn count_drift(status: &mut ApplicationStatus, report: &Report, now: Timestamp) {
     let corrected = report.outcomes.iter().filter_map(|outcome| match &outcome.change {
         Change::Corrected(drift) => Some((&outcome.key, drift)),
         _ => None,
@@ -261,7 +341,7 @@ pub(crate) fn apply_report(
                 changes.iter().take(MAX_DRIFTED_FIELDS).map(|c| c.path.to_string()).collect(),
                 changes.iter().find_map(|c| c.manager.clone()),
             ),
-            Drift::Deleted | Drift::Replaced => (Vec::new(), None),
+            Drift::Deleted | Drift::Unlabelled | Drift::Replaced => (Vec::new(), None),
         };
         status.drift = Some(plumb_api::Drift {
             time: Time(now),
@@ -275,6 +355,29 @@ pub(crate) fn apply_report(
 
 fn count(n: usize) -> Option<i64> {
     if n == 0 { None } else { i64::try_from(n).ok() }
+}
+
+/// Whether a run came to something that the history does not say yet.
+pub(crate) fn is_another_outcome(
+    history: &[HistoryEntry],
+    revision: &str,
+    report: &Report,
+) -> bool {
+    let failed = !report.failures.is_empty();
+    if !failed && !report.is_complete() {
+        // It waits for objects to be gone, which is neither yet.
+        return false;
+    }
+    let result = if failed { HistoryResult::Failed } else { HistoryResult::Succeeded };
+    match history.first() {
+        Some(newest) if newest.revision == revision && newest.result == result => {
+            // Tries of the same and corrections of drift are not another outcome.
+            let drift = |change: &Change| matches!(change, Change::Corrected(_) | Change::Verified);
+            let applied = report.outcomes.iter().any(|outcome| !drift(&outcome.change));
+            !failed && (applied || !report.pruned.is_empty())
+        }
+        _ => true,
+    }
 }
 
 /// Adds an outcome to the history: the newest entry is counted up when it is the same again.
@@ -316,7 +419,10 @@ pub(crate) fn remember(
 pub(crate) fn drift_text(key: &plumb_core::ObjectKey, drift: &Drift) -> String {
     match drift {
         Drift::Deleted => format!("{key} was deleted and is back"),
-        Drift::Replaced => format!("{key} was replaced by another object and is ours again"),
+        Drift::Unlabelled => format!("{key} had lost its label and has it back"),
+        Drift::Replaced => {
+            format!("{key} was deleted and created anew by somebody, and is as in Git again")
+        }
         Drift::Fields(changes) if changes.is_empty() => {
             format!("{key} had been applied by somebody else in our name and is put back")
         }
@@ -408,6 +514,143 @@ mod tests {
         assert_eq!(history.len(), MAX_HISTORY);
         remember(&mut history, "main@sha1:15", None, None, at(5));
         assert_eq!((history.len(), history[0].revision.as_str()), (MAX_HISTORY, "main@sha1:15"));
+    }
+
+    #[test]
+    fn people_read_twelve_digits_of_a_commit() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(brief(&format!("main@sha1:{commit}")), "main@sha1:0123456789ab");
+        assert_eq!(brief(&format!("sha1:{commit}")), "sha1:0123456789ab");
+        assert_eq!(brief("main@sha1:abc"), "main@sha1:abc");
+        assert_eq!(brief(&format!("sha1:x@sha1:{commit}")), "sha1:x@sha1:0123456789ab");
+        assert_eq!(brief(""), "");
+    }
+
+    #[test]
+    fn a_failure_does_not_let_go_of_a_held_prune() {
+        let key = plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", "a");
+        let held = Held {
+            digest: plumb_core::Digest::of(b"plan"),
+            objects: vec![key.clone()],
+            reason: plumb_engine::HoldReason::Inherited,
+            message: "older".into(),
+        };
+        let failure = Failure {
+            key,
+            place: None,
+            reason: "X",
+            message: "broken".into(),
+            hint: None,
+            class: ErrorClass::Retry,
+        };
+        let mut status = ApplicationStatus::default();
+        apply_report(&mut status, &Report { held: Some(held), ..Report::default() }, "r", at(0));
+        assert!(status.prune.is_some());
+        let failed = Report { failures: vec![failure], ..Report::default() };
+        apply_report(&mut status, &failed, "r", at(1));
+        assert!(status.prune.is_some(), "it was not judged");
+        let going = Report {
+            terminating: vec![plumb_core::ObjectKey::new(
+                plumb_core::GroupKind::new("", "A"),
+                "ns",
+                "b",
+            )],
+            ..Report::default()
+        };
+        apply_report(&mut status, &going, "r", at(1));
+        assert!(status.prune.is_some(), "it was not judged");
+        apply_report(&mut status, &Report::default(), "r", at(2));
+        assert_eq!(status.prune, None);
+    }
+
+    #[test]
+    fn a_held_prune_is_said_as_long_as_it_is_in_the_status() {
+        let held = Say {
+            more: vec![(conditions::PRUNE_HELD, true, "Share".into(), "12 of 20".into())],
+            ..Say::not_ready(reasons::PRUNE_HELD, "12 of 20", Waits::User)
+        };
+        let plan =
+            HeldPrune { digest: "d".into(), count: 12, objects: vec![], reason: "Share".into() };
+        let before = ApplicationStatus {
+            conditions: build_conditions(&[], &held, Some(1), at(0)),
+            prune: Some(plan),
+            ..ApplicationStatus::default()
+        };
+        let broken = Say::not_ready("BuildFailed", "x", Waits::User);
+        let types = |say: &Say, status: &ApplicationStatus| {
+            let say = say.clone().with_held(&before, status);
+            let conditions = build_conditions(&before.conditions, &say, Some(1), at(1));
+            conditions.into_iter().map(|c| c.type_).collect::<Vec<_>>()
+        };
+        assert_eq!(types(&broken, &before), ["Ready", "Stalled", "PruneHeld"]);
+        assert_eq!(types(&held, &before), ["Ready", "Stalled", "PruneHeld"], "once");
+        let gone = ApplicationStatus { prune: None, ..before.clone() };
+        assert_eq!(types(&broken, &gone), ["Ready", "Stalled"]);
+    }
+
+    #[test]
+    fn the_history_says_what_became_of_a_revision() {
+        let key =
+            |name| plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", name);
+        let did = |change| Report {
+            outcomes: vec![plumb_engine::Outcome { key: key("a"), change }],
+            ..Report::default()
+        };
+        let quiet = Report::default;
+        let failed = || Report {
+            failures: vec![Failure {
+                key: key("a"),
+                place: None,
+                reason: "X",
+                message: "broken".into(),
+                hint: None,
+                class: ErrorClass::Retry,
+            }],
+            ..did(Change::Updated)
+        };
+        let waiting = Report { terminating: vec![key("b")], ..did(Change::Updated) };
+        let (good, bad) = (Some(("r1", None)), Some(("r1", Some("broken"))));
+        let cases = [
+            ("the first", None, "r1", did(Change::Created), true),
+            ("nothing to do", good, "r1", quiet(), false),
+            ("another revision of the same", good, "r2", quiet(), true),
+            ("applied again", good, "r1", did(Change::Updated), true),
+            ("pruned", good, "r1", Report { pruned: vec![key("b")], ..quiet() }, true),
+            ("drift", good, "r1", did(Change::Corrected(Drift::Deleted)), false),
+            ("waits", good, "r1", waiting.clone(), false),
+            ("waits at another revision", good, "r2", waiting, false),
+            ("fails", good, "r1", failed(), true),
+            ("fails again", bad, "r1", failed(), false),
+            ("mended by itself", bad, "r1", quiet(), true),
+            ("mended with drift", bad, "r1", did(Change::Corrected(Drift::Deleted)), true),
+        ];
+        for (what, newest, revision, report, another) in cases {
+            let mut history = Vec::new();
+            if let Some((revision, message)) = newest {
+                remember(&mut history, revision, None, message, at(0));
+            }
+            assert_eq!(is_another_outcome(&history, revision, &report), another, "{what}");
+        }
+    }
+
+    #[test]
+    fn drift_is_counted_whatever_became_of_the_run() {
+        let key =
+            |name| plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", name);
+        let outcome = |name, change| plumb_engine::Outcome { key: key(name), change };
+        let report = Report {
+            outcomes: vec![
+                outcome("a", Change::Corrected(Drift::Deleted)),
+                outcome("b", Change::Updated),
+                outcome("c", Change::Corrected(Drift::Replaced)),
+            ],
+            ..Report::default()
+        };
+        let mut status = ApplicationStatus::default();
+        count_drift(&mut status, &report, at(1));
+        count_drift(&mut status, &Report::default(), at(2));
+        let drift = status.drift.unwrap();
+        assert_eq!((drift.object.as_str(), drift.count, drift.time), ("A ns/c", 2, Time(at(1))));
     }
 
     #[test]

@@ -111,6 +111,15 @@ impl Scope {
         }
     }
 
+    /// What is in this scope and not in the other.
+    #[must_use]
+    pub(crate) fn without(&self, other: &Self) -> Self {
+        Self {
+            kinds: self.kinds.difference(&other.kinds).cloned().collect(),
+            namespaces: self.namespaces.difference(&other.namespaces).cloned().collect(),
+        }
+    }
+
     /// Adds one object's kind and namespace (empty for cluster-scoped).
     pub fn add(&mut self, kind: &GroupKind, namespace: &str) {
         self.kinds.insert(kind.clone());
@@ -192,6 +201,23 @@ mod tests {
         let long = set(&"n".repeat(63), &"a".repeat(253));
         assert!(long.manager.len() <= MAX_MANAGER, "{}", long.manager);
         assert_ne!(long.manager, set(&"n".repeat(63), &"a".repeat(252)).manager);
+    }
+
+    #[test]
+    fn what_another_added_to_a_scope_is_the_difference() {
+        let scope = |kinds: &str, namespaces: &str| {
+            Scope::from_annotations(&BTreeMap::from([
+                (GROUP_KINDS.to_owned(), kinds.to_owned()),
+                (NAMESPACES.to_owned(), namespaces.to_owned()),
+            ]))
+        };
+        let (before, now) = (scope("ConfigMap", "a"), scope("ConfigMap,Deployment.apps", "b"));
+        assert_eq!(now.without(&before), scope("Deployment.apps", "b"));
+        assert_eq!(before.without(&now), scope("", "a"));
+        assert_eq!(
+            scope("Service", "").union(&now.without(&before)).kinds_text(),
+            "Deployment.apps,Service"
+        );
     }
 
     #[test]

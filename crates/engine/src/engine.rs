@@ -49,6 +49,10 @@ impl Default for EngineOptions {
 /// A look at the kinds that is younger than this is not repeated for a kind that it lacks.
 const DISCOVERY_PAUSE: Duration = Duration::from_secs(2);
 
+/// A kind that is not served any more is looked up again after this long: the API server's list of
+/// kinds follows a changed definition within a second or two.
+const SETTLE: Duration = Duration::from_secs(3);
+
 /// Knows the cluster's kinds and the members of all sets; runs sets against it.
 pub struct Engine {
     pub(crate) cluster: Cluster,
@@ -149,7 +153,7 @@ impl Engine {
             return Ok(());
         }
         let mut discovery = self.discovery().await?;
-        if new.iter().any(|kind| discovery.preferred(kind).is_none()) {
+        if new.iter().any(|kind| discovery.preferred(kind).is_none() || self.has_ended(kind)) {
             discovery = self.discovery_again().await?;
         }
         for kind in new {
@@ -164,6 +168,11 @@ impl Engine {
                         Some(_) => "the kind cannot be watched",
                         None => "the cluster does not have the kind",
                     };
+                    if found.is_none() && !discovery.is_unknown(&kind.group) {
+                        for set in self.members().vanished(&kind) {
+                            let _ = self.signals.send(Signal::Set(set));
+                        }
+                    }
                     if self.members().failed(&kind, why.into()) {
                         let _ = self.signals.send(Signal::Kind(kind));
                     }
@@ -173,32 +182,35 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether a watch of the kind runs; one whose kind is not served any more has ended.
     fn is_watched(&self, kind: &GroupKind) -> bool {
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner).contains_key(kind)
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.get(kind).is_some_and(|task| !task.is_finished())
+    }
+
+    fn has_ended(&self, kind: &GroupKind) -> bool {
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.get(kind).is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Watches a kind that is known to be served because an object of it was just applied.
+    pub(crate) fn watch_served(&self, resource: &Resource) {
+        let kind = resource.gvk.group_kind();
+        if resource.can("list") && resource.can("watch") && !self.is_watched(&kind) {
+            self.members().expect(&kind);
+            self.start_watch(kind, resource.clone());
+        }
     }
 
     fn start_watch(&self, kind: GroupKind, resource: Resource) {
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        if watches.contains_key(&kind) {
+        if watches.get(&kind).is_some_and(|task| !task.is_finished()) {
             return;
         }
         let (cluster, members) = (self.cluster.clone(), Arc::clone(&self.members));
         let task = follow(cluster, resource, kind.clone(), members, self.signals.clone());
         let task = tokio::spawn(task);
         watches.insert(kind, task);
-    }
-
-    /// Ends the watches of all other kinds.
-    pub fn watch_only(&self, kinds: &BTreeSet<GroupKind>) {
-        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        watches.retain(|kind, task| {
-            let keep = kinds.contains(kind);
-            if !keep {
-                task.abort();
-                self.members().forget(kind);
-            }
-            keep
-        });
     }
 
     /// Which of these kinds have not been listed yet.
@@ -226,6 +238,11 @@ impl Engine {
             .collect()
     }
 
+    /// Drops what this process verified; what the watches say of live objects stays.
+    pub fn forget_verified(&self) {
+        self.members().forget_verified();
+    }
+
     /// Whether every member of a set is as it was verified and none is too many: then a run would
     /// find nothing to do.
     pub fn in_sync(&self, set: &crate::ApplySet) -> bool {
@@ -250,41 +267,54 @@ async fn follow(
     signals: mpsc::UnboundedSender<Signal>,
 ) {
     let mut events = std::pin::pin!(crate::cluster::watch(&cluster, &resource, PART_OF, None));
+    let mut unreadable = Vec::new();
     while let Some(event) = events.next().await {
         let mut sets = BTreeSet::new();
         let mut news = false;
+        let mut ended = false;
         {
             let mut members = members.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
-                WatchEvent::Restarted => members.restarted(&kind),
+                WatchEvent::Restarted => {
+                    unreadable.clear();
+                    members.restarted(&kind);
+                }
                 WatchEvent::Listed(objects) => {
                     news = members.kind(&kind) != Some(&KindState::Synced);
-                    sets = members.listed(&kind, objects);
+                    sets = members.listed(&kind, objects, &unreadable);
                 }
-                WatchEvent::Changed(key, live) => {
-                    members.recovered(&kind);
-                    sets = members.changed(key, live);
-                }
-                WatchEvent::Deleted(key, live) => {
-                    members.recovered(&kind);
-                    sets = members.deleted(&key, &live);
-                }
+                WatchEvent::Changed(key, live) => sets = members.changed(key, live),
+                WatchEvent::Deleted(key, live) => sets = members.deleted(&key, &live),
                 // One object that cannot be read says nothing about the others; what is known of it
                 // stays, and a run that needs more asks for it.
                 WatchEvent::Unreadable(key, error) => {
                     tracing::warn!(%key, %error, "cannot read a member");
+                    unreadable.push(key);
                 }
                 WatchEvent::Failed(error) => {
                     tracing::warn!(%kind, %error, "cannot watch");
+                    ended = error.is_kind_missing();
                     news = members.failed(&kind, error.to_string());
+                    // Also when the kind was known as failed before: it was missing until an object
+                    // of it was applied, and this was the first LIST.
+                    if ended {
+                        sets = members.sets_with(&kind);
+                    }
                 }
             }
+        }
+        if ended {
+            tokio::time::sleep(SETTLE).await;
         }
         for set in sets {
             let _ = signals.send(Signal::Set(set));
         }
         if news {
             let _ = signals.send(Signal::Kind(kind.clone()));
+        }
+        if ended {
+            // The next run that needs the kind looks up how it is served now.
+            return;
         }
     }
 }

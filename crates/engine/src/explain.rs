@@ -147,7 +147,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn entry(manager: &str, operation: &str, time: &str, fields: Value) -> Value {
+    fn entry(manager: &str, operation: &str, time: &str, fields: &Value) -> Value {
         json!({"manager": manager, "operation": operation, "time": time, "fieldsType": "FieldsV1", "fieldsV1": fields})
     }
 
@@ -184,8 +184,8 @@ mod tests {
     fn nothing_changed() {
         let helper = json!({"f:metadata": {"f:annotations": {"f:x": {}}}, "f:status": {}});
         let managed = [
-            entry("plumb:a/b", "Apply", "2026-01-01T00:00:00Z", ours()),
-            entry("kube-controller-manager", "Update", "2026-01-02T00:00:00Z", helper),
+            entry("plumb:a/b", "Apply", "2026-01-01T00:00:00Z", &ours()),
+            entry("kube-controller-manager", "Update", "2026-01-02T00:00:00Z", &helper),
         ];
         assert_eq!(lines(&managed), [] as [&str; 0]);
     }
@@ -200,9 +200,9 @@ mod tests {
             r#"k:{"name":"web"}"#: {"f:image": {}}}}}}});
         let scale = json!({"f:spec": {"f:replicas": {}}});
         let managed = [
-            entry("plumb:a/b", "Apply", "2026-01-01T00:00:00Z", left),
-            entry("kubectl-edit", "Update", "2026-01-02T00:00:00Z", edit),
-            entry("scaler", "Update", "2026-01-03T00:00:00Z", scale),
+            entry("plumb:a/b", "Apply", "2026-01-01T00:00:00Z", &left),
+            entry("kubectl-edit", "Update", "2026-01-02T00:00:00Z", &edit),
+            entry("scaler", "Update", "2026-01-03T00:00:00Z", &scale),
         ];
         assert_eq!(
             lines(&managed),
@@ -217,7 +217,7 @@ mod tests {
         let containers =
             left["f:spec"]["f:template"]["f:spec"]["f:containers"].as_object_mut().unwrap();
         containers[r#"k:{"name":"web"}"#].as_object_mut().unwrap().remove("f:ports");
-        let managed = [entry("plumb:a/b", "Apply", "2026-01-01T00:00:00Z", left)];
+        let managed = [entry("plumb:a/b", "Apply", "2026-01-01T00:00:00Z", &left)];
         assert_eq!(
             lines(&managed),
             ["metadata.labels.tier -", "spec.template.spec.containers[1].ports -"]
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn our_entry_may_be_gone_as_a_whole() {
         let edit = json!({"f:spec": {"f:replicas": {}}});
-        let got = lines(&[entry("kubectl-replace", "Update", "2026-01-02T00:00:00Z", edit)]);
+        let got = lines(&[entry("kubectl-replace", "Update", "2026-01-02T00:00:00Z", &edit)]);
         assert_eq!(got, ["spec.replicas kubectl-replace", "metadata -"]);
     }
 }

@@ -114,7 +114,14 @@ pub fn judge(
     let (reason, message) = match (occasion, precious) {
         (Occasion::Sync { inherited: true, .. }, _) => (
             HoldReason::Inherited,
-            format!("{count} live objects carry this application's label but were there before it"),
+            format!(
+                "{} before this application was created, by an earlier one of its name",
+                if count == 1 {
+                    "1 object was applied".into()
+                } else {
+                    format!("{count} objects were applied")
+                }
+            ),
         ),
         (Occasion::Sync { desired: 0, .. }, _) => (
             HoldReason::Empty,

@@ -8,11 +8,13 @@
 
 #![forbid(unsafe_code)]
 
+mod apply;
 mod applyset;
 mod cluster;
 mod engine;
 mod error;
 mod explain;
+mod failure;
 mod guard;
 mod live;
 mod members;

@@ -83,16 +83,6 @@ impl Members {
         self.kinds.entry(kind.clone()).or_insert((KindState::Pending, 0));
     }
 
-    /// A kind is no longer watched; what was known of its unverified objects is dropped.
-    pub(crate) fn forget(&mut self, kind: &GroupKind) {
-        self.kinds.remove(kind);
-        let keys: Vec<_> =
-            self.objects.keys().filter(|key| key.group_kind == *kind).cloned().collect();
-        for key in keys {
-            self.remove(&key);
-        }
-    }
-
     /// What is known of a kind; `None` when it is not watched.
     pub(crate) fn kind(&self, kind: &GroupKind) -> Option<&KindState> {
         self.kinds.get(kind).map(|(state, _)| state)
@@ -125,24 +115,40 @@ impl Members {
         news
     }
 
-    /// A watch delivers again after it failed: the index is whole.
-    pub(crate) fn recovered(&mut self, kind: &GroupKind) {
-        if let Some((state, _)) = self.kinds.get_mut(kind) {
-            *state = KindState::Synced;
-        }
+    /// The sets that have members of a kind, as far as is known.
+    pub(crate) fn sets_with(&self, kind: &GroupKind) -> BTreeSet<Arc<str>> {
+        let of_kind = self.objects.keys().filter(|key| key.group_kind == *kind);
+        of_kind.flat_map(|key| self.concerned(key)).collect()
     }
 
-    /// A LIST ended: these objects exist, others of the kind do not. Returns the sets to look at.
+    /// The cluster does not have the kind any more, and what takes a kind away takes its objects
+    /// along, whether a watch told so or not. Returns the sets to look at.
+    pub(crate) fn vanished(&mut self, kind: &GroupKind) -> BTreeSet<Arc<str>> {
+        let live: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|(key, slot)| key.group_kind == *kind && slot.live.is_some())
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        live.iter().flat_map(|key| self.unset(key)).collect()
+    }
+
+    /// A LIST ended: these objects exist, others of the kind do not, but for those that could not
+    /// be read. Returns the sets to look at.
     pub(crate) fn listed(
         &mut self,
         kind: &GroupKind,
         objects: Vec<(ObjectKey, Live)>,
+        unreadable: &[ObjectKey],
     ) -> BTreeSet<Arc<str>> {
         let Some((state, began)) = self.kinds.get_mut(kind) else { return BTreeSet::new() };
         let began = *began;
-        *state = KindState::Synced;
+        *state = match unreadable.first() {
+            None => KindState::Synced,
+            Some(key) => KindState::Failed(format!("{key} cannot be read")),
+        };
         let mut sets = BTreeSet::new();
-        let mut seen = HashSet::with_capacity(objects.len());
+        let mut seen: HashSet<ObjectKey> = unreadable.iter().cloned().collect();
         for (key, live) in objects {
             seen.insert(key.clone());
             sets.extend(self.changed(key, live));
@@ -172,8 +178,15 @@ impl Members {
         if known.is_some_and(|known| known.resource_version >= live.resource_version) {
             return BTreeSet::new();
         }
+        // Whoever had to be called was called for this state already.
+        let known = known.is_some_and(|known| {
+            *known == Live { resource_version: known.resource_version, ..live.clone() }
+        });
         let before = self.concerned(&key);
         self.put(&key, live);
+        if known {
+            return BTreeSet::new();
+        }
         let mut sets: BTreeSet<Arc<str>> = before.union(&self.concerned(&key)).cloned().collect();
         sets.retain(|set| {
             let manager = self.manager_of(&key, set);
@@ -254,13 +267,51 @@ impl Members {
         }
     }
 
+    /// Our own request may have changed a live object: what was verified of it counts no more.
+    pub(crate) fn doubt(&mut self, set: &str, key: &ObjectKey) {
+        let Some((key, _)) = self.objects.get_key_value(key) else { return };
+        let key = Arc::clone(key);
+        let Some(slot) = self.objects.get_mut(&key) else { return };
+        let ours = slot.verified.as_ref().is_some_and(|verified| &*verified.set == set);
+        if ours && slot.live.is_some() {
+            slot.verified = None;
+            self.tidy(&key, set);
+        }
+    }
+
+    /// The uid of the object that was last verified under this key.
+    pub(crate) fn verified_uid(&self, key: &ObjectKey) -> Option<Box<str>> {
+        Some(self.objects.get(key)?.verified.as_ref()?.uid.clone())
+    }
+
+    /// Nothing counts as verified any more: somebody else may have applied since.
+    pub(crate) fn forget_verified(&mut self) {
+        let verified: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|(_, slot)| slot.verified.is_some())
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        for key in verified {
+            let Some(slot) = self.objects.get_mut(&key) else { continue };
+            let set = slot.verified.take().map(|verified| verified.set);
+            if slot.live.is_none() {
+                self.objects.remove(&key);
+            }
+            if let Some(set) = set {
+                self.tidy(&key, &set);
+            }
+        }
+    }
+
     /// What is known of a live object.
     pub(crate) fn live(&self, key: &ObjectKey) -> Option<&Live> {
         self.objects.get(key)?.live.as_ref()
     }
 
-    /// The live objects that are labelled for a set, in key order.
-    pub(crate) fn labelled(&self, set: &str) -> Vec<(ObjectKey, Live)> {
+    /// The live objects that are labelled for a set and that its manager applied, in key order. What
+    /// somebody else labelled, or a controller that copies labels, is left out.
+    pub(crate) fn applied(&self, set: &str, manager: &str) -> Vec<(ObjectKey, Live)> {
         let mut members: Vec<_> = self
             .sets
             .get(set)
@@ -268,6 +319,7 @@ impl Members {
             .flatten()
             .filter_map(|key| Some(((**key).clone(), self.live(key)?.clone())))
             .filter(|(_, live)| live.part_of.as_deref() == Some(set))
+            .filter(|(_, live)| live.entry(manager).is_some())
             .collect();
         members.sort_by(|a, b| a.0.cmp(&b.0));
         members
@@ -278,7 +330,9 @@ impl Members {
     pub(crate) fn in_sync(&self, set: &str, manager: &str) -> bool {
         self.sets.get(set).into_iter().flatten().all(|key| {
             match self.standing(key, set, manager) {
-                Standing::Same(_) => true,
+                // Controllers copy labels, from a Service to its EndpointSlices for instance. A copy
+                // was never applied by us: nothing to do here.
+                Standing::Same(_) | Standing::Unclaimed => true,
                 // Labelled for another set now and not ours any more: nothing to do here.
                 Standing::Foreign => !self.is_verified_for(key, set),
                 _ => false,
@@ -329,12 +383,27 @@ impl Members {
         for key in sorted {
             let live = self.live(key).filter(|live| live.part_of.as_deref() == Some(set))?;
             let entry = live.entry(manager)?;
-            hasher
-                .part(key.to_string().as_bytes())
-                .part(live.uid.as_bytes())
-                .part(&live.generation.to_be_bytes())
-                .part(&entry.fields.to_be_bytes())
-                .part(&entry.time.to_be_bytes());
+            mix(&mut hasher, key, &live.uid, live.generation, (entry.fields, entry.time));
+        }
+        Some(hasher.finish())
+    }
+
+    /// The same digest over how the members were when each was verified against what is desired
+    /// of it: a change that came since is not in it. `None` while one was not verified.
+    pub(crate) fn verified_digest(
+        &self,
+        set: &str,
+        desired: &HashMap<ObjectKey, u64>,
+    ) -> Option<Digest> {
+        let mut sorted: Vec<_> = desired.iter().collect();
+        sorted.sort_unstable();
+        let mut hasher = Hasher::new();
+        for (key, digest) in sorted {
+            let verified = self.objects.get(key)?.verified.as_ref()?;
+            if &*verified.set != set || verified.desired != *digest {
+                return None;
+            }
+            mix(&mut hasher, key, &verified.uid, verified.generation, verified.entry?);
         }
         Some(hasher.finish())
     }
@@ -421,6 +490,21 @@ impl Members {
     }
 }
 
+fn mix(
+    hasher: &mut Hasher,
+    key: &ObjectKey,
+    uid: &str,
+    generation: i64,
+    (fields, time): (u64, i64),
+) {
+    hasher
+        .part(key.to_string().as_bytes())
+        .part(uid.as_bytes())
+        .part(&generation.to_be_bytes())
+        .part(&fields.to_be_bytes())
+        .part(&time.to_be_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -497,6 +581,21 @@ mod tests {
     }
 
     #[test]
+    fn a_member_out_of_step_calls_its_set_once_for_each_state() {
+        let mut members = verified();
+        assert!(members.changed(key("a"), with(11, |l| l.entries.clear())).contains(SET));
+        assert!(members.changed(key("a"), with(12, |l| l.entries.clear())).is_empty());
+        assert_eq!(members.live(&key("a")).map(|live| live.resource_version), Some(12));
+        let more = with(13, |l| {
+            l.entries.clear();
+            l.generation = 2;
+        });
+        assert!(members.changed(key("a"), more).contains(SET));
+        assert!(members.changed(key("extra"), live(14)).contains(SET));
+        assert!(members.changed(key("extra"), live(15)).is_empty());
+    }
+
+    #[test]
     fn a_deletion_of_a_verified_object_is_drift() {
         let mut members = verified();
         assert!(members.deleted(&key("a"), &live(12)).contains(SET));
@@ -512,11 +611,13 @@ mod tests {
         let mut members = verified();
         assert!(members.changed(key("b"), live(11)).contains(SET));
         assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unverified);
-        assert_eq!(members.labelled(SET).len(), 2);
+        assert_eq!(members.applied(SET, MANAGER).len(), 2);
         assert!(!members.in_sync(SET, MANAGER));
         let unclaimed = with(12, |l| l.entries.clear());
         members.changed(key("b"), unclaimed);
         assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unclaimed);
+        assert_eq!(members.applied(SET, MANAGER).len(), 1);
+        assert!(members.in_sync(SET, MANAGER), "a copy of the label is no member");
     }
 
     #[test]
@@ -526,7 +627,7 @@ mod tests {
         members.changed(key("old"), live(5));
         members.restarted(&kind);
         members.verified(SET, MANAGER, &key("new"), live(20), 1);
-        let sets = members.listed(&kind, vec![(key("a"), live(10))]);
+        let sets = members.listed(&kind, vec![(key("a"), live(10))], &[]);
         assert!(sets.contains(SET), "the old one went");
         assert_eq!(members.standing(&key("old"), SET, MANAGER), Standing::Unknown);
         assert_eq!(members.standing(&key("new"), SET, MANAGER), Standing::Same(1));
@@ -545,6 +646,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_list_cannot_read_is_not_gone() {
+        let mut members = verified();
+        let kind = key("a").group_kind;
+        members.restarted(&kind);
+        members.listed(&kind, Vec::new(), &[key("a")]);
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Same(42));
+        assert!(matches!(members.kind(&kind), Some(KindState::Failed(_))), "not fully known");
+        members.restarted(&kind);
+        members.listed(&kind, Vec::new(), &[]);
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone);
+        assert_eq!(members.kind(&kind), Some(&KindState::Synced));
+    }
+
+    #[test]
+    fn a_kind_names_the_sets_that_have_members_of_it() {
+        let mut members = verified();
+        members.changed(key("b"), with(11, |l| l.part_of = Some("set-2".into())));
+        let sets = members.sets_with(&key("a").group_kind);
+        assert_eq!(sets.iter().map(|set| &**set).collect::<Vec<_>>(), [SET, "set-2"]);
+        assert!(members.sets_with(&GroupKind::new("apps", "Deployment")).is_empty());
+    }
+
+    #[test]
     fn the_cluster_digest_sees_our_side_only() {
         let desired = HashMap::from([(key("a"), 42)]);
         let digest = |members: &Members| members.cluster_digest(SET, MANAGER, &desired);
@@ -560,6 +684,61 @@ mod tests {
     }
 
     #[test]
+    fn the_effect_of_a_write_without_an_answer_is_not_drift() {
+        let mut members = verified();
+        members.doubt("set-2", &key("a"));
+        assert!(members.in_sync(SET, MANAGER), "another set's write is not ours");
+        members.doubt(SET, &key("a"));
+        members.changed(key("a"), with(11, |l| l.entries[0].fields = 8));
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unverified);
+        assert!(!members.in_sync(SET, MANAGER));
+        members.verified(SET, MANAGER, &key("a"), with(11, |l| l.entries[0].fields = 8), 42);
+        members.deleted(&key("a"), &live(12));
+        members.doubt(SET, &key("a"));
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone, "still missed");
+    }
+
+    #[test]
+    fn objects_go_with_their_kind_also_when_no_watch_tells() {
+        let mut members = verified();
+        assert!(members.in_sync(SET, MANAGER));
+        let kind = key("a").group_kind;
+        assert_eq!(members.vanished(&kind), BTreeSet::from([SET.into()]));
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone);
+        assert!(!members.in_sync(SET, MANAGER));
+        assert_eq!(members.vanished(&kind), BTreeSet::new(), "told once");
+    }
+
+    #[test]
+    fn what_another_leader_may_have_changed_is_not_verified() {
+        let mut members = verified();
+        members.verified(SET, MANAGER, &key("gone"), live(11), 1);
+        members.deleted(&key("gone"), &live(12));
+        members.forget_verified();
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unverified);
+        assert_eq!(members.standing(&key("gone"), SET, MANAGER), Standing::Unknown);
+        assert_eq!(members.applied(SET, MANAGER).len(), 1);
+        members.deleted(&key("a"), &live(13));
+        assert!(members.objects.is_empty() && members.sets.is_empty());
+    }
+
+    #[test]
+    fn a_change_that_came_after_the_answer_is_not_recorded_as_equal() {
+        let desired = HashMap::from([(key("a"), 42)]);
+        let mut members = verified();
+        let equal = members.cluster_digest(SET, MANAGER, &desired);
+        assert!(equal.is_some());
+        assert_eq!(members.verified_digest(SET, &desired), equal);
+        members.changed(key("a"), with(11, |l| l.entries[0].fields = 9));
+        assert_eq!(members.verified_digest(SET, &desired), equal);
+        assert_ne!(members.cluster_digest(SET, MANAGER, &desired), equal);
+        let other = HashMap::from([(key("a"), 43)]);
+        assert_eq!(members.verified_digest(SET, &other), None, "verified against something else");
+        let more = HashMap::from([(key("a"), 42), (key("b"), 1)]);
+        assert_eq!(members.verified_digest(SET, &more), None, "one was never verified");
+    }
+
+    #[test]
     fn what_a_set_no_longer_wants_is_forgotten() {
         let mut members = verified();
         members.verified(SET, MANAGER, &key("b"), live(11), 1);
@@ -567,7 +746,7 @@ mod tests {
         assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unverified);
         members.deleted(&key("b"), &live(12));
         assert!(members.in_sync(SET, MANAGER));
-        members.forget(&key("a").group_kind);
+        members.gone(&key("a"));
         assert!(members.objects.is_empty() && members.sets.is_empty());
     }
 }

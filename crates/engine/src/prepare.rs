@@ -32,8 +32,6 @@ pub(crate) struct Preparation {
     pub(crate) failures: Vec<Failure>,
     /// Mistakes that make the whole set doubtful: nothing is sent.
     pub(crate) refusals: Vec<Failure>,
-    /// A kind was not found, and looking again may help.
-    pub(crate) unknown_kinds: bool,
 }
 
 /// Metadata that only the API server sets; in a manifest it is left over from an export, and
@@ -56,7 +54,6 @@ pub(crate) fn prepare(objects: Vec<Object>, set: &ApplySet, discovery: &Discover
             let found = defined.iter().find(|r| r.gvk.group_kind() == gvk.group_kind())?;
             Some(Resource { gvk: gvk.clone(), ..found.clone() })
         }) else {
-            result.unknown_kinds = true;
             result.failures.push(unknown_kind(&object, discovery));
             continue;
         };
@@ -106,6 +103,10 @@ pub(crate) fn prepare(objects: Vec<Object>, set: &ApplySet, discovery: &Discover
         }
         let mut object = object;
         dress(object.body_mut(), &key, set);
+        if resource.subresources.contains("status") {
+            // Only controllers write it; a manifest has it from an export, and it would be dropped.
+            object.body_mut().as_object_mut().map(|body| body.remove("status"));
+        }
         let digest = object.digest().short();
         let stage = Stage::of(&key.group_kind);
         result.objects.push(Prepared { key, object, resource, stage, digest, defined_here });
@@ -185,10 +186,11 @@ fn dress(body: &mut Value, key: &ObjectKey, set: &ApplySet) {
         }
     }
     // What other controllers fill in is theirs: claiming an empty value would fight them for ever.
-    if object.get("aggregationRule").is_some_and(|rule| !rule.is_null()) {
+    let aggregates = object.get("aggregationRule").is_some_and(|rule| !rule.is_null());
+    if aggregates && key.group_kind == GroupKind::new("rbac.authorization.k8s.io", "ClusterRole") {
         object.remove("rules");
     }
-    drop_empty_ca_bundles(body);
+    drop_empty_ca_bundles(body, &key.group_kind);
 }
 
 fn map_at<'m>(map: &'m mut Map<String, Value>, key: &str) -> Option<&'m mut Map<String, Value>> {
@@ -203,6 +205,8 @@ fn map_at<'m>(map: &'m mut Map<String, Value>, key: &str) -> Option<&'m mut Map<
 /// in which edits of `data` do not show.
 fn encode_string_data(secret: &mut Map<String, Value>) {
     use base64::Engine as _;
+    // Anything but a map is left for the API server to refuse in its own words.
+    let Some(Value::Object(_) | Value::Null) = secret.get("stringData") else { return };
     let Some(Value::Object(plain)) = secret.remove("stringData") else { return };
     if let Some(data) = map_at(secret, "data") {
         for (name, value) in plain {
@@ -210,7 +214,6 @@ fn encode_string_data(secret: &mut Map<String, Value>) {
                 Value::String(text) => {
                     Value::String(base64::engine::general_purpose::STANDARD.encode(text))
                 }
-                // Left for the API server to refuse in its own words.
                 other => other,
             };
             data.insert(name, value);
@@ -218,26 +221,48 @@ fn encode_string_data(secret: &mut Map<String, Value>) {
     }
 }
 
-fn drop_empty_ca_bundles(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            if let Some(Value::Object(config)) = map.get_mut("clientConfig")
-                && config.get("caBundle").is_some_and(|ca| ca.is_null() || ca == "")
-            {
-                config.remove("caBundle");
-            }
-            map.values_mut().for_each(drop_empty_ca_bundles);
+/// Authorities are often filled in by another controller, which an empty one in Git is the place
+/// for.
+fn drop_empty_ca_bundles(body: &mut Value, kind: &GroupKind) {
+    let drop = |config: Option<&mut Value>| {
+        // The placeholder is one line end, from when the API server refused an empty value.
+        if let Some(Value::Object(config)) = config
+            && config.get("caBundle").is_some_and(|ca| ca.is_null() || ca == "" || ca == "Cg==")
+        {
+            config.remove("caBundle");
         }
-        Value::Array(items) => items.iter_mut().for_each(drop_empty_ca_bundles),
+    };
+    match (kind.group.as_str(), kind.kind.as_str()) {
+        (
+            "admissionregistration.k8s.io",
+            "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration",
+        ) => {
+            let webhooks = body.get_mut("webhooks").and_then(Value::as_array_mut);
+            webhooks.into_iter().flatten().for_each(|hook| drop(hook.get_mut("clientConfig")));
+        }
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+            drop(body.pointer_mut("/spec/conversion/webhook/clientConfig"));
+        }
+        ("apiregistration.k8s.io", "APIService") => drop(body.get_mut("spec")),
         _ => {}
     }
 }
 
 /// Sets the resource version that a write is planned on.
 pub(crate) fn planned_on(body: &Value, resource_version: u64) -> Value {
+    with_metadata(body, "resourceVersion", resource_version.to_string())
+}
+
+/// Sets the uid of the object that a write is planned for: on another one, or none, it is a
+/// conflict.
+pub(crate) fn planned_for(body: &Value, uid: &str) -> Value {
+    with_metadata(body, "uid", uid.to_owned())
+}
+
+fn with_metadata(body: &Value, field: &str, value: String) -> Value {
     let mut body = body.clone();
     if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.insert("resourceVersion".into(), Value::String(resource_version.to_string()));
+        metadata.insert(field.into(), Value::String(value));
     }
     body
 }
@@ -258,3 +283,7 @@ pub(crate) fn parse_field(field: &str) -> FieldPath {
     }
     path
 }
+
+#[cfg(test)]
+#[path = "prepare_tests.rs"]
+mod tests;

@@ -24,8 +24,10 @@ pub enum Change {
 pub enum Drift {
     /// These fields were changed or removed.
     Fields(Vec<FieldChange>),
-    /// It was deleted, or its label was taken off.
+    /// It was deleted.
     Deleted,
+    /// Its label was taken off.
+    Unlabelled,
     /// It was deleted and another was created under its name.
     Replaced,
 }
@@ -81,6 +83,8 @@ pub struct Report {
     pub scope: Scope,
     /// The run ended early because a newer revision or spec is waiting.
     pub superseded: bool,
+    /// A failure makes the objects doubtful as a whole, so nothing was applied.
+    pub refused: bool,
 }
 
 impl Report {

@@ -1,21 +1,18 @@
 //! One run of a set: plan from the index, then write ahead, apply by stages, prune, tidy up.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use futures::{FutureExt as _, StreamExt as _};
-use plumb_core::{Digest, ErrorClass, Hasher, Object, ObjectKey};
-use serde_json::Value;
+use plumb_core::{Digest, Hasher, Object, ObjectKey};
 
 use crate::applyset::{self, ApplySet, Scope};
 use crate::cluster::{ApiError, ApplyHow, Resource, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::explain::explain;
 use crate::guard::Occasion;
 use crate::live::Live;
 use crate::members::{KindState, Standing};
-use crate::prepare::{self, Prepared, planned_on};
-use crate::report::{Change, Drift, Failure, Outcome, Report};
+use crate::prepare::{self, Prepared};
+use crate::report::{Drift, Failure, Report};
 use crate::stage::Stage;
 
 /// The parent object as the caller last saw it.
@@ -51,8 +48,9 @@ pub struct Job<'a> {
     pub prune: bool,
     /// The digest of a held plan that a person approved.
     pub approved: Option<String>,
-    /// Members that are not desired are older than the parent, as far as anybody knows.
-    pub inherits: bool,
+    /// When the parent was created, in seconds since the epoch, as long as members that are not
+    /// desired may be older: an earlier parent of the same name applied those.
+    pub inherits: Option<i64>,
     /// Digests of the desired objects and of the live ones, as recorded when they were equal.
     pub recorded: Option<(Digest, Digest)>,
     /// The epoch of this leader.
@@ -93,26 +91,25 @@ pub(crate) fn decide(standing: Standing, desired: u64) -> Result<Option<Action>,
 
 /// An apply that takes our fields back from whoever holds them.
 pub(crate) const FORCED: ApplyHow = ApplyHow { force: true, dry_run: false };
-/// An apply in which the API server says who else owns what we declare.
-const UNFORCED: ApplyHow = ApplyHow { force: false, dry_run: false };
 
 /// How often a write is tried again when the object changed between reading and writing. Three
 /// lost races in a row mean a busy writer; the next run comes soon enough.
-const RACES: usize = 3;
+pub(crate) const RACES: usize = 3;
 
 impl Engine {
     /// Runs a set once. The report says what became of every object; an error means that the run
-    /// could not begin, or had to end before all was tried.
-    pub async fn sync(&self, mut job: Job<'_>) -> Result<Report, EngineError> {
+    /// could not begin, or had to end before all was tried. Then the report, like that of a run
+    /// that is dropped, says what was done until there.
+    pub async fn sync(&self, mut job: Job<'_>, report: &mut Report) -> Result<(), EngineError> {
         let set = job.set;
-        check_epoch(&job.parent, set, job.epoch)?;
+        check_epoch(job.parent.epoch, set, job.epoch)?;
         let mut discovery = self.discovery().await?;
         if job.objects.iter().any(|object| discovery.find(&object.gvk()).is_none()) {
             discovery = self.discovery_again().await?;
         }
         let preparation = prepare::prepare(std::mem::take(&mut job.objects), set, &discovery);
         let prepared = preparation.objects;
-        let mut report = Report {
+        *report = Report {
             total: prepared.len() + preparation.failures.len() + preparation.refusals.len(),
             failures: preparation.failures,
             scope: job.parent.hints.union(&job.parent.recorded),
@@ -120,21 +117,22 @@ impl Engine {
         };
         if !preparation.refusals.is_empty() {
             report.failures.extend(preparation.refusals);
+            report.refused = true;
             sort_failures(&mut report.failures);
-            return Ok(report);
+            return Ok(());
         }
         let desired: HashMap<ObjectKey, u64> =
             prepared.iter().map(|p| (p.key.clone(), p.digest)).collect();
         report.desired = Some(desired_digest(&desired));
 
-        let todo = self.plan(set, &prepared, &desired, job.recorded, &mut report);
+        let todo = self.plan(set, &prepared, &desired, job.recorded, report);
         let mut wanted = report.scope.clone();
         for p in &prepared {
             wanted.add(&p.key.group_kind, &p.key.namespace);
         }
         let mut parent = job.parent.clone();
         if !parent.has_facts || !wanted.reads_as(&parent.hints, &set.namespace) {
-            self.write_facts(set, &mut parent, &wanted, job.epoch).await?;
+            wanted = self.write_facts(set, &mut parent, wanted, job.epoch).await?;
         }
         report.scope = wanted;
         self.watch(&report.scope.kinds).await?;
@@ -148,30 +146,34 @@ impl Engine {
                 report.superseded = true;
                 break;
             }
-            self.apply_stage(set, &batch, &job, &mut report).await?;
+            self.apply_stage(set, &batch, &job, report).await?;
             if stage == Stage::Definitions {
-                self.await_definitions(&batch, &mut report).await?;
+                self.await_definitions(&batch, report).await?;
+                // What was just defined can be watched from here on.
+                self.watch(&report.scope.kinds).await?;
             }
         }
 
+        // The last moment to notice that pruning was turned off, or the wanted revision went back.
+        report.superseded |= (job.superseded)();
         if !report.superseded {
             self.members().retain_verified(&set.id, &desired);
-            let blocked = !report.failures.is_empty();
-            self.prune(set, &desired, &job, blocked, &mut report).await?;
-            let scope = self.remaining_scope(set, &prepared, &report);
+            let blocked = !report.is_complete();
+            self.prune(set, &desired, &job, blocked, report).await?;
+            let mut scope = self.remaining_scope(set, &prepared, report);
             if !blocked && !scope.reads_as(&report.scope, &set.namespace) {
-                self.write_facts(set, &mut parent, &scope, job.epoch).await?;
+                scope = self.write_facts(set, &mut parent, scope, job.epoch).await?;
             }
             if !blocked {
                 report.scope = scope;
             }
         }
         if report.is_complete() {
-            report.cluster = self.members().cluster_digest(&set.id, &set.manager, &desired);
+            report.cluster = self.members().verified_digest(&set.id, &desired);
         }
         sort_failures(&mut report.failures);
         report.outcomes.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(report)
+        Ok(())
     }
 
     /// Compares desired objects with the index. What goes away is put into the report.
@@ -206,13 +208,15 @@ impl Engine {
         todo
     }
 
-    pub(crate) async fn write_facts(
+    /// Writes the facts of a parent. Returns the scope as written: with what somebody else has
+    /// added to it since it was last read.
+    async fn write_facts(
         &self,
         set: &ApplySet,
         parent: &mut Parent,
-        scope: &Scope,
+        mut scope: Scope,
         epoch: u64,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Scope, EngineError> {
         let api_version = parent.resource.gvk.api_version();
         let target = Target::new(&parent.resource, &set.namespace, &set.name);
         let mut version = parent.resource_version;
@@ -220,7 +224,7 @@ impl Engine {
         loop {
             let object = (parent.uid.as_str(), version);
             let body =
-                applyset::parent_facts(set, &api_version, scope, parent.finalizer, epoch, object);
+                applyset::parent_facts(set, &api_version, &scope, parent.finalizer, epoch, object);
             let written =
                 self.cluster.apply(&target, &body, applyset::PARENT_MANAGER, FORCED).await;
             match written {
@@ -228,7 +232,7 @@ impl Engine {
                     parent.resource_version = live.resource_version;
                     parent.has_facts = true;
                     parent.hints = scope.clone();
-                    return Ok(());
+                    return Ok(scope);
                 }
                 // Our view of the parent was late. Look again, and mind who else is writing.
                 Err(error) if error.is_conflict() && race < RACES => {
@@ -236,209 +240,21 @@ impl Engine {
                     let found = self.cluster.get_metadata(&target).await;
                     let found = found
                         .map_err(|source| EngineError::Parent { parent: set.owner(), source })?;
-                    let Some(found) = found.filter(|found| *found.live.uid == *parent.uid) else {
+                    let same = |live: &Live| *live.uid == *parent.uid && !live.terminating;
+                    let Some(found) = found.filter(|found| same(&found.live)) else {
                         return Err(EngineError::ParentGone { parent: set.owner() });
                     };
                     parent.epoch =
                         found.annotations.get(applyset::EPOCH).and_then(|e| e.parse().ok());
-                    check_epoch(parent, set, epoch)?;
+                    check_epoch(parent.epoch, set, epoch)?;
+                    let hints = Scope::from_annotations(&found.annotations);
+                    scope = scope.union(&hints.without(&parent.hints));
+                    parent.hints = hints;
                     version = found.live.resource_version;
                 }
                 Err(source) => return Err(EngineError::Parent { parent: set.owner(), source }),
             }
         }
-    }
-
-    async fn apply_stage(
-        &self,
-        set: &ApplySet,
-        batch: &[&(&Prepared, Action)],
-        job: &Job<'_>,
-        report: &mut Report,
-    ) -> Result<(), EngineError> {
-        let mut tries = Vec::with_capacity(batch.len());
-        for (p, action) in batch {
-            let one = async move {
-                if (job.superseded)() {
-                    (*p, None)
-                } else {
-                    (*p, Some(self.apply_one(set, p, action).await))
-                }
-            };
-            tries.push(one.boxed());
-        }
-        let mut results = futures::stream::iter(tries).buffer_unordered(self.options.concurrency);
-        let mut interrupted = None;
-        while let Some((p, result)) = results.next().await {
-            match result {
-                None => report.superseded = true,
-                Some(Ok(change)) => report.outcomes.push(Outcome { key: p.key.clone(), change }),
-                Some(Err(error)) if ends_run(&error) => {
-                    // What is under way is awaited, so that the index learns its answers.
-                    interrupted.get_or_insert(error);
-                    if interrupted
-                        .as_ref()
-                        .is_some_and(|e| matches!(e, ApiError::NotLeading { .. }))
-                    {
-                        break;
-                    }
-                }
-                Some(Err(error)) => report.failures.push(failure(p, &error, set)),
-            }
-        }
-        interrupted.map_or(Ok(()), |source| Err(EngineError::Interrupted { source }))
-    }
-
-    async fn apply_one(
-        &self,
-        set: &ApplySet,
-        p: &Prepared,
-        action: &Action,
-    ) -> Result<Change, ApiError> {
-        let before = self.members().live(&p.key).map(|live| live.resource_version);
-        let (live, change) = match action {
-            Action::Claim => {
-                let live = self.claim(set, p).await?;
-                let alone = live.entries.len() == 1 && live.others == 0;
-                (live, if alone { Change::Created } else { Change::Updated })
-            }
-            Action::Recreate(drift) => {
-                (self.claim(set, p).await?, Change::Corrected(drift.clone()))
-            }
-            Action::Update => (self.force(set, p, p.object.body()).await?, Change::Updated),
-            Action::Verify => {
-                let live = self.force(set, p, p.object.body()).await?;
-                let same = before == Some(live.resource_version);
-                let change = if same { Change::Verified } else { Change::Updated };
-                (live, change)
-            }
-            Action::Correct => {
-                let (live, fields) = self.correct(set, p).await?;
-                (live, Change::Corrected(fields))
-            }
-        };
-        self.members().verified(&set.id, &set.manager, &p.key, live, p.digest);
-        Ok(change)
-    }
-
-    async fn send(
-        &self,
-        set: &ApplySet,
-        p: &Prepared,
-        body: &Value,
-        how: ApplyHow,
-    ) -> Result<Live, ApiError> {
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
-        let give_up = tokio::time::Instant::now() + self.options.definition_timeout;
-        let mut pause = std::time::Duration::from_millis(50);
-        loop {
-            let result = self.cluster.apply(&target, body, &set.manager, how).await;
-            match result {
-                // The API server takes a moment to serve what a new definition defines.
-                Err(error)
-                    if p.defined_here
-                        && (error.is_kind_missing() || error.is_not_in_schema())
-                        && tokio::time::Instant::now() < give_up =>
-                {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(std::time::Duration::from_secs(2));
-                }
-                result => return result,
-            }
-        }
-    }
-
-    async fn force(&self, set: &ApplySet, p: &Prepared, body: &Value) -> Result<Live, ApiError> {
-        self.send(set, p, body, FORCED).await
-    }
-
-    /// Applies what is not known as ours: the API server says whether anybody else owns it.
-    async fn claim(&self, set: &ApplySet, p: &Prepared) -> Result<Live, ApiError> {
-        let refused = match self.send(set, p, p.object.body(), UNFORCED).await {
-            Err(error) if error.is_ownership_conflict() => error,
-            result => return result,
-        };
-        // It may be ours all the same: the label was taken off, or this process just started.
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
-        for _ in 0..RACES {
-            let Some(found) = self.cluster.get_metadata(&target).await? else {
-                return Err(refused);
-            };
-            let ours = found.live.entry(&set.manager).is_some();
-            if !ours || found.live.part_of.as_deref().is_some_and(|part_of| part_of != set.id) {
-                return Err(refused);
-            }
-            let body = planned_on(p.object.body(), found.live.resource_version);
-            match self.force(set, p, &body).await {
-                Err(error) if error.is_conflict() => {}
-                result => return result,
-            }
-        }
-        Err(refused)
-    }
-
-    /// Puts our fields back, on the version whose differences are reported.
-    async fn correct(&self, set: &ApplySet, p: &Prepared) -> Result<(Live, Drift), ApiError> {
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
-        let mut race = 0;
-        loop {
-            let Some(found) = self.cluster.get_metadata(&target).await? else {
-                return Ok((self.claim(set, p).await?, Drift::Deleted));
-            };
-            let fields = explain(p.object.body(), &found.managed_fields, &set.manager);
-            let body = planned_on(p.object.body(), found.live.resource_version);
-            match self.force(set, p, &body).await {
-                Ok(live) => return Ok((live, Drift::Fields(fields))),
-                Err(error) if error.is_conflict() && race < RACES => race += 1,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Waits until the definitions of this run are served.
-    async fn await_definitions(
-        &self,
-        batch: &[&(&Prepared, Action)],
-        report: &mut Report,
-    ) -> Result<(), EngineError> {
-        let applied: BTreeSet<&ObjectKey> = report.outcomes.iter().map(|o| &o.key).collect();
-        let definitions: Vec<&Prepared> = batch
-            .iter()
-            .map(|(p, _)| *p)
-            .filter(|p| {
-                p.key.group_kind.kind == "CustomResourceDefinition" && applied.contains(&p.key)
-            })
-            .collect();
-        if definitions.is_empty() {
-            return Ok(());
-        }
-        let give_up = tokio::time::Instant::now() + self.options.definition_timeout;
-        for p in definitions {
-            let target = Target::new(&p.resource, "", &p.key.name);
-            let mut pause = std::time::Duration::from_millis(20);
-            loop {
-                let read: Result<Option<Value>, ApiError> = self.cluster.get_json(&target).await;
-                let definition = read.map_err(|source| EngineError::Interrupted { source })?;
-                if definition.as_ref().is_some_and(is_established) {
-                    break;
-                }
-                if tokio::time::Instant::now() >= give_up {
-                    report.failures.push(Failure {
-                        key: p.key.clone(),
-                        place: Some(p.object.place().clone()),
-                        reason: "NotEstablished",
-                        message: "the API server does not serve this definition yet".into(),
-                        hint: Some("look at its conditions".into()),
-                        class: ErrorClass::Retry,
-                    });
-                    break;
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(std::time::Duration::from_secs(1));
-            }
-        }
-        self.forget_discovery().await;
-        Ok(())
     }
 
     async fn prune(
@@ -464,10 +280,16 @@ impl Engine {
         let kinds = extras.iter().map(|(key, _)| key.group_kind.clone()).collect();
         let occasion = Occasion::Sync {
             desired: desired.len(),
-            members: self.members().labelled(&set.id).len(),
-            inherited: job.inherits,
+            members: self.members().applied(&set.id, &set.manager).len(),
+            inherited: job.inherits.is_some_and(|born| {
+                let applied = |live: &Live| live.entry(&set.manager).map_or(0, |e| e.time);
+                // The API server counts in seconds: what was applied in the second of the parent's
+                // birth is taken for its own, lest it has to ask for what it just applied.
+                extras.iter().any(|(_, live)| applied(live) < born)
+            }),
         };
-        self.delete_members(set, &kinds, desired, occasion, job.approved.as_deref(), report).await
+        let approved = job.approved.as_deref();
+        self.delete_members(set, &kinds, desired, occasion, approved, report).await.map(|_| ())
     }
 
     /// Members that nothing asks for, as far as the watches know.
@@ -476,8 +298,8 @@ impl Engine {
         set: &ApplySet,
         desired: &HashMap<ObjectKey, u64>,
     ) -> Vec<(ObjectKey, Live)> {
-        let labelled = self.members().labelled(&set.id);
-        labelled
+        let applied = self.members().applied(&set.id, &set.manager);
+        applied
             .into_iter()
             .filter(|(key, live)| !desired.contains_key(key) && is_ours_to_delete(set, live))
             .collect()
@@ -493,7 +315,7 @@ impl Engine {
             scope.add(&failure.key.group_kind, &failure.key.namespace);
         }
         let members = self.members();
-        for (key, _) in members.labelled(&set.id) {
+        for (key, _) in members.applied(&set.id, &set.manager) {
             scope.add(&key.group_kind, &key.namespace);
         }
         let mut unsure = false;
@@ -520,8 +342,12 @@ pub(crate) fn is_ours_to_delete(set: &ApplySet, live: &Live) -> bool {
         && live.entry(&set.manager).is_some_and(|entry| entry.owns_part_of)
 }
 
-fn check_epoch(parent: &Parent, set: &ApplySet, ours: u64) -> Result<(), EngineError> {
-    match parent.epoch {
+pub(crate) fn check_epoch(
+    theirs: Option<u64>,
+    set: &ApplySet,
+    ours: u64,
+) -> Result<(), EngineError> {
+    match theirs {
         Some(theirs) if theirs > ours => {
             Err(EngineError::StaleEpoch { parent: set.owner(), theirs, ours })
         }
@@ -539,11 +365,6 @@ fn desired_digest(desired: &HashMap<ObjectKey, u64>) -> Digest {
     hasher.finish()
 }
 
-fn is_established(definition: &Value) -> bool {
-    let conditions = definition["status"]["conditions"].as_array();
-    conditions.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True")
-}
-
 fn sort_failures(failures: &mut [Failure]) {
     failures.sort_by(|a, b| (&a.place, &a.key).cmp(&(&b.place, &b.key)));
 }
@@ -556,70 +377,79 @@ pub(crate) fn ends_run(error: &ApiError) -> bool {
     }
 }
 
-/// One object's error in the words of a report.
-fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure {
-    let message =
-        error.refusal().map_or_else(|| error.to_string(), |refusal| refusal.message.clone());
-    let (reason, message, hint) = if error.is_ownership_conflict() {
-        conflict(error, set)
-    } else if error.is_namespace_missing() {
-        let hint = "create the namespace, or add it to the path as an object";
-        (
-            "NamespaceMissing",
-            format!("the namespace {} does not exist", p.key.namespace),
-            Some(hint.into()),
-        )
-    } else if error.is_terminating_namespace() {
-        (
-            "NamespaceTerminating",
-            format!("the namespace {} is being deleted", p.key.namespace),
-            None,
-        )
-    } else if error.is_forbidden() {
-        let hint = "give Plumb's service account the right, or change what admission refuses";
-        ("AccessDenied", message, Some(hint.into()))
-    } else if error.is_kind_missing() {
-        ("UnknownKind", format!("the cluster has no {}", p.resource.gvk), None)
-    } else if error.is_not_in_schema() {
-        let hint = "check the field's name and the object's apiVersion";
-        ("UnknownField", message, Some(hint.into()))
-    } else if error.is_invalid() {
-        ("Invalid", message, None)
-    } else {
-        ("Refused", message, None)
-    };
-    let field =
-        error.refusal().and_then(|refusal| refusal.causes.first()).map(|cause| &cause.field);
-    let place = field.map_or_else(
-        || p.object.place().clone(),
-        |field| p.object.field_place(&prepare::parse_field(field)),
-    );
-    Failure { key: p.key.clone(), place: Some(place), reason, message, hint, class: error.class() }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::Entry;
 
-fn conflict(error: &ApiError, set: &ApplySet) -> (&'static str, String, Option<String>) {
-    let conflicts = error.conflicts();
-    let mut managers: Vec<&str> = conflicts.iter().map(|(manager, _)| manager.as_str()).collect();
-    managers.sort_unstable();
-    managers.dedup();
-    let fields: Vec<&str> = conflicts.iter().map(|(_, field)| field.as_str()).take(5).collect();
-    let more = conflicts.len().saturating_sub(fields.len());
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let fields = format!("{}{more}", fields.join(", "));
-    let other = managers.iter().find_map(|m| m.strip_prefix(applyset::MANAGER_PREFIX));
-    if let Some(other) = other.filter(|other| *other != set.owner()) {
-        let hint = "keep the object in one of the two applications";
-        (
-            "OwnedByAnother",
-            format!("the object belongs to application {other} (fields {fields})"),
-            Some(hint.into()),
-        )
-    } else {
-        let hint = "remove these fields from Git, or let their owner give up the object";
-        (
-            "FieldConflict",
-            format!("{} owns {fields} with another value", managers.join(" and ")),
-            Some(hint.into()),
-        )
+    #[test]
+    fn what_is_done_with_an_object_follows_its_standing() {
+        const WANTED: u64 = 1;
+        const OTHER: u64 = 2;
+        let cases = [
+            (Standing::Same(WANTED), Ok(None)),
+            (Standing::Same(OTHER), Ok(Some(Action::Update))),
+            (Standing::Suspect(WANTED), Ok(Some(Action::Verify))),
+            (Standing::Suspect(OTHER), Ok(Some(Action::Update))),
+            (Standing::Unverified, Ok(Some(Action::Verify))),
+            (Standing::Drifted, Ok(Some(Action::Correct))),
+            (Standing::Gone, Ok(Some(Action::Recreate(Drift::Deleted)))),
+            (Standing::Replaced, Ok(Some(Action::Recreate(Drift::Replaced)))),
+            // What was never ours is claimed: without force.
+            (Standing::Unknown, Ok(Some(Action::Claim))),
+            (Standing::Unclaimed, Ok(Some(Action::Claim))),
+            (Standing::Foreign, Ok(Some(Action::Claim))),
+            (Standing::Terminating, Err(())),
+        ];
+        for (standing, action) in cases {
+            assert_eq!(decide(standing, WANTED), action, "{standing:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_our_manager_labelled_is_ours_to_delete() {
+        type Change = fn(&mut Live);
+        let set =
+            ApplySet::new(plumb_core::GroupKind::new("plumb.dev", "Application"), "ns", "app");
+        let member = Live {
+            uid: "u1".into(),
+            resource_version: 10,
+            generation: 1,
+            terminating: false,
+            owned: false,
+            part_of: Some(set.id.as_str().into()),
+            entries: vec![Entry {
+                manager: set.manager.as_str().into(),
+                fields: 7,
+                time: 100,
+                owns_part_of: true,
+            }],
+            others: 3,
+        };
+        assert!(is_ours_to_delete(&set, &member));
+        let cases: [(&str, Change); 6] = [
+            ("going already", |l| l.terminating = true),
+            ("owned by another object", |l| l.owned = true),
+            ("without label", |l| l.part_of = None),
+            ("labelled for another set", |l| l.part_of = Some("applyset-x-v1".into())),
+            ("never applied by us", |l| l.entries.clear()),
+            ("labelled by somebody else", |l| l.entries[0].owns_part_of = false),
+        ];
+        for (what, change) in cases {
+            let mut live = member.clone();
+            change(&mut live);
+            assert!(!is_ours_to_delete(&set, &live), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_later_leader_is_minded() {
+        let set =
+            ApplySet::new(plumb_core::GroupKind::new("plumb.dev", "Application"), "ns", "app");
+        for (theirs, ours, may) in
+            [(None, 0, true), (Some(3), 3, true), (Some(2), 3, true), (Some(4), 3, false)]
+        {
+            assert_eq!(check_epoch(theirs, &set, ours).is_ok(), may, "{theirs:?} {ours}");
+        }
     }
 }

@@ -340,13 +340,23 @@ impl SourceError {
                 "if the server's certificate is signed by a private authority, give its \
                  certificate as ca.crt in the Secret"
             }
+            Self::UnknownHost { .. } => {
+                "check the host in spec.url; if it is right, the cluster's DNS does not know it"
+            }
+            Self::ConnectionRefused { .. } | Self::Connect { .. } => {
+                "check host and port in spec.url, and whether a network policy or firewall is in \
+                 the way"
+            }
+            Self::Timeout { .. } => {
+                "the server may be slow or out of reach; spec.timeout bounds one try"
+            }
             Self::NotGit { .. } => "check the url: it must be the one that `git clone` takes",
             Self::EmptyRepository => "push a first commit",
             Self::RefNotFound { hint, .. } => return hint.clone(),
             Self::NoSemverMatch { highest, .. } => {
                 return Some(match highest {
                     Some(tag) => format!("the highest version is {tag}"),
-                    None => "tags must be versions such as 1.2.3 or v1.2.3".to_owned(),
+                    None => "push a tag that is a version, such as 1.2.3 or v1.2.3".to_owned(),
                 });
             }
             Self::TooLarge { .. } => {

@@ -119,7 +119,7 @@ pub(crate) fn explain(reference: &Reference, refs: &[Listed], error: SourceError
         }
         let more = if all.len() > SHOWN { ", …" } else { "" };
         let shown = all[..all.len().min(SHOWN)].join(", ");
-        format!("the repository has the {what} {shown}{more}")
+        format!("it has the {what}: {shown}{more}")
     };
     SourceError::RefNotFound {
         reference: reference.to_string(),
@@ -171,8 +171,8 @@ mod tests {
             (Reference::Branch("v1".into()), "there is a tag \"v1\"; use ref.tag"),
             (Reference::Tag("dev".into()), "there is a branch \"dev\"; use ref.branch"),
             (Reference::Branch("refs/heads/main".into()), "a full name goes into ref.name"),
-            (Reference::Branch("x".into()), "the repository has the branches main, dev"),
-            (Reference::Tag("x".into()), "the repository has the tags v1"),
+            (Reference::Branch("x".into()), "it has the branches: main, dev"),
+            (Reference::Tag("x".into()), "it has the tags: v1"),
         ] {
             let query = Query::new(&reference).unwrap();
             let error = query.pick(&[]).unwrap_err();

@@ -107,6 +107,8 @@ fn a_lease_lasts_from_when_the_renewal_was_sent() {
     let answer = Answer::Written(record(10, "me", 1));
     script.elector.apply(script.at(0), script.at(40), &action, answer);
     script.leads(40, None);
+    script.expect(40, "read");
+    script.answer(40, Answer::Found(Some(record(10, "me", 1))));
     script.expect(40, "write me 2 over 10");
 }
 
@@ -114,15 +116,15 @@ fn a_lease_lasts_from_when_the_renewal_was_sent() {
 fn a_standby_waits_for_the_duration_and_the_time_out_since_the_last_change() {
     let mut script = Script::new();
     script.answer(0, Answer::Found(Some(record(10, "other", 7))));
-    script.expect(0, "wait 5");
+    script.expect(0, "wait 2");
     script.expect(5, "read");
     script.answer(5, Answer::Found(Some(record(11, "other", 7))));
-    for look in [10, 15, 20] {
+    for look in [7, 9, 11, 13, 15, 17, 19, 21, 23] {
         script.expect(look, "read");
         script.answer(look, Answer::Found(Some(record(11, "other", 7))));
     }
     // Seen at 5, 15 s of lease, 4 s of time-out.
-    script.expect(20, "wait 24");
+    script.expect(23, "wait 24");
     script.expect(24, "write me 8 over 11");
     script.leads(24, None);
     script.answer(24, Answer::Written(record(12, "me", 8)));
@@ -135,7 +137,7 @@ fn what_the_record_says_counts_not_our_own_settings() {
     let mut long = record(10, "other", 7);
     long.duration = Some(SECOND * 60);
     script.answer(0, Answer::Found(Some(long)));
-    for look in (5..60).step_by(5) {
+    for look in (2..60).step_by(2) {
         let mut long = record(10, "other", 7);
         long.duration = Some(SECOND * 60);
         script.answer(look, Answer::Found(Some(long)));
@@ -165,7 +167,7 @@ fn a_lost_race_is_a_standby() {
     script.expect(0, "wait 1.25");
     script.expect(2, "read");
     script.answer(2, Answer::Found(Some(record(11, "other", 8))));
-    script.expect(2, "wait 7");
+    script.expect(2, "wait 4");
     let holder = Some("other".to_owned());
     let state = script.elector.state(script.at(2));
     assert_eq!(state, LeaderState::Standby { holder });
@@ -199,7 +201,25 @@ fn a_holder_that_cannot_renew_stands_by_and_takes_its_own_lease_again() {
     script.leads(15, None);
     script.answer(15, Answer::Failed);
     script.expect(15, "wait 20");
+    script.expect(20, "read");
+    script.answer(20, Answer::Found(Some(record(10, "me", 1))));
     script.expect(20, "write me 2 over 10");
+}
+
+#[test]
+fn a_holder_that_stood_still_past_its_lease_reads_before_it_writes() {
+    for (holder, epoch, next) in
+        [("other", 2, "wait 42"), ("me", 1, "write me 2 over 20"), ("", 2, "write me 3 over 20")]
+    {
+        let mut script = Script::new();
+        script.answer(0, Answer::Found(None));
+        script.answer(0, Answer::Written(record(10, "me", 1)));
+        script.leads(40, None);
+        script.expect(40, "read");
+        script.answer(40, Answer::Found(Some(record(20, holder, epoch))));
+        script.leads(40, None);
+        script.expect(40, next);
+    }
 }
 
 #[test]
@@ -214,7 +234,7 @@ fn a_holder_that_sees_another_in_its_place_stands_by_at_once() {
         script.answer(5, Answer::Found(Some(record(20, holder, epoch))));
         script.leads(5, None);
         // Somebody else who goes by our name is waited for like any other.
-        let next = if holder.is_empty() { "write me 2 over 20" } else { "wait 10" };
+        let next = if holder.is_empty() { "write me 2 over 20" } else { "wait 7" };
         script.expect(5, next);
     }
 }

@@ -320,7 +320,7 @@ fn two_never_write_at_once_and_one_always_leads_in_the_end() {
 }
 
 /// With every fault off but the death of the leader, a standby leads within the lease's duration,
-/// the time-out and two looks; and a standby asks for nothing but the Lease, once a period.
+/// the time-out and two looks.
 #[test]
 fn a_standby_takes_over_in_time() {
     for seed in 0..50 {
@@ -338,7 +338,7 @@ fn a_standby_takes_over_in_time() {
         world.processes[leader].paused_until = Duration::MAX;
         let died = world.now;
         let settings = settings();
-        let limit = settings.duration + settings.request_timeout + 2 * settings.period();
+        let limit = settings.duration + settings.request_timeout + 2 * settings.look();
         while !world.processes.iter().enumerate().any(|(index, process)| {
             index != leader && matches!(clock(process, world.now), LeaderState::Leading { .. })
         }) {

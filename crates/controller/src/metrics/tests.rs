@@ -121,3 +121,14 @@ fn a_standby_says_so() {
     assert!(text.contains("plumb_leader 0\n"));
     assert!(text.contains("plumb_leader_epoch 3\n"));
 }
+
+/// The README's table is the list of metrics: names, kinds and meanings as the code has them.
+#[test]
+fn the_readme_lists_every_metric() {
+    let row = |m: Description| format!("| `{}` | {} | {} |\n", m.name, m.kind, m.help);
+    let rows: Vec<String> = describe().into_iter().map(row).collect();
+    let table = format!("| metric | kind | tells |\n|---|---|---|\n{}", rows.concat());
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    assert!(readme.contains(&table), "README.md should have this table:\n{table}");
+}

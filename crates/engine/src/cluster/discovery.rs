@@ -57,6 +57,20 @@ impl Discovery {
         self.unknown.iter().map(String::as_str)
     }
 
+    /// What a server that serves these kinds says.
+    #[cfg(test)]
+    pub(crate) fn of(resources: impl IntoIterator<Item = Resource>) -> Self {
+        let mut discovery = Self::default();
+        resources.into_iter().for_each(|resource| discovery.add(resource));
+        discovery
+    }
+
+    /// A group whose kinds the server cannot tell.
+    #[cfg(test)]
+    pub(crate) fn set_unknown(&mut self, group: &str) {
+        self.unknown.insert(group.into());
+    }
+
     /// Adds a kind behind those that are there. Where one version serves a kind under two names,
     /// the one that can do more stays.
     fn add(&mut self, resource: Resource) {

@@ -201,6 +201,12 @@ impl ApiError {
         self.refused(|refusal| refusal.code == 422)
     }
 
+    /// HTTP 422 because the object of that name has another uid than the one that was meant.
+    pub fn is_other_object(&self) -> bool {
+        self.is_invalid()
+            && self.refused(|r| r.causes.iter().any(|cause| cause.field == "metadata.uid"))
+    }
+
     /// HTTP 429.
     pub fn is_too_many_requests(&self) -> bool {
         self.refused(|refusal| refusal.code == 429)
@@ -213,6 +219,14 @@ impl ApiError {
             refusal.has_word("field not declared in schema")
                 || refusal.has_word("strict decoding error: unknown field")
         })
+    }
+
+    /// The field that does not fit the schema of the kind, and what is wrong with it.
+    pub fn schema_field(&self) -> Option<(String, String)> {
+        let refusal = self.refusal()?;
+        let (field, why) = refusal.typed_patch_field()?;
+        let field = field.trim_start_matches('.');
+        Some((field.to_owned(), format!("{field}: {why}")))
     }
 
     /// The field managers in the way of an apply and the field each owns, in the server's order.
@@ -314,10 +328,16 @@ impl Refusal {
             .iter()
             .any(|words| self.has_word(words));
         let names_only = match self.reason.as_str() {
-            // The message of an ownership conflict lists managers and fields.
+            // The message of an ownership conflict lists managers and fields, that of a lost race
+            // versions. What else is called a conflict comes from something on the way.
+            "Conflict" => {
+                self.has_cause(CONFLICT)
+                    || ["Operation cannot be fulfilled on ", "Precondition failed: "]
+                        .iter()
+                        .any(|words| self.message.starts_with(words))
+            }
             "NotFound"
             | "AlreadyExists"
-            | "Conflict"
             | "Unauthorized"
             | "TooManyRequests"
             | "Timeout"
@@ -345,7 +365,7 @@ impl Refusal {
             .filter(|field| !field.is_empty())
             .collect();
         if fields.is_empty() {
-            fields.extend(self.typed_patch_field());
+            fields.extend(self.typed_patch_field().map(|(field, _)| field.to_owned()));
         }
         let known = [
             "illegal base64 data",
@@ -378,15 +398,15 @@ impl Refusal {
         }
     }
 
-    /// The field named by a schema error of an apply, whose message is
+    /// The field named by a schema error of an apply, and the reason. The message is
     /// `failed to create typed patch object (NS/NAME; VERSION, Kind=KIND): .FIELD: REASON`.
-    fn typed_patch_field(&self) -> Option<String> {
+    fn typed_patch_field(&self) -> Option<(&str, &str)> {
         let rest = self.message.strip_prefix(TYPED_PATCH)?;
         let (_, rest) = rest.split_once("): ")?;
-        let (field, _) = rest.split_once(": ")?;
+        let (field, why) = rest.split_once(": ")?;
         let is_path = field.starts_with('.')
             && field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-[]".contains(&byte));
-        is_path.then(|| field.to_owned())
+        is_path.then_some((field, why))
     }
 }
 
@@ -509,6 +529,22 @@ mod tests {
     }
 
     #[test]
+    fn another_object_of_the_name_is_told_by_its_uid() {
+        let answer = |field: &str| {
+            json!({
+                "reason": "Invalid",
+                "message": "Secret \"a\" is invalid: metadata.uid: Invalid value: \"u\": field is immutable",
+                "details": {"causes": [{"reason": "FieldValueInvalid", "message": "Invalid value: \"u\": field is immutable", "field": field}]},
+            })
+        };
+        for is_secret in [false, true] {
+            assert!(refused(is_secret, 422, &answer("metadata.uid")).is_other_object());
+            assert!(!refused(is_secret, 422, &answer("spec.clusterIP")).is_other_object());
+            assert!(!refused(is_secret, 409, &answer("metadata.uid")).is_other_object());
+        }
+    }
+
+    #[test]
     fn managers_are_read_out_of_messages() {
         for (message, manager) in [
             (r#"conflict with "kubectl-edit" using v1"#, "kubectl-edit"),
@@ -546,6 +582,9 @@ mod tests {
         let error = refused(false, 500, &schema);
         assert!(error.is_not_in_schema());
         assert_eq!(error.class(), ErrorClass::WaitForUser);
+        let said = ("dta".to_owned(), "dta: field not declared in schema".to_owned());
+        assert_eq!(error.schema_field(), Some(said));
+        assert_eq!(refused(true, 500, &schema).schema_field(), None, "a Secret's is withheld");
         for (code, class) in [
             (400, ErrorClass::WaitForUser),
             (401, ErrorClass::WaitForUser),
@@ -594,6 +633,8 @@ mod tests {
             (400, "BadRequest", "admission webhook \"x.example.com\" denied the request: hunter2 is weak", json!([]), format!("BadRequest {withheld}")),
             (403, "Forbidden", "secrets \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: you cannot use hunter2", json!([]), format!("Forbidden {withheld}")),
             (404, "NotFound", "admission webhook \"x\" denied the request: hunter2", json!([]), format!("NotFound {withheld}")),
+            (409, "Conflict", "hunter2 is in the way", json!([]), format!("Conflict {withheld}")),
+            (409, "Conflict", "Operation cannot be fulfilled on secrets \"a\": the object has been modified; please apply your changes to the latest version and try again", json!([]), "Operation cannot be fulfilled on secrets \"a\": the object has been modified; please apply your changes to the latest version and try again".into()),
             (403, "Forbidden", "secrets \"a\" is forbidden: User \"u\" cannot patch resource \"secrets\" in API group \"\" in the namespace \"web\"", json!([]), "secrets \"a\" is forbidden: User \"u\" cannot patch resource \"secrets\" in API group \"\" in the namespace \"web\"".into()),
             (404, "NotFound", "namespaces \"web\" not found", json!([]), "namespaces \"web\" not found".into()),
         ];

@@ -146,7 +146,7 @@ fn what_is_not_there_is_named() {
     };
     let unknown = "1234567890123456789012345678901234567890";
     let hint = check(Reference::Branch("nope".into()), "RefNotFound", "branch \"nope\"");
-    assert_eq!(hint, "the repository has the branches main, main-2");
+    assert_eq!(hint, "it has the branches: main, main-2");
     let hint = check(Reference::Branch("latest".into()), "RefNotFound", "branch");
     assert!(hint.contains("ref.tag"), "{hint}");
     check(Reference::Tag("nope".into()), "RefNotFound", "tag \"nope\"");

@@ -292,6 +292,9 @@ impl Handler for State {
                     Fault::Status { code, retry_after } => {
                         return Ok(own(&record, status(code, retry_after)));
                     }
+                    Fault::Answer { code, body } => {
+                        return Ok(own(&record, answer(code, body)));
+                    }
                     Fault::Expired => return Ok(own(&record, expired())),
                     Fault::Stall => opened(gate).await,
                     Fault::Partition => {
@@ -455,6 +458,14 @@ fn status(code: u16, retry_after: Option<u32>) -> Response<String> {
         body["details"] = json!({ "retryAfterSeconds": seconds });
     }
     response.body(body.to_string()).expect("a response")
+}
+
+fn answer(code: u16, body: String) -> Response<String> {
+    Response::builder()
+        .status(code)
+        .header("content-type", "application/json")
+        .body(body)
+        .expect("a response")
 }
 
 /// A watch begins with 200 whatever its resource version; that it is too old is its first event.

@@ -106,6 +106,13 @@ pub enum Fault {
         /// Seconds in a `Retry-After` header.
         retry_after: Option<u32>,
     },
+    /// Answered by the proxy with this text as JSON, whatever it is: what a broken server says.
+    Answer {
+        /// HTTP status.
+        code: u16,
+        /// The whole body.
+        body: String,
+    },
     /// A watch that is answered with the event `410 Expired`.
     Expired,
     /// Never answered, for as long as the rule is there. Then it is passed on.

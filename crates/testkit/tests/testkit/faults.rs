@@ -125,6 +125,10 @@ async fn statuses_are_injected_so_often() {
         assert_eq!(status.code, code);
         setup.proxy.remove(rule);
     }
+    let nonsense = Fault::Answer { code: 201, body: "no object".to_owned() };
+    let rule = setup.proxy.add(Rule::new(Match::method("POST"), nonsense));
+    assert!(matches!(setup.create("b").await.unwrap_err(), kube::Error::SerdeError(_)));
+    setup.proxy.remove(rule);
     assert!(!setup.exists("b").await);
     setup.proxy.add(Rule::new(Match::any().query("watch=true"), Fault::Expired));
     let mut lines = Box::pin(setup.client.request_stream(setup.watch()).await.unwrap()).lines();

@@ -1,0 +1,141 @@
+//! What is said of a run: status, events, metrics and log lines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use plumb_api::{ApplicationStatus, names};
+use plumb_engine::{Change, Report};
+use plumb_source::Revision;
+
+use super::Run;
+use crate::daemon::{Daemon, chain};
+use crate::events::Severity;
+use crate::metrics::Kind;
+use crate::names::Key;
+use crate::queue::Lane;
+use crate::state::annotation;
+use crate::status::{Say, brief, build_conditions, drift_text};
+
+/// Corrected objects that get an event of their own in one run; the rest is counted.
+const DRIFT_EVENTS: usize = 5;
+
+impl Daemon {
+    pub(super) fn status_with(
+        run: &Run,
+        say: &Say,
+        change: impl FnOnce(&mut ApplicationStatus),
+    ) -> ApplicationStatus {
+        let mut status = run.before.clone();
+        if say.ready {
+            status.failures.clear();
+            status.failure_count = None;
+        }
+        change(&mut status);
+        let generation = run.object.metadata.generation;
+        status.observed_generation = generation;
+        let say = say.clone().with_held(&run.before, &status);
+        status.conditions =
+            build_conditions(&run.before.conditions, &say, generation, Timestamp::now());
+        if let Some(asked) = annotation(&run.object.metadata, names::REQUESTED_AT) {
+            status.last_handled_reconcile_at = Some(asked.to_owned());
+        }
+        status
+    }
+
+    /// Writes the status if it says something new.
+    pub(super) async fn say_app(
+        self: &Arc<Self>,
+        run: &Run,
+        status: ApplicationStatus,
+        say: &Say,
+        revision: Option<&Revision>,
+    ) {
+        if self.is_cut_short(say) {
+            return;
+        }
+        self.show(Kind::Application, &run.name, say.ready, run.object.spec.suspend);
+        // The digest of the live side alone is no news; it rides along with the next write. Only a
+        // restart that had to send every object because the digest was old writes the new one, so
+        // that the next restart need not.
+        let mut same = status.clone();
+        if run.rendered.is_some() || status.cluster_digest.is_none() {
+            same.cluster_digest.clone_from(&run.before.cluster_digest);
+        }
+        if same == run.before {
+            return;
+        }
+        let metadata = &run.object.metadata;
+        if let Err(error) = self.write_status(Kind::Application, metadata, &status).await {
+            if !error.is_not_found() && !error.is_other_object() {
+                tracing::warn!(application = %run.name, "cannot write status: {}", chain(&error));
+                self.again(run);
+                self.queue.add_after(
+                    Key::App(run.name.clone()),
+                    Duration::from_secs(5),
+                    Lane::Routine,
+                );
+            }
+            return;
+        }
+        let told = |status: &ApplicationStatus| {
+            status
+                .conditions
+                .iter()
+                .map(|c| (c.type_.clone(), c.reason.clone(), c.message.clone()))
+                .collect::<Vec<_>>()
+        };
+        let news = told(&status) != told(&run.before);
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            app.written = Some(status);
+        }
+        if !say.ready && news {
+            let about = (Kind::Application, metadata);
+            let revision = revision.map(ToString::to_string);
+            let reason = (say.reason.as_str(), "Apply");
+            self.note(about, Severity::Warning, reason, &say.message, revision.as_deref());
+        }
+    }
+
+    /// Events, metrics and log lines about what was done.
+    pub(super) fn tell(&self, run: &Run, report: &Report, revision: &str) {
+        let (created, updated, corrected) = report.counts();
+        let (namespace, name) = (&run.name.namespace, &run.name.name);
+        self.metrics.applied(namespace, name, (created + updated) as u64);
+        self.metrics.pruned(namespace, name, report.pruned.len() as u64);
+        self.metrics.drift_corrected(namespace, name, corrected as u64);
+        let about = (Kind::Application, &run.object.metadata);
+        let normal = |reason: &str, action: &str, text: &str| {
+            self.note(about, Severity::Normal, (reason, action), text, Some(revision));
+        };
+        let mut parts = Vec::new();
+        for (count, what) in
+            [(created, "created"), (updated, "changed"), (report.pruned.len(), "pruned")]
+        {
+            if count > 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
+        if !parts.is_empty() {
+            let text = format!("applied {}: {}", brief(revision), parts.join(", "));
+            tracing::info!(application = %run.name, revision, created, updated, pruned = report.pruned.len(), "applied");
+            normal("Applied", "Apply", &text);
+        }
+        let mut drifts = report.outcomes.iter().filter_map(|outcome| match &outcome.change {
+            Change::Corrected(drift) => Some(drift_text(&outcome.key, drift)),
+            _ => None,
+        });
+        for text in drifts.by_ref().take(DRIFT_EVENTS) {
+            tracing::info!(application = %run.name, "{text}");
+            normal("DriftCorrected", "Correct", &text);
+        }
+        let rest = drifts.count();
+        if rest > 0 {
+            let text = format!("{rest} more objects were changed and are put back");
+            normal("DriftCorrected", "Correct", &text);
+        }
+        for failure in &report.failures {
+            tracing::warn!(application = %run.name, object = %failure.key, reason = failure.reason, "{}", failure.message);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Why one object was not applied, in the words of a report: what happened, where in Git, and what
+//! helps.
+
+use crate::applyset::{ApplySet, MANAGER_PREFIX};
+use crate::cluster::ApiError;
+use crate::prepare::{Prepared, parse_field};
+use crate::report::Failure;
+
+/// What helps when something is forbidden.
+pub(crate) const RIGHTS: &str =
+    "give Plumb's service account the right, or change what admission refuses";
+
+/// One object's error in the words of a report.
+pub(crate) fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure {
+    let message =
+        error.refusal().map_or_else(|| error.to_string(), |refusal| refusal.message.clone());
+    let schema = error.schema_field();
+    let (reason, message, hint) = if error.is_ownership_conflict() {
+        conflict(error, set)
+    } else if error.is_namespace_missing() {
+        let hint = "create the namespace, or add it to the path as an object";
+        (
+            "NamespaceMissing",
+            format!("the namespace {} does not exist", p.key.namespace),
+            Some(hint.into()),
+        )
+    } else if error.is_terminating_namespace() {
+        (
+            "NamespaceTerminating",
+            format!("the namespace {} is being deleted", p.key.namespace),
+            None,
+        )
+    } else if error.is_forbidden() {
+        ("AccessDenied", message, Some(RIGHTS.into()))
+    } else if error.is_kind_missing() {
+        ("UnknownKind", format!("the cluster has no {}", p.resource.gvk), None)
+    } else if error.is_not_in_schema() {
+        let hint = "check the field's name and the object's apiVersion";
+        let message = schema.as_ref().map_or(message, |(_, said)| said.clone());
+        ("UnknownField", message, Some(hint.into()))
+    } else if let Some((_, said)) = &schema {
+        ("Invalid", said.clone(), None)
+    } else if error.is_invalid() {
+        ("Invalid", without_subject(&message).to_owned(), None)
+    } else {
+        ("Refused", message, None)
+    };
+    let caused =
+        || error.refusal().and_then(|refusal| refusal.causes.first()).map(|c| c.field.clone());
+    let place = match schema.map(|(field, _)| field).or_else(caused) {
+        Some(field) if reason != "OwnedByAnother" => p.object.field_place(&parse_field(&field)),
+        _ => p.object.place().clone(),
+    };
+    Failure { key: p.key.clone(), place: Some(place), reason, message, hint, class: error.class() }
+}
+
+/// The message of a validation without its beginning `Service "web" is invalid: `: the object is
+/// named before it anyway.
+fn without_subject(message: &str) -> &str {
+    match message.split_once(" is invalid: ") {
+        Some((subject, rest)) if !subject.contains(": ") => {
+            rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(rest)
+        }
+        _ => message,
+    }
+}
+
+fn conflict(error: &ApiError, set: &ApplySet) -> (&'static str, String, Option<String>) {
+    let conflicts = error.conflicts();
+    let mut managers: Vec<&str> = conflicts.iter().map(|(manager, _)| manager.as_str()).collect();
+    managers.sort_unstable();
+    managers.dedup();
+    let mut fields: Vec<&str> =
+        conflicts.iter().map(|(_, field)| field.trim_start_matches('.')).collect();
+    fields.dedup();
+    let more = fields.len().saturating_sub(5);
+    fields.truncate(5);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let fields = format!("{}{more}", fields.join(", "));
+    let other = managers.iter().find_map(|m| m.strip_prefix(MANAGER_PREFIX));
+    if let Some(other) = other.filter(|other| *other != set.owner()) {
+        let hint = "keep it in one of the two applications";
+        let message = format!("it belongs to application {other}");
+        ("OwnedByAnother", message, Some(hint.into()))
+    } else {
+        let hint = "give these fields the live values in Git or leave them out there; or delete \
+                    the live object, if Git is right";
+        (
+            "FieldConflict",
+            format!(
+                "it exists already, and {} set {fields} to something else",
+                managers.join(" and ")
+            ),
+            Some(hint.into()),
+        )
+    }
+}
+
+#[cfg(test)]
+#[path = "failure_tests.rs"]
+mod tests;

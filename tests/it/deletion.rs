@@ -1,0 +1,366 @@
+//! What goes when it leaves Git or its Application goes, what stays, and what waits for a person.
+
+use std::fmt::Write as _;
+
+use kube::Api;
+use kube::api::{DynamicObject, PostParams};
+use plumb_testkit::{runtime, wait_for};
+use serde_json::{Value, json};
+
+use crate::world::{LIMIT, World, condition, config_map};
+
+const PART_OF: &str = "applyset.kubernetes.io/part-of";
+const APPROVE: &str = "plumb.dev/approve-prune";
+
+async fn ready(world: &World, name: &str) -> Value {
+    world.wait_condition(&world.apps(), name, ("Ready", "True"), |_| true).await
+}
+
+/// `count` config maps in one file, named after a prefix.
+fn many(prefix: &str, from: usize, to: usize) -> String {
+    (from..to).fold(String::new(), |mut text, n| {
+        write!(text, "---\n{}", config_map(&format!("{prefix}-{n}"), "1")).unwrap();
+        text
+    })
+}
+
+/// How many config maps are there whose name begins so.
+async fn count(world: &World, prefix: &str) -> usize {
+    let list = world.config_maps().list(&kube::api::ListParams::default()).await.unwrap();
+    let names = list.items.into_iter().filter_map(|object| object.metadata.name);
+    names.filter(|name| name.starts_with(&format!("{prefix}-"))).count()
+}
+
+/// Nothing of ours is on an object that was let go.
+fn assert_let_go(object: &Value) {
+    let metadata = &object["metadata"];
+    assert!(metadata["labels"][PART_OF].is_null(), "{metadata}");
+    assert!(metadata["annotations"]["plumb.dev/application"].is_null(), "{metadata}");
+    let entries = metadata["managedFields"].to_string();
+    assert!(!entries.contains("plumb:"), "{entries}");
+}
+
+#[test]
+fn an_application_that_goes_takes_what_its_policy_says() {
+    runtime().block_on(async {
+        let world = World::new("farewell").await;
+        // Name, policy, prune, and whether its object is gone afterwards.
+        let cases = [
+            ("mirror", Some("MirrorPrune"), true, true),
+            ("default", None, true, true),
+            ("mirror-off", Some("MirrorPrune"), false, false),
+            ("delete", Some("Delete"), false, true),
+            ("orphan", Some("Orphan"), true, false),
+            ("wait", Some("WaitForTermination"), false, true),
+        ];
+        let files: Vec<(String, String)> = cases
+            .iter()
+            .map(|(name, ..)| {
+                let two = format!(
+                    "{}---\n{}",
+                    config_map(name, "1"),
+                    config_map(&format!("{name}-2"), "1")
+                );
+                (format!("{name}/a.yaml"), two)
+            })
+            .collect();
+        let changes: Vec<_> = files.iter().map(|(p, c)| (p.as_str(), Some(c.as_str()))).collect();
+        world.repo.commit(&changes, "one application a policy");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        for (name, policy, prune, _) in cases {
+            let mut app = world.app(name, name, "1h");
+            app["spec"]["prune"] = json!(prune);
+            if let Some(policy) = policy {
+                app["spec"]["deletionPolicy"] = json!(policy);
+            }
+            world.apply(&app).await;
+        }
+        for (name, ..) in cases {
+            ready(&world, name).await;
+        }
+        let maps = world.config_maps();
+        // Somebody else has a field of his own on one of them, which stays his.
+        world.edit(&maps, "orphan", &json!({"data": {"theirs": "x"}})).await;
+        let hold = json!({"metadata": {"finalizers": ["example.com/hold"]}});
+        world.edit(&maps, "wait", &hold).await;
+        for (name, ..) in cases {
+            world.delete(&world.apps(), name).await;
+        }
+        for (name, _, _, gone) in cases {
+            if name == "wait" {
+                continue;
+            }
+            world.wait_gone(&world.apps(), name).await;
+            if gone {
+                world.wait_gone(&maps, name).await;
+            } else {
+                assert_let_go(&world.get(&maps, name).await);
+                assert_let_go(&world.get(&maps, &format!("{name}-2")).await);
+            }
+        }
+        assert_eq!(world.data("orphan").await, Some(json!({"value": "1", "theirs": "x"})));
+
+        let parts = [&*format!("ConfigMap {}/wait", world.ns), "waiting for", "finalizers"];
+        world.wait_refused(&world.apps(), "wait", "Terminating", &parts).await;
+        world.wait_gone(&maps, "wait-2").await;
+        world.edit(&maps, "wait", &json!({"metadata": {"finalizers": null}})).await;
+        world.wait_gone(&world.apps(), "wait").await;
+        assert_eq!(world.data("wait").await, None);
+
+        // A later application of the same name does not inherit what was let go.
+        let one = config_map("orphan", "1");
+        let commit = world.repo.commit(&[("orphan/a.yaml", Some(&one))], "only one");
+        world.look().await;
+        world
+            .wait_condition(&world.sources(), "repo", ("Ready", "True"), |source| {
+                source["status"]["revision"] == format!("main@sha1:{commit}")
+            })
+            .await;
+        world.apply(&world.app("orphan", "orphan", "1h")).await;
+        let object = ready(&world, "orphan").await;
+        assert_eq!(object["status"]["objects"], 1);
+        assert_eq!(world.data("orphan-2").await, Some(json!({"value": "1"})));
+        world.delete(&world.apps(), "orphan").await;
+        world.wait_gone(&maps, "orphan").await;
+        assert_eq!(world.data("orphan-2").await, Some(json!({"value": "1"})));
+    });
+}
+
+#[test]
+fn a_namespace_among_the_members_waits_for_approval() {
+    runtime().block_on(async {
+        let world = World::new("protected").await;
+        let inner = format!("{}-inner", world.ns);
+        let manifests = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {inner}\n---\n{}",
+            config_map("a", "1").replace("name: a\n", &format!("name: a\n  namespace: {inner}\n"))
+        );
+        let first = world.repo.commit(&[("app/a.yaml", Some(&manifests))], "a namespace");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        ready(&world, "web").await;
+
+        world.delete(&world.apps(), "web").await;
+        let parts = ["2 deletions are held", "deletes everything in it", &inner, APPROVE];
+        let object = world.wait_refused(&world.apps(), "web", "PruneHeld", &parts).await;
+        assert_eq!(object["status"]["prune"]["reason"], "ProtectedObjects");
+        assert_eq!(object["status"]["lastAppliedRevision"], format!("main@sha1:{first}"));
+        let namespaces = world.cluster_api("v1", "Namespace");
+        let live = world.get(&namespaces, &inner).await;
+        assert!(live["metadata"]["deletionTimestamp"].is_null());
+
+        let digest = object["status"]["prune"]["digest"].as_str().unwrap();
+        world.annotate(&world.apps(), "web", APPROVE, digest).await;
+        world.wait_gone(&world.apps(), "web").await;
+        wait_for("the namespace to go", LIMIT, async || {
+            match namespaces.get_opt(&inner).await.map_err(|e| e.to_string())? {
+                Some(live) if live.metadata.deletion_timestamp.is_none() => Err("there".to_owned()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_mass_deletion_waits_for_the_approval_of_that_very_plan() {
+    runtime().block_on(async {
+        let world = World::new("guard").await;
+        world.repo.commit(&[("app/a.yaml", Some(&many("m", 0, 24)))], "24");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        ready(&world, "web").await;
+
+        // Half of them go at once; more than half wait.
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&many("m", 0, 22)))], "22");
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        assert_eq!(count(&world, "m").await, 22);
+        world.repo.commit(&[("app/a.yaml", Some(&many("m", 0, 10)))], "10");
+        world.look().await;
+        let parts = ["12 deletions are held", "12 of 22", "more than half", APPROVE];
+        let object = world.wait_refused(&world.apps(), "web", "PruneHeld", &parts).await;
+        assert_eq!(condition(&object, "PruneHeld")["status"], "True");
+        let prune = &object["status"]["prune"];
+        assert_eq!((&prune["count"], &prune["reason"]), (&json!(12), &json!("LargeShare")));
+        let first = prune["digest"].as_str().unwrap().to_owned();
+        assert_eq!(count(&world, "m").await, 22);
+
+        // Approval of something else does nothing.
+        let handled = async |value: &str| {
+            world.request(&world.apps(), "web", value).await;
+            world
+                .wait_condition(&world.apps(), "web", ("Ready", "False"), |object| {
+                    object["status"]["lastHandledReconcileAt"] == value
+                })
+                .await
+        };
+        let other = format!("sha256:{}", "0".repeat(64));
+        world.annotate(&world.apps(), "web", APPROVE, &other).await;
+        handled("1").await;
+        assert_eq!(count(&world, "m").await, 22);
+
+        // Neither does approval of what the plan was before it changed.
+        world.repo.commit(&[("app/a.yaml", Some(&many("m", 0, 9)))], "9");
+        world.look().await;
+        let parts = ["13 deletions are held"];
+        world.wait_refused(&world.apps(), "web", "PruneHeld", &parts).await;
+        world.annotate(&world.apps(), "web", APPROVE, &first).await;
+        let object = handled("2").await;
+        assert_eq!(count(&world, "m").await, 22);
+
+        // A file that breaks meanwhile does not take the hold away, and deletes nothing.
+        world.repo.commit(&[("app/b.yaml", Some("kind: ["))], "broken");
+        world.look().await;
+        world.wait_refused(&world.apps(), "web", "BuildFailed", &["app/b.yaml"]).await;
+        world.repo.commit(&[("app/b.yaml", None)], "mended");
+        world.look().await;
+        world.wait_refused(&world.apps(), "web", "PruneHeld", &parts).await;
+        assert_eq!(count(&world, "m").await, 22);
+
+        let digest = object["status"]["prune"]["digest"].as_str().unwrap();
+        assert_ne!(digest, first);
+        world.annotate(&world.apps(), "web", APPROVE, digest).await;
+        let object = ready(&world, "web").await;
+        assert_eq!(condition(&object, "PruneHeld"), Value::Null);
+        assert_eq!(object["status"]["prune"], Value::Null);
+        assert_eq!(count(&world, "m").await, 9);
+    });
+}
+
+#[test]
+fn what_is_not_ours_to_delete_stays() {
+    runtime().block_on(async {
+        let world = World::new("not-ours").await;
+        let three = format!(
+            "{}---\n{}---\n{}",
+            config_map("a", "1"),
+            config_map("owned", "1"),
+            config_map("left", "1")
+        );
+        world.repo.commit(&[("app/a.yaml", Some(&three))], "three");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        ready(&world, "web").await;
+        let maps = world.config_maps();
+        let labels = world.get(&maps, "a").await["metadata"]["labels"].clone();
+
+        // Somebody's own object with our label, and one of ours that another object owns now.
+        let foreign = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "foreign", "namespace": world.ns, "labels": labels},
+        });
+        let foreign = serde_json::from_value(foreign).unwrap();
+        let foreign: DynamicObject = maps.create(&PostParams::default(), &foreign).await.unwrap();
+        let owner = json!([{
+            "apiVersion": "v1", "kind": "ConfigMap", "name": "foreign",
+            "uid": foreign.metadata.uid,
+        }]);
+        world.edit(&maps, "owned", &json!({"metadata": {"ownerReferences": owner}})).await;
+
+        // Without pruning, what leaves Git stays, and that is said.
+        world.edit(&world.apps(), "web", &json!({"spec": {"prune": false}})).await;
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        world.look().await;
+        let object = world.wait_applied("web", &commit).await;
+        let message = condition(&object, "Ready")["message"].clone();
+        println!("{message}");
+        assert!(message.as_str().unwrap().contains("pruning is off"), "{message}");
+        assert!(world.data("left").await.is_some());
+
+        world.edit(&world.apps(), "web", &json!({"spec": {"prune": true}})).await;
+        world.wait_gone(&maps, "left").await;
+        ready(&world, "web").await;
+        for name in ["foreign", "owned"] {
+            let live = world.get(&maps, name).await;
+            assert!(live["metadata"]["deletionTimestamp"].is_null(), "{live}");
+        }
+        world.delete(&world.apps(), "web").await;
+        world.wait_gone(&world.apps(), "web").await;
+        world.wait_gone(&maps, "a").await;
+        for name in ["foreign", "owned"] {
+            let live = world.get(&maps, name).await;
+            assert!(live["metadata"]["deletionTimestamp"].is_null(), "{live}");
+        }
+    });
+}
+
+/// Takes the finalizer off and deletes: what happens when the agent was uninstalled in between, or
+/// the namespace was restored from a backup without status.
+async fn lose(world: &World, apps: &Api<DynamicObject>, name: &str) {
+    let patch = json!({"metadata": {"finalizers": null}});
+    world.edit(apps, name, &patch).await;
+    world.delete(apps, name).await;
+    world.wait_gone(apps, name).await;
+}
+
+#[test]
+fn an_application_made_anew_asks_before_it_deletes_what_it_did_not_apply() {
+    runtime().block_on(async {
+        let world = World::new("inherit").await;
+        world.repo.commit(
+            &[
+                ("app/a.yaml", Some(&config_map("a", "1"))),
+                ("app/b.yaml", Some(&config_map("b", "1"))),
+            ],
+            "two",
+        );
+        let mut agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        ready(&world, "web").await;
+        assert!(agent.stop().success());
+        lose(&world, &world.apps(), "web").await;
+        assert!(world.data("b").await.is_some());
+
+        world.repo.commit(&[("app/b.yaml", None)], "one");
+        // It is told by seconds what was there before.
+        let fields =
+            world.get(&world.config_maps(), "b").await["metadata"]["managedFields"].clone();
+        let applied = fields[0]["time"].as_str().unwrap();
+        wait_for("a second later than the objects'", LIMIT, async || {
+            world.apply(&world.app("web", "app", "1h")).await;
+            let app = world.get(&world.apps(), "web").await;
+            let created = app["metadata"]["creationTimestamp"].as_str().unwrap();
+            if created > applied {
+                return Ok(());
+            }
+            world.delete(&world.apps(), "web").await;
+            world.wait_gone(&world.apps(), "web").await;
+            Err(created.to_owned())
+        })
+        .await;
+        let _agent = world.agent();
+        world.look().await;
+        let parts = ["1 deletion is held", "before this application was created", APPROVE];
+        let object = world.wait_refused(&world.apps(), "web", "PruneHeld", &parts).await;
+        let prune = &object["status"]["prune"];
+        assert_eq!(prune["reason"], "InheritedObjects");
+        assert_eq!(prune["objects"], json!([format!("ConfigMap {}/b", world.ns)]));
+
+        // It is asked for as long as nobody answers, whatever happens meanwhile.
+        world.repo.commit(&[("app/c.yaml", Some("kind: ["))], "broken");
+        world.look().await;
+        world.wait_refused(&world.apps(), "web", "BuildFailed", &["app/c.yaml"]).await;
+        world.repo.commit(&[("app/c.yaml", Some(&config_map("c", "1")))], "another");
+        world.look().await;
+        world.wait_value("c", "1").await;
+        let object = world.wait_refused(&world.apps(), "web", "PruneHeld", &parts).await;
+        assert!(world.data("b").await.is_some());
+
+        let digest = object["status"]["prune"]["digest"].as_str().unwrap();
+        world.annotate(&world.apps(), "web", APPROVE, digest).await;
+        world.wait_gone(&world.config_maps(), "b").await;
+        ready(&world, "web").await;
+
+        // What it applied itself it deletes without asking.
+        world.repo.commit(&[("app/c.yaml", None)], "gone");
+        world.look().await;
+        world.wait_gone(&world.config_maps(), "c").await;
+        ready(&world, "web").await;
+    });
+}

@@ -1,0 +1,288 @@
+//! What a restart finds out, and what it costs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use kube::api::{DeleteParams, Patch, PatchParams};
+use plumb_testkit::sample::{self, App};
+use plumb_testkit::{Agent, Requests, Scratch, runtime, wait_for};
+use serde_json::{Value, json};
+
+use crate::scrape::Probe;
+use crate::world::{LIMIT, World, config_map};
+
+const COUNT: usize = 10;
+/// Four of the sample, a ConfigMap and a Secret.
+const KINDS: [&str; 6] = [
+    "serviceaccounts",
+    "services",
+    "networking.k8s.io/ingresses",
+    "apps/deployments",
+    "configmaps",
+    "secrets",
+];
+
+fn name(number: usize) -> String {
+    format!("app-{number}")
+}
+
+/// Ten applications of six kinds that an agent has applied.
+struct Applied {
+    world: World,
+    cache: Scratch,
+    commit: String,
+}
+
+impl Applied {
+    /// Everything is in sync, and the agent that did it still runs.
+    async fn new(prefix: &str) -> (Self, Agent) {
+        let world = World::new(prefix).await;
+        let mut files = Vec::new();
+        for app in (0..COUNT).map(name) {
+            files.extend(App::new(&app).files(&app));
+            files.push((format!("{app}/config.yaml"), config_map(&app, "1")));
+            files.push((format!("{app}/secret.yaml"), sample::secret(&app, "password", "p")));
+        }
+        let changes: Vec<(&str, Option<&str>)> =
+            files.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
+        let commit = world.repo.commit(&changes, "all applications");
+        world.apply(&world.source("1h")).await;
+        for app in (0..COUNT).map(name) {
+            world.apply(&world.app(&app, &app, "1h")).await;
+        }
+        let applied = Self { world, cache: Scratch::new("cache"), commit };
+        let mut agent = applied.agent();
+        let probe = Probe::of(&mut agent).await;
+        for app in (0..COUNT).map(name) {
+            applied.world.wait_applied(&app, &applied.commit).await;
+        }
+        wait_for("the last event", LIMIT, async || {
+            let sent = probe.scrape().await.sum("plumb_events_sent_total", "");
+            if sent > COUNT as u64 { Ok(()) } else { Err(sent) }
+        })
+        .await;
+        probe.idle(COUNT as u64 + 1).await;
+        (applied, agent)
+    }
+
+    /// The same pod again: same uid, and a cache that outlives its containers.
+    fn agent(&self) -> Agent {
+        self.agent_on(self.cache.path())
+    }
+
+    fn agent_on(&self, cache: &Path) -> Agent {
+        let kubeconfig = self.world.identity.kubeconfig().to_owned();
+        let args = ["--identity", "one-pod", "--cache-dir", cache.to_str().unwrap()];
+        self.world.agent_with(kubeconfig, &args)
+    }
+
+    /// Starts an agent and returns what it asked until every application had its look, the
+    /// requests about its Lease left out.
+    async fn requests_of_start(&self, cache: &Path) -> (Requests, Agent) {
+        let audit = self.world.plane.audit();
+        self.world.plane.settled().await;
+        let mark = audit.mark();
+        let mut agent = self.agent_on(cache);
+        let probe = Probe::of(&mut agent).await;
+        wait_for("all applications to be seen as ready", LIMIT, async || {
+            let scrape = probe.scrape().await;
+            let ready = scrape.sum("plumb_ready", "kind=\"Application\"");
+            if ready == COUNT as u64 { Ok(()) } else { Err(scrape) }
+        })
+        .await;
+        probe.idle(COUNT as u64 + 1).await;
+        // A watch that has brought nothing new is not in the figures otherwise.
+        self.wait_watched(mark).await;
+        self.world.plane.settled().await;
+        let requests = audit.requests(mark).by(&self.world.identity.user());
+        // Further pages of a LIST hold what other tests have in this cluster.
+        let requests =
+            requests.only(|event| event.resource != "leases" && !event.uri.contains("continue="));
+        (requests, agent)
+    }
+
+    /// Waits until every kind is watched.
+    async fn wait_watched(&self, mark: plumb_testkit::control_plane::Mark) {
+        let user = self.world.identity.user();
+        wait_for("a watch of every kind", LIMIT, async || {
+            let requests = self.world.plane.audit().requests(mark).by(&user);
+            let missing: Vec<_> = KINDS
+                .into_iter()
+                .filter(|kind| requests.count(&format!("watch {kind}")) == 0)
+                .collect();
+            if missing.is_empty() { Ok(()) } else { Err(missing) }
+        })
+        .await;
+    }
+}
+
+/// One LIST and one watch of each kind, ours included, and the two documents of discovery.
+fn only_reads() -> BTreeMap<String, usize> {
+    let kinds = ["plumb.dev/applications", "plumb.dev/gitrepositories"];
+    let mut wanted = BTreeMap::from([("get /api".to_owned(), 1), ("get /apis".to_owned(), 1)]);
+    for kind in kinds.into_iter().chain(KINDS) {
+        wanted.insert(format!("list {kind}"), 1);
+        wanted.insert(format!("watch {kind}"), 1);
+    }
+    wanted
+}
+
+#[test]
+fn a_restart_with_nothing_changed_reads_once_and_writes_nothing() {
+    runtime().block_on(async {
+        let (applied, mut agent) = Applied::new("restart").await;
+
+        assert!(agent.stop().success());
+        let (requests, mut agent) = applied.requests_of_start(applied.cache.path()).await;
+        assert_eq!(requests.counts(), only_reads(), "after SIGTERM");
+
+        agent.kill9();
+        let (requests, mut agent) = applied.requests_of_start(applied.cache.path()).await;
+        assert_eq!(requests.counts(), only_reads(), "after SIGKILL");
+
+        // A new node: the cache is gone, and the commit is fetched again.
+        assert!(agent.stop().success());
+        let empty = Scratch::new("cache");
+        applied.world.git.forget();
+        let (requests, mut agent) = applied.requests_of_start(empty.path()).await;
+        assert_eq!(requests.counts(), only_reads(), "on an empty cache");
+        let fetches = applied
+            .world
+            .git
+            .requests()
+            .into_iter()
+            .filter(|request| String::from_utf8_lossy(&request.body).contains("command=fetch"));
+        assert_eq!(fetches.count(), 1, "{:?}", applied.world.git.requests());
+
+        // The index that was taken over without a write sees drift as the old one did.
+        let edit = json!({"data": {"value": "by hand"}});
+        let api = applied.world.config_maps();
+        api.patch(&name(3), &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
+        applied
+            .world
+            .wait_condition(&applied.world.apps(), &name(3), ("Ready", "True"), |object| {
+                object["status"]["drift"]["count"] == 1
+            })
+            .await;
+        assert_eq!(applied.world.data(&name(3)).await, Some(json!({"value": "1"})));
+        assert!(agent.stop().success());
+    });
+}
+
+/// An autoscaler moves the generation of what it scales, so the digest in the status gets old. The
+/// first restart after that makes sure; the second knows.
+#[test]
+fn a_generation_that_others_moved_costs_one_restart_not_all() {
+    runtime().block_on(async {
+        let (applied, mut agent) = Applied::new("generation").await;
+        let world = &applied.world;
+        let audit = world.plane.audit();
+        let user = world.identity.user();
+        world.plane.settled().await;
+        let mark = audit.mark();
+        let deployments = world.api("apps/v1", "Deployment");
+        let edit = Patch::Merge(json!({"spec": {"minReadySeconds": 7}}));
+        deployments.patch(&name(5), &PatchParams::default(), &edit).await.unwrap();
+        wait_for("the change to be looked at", LIMIT, async || {
+            let sent = audit.requests(mark).by(&user).count("patch apps/deployments");
+            if sent > 0 { Ok(()) } else { Err(sent) }
+        })
+        .await;
+        assert!(agent.stop().success());
+
+        let before = statuses(world, &[name(5)]).await;
+        let (requests, mut agent) = applied.requests_of_start(applied.cache.path()).await;
+        let writes = requests.writes();
+        assert!(writes.iter().all(|event| event.name == name(5)), "{}", writes.table());
+        let mut wanted: BTreeMap<String, usize> =
+            KINDS.into_iter().map(|kind| (format!("patch {kind}"), 1)).collect();
+        wanted.insert("patch plumb.dev/applications/status".to_owned(), 1);
+        assert_eq!(writes.counts(), wanted);
+        let mut after = statuses(world, &[name(5)]).await;
+        assert_ne!(after[0]["clusterDigest"], before[0]["clusterDigest"]);
+        after[0]["clusterDigest"] = before[0]["clusterDigest"].clone();
+        assert_eq!(after, before, "nothing else is new");
+
+        assert!(agent.stop().success());
+        let (requests, mut agent) = applied.requests_of_start(applied.cache.path()).await;
+        assert_eq!(requests.counts(), only_reads());
+        assert!(agent.stop().success());
+    });
+}
+
+#[test]
+fn what_changed_during_a_restart_is_put_right_by_those_concerned() {
+    runtime().block_on(async {
+        let (applied, mut agent) = Applied::new("meanwhile").await;
+        let Applied { world, commit, .. } = &applied;
+        let audit = world.plane.audit();
+        let user = world.identity.user();
+        for kill in [false, true] {
+            if kill {
+                agent.kill9();
+            } else {
+                assert!(agent.stop().success());
+            }
+
+            // A foreign edit, a deleted object, a new commit, and an object that somebody labelled
+            // as a member, each of another application.
+            let config_maps = world.config_maps();
+            let edit = json!({"data": {"value": "by hand"}});
+            let by_hand = PatchParams::default();
+            config_maps.patch(&name(1), &by_hand, &Patch::Merge(&edit)).await.unwrap();
+            let services = world.api("v1", "Service");
+            services.delete(&name(2), &DeleteParams::default()).await.unwrap();
+            let value = if kill { "3" } else { "2" };
+            let path = format!("{}/config.yaml", name(3));
+            let text = config_map(&name(3), value);
+            let second = world.repo.commit(&[(&path, Some(&text))], "another value");
+            assert_ne!(*commit, second);
+
+            let others = [0, 4, 5, 6, 7, 8, 9].map(name);
+            let before = statuses(world, &others).await;
+            world.plane.settled().await;
+            let mark = audit.mark();
+            agent = applied.agent();
+            let probe = Probe::of(&mut agent).await;
+            world.wait_applied(&name(3), &second).await;
+            wait_for("the edited config map", LIMIT, async || {
+                let data = world.data(&name(1)).await;
+                if data == Some(json!({"value": "1"})) { Ok(()) } else { Err(data) }
+            })
+            .await;
+            assert_eq!(world.data(&name(3)).await, Some(json!({"value": value})));
+            wait_for("the deleted service", LIMIT, async || {
+                services.get_opt(&name(2)).await.unwrap().map(|_| ())
+            })
+            .await;
+            // Events come last: one of the repository, one of each that did something.
+            wait_for("the events", LIMIT, async || {
+                let sent = audit.requests(mark).by(&user).count("create events.k8s.io/events");
+                if sent >= 4 { Ok(()) } else { Err(sent) }
+            })
+            .await;
+            probe.idle(COUNT as u64 + 1).await;
+            assert_eq!(statuses(world, &others).await, before);
+            world.plane.settled().await;
+            let requests = audit.requests(mark).by(&user).writes();
+            let requests = requests.only(|event| event.resource != "leases");
+            let concerned: BTreeSet<&str> = requests
+                .iter()
+                .map(|event| event.name.split('.').next().unwrap_or_default())
+                .collect();
+            let wanted = ["app-1", "app-2", "app-3", "repo"];
+            assert_eq!(concerned, BTreeSet::from(wanted), "{}", requests.table());
+            let statuses = requests.count("patch plumb.dev/applications/status");
+            assert!(statuses <= 3, "{}", requests.table());
+        }
+        assert!(agent.stop().success());
+    });
+}
+
+async fn statuses(world: &World, apps: &[String]) -> Vec<Value> {
+    let mut statuses = Vec::new();
+    for app in apps {
+        statuses.push(world.apps().get(app).await.unwrap().data["status"].clone());
+    }
+    statuses
+}
