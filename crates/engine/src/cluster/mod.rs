@@ -34,7 +34,7 @@ pub use resource::{Resource, Target};
 pub use watch::{WatchEvent, watch, watch_typed};
 
 use crate::live::Live;
-use decode::{Decode, Fingerprints, Whole};
+use decode::{Decode, Fingerprints};
 use request::{Answer, Call, OBJECT_LIMIT, PAGE_LIMIT, Query, Repeat, Subject};
 
 /// Objects a page: what client-go asks for.
@@ -47,7 +47,6 @@ const LISTS_AT_ONCE: usize = 4;
 
 const APPLY_PATCH: &str = "application/apply-patch+yaml";
 const JSON_PATCH: &str = "application/json-patch+json";
-const MERGE_PATCH: &str = "application/merge-patch+json";
 const JSON: &str = "application/json";
 
 /// Says whether this process may write.
@@ -227,30 +226,6 @@ impl Cluster {
         self.patch(operation, to, subresource, query, body, Repeat::Safe).await
     }
 
-    /// A merge patch of an object's status.
-    pub async fn merge_status(
-        &self,
-        to: &Target<'_>,
-        patch: &serde_json::Value,
-        manager: &str,
-    ) -> Result<Live, ApiError> {
-        let query = Query::default().with("fieldManager", manager);
-        let body = (MERGE_PATCH, patch.to_string().into());
-        self.patch(STATUS, to, "status", query, body, Repeat::Safe).await
-    }
-
-    /// A merge patch of an object.
-    pub async fn merge_patch(
-        &self,
-        to: &Target<'_>,
-        patch: &serde_json::Value,
-        manager: &str,
-    ) -> Result<Live, ApiError> {
-        let query = Query::default().with("fieldManager", manager);
-        let body = (MERGE_PATCH, patch.to_string().into());
-        self.patch("patch", to, "", query, body, Repeat::Safe).await
-    }
-
     /// A JSON patch. It is not repeated when the connection breaks: its tests would fail the
     /// second time.
     pub async fn json_patch(
@@ -354,18 +329,6 @@ impl Cluster {
         namespace: Option<&str>,
     ) -> Result<(Vec<(ObjectKey, Live)>, String), ApiError> {
         let mut listed = self.pages::<Fingerprints>(resource, selector, namespace).await?;
-        let items = listed.readable(resource, namespace)?;
-        Ok((items, listed.resource_version))
-    }
-
-    /// Like [`Self::list`], with whole objects of a type of our own.
-    pub async fn list_json<T: DeserializeOwned + Send + 'static>(
-        &self,
-        resource: &Resource,
-        selector: &str,
-        namespace: Option<&str>,
-    ) -> Result<(Vec<(ObjectKey, T)>, String), ApiError> {
-        let mut listed = self.pages::<Whole<T>>(resource, selector, namespace).await?;
         let items = listed.readable(resource, namespace)?;
         Ok((items, listed.resource_version))
     }

@@ -37,14 +37,12 @@ async fn apply(script: &Script) -> Result<crate::live::Live, ApiError> {
 async fn requests_are_what_the_server_expects() {
     let secrets = secrets();
     let to = Target::new(&secrets, "web", "a");
-    let script = Script::new((0..9).map(|_| Says::ok(LIVE)));
+    let script = Script::new((0..7).map(|_| Says::ok(LIVE)));
     let cluster = script.cluster();
     let dry = ApplyHow { force: true, dry_run: true };
     cluster.apply(&to, &json!({"a": 1}), "plumb:web/x", FIRST).await.unwrap();
     cluster.as_user("system:serviceaccount:web:x").apply(&to, &json!({}), "m", dry).await.unwrap();
     cluster.apply_status(&to, &json!({}), "m", FIRST).await.unwrap();
-    cluster.merge_status(&to, &json!({}), "m").await.unwrap();
-    cluster.merge_patch(&to, &json!({}), "m").await.unwrap();
     cluster.json_patch(&to, &json!([]), None).await.unwrap();
     cluster.create(&secrets, "web", &json!({})).await.unwrap();
     cluster.get_metadata(&to).await.unwrap().unwrap();
@@ -67,8 +65,6 @@ async fn requests_are_what_the_server_expects() {
             format!("{path}/a/status?fieldManager=m&fieldValidation=Strict&force=false"),
             APPLY,
         ),
-        ("PATCH", format!("{path}/a/status?fieldManager=m"), "application/merge-patch+json"),
-        ("PATCH", format!("{path}/a?fieldManager=m"), "application/merge-patch+json"),
         ("PATCH", format!("{path}/a"), "application/json-patch+json"),
         ("POST", path.to_string(), JSON),
         ("GET", format!("{path}/a"), ""),
@@ -89,7 +85,7 @@ async fn requests_are_what_the_server_expects() {
     assert_eq!(asked[0].body, r#"{"a":1}"#);
     assert_eq!(asked[0].header("impersonate-user"), "");
     assert_eq!(asked[1].header("impersonate-user"), "system:serviceaccount:web:x");
-    let options: serde_json::Value = serde_json::from_str(&asked[8].body).unwrap();
+    let options: serde_json::Value = serde_json::from_str(&asked[6].body).unwrap();
     assert_eq!(options["preconditions"], json!({"uid": "u", "resourceVersion": "5"}));
     assert_eq!(options["propagationPolicy"], "Background");
 }
@@ -188,9 +184,8 @@ async fn who_does_not_lead_sends_nothing() {
     assert_eq!(script.asked().len(), 1);
     for error in [
         cluster.apply_status(&to, &json!({}), "m", FIRST).await.unwrap_err(),
-        cluster.merge_status(&to, &json!({}), "m").await.unwrap_err(),
         cluster.json_patch(&to, &json!([]), None).await.unwrap_err(),
-        cluster.as_user("x").merge_patch(&to, &json!({}), "m").await.unwrap_err(),
+        cluster.as_user("x").json_patch(&to, &json!([]), None).await.unwrap_err(),
         cluster.delete(&to, "u", None, Propagation::Background).await.unwrap_err(),
         cluster.create(&secrets, "web", &json!({})).await.unwrap_err(),
         cluster.put_json::<_, serde_json::Value>(&to, &json!({})).await.unwrap_err(),
