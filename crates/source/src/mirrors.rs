@@ -49,8 +49,35 @@ pub struct Mirrors {
     limits: Limits,
     open: Mutex<HashMap<String, Arc<Mirror>>>,
     pub(crate) traffic: Counters,
-    /// Locked for as long as this value lives.
-    _lock: File,
+    _lock: DirLock,
+}
+
+/// The lock of a directory, given back when this value goes.
+struct DirLock(File);
+
+impl DirLock {
+    fn take(dir: &Path) -> Result<Self, SourceError> {
+        let path = dir.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|e| cache_error("open", &path, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(SourceError::Locked { dir: dir.into() }),
+            Err(TryLockError::Error(error)) => Err(cache_error("lock", &path, error)),
+        }
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child process that has been forked but runs no program yet
+        // holds a copy of the descriptor, and with it the lock. Unlocking counts for all copies.
+        drop(self.0.unlock());
+    }
 }
 
 impl fmt::Debug for Mirrors {
@@ -157,20 +184,7 @@ impl Mirrors {
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, SourceError> {
         let mirrors = dir.join("mirrors");
         fs::create_dir_all(&mirrors).map_err(|e| cache_error("create", &mirrors, e))?;
-        let path = dir.join("lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|e| cache_error("open", &path, e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(SourceError::Locked { dir: dir.into() });
-            }
-            Err(TryLockError::Error(error)) => return Err(cache_error("lock", &path, error)),
-        }
+        let lock = DirLock::take(dir)?;
         for name in files(&mirrors)? {
             let path = mirrors.join(&name);
             if is_id(&name) {
@@ -180,7 +194,7 @@ impl Mirrors {
             }
         }
         let traffic = Counters::default();
-        Ok(Self { dir: mirrors, limits, open: Mutex::default(), traffic, _lock: file })
+        Ok(Self { dir: mirrors, limits, open: Mutex::default(), traffic, _lock: lock })
     }
 
     /// Finds the commit that a reference names now and fetches it if it is not here yet. One
@@ -322,4 +336,19 @@ impl Mirrors {
 
 fn is_id(name: &str) -> bool {
     name.len() == 40 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_free_also_while_a_child_holds_the_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirLock::take(dir.path()).unwrap();
+        let inherited = lock.0.try_clone().unwrap();
+        drop(lock);
+        DirLock::take(dir.path()).unwrap();
+        drop(inherited);
+    }
 }
