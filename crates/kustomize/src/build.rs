@@ -574,11 +574,10 @@ fn output(mut res: Res, origins: bool, transformations: bool) -> Result<Object> 
     if !notes.is_empty()
         && let Some(metadata) = res.metadata_mut().and_then(plumb_yaml::Node::as_map_mut)
     {
-        let annotations =
-            metadata.entry("annotations".into()).or_insert_with(plumb_yaml::Node::map);
+        let annotations = metadata.get_or_insert_with("annotations", plumb_yaml::Node::map);
         if let Some(annotations) = annotations.as_map_mut() {
             for (key, text) in notes {
-                annotations.insert(key.to_owned(), plumb_yaml::Node::string(text));
+                annotations.insert(key, plumb_yaml::Node::string(text));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Paths to fields in objects of some kinds, and walking them.
 
 use plumb_core::Gvk;
-use plumb_yaml::{Node, Scalar, ScalarTag};
+use plumb_yaml::{Node, Scalar, ScalarTag, Text};
 use serde_json::Value;
 
 use crate::decode::{At, Decode, Fields};
@@ -160,7 +160,7 @@ fn step(
         }
         _ if first.list => None,
         Create::Scalar(tag) if rest.is_empty() => {
-            Some(Node::Scalar(Scalar { text: String::new(), tag, quoted: false }))
+            Some(Node::Scalar(Scalar { text: Text::default(), tag, quoted: false }))
         }
         _ => Some(Node::map()),
     };
@@ -176,7 +176,7 @@ fn step(
             step(next, rest, create, set)
         }
         Some(made) => {
-            let next = map.entry(first.name.clone()).or_insert_with(|| match &made {
+            let next = map.get_or_insert_with(&first.name, || match &made {
                 Node::Scalar(_) => Node::Scalar(Scalar::plain("")),
                 made => made.clone(),
             });
@@ -192,7 +192,7 @@ fn step(
 pub(crate) fn set_scalar(node: &mut Node, text: &str, tag: ScalarTag) -> Result<()> {
     match node {
         Node::Scalar(old) => {
-            text.clone_into(&mut old.text);
+            old.text = text.into();
             old.tag = tag;
             Ok(())
         }
@@ -209,7 +209,7 @@ pub(crate) fn set_field(node: &mut Node, key: &str, text: &str, tag: ScalarTag) 
     let Some(map) = node.as_map_mut() else {
         return Err(invalid!("expected a map"));
     };
-    let mut new = Scalar { text: text.to_owned(), tag, quoted: false };
+    let mut new = Scalar { text: text.into(), tag, quoted: false };
     match map.get_mut(key) {
         Some(Node::Scalar(old)) => {
             new.quoted = old.quoted;
@@ -218,7 +218,7 @@ pub(crate) fn set_field(node: &mut Node, key: &str, text: &str, tag: ScalarTag) 
         Some(old) => *old = Node::Scalar(new),
         None => {
             new.quoted = new.is_text() && new.reads_as_other();
-            map.insert(key.to_owned(), Node::Scalar(new));
+            map.insert(key, Node::Scalar(new));
         }
     }
     Ok(())

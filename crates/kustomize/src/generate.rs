@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use plumb_core::{FieldPlaces, Place};
-use plumb_yaml::{Node, Scalar, ScalarTag};
+use plumb_yaml::{Map, Node, Scalar, ScalarTag};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -58,14 +58,14 @@ pub(crate) fn generate(
     }
     let data = pairs(args, loader).map_err(|error| error.on(|| args.name.clone()))?;
     let string = |text: &str| Node::string(text);
-    let mut metadata = BTreeMap::from([("name".to_owned(), string(&args.name))]);
+    let mut metadata = Map::from([("name", string(&args.name))]);
     if !args.namespace.is_empty() {
-        metadata.insert("namespace".into(), string(&args.namespace));
+        metadata.insert("namespace", string(&args.namespace));
     }
-    let mut map = BTreeMap::from([("apiVersion".to_owned(), string("v1"))]);
+    let mut map = Map::from([("apiVersion", string("v1"))]);
     match kind {
         Kind::ConfigMap => {
-            map.insert("kind".into(), string("ConfigMap"));
+            map.insert("kind", string("ConfigMap"));
             for (key, value) in data {
                 let (field, text) = match String::from_utf8(value) {
                     Ok(text) => ("data", text),
@@ -75,13 +75,13 @@ pub(crate) fn generate(
             }
         }
         Kind::Secret => {
-            map.insert("kind".into(), string("Secret"));
+            map.insert("kind", string("Secret"));
             let secret_type = match args.secret_type.as_str() {
                 "" => "Opaque",
                 other => other,
             };
-            map.insert("type".into(), string(secret_type));
-            map.insert("data".into(), Node::map());
+            map.insert("type", string(secret_type));
+            map.insert("data", Node::map());
             for (key, value) in data {
                 put(&mut map, "data", key, wrapped_base64(&value));
             }
@@ -91,15 +91,15 @@ pub(crate) fn generate(
         for (field, pairs) in [("labels", &options.labels), ("annotations", &options.annotations)] {
             if !pairs.is_empty() {
                 let pairs = pairs.iter().map(|(key, value)| (key.clone(), string(value)));
-                metadata.insert(field.into(), Node::Map(pairs.collect()));
+                metadata.insert(field, Node::Map(pairs.collect()));
             }
         }
         if options.immutable {
             let yes = Scalar { text: "true".into(), tag: ScalarTag::Bool, quoted: false };
-            map.insert("immutable".into(), Node::Scalar(yes));
+            map.insert("immutable", Node::Scalar(yes));
         }
     }
-    map.insert("metadata".into(), Node::Map(metadata));
+    map.insert("metadata", Node::Map(metadata));
     let mut res = Res::new(Node::Map(map), place.clone(), FieldPlaces::default());
     res.needs_hash = !options.is_some_and(|options| options.disable_hash);
     res.behavior = match args.behavior.as_str() {
@@ -110,8 +110,8 @@ pub(crate) fn generate(
     Ok(res)
 }
 
-fn put(map: &mut BTreeMap<String, Node>, field: &str, key: String, text: String) {
-    let data = map.entry(field.to_owned()).or_insert_with(Node::map);
+fn put(map: &mut Map, field: &str, key: String, text: String) {
+    let data = map.get_or_insert_with(field, Node::map);
     if let Some(data) = data.as_map_mut() {
         data.insert(key, Node::string(text));
     }
@@ -205,15 +205,15 @@ pub(crate) fn take_over(res: &mut Res, old: &Res, behavior: Behavior) {
         merge_data(res, "binaryData", strings(old, "binaryData"));
     }
     for field in ["labels", "annotations"] {
-        let mut merged: BTreeMap<String, Node> = BTreeMap::new();
+        let mut merged = Map::new();
         for (key, value) in old.strings(field).into_iter().chain(res.strings(field)) {
-            merged.insert(key.to_owned(), Node::string(value));
+            merged.insert(key, Node::string(value));
         }
         let Some(Node::Map(metadata)) = res.metadata_mut() else { continue };
         if merged.is_empty() {
             metadata.remove(field);
         } else {
-            metadata.insert(field.into(), Node::Map(merged));
+            metadata.insert(field, Node::Map(merged));
         }
     }
     let (name, namespace) = (old.name().to_owned(), old.namespace().to_owned());
@@ -237,7 +237,7 @@ fn strings(res: &Res, field: &str) -> BTreeMap<String, String> {
         .flatten()
         .map(|(key, value)| {
             let text = if value.is_null() { "" } else { value.text().unwrap_or_default() };
-            (key.clone(), text.to_owned())
+            (key.to_string(), text.to_owned())
         })
         .collect()
 }
@@ -250,7 +250,7 @@ fn merge_data(res: &mut Res, field: &str, mut merged: BTreeMap<String, String>) 
         return;
     }
     let nodes = merged.into_iter().map(|(key, value)| (key, Node::string(value)));
-    map.insert(field.into(), Node::Map(nodes.collect()));
+    map.insert(field, Node::Map(nodes.collect()));
 }
 
 /// The hash that goes into the name of an object.
@@ -258,7 +258,7 @@ pub(crate) fn hash(res: &Res) -> Result<String> {
     let field = |name: &str| -> Result<Value> {
         match res.node.get(name) {
             None => Ok(json!("")),
-            Some(Node::Scalar(scalar)) => Ok(json!(scalar.text)),
+            Some(Node::Scalar(scalar)) => Ok(json!(scalar.text.as_str())),
             Some(Node::List(_)) => Ok(Value::Null),
             Some(node) => node.to_value().map_err(|problem| invalid!("{problem}").at(&res.place)),
         }

@@ -4,9 +4,10 @@
 //! replaced, or merged item by item where the type of the object says so. A field that is new is
 //! merged with itself, which takes its nulls and directives out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
-use plumb_yaml::Node;
+use plumb_yaml::{Map, Node, Text};
 
 use crate::error::{Result, invalid};
 use crate::fieldspec::set_field;
@@ -75,6 +76,27 @@ fn list_directive(items: &mut Vec<Node>) -> Result<Directive> {
     Ok(directive)
 }
 
+/// The entries of two maps side by side, in the order of their keys.
+fn both(old: Map, new: Map) -> impl Iterator<Item = (Text, Option<Node>, Option<Node>)> {
+    let mut old = old.into_iter().peekable();
+    let mut new = new.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let order = match (old.peek(), new.peek()) {
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let (old, new) = match order {
+            Ordering::Less => (old.next(), None),
+            Ordering::Equal => (old.next(), new.next()),
+            Ordering::Greater => (None, new.next()),
+        };
+        let (name, old) = old.map_or((None, None), |(name, old)| (Some(name), Some(old)));
+        let (other, new) = new.map_or((None, None), |(name, new)| (Some(name), Some(new)));
+        Some((name.or(other)?, old, new))
+    })
+}
+
 impl Merger<'_> {
     fn walk(
         &mut self,
@@ -123,7 +145,7 @@ impl Merger<'_> {
         mut patch: Option<Node>,
         shape: Option<&Shape>,
     ) -> Result<Option<Node>> {
-        let (mut into, mut from) = if missing(dest.as_ref()) {
+        let (into, from) = if missing(dest.as_ref()) {
             if let Some(patch) = &mut patch
                 && matches!(map_directive(patch), Ok(Directive::Delete))
             {
@@ -151,19 +173,17 @@ impl Merger<'_> {
                 (Directive::Delete, _) => return Ok(None),
                 (Directive::Replace, Some(Node::Map(patch))) => (patch.clone(), patch),
                 (_, Some(Node::Map(patch))) => (dest, patch),
-                (..) => (dest, BTreeMap::new()),
+                (..) => (dest, Map::new()),
             }
         };
-        let names: BTreeSet<String> = into.keys().chain(from.keys()).cloned().collect();
-        for name in names {
-            let old = into.remove(&name);
+        let mut merged = Vec::with_capacity(into.len().max(from.len()));
+        for (name, old, new) in both(into, from) {
             let quoted = match &old {
                 Some(Node::Scalar(old)) => Some(old.quoted),
                 Some(_) => Some(false),
                 None => None,
             };
             let kept_null = matches!(&old, Some(old) if old.is_null());
-            let new = from.remove(&name);
             let untouched = new.is_none();
             let inner = shape.and_then(|shape| shape.field(&name, self.schemas));
             let Some(mut value) = self.walk(old, new, inner)? else {
@@ -179,9 +199,9 @@ impl Merger<'_> {
                     None => scalar.quoted || (scalar.is_text() && scalar.reads_as_other()),
                 };
             }
-            into.insert(name, value);
+            merged.push((name, value));
         }
-        Ok(Some(Node::Map(into)))
+        Ok(Some(Node::Map(merged.into_iter().collect())))
     }
 
     fn list(
@@ -321,7 +341,7 @@ fn set_element(items: &mut Vec<Node>, new: Option<Node>, keys: &[String], values
     let mut found_any = false;
     let mut kept = Vec::with_capacity(items.len() + 1);
     for item in items.drain(..) {
-        if item.is_null() || item.as_map().is_some_and(BTreeMap::is_empty) {
+        if item.is_null() || item.as_map().is_some_and(Map::is_empty) {
             continue;
         }
         if by_key && item.as_map().is_none() {

@@ -275,7 +275,7 @@ fn value_add(acc: &mut Acc, f: &mut Fields<'_>, context: &Context<'_, '_, '_>) -
                     (Node::List(items), Ok(index)) => items
                         .get_mut(index)
                         .ok_or_else(|| invalid!("{} has no item {index}", target.path))?,
-                    (Node::Map(map), _) => map.entry(name).or_insert_with(Node::map),
+                    (Node::Map(map), _) => map.get_or_insert_with(&name, Node::map),
                     _ => return Err(invalid!("{} leads into no map", target.path)),
                 };
             }

@@ -156,11 +156,11 @@ fn read_source(acc: &Acc, source: &Source) -> Result<Node> {
     };
     let part = usize::try_from(options.index)
         .ok()
-        .and_then(|index| scalar.text.split(&options.delimiter).nth(index))
+        .and_then(|index| scalar.text.split(options.delimiter.as_str()).nth(index))
         .ok_or_else(|| {
             invalid!("{path} has no part {} to take", options.index).on(|| res.label())
         })?;
-    Ok(Node::Scalar(Scalar { text: part.to_owned(), ..scalar.clone() }))
+    Ok(Node::Scalar(Scalar { text: part.into(), ..scalar.clone() }))
 }
 
 fn put(acc: &mut Acc, target: &Target, value: &Node, loader: &Loader<'_, '_>) -> Result<()> {
@@ -296,7 +296,7 @@ fn visit(
         _ => return Err(invalid!("{part:?} is looked for in no map")),
     };
     if let Some(create) = create {
-        map.entry(part.clone()).or_insert_with(|| create.before(rest.first()));
+        map.get_or_insert_with(part, || create.before(rest.first()));
     }
     let Some(next) = map.get_mut(part) else {
         return Ok(());
@@ -345,7 +345,7 @@ fn visit_items(
         return Ok(());
     }
     let value = Node::Scalar(Scalar::plain(wanted));
-    let mut made = if key.is_empty() { value } else { Node::Map([(key.to_owned(), value)].into()) };
+    let mut made = if key.is_empty() { value } else { Node::Map([(key, value)].into()) };
     if key.is_empty() {
         *found += 1;
         set(&mut made)?;
@@ -364,10 +364,10 @@ fn assign(node: &mut Node, value: &Node, options: &FieldOptions) -> Result<()> {
             return Err(invalid!("delimiter is for scalars"));
         };
         let new = match &value {
-            Node::Scalar(new) if !new.is_null() => new.text.clone(),
+            Node::Scalar(new) if !new.is_null() => new.text.to_string(),
             _ => String::new(),
         };
-        let mut parts: Vec<&str> = old.text.split(&options.delimiter).collect();
+        let mut parts: Vec<&str> = old.text.split(options.delimiter.as_str()).collect();
         match usize::try_from(options.index) {
             Err(_) => parts.insert(0, &new),
             Ok(index) if index >= parts.len() => parts.push(&new),
@@ -375,13 +375,13 @@ fn assign(node: &mut Node, value: &Node, options: &FieldOptions) -> Result<()> {
         }
         let joined = parts.join(&options.delimiter);
         if let Node::Scalar(scalar) = &mut value {
-            scalar.text = joined;
+            scalar.text = joined.into();
         }
     }
     match node {
         // A scalar keeps its type and quotes.
         Node::Scalar(old) => {
-            value.text().unwrap_or_default().clone_into(&mut old.text);
+            old.text = value.text().unwrap_or_default().into();
         }
         node => *node = value,
     }
@@ -432,7 +432,7 @@ fn inside_text(
         let mut written = Some(written);
         visit(node, outer, None, &mut 0, &mut |node| {
             if let (Node::Scalar(scalar), Some(text)) = (node, written.take()) {
-                scalar.text = text;
+                scalar.text = text.into();
             }
             Ok(())
         })?;

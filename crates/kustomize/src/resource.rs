@@ -1,7 +1,7 @@
 //! An object on its way through a build, with what the build knows about it beside it.
 
 use plumb_core::{FieldPlaces, Gvk, Place};
-use plumb_yaml::{Node, Scalar};
+use plumb_yaml::{Map, Node, Scalar};
 
 use crate::fieldspec::set_field;
 use crate::openapi::Schemas;
@@ -125,7 +125,7 @@ impl Res {
         let suffixes = list(take("suffixes"));
         let needs_hash = take("needsHashSuffix").as_deref() == Some("enabled");
         for annotation in BUILD_ANNOTATIONS {
-            annotations.remove(*annotation);
+            annotations.remove(annotation);
         }
         self.previous = names
             .into_iter()
@@ -212,16 +212,14 @@ impl Res {
 
     pub(crate) fn metadata_mut(&mut self) -> Option<&mut Node> {
         let map = self.node.as_map_mut()?;
-        let metadata = map.entry("metadata".into()).or_insert_with(Node::map);
+        let metadata = map.get_or_insert_with("metadata", Node::map);
         if metadata.is_null() {
             *metadata = Node::map();
         }
         Some(metadata)
     }
 
-    pub(crate) fn annotations_mut(
-        &mut self,
-    ) -> Option<&mut std::collections::BTreeMap<String, Node>> {
+    pub(crate) fn annotations_mut(&mut self) -> Option<&mut Map> {
         self.node.get_mut("metadata")?.get_mut("annotations")?.as_map_mut()
     }
 

@@ -143,7 +143,7 @@ pub(crate) fn namespace_of(
     if !schemas.is_cluster_scoped(&gvk)
         && let Some(Node::Map(metadata)) = res.metadata_mut()
     {
-        let node = metadata.entry("namespace".into()).or_insert_with(|| Node::string(""));
+        let node = metadata.get_or_insert_with("namespace", || Node::string(""));
         if node.is_null() {
             *node = Node::string("");
         }
@@ -166,7 +166,7 @@ pub(crate) fn namespace_of(
                 continue;
             }
             if let Some(map) = subject.as_map_mut() {
-                set(map.entry("namespace".into()).or_insert_with(|| Node::string("")))?;
+                set(map.get_or_insert_with("namespace", || Node::string("")))?;
             }
         }
     }

@@ -163,9 +163,9 @@ fn scalar_value(node: &Node) -> Option<Scalar> {
         (ScalarTag::Int | ScalarTag::Bool | ScalarTag::Float, Ok(value)) if !value.is_string() => {
             value.to_string()
         }
-        _ => scalar.text.clone(),
+        _ => scalar.text.to_string(),
     };
-    Some(Scalar { text, tag, quoted: false })
+    Some(Scalar { text: text.into(), tag, quoted: false })
 }
 
 fn replace(node: &mut Node, values: &BTreeMap<String, Option<Scalar>>) -> Result<()> {

@@ -155,7 +155,7 @@ impl<'n, V: Form> Expander<'n, V> {
         match &nodes[resolve(nodes, node)].what {
             // Kustomize makes strings of annotations, as they were written.
             What::Leaf { source: Some(source), .. } if within == Within::Annotations => {
-                V::text(source.to_string())
+                V::text(source)
             }
             What::Leaf { value, source, tag, quoted } => {
                 V::leaf(value, source.as_deref(), *tag, *quoted)
@@ -172,54 +172,46 @@ impl<'n, V: Form> Expander<'n, V> {
                     .collect(),
             ),
             What::Map { .. } => {
-                let mut map = V::Fields::default();
-                self.fill(&mut map, node, within, parent, depth);
-                V::map(map)
+                let mut entries = Vec::new();
+                self.entries(node, within, &mut entries);
+                // The first of equal ones wins.
+                entries.sort_by(|a, b| a.key.cmp(&b.key));
+                entries.dedup_by(|later, earlier| later.key == earlier.key);
+                V::map(entries.into_iter().map(|Entry { key, mark, value }| {
+                    let place = self.place(parent, BorrowedStep::Key(key), *mark, depth);
+                    let inside = self.inside(within, key, *value);
+                    (key.as_str(), self.value(*value, inside, place, depth + 1))
+                }))
             }
             What::Alias(_) | What::Broken => V::null(),
         }
     }
 
-    /// Puts a map's own entries, then the merged ones, where no entry is yet.
-    fn fill(
-        &mut self,
-        map: &mut V::Fields,
-        node: NodeId,
-        within: Within,
-        parent: Option<usize>,
-        depth: usize,
-    ) {
+    /// Lists a map's own entries, then the merged ones, those first that win.
+    fn entries(&self, node: NodeId, within: Within, found: &mut Vec<&'n Entry>) {
         let nodes = self.nodes;
         let What::Map { entries, merges } = &nodes[resolve(nodes, node)].what else {
             return;
         };
-        // Own entries come first, so that they win; of equal ones, where they are allowed, the last.
-        for Entry { key, mark, value } in entries.iter().rev() {
-            if V::has(map, key) {
-                continue;
-            }
-            let inside = match (within, key.as_str()) {
-                (Within::Object, "metadata") => Within::Metadata,
-                (Within::Metadata, "annotations") => {
-                    if self.is_empty(*value) {
-                        continue;
-                    }
-                    Within::Annotations
-                }
-                _ => Within::Other,
-            };
+        // Of equal ones, where they are allowed, the last wins. Empty annotations are as good as
+        // none.
+        found.extend(entries.iter().rev().filter(|entry| {
+            within != Within::Metadata || entry.key != "annotations" || !self.is_empty(entry.value)
+        }));
+        for merged in merges {
+            self.entries(*merged, within, found);
+        }
+    }
+
+    /// Where in an object a field's value is.
+    fn inside(&self, within: Within, key: &str, value: NodeId) -> Within {
+        match (within, key) {
+            (Within::Object, "metadata") => Within::Metadata,
+            (Within::Metadata, "annotations") => Within::Annotations,
             // Annotations are the leaves one level below; what is deeper is left for the API
             // server to refuse.
-            let inside = match within {
-                Within::Annotations if self.is_leaf(*value) => Within::Annotations,
-                _ => inside,
-            };
-            let place = self.place(parent, BorrowedStep::Key(key), *mark, depth);
-            let value = self.value(*value, inside, place, depth + 1);
-            V::put(map, key.clone(), value);
-        }
-        for merged in merges {
-            self.fill(map, *merged, within, parent, depth);
+            (Within::Annotations, _) if self.is_leaf(value) => Within::Annotations,
+            _ => Within::Other,
         }
     }
 

@@ -1,36 +1,22 @@
 //! The two forms that documents are read into: values, and nodes that keep the spelling.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::node::{Node, Scalar, ScalarTag};
 
 /// What the expansion of a document builds.
 pub(crate) trait Form: Sized {
-    type Fields: Default;
-
-    fn has(map: &Self::Fields, key: &str) -> bool;
-    fn put(map: &mut Self::Fields, key: String, value: Self);
-    fn map(map: Self::Fields) -> Self;
+    fn map<'k>(entries: impl Iterator<Item = (&'k str, Self)>) -> Self;
     fn list(items: Vec<Self>) -> Self;
     fn leaf(value: &Value, source: Option<&str>, tag: ScalarTag, quoted: bool) -> Self;
-    fn text(text: String) -> Self;
+    fn text(text: &str) -> Self;
     fn null() -> Self;
     fn is_empty_map(&self) -> bool;
 }
 
 impl Form for Value {
-    type Fields = Map<String, Self>;
-
-    fn has(map: &Self::Fields, key: &str) -> bool {
-        map.contains_key(key)
-    }
-
-    fn put(map: &mut Self::Fields, key: String, value: Self) {
-        map.insert(key, value);
-    }
-
-    fn map(map: Self::Fields) -> Self {
-        Self::Object(map)
+    fn map<'k>(entries: impl Iterator<Item = (&'k str, Self)>) -> Self {
+        Self::Object(entries.map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
     fn list(items: Vec<Self>) -> Self {
@@ -41,8 +27,8 @@ impl Form for Value {
         value.clone()
     }
 
-    fn text(text: String) -> Self {
-        Self::String(text)
+    fn text(text: &str) -> Self {
+        Self::String(text.to_owned())
     }
 
     fn null() -> Self {
@@ -50,23 +36,13 @@ impl Form for Value {
     }
 
     fn is_empty_map(&self) -> bool {
-        self.as_object().is_some_and(Map::is_empty)
+        self.as_object().is_some_and(serde_json::Map::is_empty)
     }
 }
 
 impl Form for Node {
-    type Fields = std::collections::BTreeMap<String, Self>;
-
-    fn has(map: &Self::Fields, key: &str) -> bool {
-        map.contains_key(key)
-    }
-
-    fn put(map: &mut Self::Fields, key: String, value: Self) {
-        map.insert(key, value);
-    }
-
-    fn map(map: Self::Fields) -> Self {
-        Self::Map(map)
+    fn map<'k>(entries: impl Iterator<Item = (&'k str, Self)>) -> Self {
+        Self::Map(entries.collect())
     }
 
     fn list(items: Vec<Self>) -> Self {
@@ -74,12 +50,12 @@ impl Form for Node {
     }
 
     fn leaf(value: &Value, source: Option<&str>, tag: ScalarTag, quoted: bool) -> Self {
-        let text = source.or(value.as_str()).unwrap_or_default().to_owned();
+        let text = source.or(value.as_str()).unwrap_or_default().into();
         Self::Scalar(Scalar { text, tag, quoted })
     }
 
-    fn text(text: String) -> Self {
-        Self::Scalar(Scalar { text, tag: ScalarTag::Str, quoted: true })
+    fn text(text: &str) -> Self {
+        Self::Scalar(Scalar { text: text.into(), tag: ScalarTag::Str, quoted: true })
     }
 
     fn null() -> Self {

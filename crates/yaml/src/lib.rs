@@ -20,6 +20,7 @@ mod expand;
 mod form;
 mod json;
 mod limits;
+mod map;
 mod natural;
 mod node;
 mod number;
@@ -32,7 +33,10 @@ mod write;
 
 pub use error::{Problem, YamlError, YamlErrors};
 pub use limits::Limits;
+pub use map::Map;
 pub use node::{Node, Scalar, ScalarTag};
 use read::Dialect;
 pub use read::{Document, read, read_any, read_config, read_nodes};
+/// A text that is cheap to copy: up to 23 bytes lie in it, longer ones are shared.
+pub use smol_str::SmolStr as Text;
 pub use write::{to_string, to_string_all};

@@ -1,18 +1,16 @@
 //! Values that keep how their scalars were spelled, as tools that change manifests need it: a
 //! port that is copied into a text must be copied as it was written.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 use crate::error::Problem;
-use crate::{number, scalar};
+use crate::{Map, Text, number, scalar};
 
 /// A map, a list or a scalar with its spelling.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
-    /// A map; the order of keys means nothing.
-    Map(BTreeMap<String, Node>),
+    /// A map.
+    Map(Map),
     /// A list.
     List(Vec<Node>),
     /// A scalar.
@@ -23,7 +21,7 @@ pub enum Node {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scalar {
     /// The text, without quotes and escapes.
-    pub text: String,
+    pub text: Text,
     /// What it counts as.
     pub tag: ScalarTag,
     /// Whether it is written in quotes or as a block, which keeps a text from being read as
@@ -54,12 +52,12 @@ pub enum ScalarTag {
 
 impl Scalar {
     /// A string.
-    pub fn string(text: impl Into<String>) -> Self {
+    pub fn string(text: impl Into<Text>) -> Self {
         Self { text: text.into(), tag: ScalarTag::Str, quoted: false }
     }
 
     /// Text that means what it reads as.
-    pub fn plain(text: impl Into<String>) -> Self {
+    pub fn plain(text: impl Into<Text>) -> Self {
         Self { text: text.into(), tag: ScalarTag::None, quoted: false }
     }
 
@@ -108,13 +106,13 @@ impl Scalar {
 
 impl Node {
     /// A string.
-    pub fn string(text: impl Into<String>) -> Self {
+    pub fn string(text: impl Into<Text>) -> Self {
         Self::Scalar(Scalar::string(text))
     }
 
     /// An empty map.
     pub fn map() -> Self {
-        Self::Map(BTreeMap::new())
+        Self::Map(Map::new())
     }
 
     /// Whether it is null by its tag.
@@ -132,7 +130,7 @@ impl Node {
     }
 
     /// The map, if it is one.
-    pub fn as_map(&self) -> Option<&BTreeMap<String, Self>> {
+    pub fn as_map(&self) -> Option<&Map> {
         match self {
             Self::Map(map) => Some(map),
             _ => None,
@@ -140,7 +138,7 @@ impl Node {
     }
 
     /// The map, to change.
-    pub fn as_map_mut(&mut self) -> Option<&mut BTreeMap<String, Self>> {
+    pub fn as_map_mut(&mut self) -> Option<&mut Map> {
         match self {
             Self::Map(map) => Some(map),
             _ => None,
@@ -184,7 +182,7 @@ impl Node {
             Self::Map(map) => {
                 let mut value = serde_json::Map::new();
                 for (key, node) in map {
-                    value.insert(key.clone(), node.to_value()?);
+                    value.insert(key.to_string(), node.to_value()?);
                 }
                 Value::Object(value)
             }
@@ -197,25 +195,27 @@ impl Node {
 
     /// The node for a value.
     pub fn from_value(value: &Value) -> Self {
-        let scalar = |text: String, tag| Self::Scalar(Scalar { text, tag, quoted: false });
+        let scalar =
+            |text: &str, tag| Self::Scalar(Scalar { text: text.into(), tag, quoted: false });
         match value {
-            Value::Null => scalar("null".into(), ScalarTag::Null),
-            Value::Bool(value) => scalar(value.to_string(), ScalarTag::Bool),
+            Value::Null => scalar("null", ScalarTag::Null),
+            Value::Bool(true) => scalar("true", ScalarTag::Bool),
+            Value::Bool(false) => scalar("false", ScalarTag::Bool),
             Value::Number(value) => {
                 let text = number::write(value);
                 let tag = scalar::implicit_tag(&text);
-                scalar(text, tag)
+                scalar(&text, tag)
             }
             // Written plain where that is possible, as anything that was generated.
             Value::String(text) => Self::Scalar(Scalar {
-                text: text.clone(),
+                text: text.into(),
                 tag: ScalarTag::Str,
                 quoted: scalar::needs_quotes(text),
             }),
             Value::Array(items) => Self::List(items.iter().map(Self::from_value).collect()),
-            Value::Object(map) => Self::Map(
-                map.iter().map(|(key, value)| (key.clone(), Self::from_value(value))).collect(),
-            ),
+            Value::Object(map) => {
+                Self::Map(map.iter().map(|(key, value)| (key, Self::from_value(value))).collect())
+            }
         }
     }
 }
