@@ -13,7 +13,10 @@ use crate::error::{Result, invalid};
 use crate::fieldspec::set_field;
 use crate::openapi::{Schemas, Shape};
 
-const DIRECTIVE: &str = "$patch";
+/// The key of a directive in a patch.
+pub(crate) const DIRECTIVE: &str = "$patch";
+/// The directive that puts the patch in the place of what is there.
+pub(crate) const REPLACE: &str = "replace";
 
 /// Merges a patch into a node. Nothing is left when the patch deletes it.
 pub(crate) fn merge(
@@ -43,7 +46,7 @@ enum Directive {
 fn directive(text: &str) -> Result<Directive> {
     match text {
         "merge" => Ok(Directive::Merge),
-        "replace" => Ok(Directive::Replace),
+        REPLACE => Ok(Directive::Replace),
         "delete" => Ok(Directive::Delete),
         other => Err(invalid!("unknown patch directive {other:?}: it is delete, replace or merge")),
     }

@@ -12,7 +12,7 @@ use crate::error::{Result, invalid};
 use crate::json_patch::{self, Operation};
 use crate::kustomization::{Patch, PatchOptions, Selector};
 use crate::load::Loader;
-use crate::merge::merge;
+use crate::merge;
 use crate::openapi::Schemas;
 use crate::resource::Res;
 use crate::selector::select;
@@ -160,9 +160,11 @@ fn merge_one(res: &mut Res, patch: Res, schemas: &Schemas) -> Result<()> {
         res.store_id(schemas);
     }
     let node = std::mem::replace(&mut res.node, Node::map());
-    let merged = merge(Some(node), Some(patch.node), schemas)
+    // The reference puts the patch in the place of a copy of the object.
+    let kept = (patch.text(&[merge::DIRECTIVE]) == merge::REPLACE).then(|| node.clone());
+    let merged = merge::merge(Some(node), Some(patch.node), schemas)
         .map_err(|error| error.on(|| label).at(&patch.place))?;
-    res.node = match merged {
+    res.node = match kept.or(merged) {
         Some(merged) if !merged.is_empty() => merged,
         // Deleted; the next step drops it.
         _ => return Ok(()),

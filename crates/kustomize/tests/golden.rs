@@ -1,19 +1,36 @@
-//! Cases of this project's own, each with the output of the reference beside it. With
-//! `PLUMB_KUSTOMIZE` naming its binary, that output is taken anew and compared too.
+//! Cases of this project's own, each with the output of the reference beside it: a directory with a
+//! kustomization, `expected.yaml`, and `options` if the reference was called with some, one a line.
+//! With `PLUMB_KUSTOMIZE` naming its binary, that output is taken anew and compared too.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use plumb_core::{DirTree, MemTree, RelPath};
-use plumb_kustomize::{Options, Reorder, build};
+use plumb_kustomize::{LoadRestrictions, Options, Reorder, build};
 
-fn root() -> std::path::PathBuf {
+fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
-fn options() -> Options {
-    Options { reorder: Reorder::Legacy, ..Options::default() }
+/// The options of a case, as its file has them.
+fn flags(case: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join(case).join("options")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn options(case: &str) -> Options {
+    let mut options = Options { reorder: Reorder::Legacy, ..Options::default() };
+    for flag in flags(case) {
+        match flag.as_str() {
+            "--load-restrictor=LoadRestrictionsNone" => {
+                options.load_restrictions = LoadRestrictions::None;
+            }
+            "--reorder=none" => options.reorder = Reorder::Fifo,
+            _ => panic!("{case}: option {flag:?} is not known here"),
+        }
+    }
+    options
 }
 
 fn cases() -> Vec<String> {
@@ -26,21 +43,26 @@ fn cases() -> Vec<String> {
     names
 }
 
+fn built(tree: &dyn plumb_core::Tree, case: &str) -> String {
+    let path = RelPath::parse(case).unwrap();
+    build(tree, &path, &options(case), &|| false)
+        .unwrap_or_else(|error| panic!("{case}: {error}"))
+        .to_yaml()
+}
+
 #[test]
 fn outputs_are_those_of_the_reference() {
     let reference = std::env::var_os("PLUMB_KUSTOMIZE");
-    for name in cases() {
-        let want = std::fs::read_to_string(root().join(&name).join("expected.yaml")).unwrap();
+    for case in cases() {
+        let dir = root().join(&case);
+        let want = std::fs::read_to_string(dir.join("expected.yaml")).unwrap();
         if let Some(binary) = &reference {
-            let output =
-                std::process::Command::new(binary).arg("build").arg(root().join(&name)).output();
+            let mut command = std::process::Command::new(binary);
+            let output = command.arg("build").args(flags(&case)).arg(&dir).output();
             let text = String::from_utf8(output.unwrap().stdout).unwrap();
-            assert_eq!(text, want, "{name}: expected.yaml is not what the reference prints");
+            assert_eq!(text, want, "{case}: expected.yaml is not what the reference prints");
         }
-        let path = RelPath::parse(&name).unwrap();
-        let built = build(&DirTree::new(root()), &path, &options(), &|| false)
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(built.to_yaml(), want, "{name}");
+        assert_eq!(built(&DirTree::new(root()), &case), want, "{case}");
     }
 }
 
@@ -58,37 +80,25 @@ fn load(tree: MemTree, dir: &Path, at: &str) -> MemTree {
 
 #[test]
 fn memory_and_disk_build_the_same() {
-    let tree = load(MemTree::new(), &root(), "");
-    for name in cases() {
-        let path = RelPath::parse(&name).unwrap();
-        let disk = build(&DirTree::new(root()), &path, &options(), &|| false).unwrap();
-        let memory = build(&tree, &path, &options(), &|| false).unwrap();
-        assert_eq!(memory.to_yaml(), disk.to_yaml(), "{name}");
+    for case in cases() {
+        let tree = load(MemTree::new(), &root().join(&case), &format!("{case}/"));
+        let memory = built(&tree, &case);
+        assert_eq!(memory, built(&DirTree::new(root()), &case), "{case}");
         // Nothing is left from one build for the next.
-        let again = build(&tree, &path, &options(), &|| false).unwrap();
-        assert_eq!(again.objects, memory.objects, "{name}");
+        assert_eq!(memory, built(&tree, &case), "{case}");
     }
 }
 
 #[test]
 fn parallel_builds_are_as_serial_ones() {
-    let root = root();
-    let serial: Vec<String> = cases()
-        .iter()
-        .map(|name| {
-            let path = RelPath::parse(name).unwrap();
-            build(&DirTree::new(&root), &path, &options(), &|| false).unwrap().to_yaml()
-        })
-        .collect();
+    let tree = DirTree::new(root());
+    let serial: Vec<String> = cases().iter().map(|case| built(&tree, case)).collect();
     let parallel: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = cases()
             .into_iter()
-            .map(|name| {
-                let root = root.clone();
-                scope.spawn(move || {
-                    let path = RelPath::parse(&name).unwrap();
-                    build(&DirTree::new(root), &path, &options(), &|| false).unwrap().to_yaml()
-                })
+            .map(|case| {
+                let tree = &tree;
+                scope.spawn(move || built(tree, &case))
             })
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
