@@ -1,6 +1,7 @@
 //! Paths to fields inside an object.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// One step of a [`FieldPath`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,16 +59,43 @@ impl FieldPath {
         })
     }
 
-    /// A number that stands for this path in side tables; equal paths give equal numbers.
-    pub(crate) fn hash64(&self) -> u64 {
-        let mut hasher = crate::Hasher::new();
-        for step in &self.0 {
-            match step {
-                Step::Key(key) => hasher.part(b"k").part(key.as_bytes()),
-                Step::Index(index) => hasher.part(b"i").part(&index.to_be_bytes()),
-            };
-        }
-        hasher.finish().short()
+    /// The number that stands for this path in side tables.
+    pub fn hash(&self) -> FieldHash {
+        self.0.iter().fold(FieldHash::root(), |hash, step| match step {
+            Step::Key(key) => hash.key(key),
+            Step::Index(index) => hash.index(*index),
+        })
+    }
+}
+
+/// A number that stands for a [`FieldPath`] in side tables of one process, made step by step:
+/// equal paths give equal numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FieldHash(u64);
+
+impl FieldHash {
+    /// The number of the object itself.
+    pub fn root() -> Self {
+        Self(0)
+    }
+
+    /// The number of the path with one more key.
+    #[must_use]
+    pub fn key(self, key: &str) -> Self {
+        self.step(|hasher| key.hash(hasher))
+    }
+
+    /// The number of the path with one more position.
+    #[must_use]
+    pub fn index(self, index: usize) -> Self {
+        self.step(|hasher| index.hash(hasher))
+    }
+
+    fn step(self, write: impl FnOnce(&mut DefaultHasher)) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.0);
+        write(&mut hasher);
+        Self(hasher.finish())
     }
 }
 

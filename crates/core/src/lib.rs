@@ -12,13 +12,15 @@ mod inputs;
 mod key;
 mod object;
 mod path;
+mod place;
 mod tree;
 
 pub use class::ErrorClass;
 pub use digest::{Digest, Hasher};
-pub use field::{FieldPath, Step};
+pub use field::{FieldHash, FieldPath, Step};
 pub use inputs::{Inputs, Recorder, Seen};
 pub use key::{GroupKind, Gvk, ObjectKey};
-pub use object::{FieldPlaces, Object, Place};
+pub use object::Object;
 pub use path::{PathError, RelPath};
+pub use place::{FieldPlaces, Place};
 pub use tree::{ContentId, DirTree, Entry, EntryKind, MemTree, Tree, TreeError, follow};

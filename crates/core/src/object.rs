@@ -1,62 +1,8 @@
 //! A desired object and where it came from.
 
-use std::fmt;
-use std::sync::Arc;
-
 use serde_json::{Map, Value};
 
-use crate::{Digest, FieldPath, Gvk, ObjectKey, RelPath};
-
-/// A place in a file; displays as `apps/web/deploy.yaml:12`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// The file.
-    pub file: Arc<RelPath>,
-    /// The YAML document in the file, counted from zero.
-    pub document: u32,
-    /// The line, counted from one.
-    pub line: u32,
-    /// The column, counted from one.
-    pub column: u32,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
-    }
-}
-
-/// Lines and columns of an object's fields: sixteen bytes a field beside the object, not in it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FieldPlaces(Vec<(u64, u32, u32)>);
-
-impl FieldPlaces {
-    /// Collects `(path, line, column)`.
-    pub fn collect(fields: impl IntoIterator<Item = (FieldPath, u32, u32)>) -> Self {
-        let mut places: Vec<_> =
-            fields.into_iter().map(|(path, line, column)| (path.hash64(), line, column)).collect();
-        places.sort_unstable();
-        places.shrink_to_fit();
-        Self(places)
-    }
-
-    /// The line and column of a field.
-    pub fn get(&self, path: &FieldPath) -> Option<(u32, u32)> {
-        let hash = path.hash64();
-        let index = self.0.binary_search_by_key(&hash, |place| place.0).ok()?;
-        Some((self.0[index].1, self.0[index].2))
-    }
-
-    /// How many fields have a place.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether no field has a place.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
+use crate::{Digest, FieldHash, FieldPath, FieldPlaces, Gvk, ObjectKey, Place};
 
 /// A Kubernetes object as desired: a JSON map with the place it was written at, and the place of
 /// each field.
@@ -158,17 +104,40 @@ impl Object {
         &self.place
     }
 
-    /// Where a field was written: the nearest recorded place on the way out to the object.
+    /// The places of the fields, without a guess for those that have none.
+    pub fn fields(&self) -> &FieldPlaces {
+        &self.fields
+    }
+
+    /// Where a field was written. For a map or list without a place of its own, and for a field
+    /// that is not there, it is the first line of what is in it or around it.
     pub fn field_place(&self, path: &FieldPath) -> Place {
         let mut path = path.clone();
-        loop {
-            if let Some((line, column)) = self.fields.get(&path) {
-                return Place { line, column, ..self.place.clone() };
+        while !path.steps().is_empty() {
+            let inside = path.get(&self.body).and_then(|value| self.first(value, path.hash()));
+            if let Some(place) = self.fields.get(&path).or(inside) {
+                let same_file = place.file == self.place.file;
+                let document = if same_file { self.place.document } else { place.document };
+                return Place { document, ..place };
             }
-            if path.pop().is_none() {
-                return self.place.clone();
-            }
+            path.pop();
         }
+        self.place.clone()
+    }
+
+    /// The first place of what is in a value, the file of the object before others.
+    fn first(&self, value: &Value, path: FieldHash) -> Option<Place> {
+        let inner: Vec<(FieldHash, &Value)> = match value {
+            Value::Object(map) => map.iter().map(|(key, value)| (path.key(key), value)).collect(),
+            Value::Array(items) => {
+                items.iter().enumerate().map(|(i, value)| (path.index(i), value)).collect()
+            }
+            _ => return None,
+        };
+        inner
+            .into_iter()
+            .filter_map(|(path, value)| self.fields.find(path).or_else(|| self.first(value, path)))
+            .min_by_key(|place| (place.file != self.place.file, place.line))
     }
 
     /// Digest of the JSON.
@@ -179,8 +148,10 @@ impl Object {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::Step;
+    use crate::{RelPath, Step};
 
     fn place() -> Place {
         let file = Arc::new(RelPath::parse("a.yaml").unwrap());
@@ -189,9 +160,9 @@ mod tests {
 
     fn object(body: serde_json::Value) -> Result<Object, String> {
         let Value::Object(body) = body else { unreachable!() };
-        let fields =
-            [(FieldPath::keys(["metadata", "name"]), 5, 9), (FieldPath::keys(["spec"]), 6, 1)];
-        Object::new(body, place(), FieldPlaces::collect(fields))
+        let fields = [(["metadata", "name"], 5), (["spec", "replicas"], 6), (["spec", "image"], 9)];
+        let fields = fields.map(|(path, line)| (FieldPath::keys(path).hash(), 0, line, 1));
+        Object::new(body, place(), FieldPlaces::collect(Arc::from([place().file]), fields))
     }
 
     #[test]
@@ -218,7 +189,7 @@ mod tests {
     fn knows_its_names_and_places() {
         let object = object(serde_json::json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": "web", "labels": {"a": "b"}}, "spec": {"replicas": 1},
+            "metadata": {"name": "web", "labels": {"a": "b"}}, "spec": {"image": "x", "replicas": 1},
         }))
         .unwrap();
         assert_eq!(object.gvk(), Gvk::new("apps/v1", "Deployment"));
@@ -226,7 +197,10 @@ mod tests {
         assert_eq!(object.label("a"), Some("b"));
         let line = |path: &FieldPath| object.field_place(path).line;
         assert_eq!(line(&FieldPath::keys(["metadata", "name"])), 5);
+        assert_eq!(line(&FieldPath::keys(["spec", "image"])), 9);
         assert_eq!(line(&FieldPath::keys(["spec", "replicas"]).join(Step::Index(0))), 6);
+        assert_eq!(line(&FieldPath::keys(["spec"])), 6, "where the first of its fields is");
+        assert_eq!(line(&FieldPath::keys(["spec", "strategy"])), 6, "where its map is");
         assert_eq!(line(&FieldPath::root()), 3);
         assert_eq!(object.place().to_string(), "a.yaml:3");
     }

@@ -22,7 +22,8 @@ fn service() -> Prepared {
     let serde_json::Value::Object(body) = body else { unreachable!("an object") };
     let file = Arc::new(RelPath::parse("web.yaml").unwrap());
     let place = Place { file, document: 0, line: 1, column: 1 };
-    let fields = FieldPlaces::collect([(FieldPath::keys(["spec", "ports"]), 6, 3)]);
+    let ports = FieldPath::keys(["spec", "ports"]).hash();
+    let fields = FieldPlaces::collect(Arc::from([Arc::clone(&place.file)]), [(ports, 0, 6, 3)]);
     let object = Object::new(body, place, fields).unwrap();
     Prepared {
         key: object.key(),

@@ -53,8 +53,10 @@ fn objects(bodies: Vec<Value>) -> Vec<Object> {
         .enumerate()
         .map(|(n, body)| {
             let Value::Object(body) = body else { unreachable!("an object") };
-            let labels = (FieldPath::keys(["metadata", "labels", PART_OF]), 7, 5);
-            Object::new(body, place(n), FieldPlaces::collect([labels])).unwrap()
+            let label = FieldPath::keys(["metadata", "labels", PART_OF]).hash();
+            let files = Arc::from([place(n).file]);
+            let fields = FieldPlaces::collect(files, [(label, 0, 7, 5)]);
+            Object::new(body, place(n), fields).unwrap()
         })
         .collect()
 }

@@ -27,15 +27,7 @@ impl At<'_> {
 
     /// The nearest recorded place around the field.
     fn place(&self) -> Place {
-        let mut path = self.path.clone();
-        loop {
-            if let Some((line, column)) = self.fields.get(&path) {
-                return Place { line, column, ..self.place.clone() };
-            }
-            if path.pop().is_none() {
-                return self.place.clone();
-            }
-        }
+        self.fields.nearest(&self.path).unwrap_or_else(|| self.place.clone())
     }
 
     fn wrong(&self, wanted: &'static str, found: &Value) -> Error {

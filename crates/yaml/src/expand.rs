@@ -1,18 +1,15 @@
 //! Turns composed nodes into values: aliases repeated, merge keys merged, lists of kind `List`
 //! taken apart, annotations made strings; with the place of each field.
 
-use plumb_core::{FieldPath, FieldPlaces, Step};
+use std::sync::Arc;
+
+use plumb_core::{FieldHash, FieldPlaces, RelPath};
 use serde_json::Value;
 
 use crate::compose::{Entry, Mark, Node, NodeId, What, resolve};
 use crate::error::Problem;
 use crate::form::Form;
 use crate::scalar;
-
-/// Steps of all recorded paths of one document. A path costs its depth to record, so a large and
-/// deep document would take long; the largest published schemas need a quarter of this. Beyond it
-/// fields are reported at the nearest recorded place around them.
-const PLACE_STEPS: usize = 4_000_000;
 
 /// One object of a document.
 pub(crate) struct Expanded<V> {
@@ -26,14 +23,15 @@ pub(crate) fn expand<V: Form>(
     nodes: &[Node],
     root: Option<NodeId>,
     how: How,
+    file: &Arc<[Arc<RelPath>]>,
 ) -> (Vec<Expanded<V>>, Vec<(Mark, Problem)>) {
     let mut expander = Expander {
         nodes,
         objects: Vec::new(),
         problems: Vec::new(),
         places: Vec::new(),
-        steps: 0,
         how,
+        file,
     };
     match root {
         Some(root) if how.manifests => expander.object(root),
@@ -58,23 +56,11 @@ struct Expander<'n, V> {
     nodes: &'n [Node],
     objects: Vec<Expanded<V>>,
     problems: Vec<(Mark, Problem)>,
-    /// Fields of the object at hand. A parent stands before its children, so a path is found by
-    /// walking back.
-    places: Vec<Placed<'n>>,
-    steps: usize,
+    /// Fields of the object at hand.
+    places: Vec<(FieldHash, Mark)>,
     how: How,
-}
-
-struct Placed<'n> {
-    parent: Option<usize>,
-    step: BorrowedStep<'n>,
-    mark: Mark,
-}
-
-#[derive(Clone, Copy)]
-enum BorrowedStep<'n> {
-    Key(&'n str),
-    Index(usize),
+    /// The file alone.
+    file: &'n Arc<[Arc<RelPath>]>,
 }
 
 /// Where in an object a value is, as far as the rules differ.
@@ -137,20 +123,17 @@ impl<'n, V: Form> Expander<'n, V> {
     }
 
     fn start(&mut self, node: NodeId, within: Within) -> V {
-        self.places.clear();
-        self.steps = 0;
-        self.value(node, within, None, 0)
+        self.value(node, within, FieldHash::root())
     }
 
     fn take(&mut self, value: V, mark: Mark) {
-        let fields = FieldPlaces::collect(
-            (0..self.places.len())
-                .map(|i| (self.path(i), self.places[i].mark.line, self.places[i].mark.column)),
-        );
+        let places = std::mem::take(&mut self.places);
+        let places = places.into_iter().map(|(path, mark)| (path, 0, mark.line, mark.column));
+        let fields = FieldPlaces::collect(Arc::clone(self.file), places);
         self.objects.push(Expanded { value, mark, fields });
     }
 
-    fn value(&mut self, node: NodeId, within: Within, parent: Option<usize>, depth: usize) -> V {
+    fn value(&mut self, node: NodeId, within: Within, path: FieldHash) -> V {
         let nodes = self.nodes;
         match &nodes[resolve(nodes, node)].what {
             // Kustomize makes strings of annotations, as they were written.
@@ -165,9 +148,8 @@ impl<'n, V: Form> Expander<'n, V> {
                     .iter()
                     .enumerate()
                     .map(|(i, item)| {
-                        let place =
-                            self.place(parent, BorrowedStep::Index(i), nodes[*item].mark, depth);
-                        self.value(*item, Within::Other, place, depth + 1)
+                        let path = self.place(nodes[*item].mark, || path.index(i));
+                        self.value(*item, Within::Other, path)
                     })
                     .collect(),
             ),
@@ -178,9 +160,9 @@ impl<'n, V: Form> Expander<'n, V> {
                 entries.sort_by(|a, b| a.key.cmp(&b.key));
                 entries.dedup_by(|later, earlier| later.key == earlier.key);
                 V::map(entries.into_iter().map(|Entry { key, mark, value }| {
-                    let place = self.place(parent, BorrowedStep::Key(key), *mark, depth);
+                    let path = self.place(*mark, || path.key(key));
                     let inside = self.inside(within, key, *value);
-                    (key.as_str(), self.value(*value, inside, place, depth + 1))
+                    (key.as_str(), self.value(*value, inside, path))
                 }))
             }
             What::Alias(_) | What::Broken => V::null(),
@@ -245,40 +227,13 @@ impl<'n, V: Form> Expander<'n, V> {
         }
     }
 
-    /// Records a field's place; `None` when the budget is spent.
-    fn place(
-        &mut self,
-        parent: Option<usize>,
-        step: BorrowedStep<'n>,
-        mark: Mark,
-        depth: usize,
-    ) -> Option<usize> {
-        // Without its parent a path would be wrong.
-        if !self.how.fields || (depth > 0 && parent.is_none()) {
-            return None;
+    /// Records a field's place, if places are wanted.
+    fn place(&mut self, mark: Mark, path: impl FnOnce() -> FieldHash) -> FieldHash {
+        if !self.how.fields {
+            return FieldHash::root();
         }
-        self.steps += depth + 1;
-        if self.steps > PLACE_STEPS {
-            return None;
-        }
-        self.places.push(Placed { parent, step, mark });
-        Some(self.places.len() - 1)
-    }
-
-    fn path(&self, place: usize) -> FieldPath {
-        let mut steps = Vec::new();
-        let mut at = Some(place);
-        while let Some(i) = at {
-            steps.push(self.places[i].step);
-            at = self.places[i].parent;
-        }
-        let mut path = FieldPath::root();
-        for step in steps.into_iter().rev() {
-            path.push(match step {
-                BorrowedStep::Key(key) => Step::Key(key.to_owned()),
-                BorrowedStep::Index(index) => Step::Index(index),
-            });
-        }
+        let path = path();
+        self.places.push((path, mark));
         path
     }
 }

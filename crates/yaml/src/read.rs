@@ -91,6 +91,8 @@ pub fn read_config(
 
 struct Reading<'a, V> {
     file: &'a Arc<RelPath>,
+    /// The file alone, for the places of fields.
+    files: Arc<[Arc<RelPath>]>,
     limits: &'a Limits,
     dialect: Dialect,
     how: How,
@@ -111,6 +113,7 @@ impl<'a, V: Form> Reading<'a, V> {
     ) -> Result<Vec<Document<V>>, YamlErrors<V>> {
         let mut reading = Self {
             file,
+            files: Arc::from([Arc::clone(file)]),
             limits,
             dialect,
             how,
@@ -285,7 +288,7 @@ impl<'a, V: Form> Reading<'a, V> {
         if !problems.is_empty() {
             return self.problems(problems);
         }
-        let (objects, problems) = expand(&nodes, root, self.how);
+        let (objects, problems) = expand(&nodes, root, self.how, &self.files);
         self.problems(problems);
         let root = root.map(|root| nodes[root].mark);
         for object in objects {

@@ -220,7 +220,12 @@ items: null
     assert_eq!([place(0), place(2), place(3)], [(1, 11, 1), (0, 3, 3), (0, 9, 5)]);
     // Paths start at the item.
     let path = FieldPath::keys(["metadata", "annotations", "a"]);
-    assert_eq!(documents[2].fields.get(&path), Some((4, 28)));
+    assert_eq!(at(&documents[2], &path), Some((4, 28)));
+}
+
+/// Line and column of a field.
+fn at(document: &Document, path: &FieldPath) -> Option<(u32, u32)> {
+    document.fields.get(path).map(|place| (place.line, place.column))
 }
 
 #[test]
@@ -244,7 +249,7 @@ derived:
     let documents = read_text(text).unwrap();
     let document = &documents[0];
     assert_eq!((document.place.line, document.place.column), (2, 1));
-    let place = |path: FieldPath| document.fields.get(&path);
+    let place = |path: FieldPath| at(document, &path);
     let keys = |keys: &[&str]| FieldPath::keys(keys.iter().copied());
     let port = |i| keys(&["spec", "ports"]).join(Step::Index(i));
     let cases = [
@@ -267,8 +272,8 @@ derived:
     let json = "{\"kind\": \"Ä\", \"spec\":\n  {\"a\": [1, {\"b\": 2}]}}";
     let documents = read_text(json).unwrap();
     let b = keys(&["spec", "a"]).join(Step::Index(1)).join(Step::Key("b".into()));
-    assert_eq!(documents[0].fields.get(&keys(&["spec"])), Some((1, 15)));
-    assert_eq!(documents[0].fields.get(&b), Some((2, 14)));
+    assert_eq!(at(&documents[0], &keys(&["spec"])), Some((1, 15)));
+    assert_eq!(at(&documents[0], &b), Some((2, 14)));
 }
 
 #[test]
