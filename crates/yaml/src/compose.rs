@@ -4,6 +4,7 @@
 //! recurses. Each closed node knows how large it is once its aliases are expanded; that is how a
 //! document that would explode is refused before a byte of it is expanded.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde_json::Value;
@@ -24,9 +25,9 @@ pub(crate) type NodeId = usize;
 
 /// One node of a document.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct Node<'t> {
     pub(crate) mark: Mark,
-    pub(crate) what: What,
+    pub(crate) what: What<'t>,
     /// Whether children may still come.
     open: bool,
     /// Nodes, bytes of text and levels below and with this one, aliases expanded.
@@ -34,18 +35,11 @@ pub(crate) struct Node {
 }
 
 #[derive(Debug)]
-pub(crate) enum What {
-    Leaf {
-        value: Value,
-        /// The text as written, kept where the value is not that text.
-        source: Option<Box<str>>,
-        /// What the scalar counts as.
-        tag: ScalarTag,
-        /// Whether it was quoted or a block.
-        quoted: bool,
-    },
+pub(crate) enum What<'t> {
+    Leaf(Leaf<'t>),
     Map {
-        entries: Vec<Entry>,
+        /// Where keys are unique, sorted by key once the map is closed.
+        entries: Vec<Entry<'t>>,
         /// The values of `<<`: maps or aliases of maps; the first that has a key wins.
         merges: Vec<NodeId>,
     },
@@ -55,9 +49,33 @@ pub(crate) enum What {
     Broken,
 }
 
+/// A scalar that was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Leaf<'t> {
+    /// The text as written.
+    pub(crate) text: Cow<'t, str>,
+    /// The value, where it is not that text.
+    pub(crate) value: Option<Value>,
+    /// What the scalar counts as.
+    pub(crate) tag: ScalarTag,
+    /// Whether it was quoted or a block.
+    pub(crate) quoted: bool,
+}
+
+impl Leaf<'_> {
+    pub(crate) fn is_null(&self) -> bool {
+        self.value == Some(Value::Null)
+    }
+
+    /// What it is, with its article, in words for people.
+    pub(crate) fn noun(&self) -> &'static str {
+        self.value.as_ref().map_or("a string", scalar::noun)
+    }
+}
+
 #[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
+pub(crate) struct Entry<'t> {
+    pub(crate) key: Cow<'t, str>,
     pub(crate) mark: Mark,
     pub(crate) value: NodeId,
 }
@@ -78,10 +96,10 @@ impl Weight {
 }
 
 /// A scalar as a parser gives it.
-pub(crate) struct Scalar<'t> {
-    pub(crate) text: &'t str,
+pub(crate) struct Scalar<'t, 'n> {
+    pub(crate) text: Cow<'t, str>,
     pub(crate) plain: bool,
-    pub(crate) tag: Tag<'t>,
+    pub(crate) tag: Tag<'n>,
 }
 
 /// What a tag asks for.
@@ -95,42 +113,47 @@ pub(crate) enum Tag<'t> {
     Local,
 }
 
-enum Pending {
-    Field(String, Mark),
+enum Pending<'t> {
+    Field(Cow<'t, str>, Mark),
     Merge,
     Broken,
 }
 
-struct Frame {
+/// Entries of a map up to which a key is looked for one by one.
+const FEW: usize = 16;
+
+struct Frame<'t> {
     node: NodeId,
-    /// For maps: the line each key stands on first.
-    lines: HashMap<String, u32>,
+    /// For maps with more than a few entries: the line each key stands on first.
+    lines: HashMap<Cow<'t, str>, u32>,
+    /// For maps: the line of a `<<`.
+    merge_line: Option<u32>,
     /// For maps: the key whose value comes next.
-    pending: Option<Pending>,
+    pending: Option<Pending<'t>>,
 }
 
 /// Why composing this document must stop.
 pub(crate) struct Stop;
 
 /// Builds the nodes of one document.
-pub(crate) struct Composer<'l> {
+pub(crate) struct Composer<'l, 't> {
     limits: &'l Limits,
     dialect: Dialect,
-    nodes: Vec<Node>,
-    frames: Vec<Frame>,
+    nodes: Vec<Node<'t>>,
+    frames: Vec<Frame<'t>>,
     anchors: HashMap<usize, NodeId>,
     root: Option<NodeId>,
     problems: Vec<(Mark, Problem)>,
 }
 
 /// The nodes of one document, and what is wrong with it.
-pub(crate) struct Composed {
-    pub(crate) nodes: Vec<Node>,
+pub(crate) struct Composed<'t> {
+    pub(crate) nodes: Vec<Node<'t>>,
     pub(crate) root: Option<NodeId>,
     pub(crate) problems: Vec<(Mark, Problem)>,
 }
 
-impl<'l> Composer<'l> {
+impl<'l, 't> Composer<'l, 't> {
     pub(crate) fn new(limits: &'l Limits, dialect: Dialect) -> Self {
         Self {
             limits,
@@ -143,7 +166,7 @@ impl<'l> Composer<'l> {
         }
     }
 
-    pub(crate) fn finish(self) -> Composed {
+    pub(crate) fn finish(self) -> Composed<'t> {
         Composed { nodes: self.nodes, root: self.root, problems: self.problems }
     }
 
@@ -161,14 +184,15 @@ impl<'l> Composer<'l> {
 
     pub(crate) fn scalar(
         &mut self,
-        scalar: &Scalar<'_>,
+        scalar: Scalar<'t, '_>,
         anchor: Option<usize>,
         mark: Mark,
     ) -> Result<(), Stop> {
-        let text = scalar.text;
-        if self.wants_key() {
-            let merges = match scalar.tag {
-                Tag::None => scalar.plain && text == "<<",
+        let Scalar { text, plain, tag } = scalar;
+        let is_key = self.wants_key();
+        if is_key {
+            let merges = match tag {
+                Tag::None => plain && text == "<<",
                 tag => tag == Tag::Yaml("merge"),
             };
             if merges {
@@ -176,28 +200,48 @@ impl<'l> Composer<'l> {
                 return Ok(());
             }
         }
-        let (resolved, tag) = match scalar.tag {
-            Tag::None if scalar.plain && self.dialect == Dialect::Config => {
-                (scalar::plain_config(text), ScalarTag::None)
+        let (resolved, tag) = match tag {
+            Tag::None if plain && self.dialect == Dialect::Config => {
+                (scalar::plain_config(&text), ScalarTag::None)
             }
-            Tag::None if scalar.plain => (scalar::plain(text), scalar::implicit_tag(text)),
-            Tag::Yaml(tag) => (scalar::tagged(tag, text), scalar::explicit_tag(tag)),
-            Tag::None | Tag::Local => (Ok(Value::String(text.to_owned())), ScalarTag::Str),
+            Tag::None if plain => {
+                let meaning = scalar::meaning(&text);
+                let tag = meaning.tag();
+                (meaning.value(), tag)
+            }
+            Tag::Yaml(tag) => (scalar::tagged(tag, &text).map(Some), scalar::explicit_tag(tag)),
+            Tag::None | Tag::Local => (Ok(None), ScalarTag::Str),
         };
+        let weight = Weight { nodes: 1, bytes: text.len(), depth: 0 };
         let what = match resolved {
             Ok(value) => {
-                let source = (value.as_str() != Some(text)).then(|| text.into());
-                What::Leaf { value, source, tag, quoted: !scalar.plain }
+                let value = value.filter(|value| value.as_str() != Some(&*text));
+                What::Leaf(Leaf { text, value, tag, quoted: !plain })
             }
             Err(problem) => {
                 self.problem(mark, problem);
                 What::Broken
             }
         };
-        let weight = Weight { nodes: 1, bytes: text.len(), depth: 0 };
+        // Most keys are needed once, so they are no nodes.
+        if is_key && anchor.is_none() {
+            let pending = match what {
+                What::Leaf(leaf) => self.key(leaf, mark),
+                _ => Pending::Broken,
+            };
+            self.expect(pending);
+            return Ok(());
+        }
         let node = self.push(mark, what, false, weight);
         self.anchor(anchor, node);
         self.attach(node)
+    }
+
+    /// Takes a key whose value comes next.
+    fn expect(&mut self, pending: Pending<'t>) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.pending = Some(pending);
+        }
     }
 
     pub(crate) fn open_map(&mut self, anchor: Option<usize>, mark: Mark) -> Result<(), Stop> {
@@ -209,14 +253,14 @@ impl<'l> Composer<'l> {
         self.open(What::List(Vec::new()), anchor, mark)
     }
 
-    fn open(&mut self, what: What, anchor: Option<usize>, mark: Mark) -> Result<(), Stop> {
+    fn open(&mut self, what: What<'t>, anchor: Option<usize>, mark: Mark) -> Result<(), Stop> {
         if self.frames.len() >= self.limits.depth {
             return Err(self.too_deep(mark));
         }
         let weight = Weight { nodes: 1, ..Weight::default() };
         let node = self.push(mark, what, true, weight);
         self.anchor(anchor, node);
-        self.frames.push(Frame { node, lines: HashMap::new(), pending: None });
+        self.frames.push(Frame { node, lines: HashMap::new(), merge_line: None, pending: None });
         Ok(())
     }
 
@@ -225,7 +269,13 @@ impl<'l> Composer<'l> {
         let Some(frame) = self.frames.pop() else {
             return Ok(());
         };
-        self.nodes[frame.node].open = false;
+        let node = &mut self.nodes[frame.node];
+        node.open = false;
+        if let What::Map { entries, .. } = &mut node.what
+            && self.dialect == Dialect::Resource
+        {
+            entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        }
         self.attach(frame.node)
     }
 
@@ -250,7 +300,7 @@ impl<'l> Composer<'l> {
         self.attach(node)
     }
 
-    fn push(&mut self, mark: Mark, what: What, open: bool, weight: Weight) -> NodeId {
+    fn push(&mut self, mark: Mark, what: What<'t>, open: bool, weight: Weight) -> NodeId {
         self.nodes.push(Node { mark, what, open, weight });
         self.nodes.len() - 1
     }
@@ -279,10 +329,8 @@ impl<'l> Composer<'l> {
         match pending {
             None => {
                 let What::List(items) = &mut self.nodes[parent].what else {
-                    let pending = self.key(child);
-                    if let Some(frame) = self.frames.last_mut() {
-                        frame.pending = Some(pending);
-                    }
+                    let pending = self.node_as_key(child);
+                    self.expect(pending);
                     return Ok(());
                 };
                 items.push(child);
@@ -320,19 +368,33 @@ impl<'l> Composer<'l> {
 
     /// A plain `<<` where a key belongs.
     fn merge_key(&mut self, mark: Mark) {
-        let pending = if self.is_first("<<", mark) { Pending::Merge } else { Pending::Broken };
-        if let Some(frame) = self.frames.last_mut() {
-            frame.pending = Some(pending);
+        let first = self.is_first("<<", mark);
+        if first && let Some(frame) = self.frames.last_mut() {
+            frame.merge_line = Some(mark.line);
         }
+        self.expect(if first { Pending::Merge } else { Pending::Broken });
     }
 
-    /// Notes that the innermost map has a key; a second time is a problem.
+    /// Whether the innermost map has not had a key yet; a second time is a problem.
     fn is_first(&mut self, key: &str, mark: Mark) -> bool {
         let Some(frame) = self.frames.last_mut() else {
             return true;
         };
-        let Some(&first_line) = frame.lines.get(key) else {
-            frame.lines.insert(key.to_owned(), mark.line);
+        let What::Map { entries, .. } = &self.nodes[frame.node].what else {
+            return true;
+        };
+        let line = |entry: &Entry<'_>| entry.mark.line;
+        let known = if key == "<<" && frame.merge_line.is_some() {
+            frame.merge_line
+        } else if entries.len() <= FEW {
+            entries.iter().find(|entry| entry.key == key).map(line)
+        } else {
+            for entry in &entries[frame.lines.len()..] {
+                frame.lines.insert(entry.key.clone(), line(entry));
+            }
+            frame.lines.get(key).copied()
+        };
+        let Some(first_line) = known else {
             return true;
         };
         let key = key.to_owned();
@@ -341,42 +403,49 @@ impl<'l> Composer<'l> {
     }
 
     /// Makes a key of a finished node.
-    fn key(&mut self, node: NodeId) -> Pending {
+    fn node_as_key(&mut self, node: NodeId) -> Pending<'t> {
         let mark = self.nodes[node].mark;
-        let problem = match &self.nodes[self.resolve(node)].what {
+        let found = match &self.nodes[self.resolve(node)].what {
             What::Broken => return Pending::Broken,
-            // Files for Go structs have any scalar as a key; the last of equal keys wins.
-            What::Leaf { value, source, .. } if self.dialect == Dialect::Config => {
-                let key = match (value, source) {
-                    (Value::String(key), _) => key.clone(),
-                    (value, _) => value.to_string(),
-                };
-                return Pending::Field(key, mark);
+            What::Leaf(leaf) => {
+                let leaf = leaf.clone();
+                return self.key(leaf, mark);
             }
-            What::Leaf { value, source, .. } => match (value, source) {
-                // A timestamp is a string by now, but Kustomize counts it as no string.
-                (Value::String(key), source)
-                    if source.as_deref().is_none_or(|source| {
-                        !matches!(scalar::meaning(source), Meaning::Timestamp(_))
-                    }) =>
-                {
-                    let key = key.clone();
-                    return if self.is_first(&key, mark) {
-                        Pending::Field(key, mark)
-                    } else {
-                        Pending::Broken
-                    };
-                }
-                (value, source) => Problem::KeyNotString {
-                    key: source.as_deref().unwrap_or_default().to_owned(),
-                    found: if value.is_string() { "a timestamp" } else { scalar::noun(value) },
-                },
-            },
-            What::Map { .. } => Problem::KeyNotScalar { found: "a map" },
-            What::List(_) | What::Alias(_) => Problem::KeyNotScalar { found: "a list" },
+            What::Map { .. } => "a map",
+            What::List(_) | What::Alias(_) => "a list",
         };
-        self.problem(mark, problem);
+        self.problem(mark, Problem::KeyNotScalar { found });
         Pending::Broken
+    }
+
+    /// Makes a key of a scalar.
+    fn key(&mut self, leaf: Leaf<'t>, mark: Mark) -> Pending<'t> {
+        let key = match leaf {
+            Leaf { text, value: None, .. } => text,
+            // Files for Go structs have any scalar as a key; the last of equal keys wins.
+            Leaf { value: Some(Value::String(key)), .. } if self.dialect == Dialect::Config => {
+                key.into()
+            }
+            Leaf { value: Some(value), .. } if self.dialect == Dialect::Config => {
+                value.to_string().into()
+            }
+            // A timestamp is a string by now, but Kustomize counts it as no string.
+            Leaf { value: Some(Value::String(key)), text, .. }
+                if !matches!(scalar::meaning(&text), Meaning::Timestamp(_)) =>
+            {
+                key.into()
+            }
+            Leaf { value: Some(value), text, .. } => {
+                let found = if value.is_string() { "a timestamp" } else { scalar::noun(&value) };
+                self.problem(mark, Problem::KeyNotString { key: text.into_owned(), found });
+                return Pending::Broken;
+            }
+        };
+        if self.dialect == Dialect::Config || self.is_first(&key, mark) {
+            Pending::Field(key, mark)
+        } else {
+            Pending::Broken
+        }
     }
 
     /// Takes the value of `<<` into a map.
@@ -406,7 +475,7 @@ impl<'l> Composer<'l> {
 }
 
 /// What an alias stands for; other nodes stand for themselves.
-pub(crate) fn resolve(nodes: &[Node], node: NodeId) -> NodeId {
+pub(crate) fn resolve(nodes: &[Node<'_>], node: NodeId) -> NodeId {
     match nodes[node].what {
         What::Alias(target) => target,
         _ => node,

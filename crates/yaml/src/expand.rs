@@ -6,10 +6,9 @@ use std::sync::Arc;
 use plumb_core::{FieldHash, FieldPlaces, RelPath};
 use serde_json::Value;
 
-use crate::compose::{Entry, Mark, Node, NodeId, What, resolve};
+use crate::compose::{Entry, Leaf, Mark, Node, NodeId, What, resolve};
 use crate::error::Problem;
 use crate::form::Form;
-use crate::scalar;
 
 /// One object of a document.
 pub(crate) struct Expanded<V> {
@@ -20,7 +19,7 @@ pub(crate) struct Expanded<V> {
 
 /// Gives the objects of a document without problems: none for an empty one, several for a `List`.
 pub(crate) fn expand<V: Form>(
-    nodes: &[Node],
+    nodes: &[Node<'_>],
     root: Option<NodeId>,
     how: How,
     file: &Arc<[Arc<RelPath>]>,
@@ -50,10 +49,12 @@ pub(crate) struct How {
     pub(crate) annotations: bool,
     /// Whether the place of each field is wanted.
     pub(crate) fields: bool,
+    /// Whether the keys of a map are unique, and sorted.
+    pub(crate) unique: bool,
 }
 
 struct Expander<'n, V> {
-    nodes: &'n [Node],
+    nodes: &'n [Node<'n>],
     objects: Vec<Expanded<V>>,
     problems: Vec<(Mark, Problem)>,
     /// Fields of the object at hand.
@@ -79,9 +80,10 @@ impl<'n, V: Form> Expander<'n, V> {
         let id = resolve(self.nodes, node);
         match &self.nodes[id].what {
             What::Map { .. } => {}
-            What::Leaf { value: Value::Null, .. } | What::Broken | What::Alias(_) => return,
-            What::Leaf { value, .. } => {
-                let found = scalar::noun(value);
+            What::Leaf(leaf) if leaf.is_null() => return,
+            What::Broken | What::Alias(_) => return,
+            What::Leaf(leaf) => {
+                let found = leaf.noun();
                 return self.problems.push((mark, Problem::NotAMap { found }));
             }
             What::List(_) => {
@@ -95,10 +97,11 @@ impl<'n, V: Form> Expander<'n, V> {
             let mark = self.nodes[items].mark;
             match &self.nodes[resolve(self.nodes, items)].what {
                 What::List(items) => items.iter().for_each(|item| self.object(*item)),
-                What::Leaf { value: Value::Null, .. } | What::Broken => {}
+                What::Leaf(leaf) if leaf.is_null() => {}
+                What::Broken => {}
                 what => {
                     let found = match what {
-                        What::Leaf { value, .. } => scalar::noun(value),
+                        What::Leaf(leaf) => leaf.noun(),
                         _ => "a map",
                     };
                     let kind = kind.to_owned();
@@ -137,12 +140,10 @@ impl<'n, V: Form> Expander<'n, V> {
         let nodes = self.nodes;
         match &nodes[resolve(nodes, node)].what {
             // Kustomize makes strings of annotations, as they were written.
-            What::Leaf { source: Some(source), .. } if within == Within::Annotations => {
-                V::text(source)
+            What::Leaf(leaf) if within == Within::Annotations && leaf.value.is_some() => {
+                V::text(&leaf.text)
             }
-            What::Leaf { value, source, tag, quoted } => {
-                V::leaf(value, source.as_deref(), *tag, *quoted)
-            }
+            What::Leaf(leaf) => V::leaf(leaf),
             What::List(items) => V::list(
                 items
                     .iter()
@@ -153,16 +154,24 @@ impl<'n, V: Form> Expander<'n, V> {
                     })
                     .collect(),
             ),
-            What::Map { .. } => {
-                let mut entries = Vec::new();
-                self.entries(node, within, &mut entries);
-                // The first of equal ones wins.
-                entries.sort_by(|a, b| a.key.cmp(&b.key));
-                entries.dedup_by(|later, earlier| later.key == earlier.key);
-                V::map(entries.into_iter().map(|Entry { key, mark, value }| {
+            What::Map { entries, merges } => {
+                let simple = merges.is_empty()
+                    && self.how.unique
+                    && entries.iter().all(|entry| self.counts(within, entry));
+                let (own, merged) = if simple {
+                    (&entries[..], Vec::new())
+                } else {
+                    let mut found = Vec::new();
+                    self.entries(node, within, &mut found);
+                    // The first of equal ones wins.
+                    found.sort_by(|a, b| a.key.cmp(&b.key));
+                    found.dedup_by(|later, earlier| later.key == earlier.key);
+                    (&[][..], found)
+                };
+                V::map(own.iter().chain(merged).map(|Entry { key, mark, value }| {
                     let path = self.place(*mark, || path.key(key));
                     let inside = self.inside(within, key, *value);
-                    (key.as_str(), self.value(*value, inside, path))
+                    (&**key, self.value(*value, inside, path))
                 }))
             }
             What::Alias(_) | What::Broken => V::null(),
@@ -170,19 +179,21 @@ impl<'n, V: Form> Expander<'n, V> {
     }
 
     /// Lists a map's own entries, then the merged ones, those first that win.
-    fn entries(&self, node: NodeId, within: Within, found: &mut Vec<&'n Entry>) {
+    fn entries(&self, node: NodeId, within: Within, found: &mut Vec<&'n Entry<'n>>) {
         let nodes = self.nodes;
         let What::Map { entries, merges } = &nodes[resolve(nodes, node)].what else {
             return;
         };
-        // Of equal ones, where they are allowed, the last wins. Empty annotations are as good as
-        // none.
-        found.extend(entries.iter().rev().filter(|entry| {
-            within != Within::Metadata || entry.key != "annotations" || !self.is_empty(entry.value)
-        }));
+        // Of equal ones, where they are allowed, the last wins.
+        found.extend(entries.iter().rev().filter(|entry| self.counts(within, entry)));
         for merged in merges {
             self.entries(*merged, within, found);
         }
+    }
+
+    /// Whether an entry is taken: empty annotations are as good as none.
+    fn counts(&self, within: Within, entry: &Entry<'_>) -> bool {
+        within != Within::Metadata || entry.key != "annotations" || !self.is_empty(entry.value)
     }
 
     /// Where in an object a field's value is.
@@ -198,13 +209,13 @@ impl<'n, V: Form> Expander<'n, V> {
     }
 
     fn is_leaf(&self, node: NodeId) -> bool {
-        matches!(self.nodes[resolve(self.nodes, node)].what, What::Leaf { .. })
+        matches!(self.nodes[resolve(self.nodes, node)].what, What::Leaf(_))
     }
 
     /// Whether a node is null or a map without anything in it.
     fn is_empty(&self, node: NodeId) -> bool {
         match &self.nodes[resolve(self.nodes, node)].what {
-            What::Leaf { value, .. } => value.is_null(),
+            What::Leaf(leaf) => leaf.is_null(),
             What::Map { entries, merges } => entries.is_empty() && merges.is_empty(),
             _ => false,
         }
@@ -222,7 +233,8 @@ impl<'n, V: Form> Expander<'n, V> {
 
     fn text(&self, map: NodeId, key: &str) -> Option<&'n str> {
         match &self.nodes[resolve(self.nodes, self.field(map, key)?)].what {
-            What::Leaf { value: Value::String(text), .. } => Some(text),
+            What::Leaf(Leaf { value: Some(Value::String(text)), .. }) => Some(text),
+            What::Leaf(Leaf { value: None, text, .. }) => Some(text),
             _ => None,
         }
     }

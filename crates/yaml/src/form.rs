@@ -2,13 +2,14 @@
 
 use serde_json::Value;
 
+use crate::compose::Leaf;
 use crate::node::{Node, Scalar, ScalarTag};
 
 /// What the expansion of a document builds.
 pub(crate) trait Form: Sized {
     fn map<'k>(entries: impl Iterator<Item = (&'k str, Self)>) -> Self;
     fn list(items: Vec<Self>) -> Self;
-    fn leaf(value: &Value, source: Option<&str>, tag: ScalarTag, quoted: bool) -> Self;
+    fn leaf(leaf: &Leaf<'_>) -> Self;
     fn text(text: &str) -> Self;
     fn null() -> Self;
     fn is_empty_map(&self) -> bool;
@@ -23,8 +24,8 @@ impl Form for Value {
         Self::Array(items)
     }
 
-    fn leaf(value: &Value, _: Option<&str>, _: ScalarTag, _: bool) -> Self {
-        value.clone()
+    fn leaf(leaf: &Leaf<'_>) -> Self {
+        leaf.value.clone().unwrap_or_else(|| Self::text(&leaf.text))
     }
 
     fn text(text: &str) -> Self {
@@ -49,9 +50,9 @@ impl Form for Node {
         Self::List(items)
     }
 
-    fn leaf(value: &Value, source: Option<&str>, tag: ScalarTag, quoted: bool) -> Self {
-        let text = source.or(value.as_str()).unwrap_or_default().into();
-        Self::Scalar(Scalar { text, tag, quoted })
+    fn leaf(leaf: &Leaf<'_>) -> Self {
+        let Leaf { text, tag, quoted, .. } = leaf;
+        Self::Scalar(Scalar { text: text.as_ref().into(), tag: *tag, quoted: *quoted })
     }
 
     fn text(text: &str) -> Self {

@@ -1,6 +1,8 @@
 //! Reads JSON, which is not quite a part of YAML: escapes such as `\ud83d\ude00`, a tab as white
 //! space, a colon on the next line.
 
+use std::borrow::Cow;
+
 use serde::de::IgnoredAny;
 use serde_json::{Deserializer, Value};
 
@@ -39,7 +41,7 @@ impl<'t> Walker<'t> {
     }
 
     /// Feeds the next value; `None` at the end of the text.
-    pub(crate) fn value(&mut self, composer: &mut Composer<'_>) -> Option<Result<(), Stop>> {
+    pub(crate) fn value(&mut self, composer: &mut Composer<'_, 't>) -> Option<Result<(), Stop>> {
         let mut open = 0usize;
         loop {
             self.skip(|c| c.is_ascii_whitespace() || matches!(c, ',' | ':'));
@@ -69,7 +71,7 @@ impl<'t> Walker<'t> {
                         })
                         .unwrap_or(self.rest.len());
                     let text = self.advance(end.max(1));
-                    scalar(composer, text, true, mark)
+                    scalar(composer, text.into(), true, mark)
                 }
             };
             if step.is_err() {
@@ -83,7 +85,7 @@ impl<'t> Walker<'t> {
         }
     }
 
-    fn string(&mut self, composer: &mut Composer<'_>, mark: Mark) -> Result<(), Stop> {
+    fn string(&mut self, composer: &mut Composer<'_, 't>, mark: Mark) -> Result<(), Stop> {
         let bytes = self.rest.as_bytes();
         let mut end = 1;
         while end < bytes.len() && bytes[end] != b'"' {
@@ -91,11 +93,11 @@ impl<'t> Walker<'t> {
         }
         let quoted = self.advance((end + 1).min(self.rest.len()));
         if let Ok(Value::String(text)) = serde_json::from_str(quoted) {
-            return scalar(composer, &text, false, mark);
+            return scalar(composer, text.into(), false, mark);
         }
         let problem = Problem::Json("a string has half of a surrogate pair".into());
         composer.problem(mark, problem);
-        scalar(composer, "", false, mark)
+        scalar(composer, "".into(), false, mark)
     }
 
     fn skip(&mut self, gap: impl Fn(char) -> bool) {
@@ -119,7 +121,11 @@ impl<'t> Walker<'t> {
     }
 }
 
-fn scalar(composer: &mut Composer<'_>, text: &str, plain: bool, mark: Mark) -> Result<(), Stop> {
-    let scalar = Scalar { text, plain, tag: Tag::None };
-    composer.scalar(&scalar, None, mark)
+fn scalar<'t>(
+    composer: &mut Composer<'_, 't>,
+    text: Cow<'t, str>,
+    plain: bool,
+    mark: Mark,
+) -> Result<(), Stop> {
+    composer.scalar(Scalar { text, plain, tag: Tag::None }, None, mark)
 }

@@ -51,7 +51,7 @@ pub fn read(
     file: &Arc<RelPath>,
     limits: &Limits,
 ) -> Result<Vec<Document>, YamlErrors> {
-    let how = How { manifests: true, annotations: true, fields: true };
+    let how = How { manifests: true, annotations: true, fields: true, unique: true };
     Reading::run(text, file, limits, Dialect::Resource, how)
 }
 
@@ -63,7 +63,7 @@ pub fn read_nodes(
     limits: &Limits,
     fields: bool,
 ) -> Result<Vec<Document<crate::Node>>, YamlErrors<crate::Node>> {
-    let how = How { manifests: true, annotations: false, fields };
+    let how = How { manifests: true, annotations: false, fields, unique: true };
     Reading::run(text, file, limits, Dialect::Resource, how)
 }
 
@@ -73,7 +73,7 @@ pub fn read_any(
     file: &Arc<RelPath>,
     limits: &Limits,
 ) -> Result<Vec<Document<crate::Node>>, YamlErrors<crate::Node>> {
-    let how = How { manifests: false, annotations: false, fields: false };
+    let how = How { manifests: false, annotations: false, fields: false, unique: true };
     Reading::run(text, file, limits, Dialect::Resource, how)
 }
 
@@ -84,7 +84,7 @@ pub fn read_config(
     file: &Arc<RelPath>,
     limits: &Limits,
 ) -> Result<Option<Document>, YamlErrors> {
-    let how = How { manifests: false, annotations: false, fields: true };
+    let how = How { manifests: false, annotations: false, fields: true, unique: false };
     let documents = Reading::run(text, file, limits, Dialect::Config, how)?;
     Ok(documents.into_iter().next())
 }
@@ -223,7 +223,7 @@ impl<'a, V: Form> Reading<'a, V> {
     fn yaml_document<'t>(
         &mut self,
         parser: &mut Parser<'t, StrInput<'t>>,
-        composer: &mut Composer<'_>,
+        composer: &mut Composer<'_, 't>,
     ) -> Result<Found, Stop> {
         let mut separator = None;
         while let Some(event) = parser.next_event() {
@@ -263,7 +263,7 @@ impl<'a, V: Form> Reading<'a, V> {
                 Event::Scalar(text, style, _, tag) => {
                     let name = tag.as_deref().and_then(|tag| tag.suffix_in_namespace(YAML_TAGS));
                     let scalar = Scalar {
-                        text: &text,
+                        text,
                         plain: style == ScalarStyle::Plain,
                         tag: match (&tag, &name) {
                             (_, Some(name)) => Tag::Yaml(name),
@@ -271,7 +271,7 @@ impl<'a, V: Form> Reading<'a, V> {
                             _ => Tag::None,
                         },
                     };
-                    composer.scalar(&scalar, anchor, at)?;
+                    composer.scalar(scalar, anchor, at)?;
                 }
                 Event::SequenceStart(..) => composer.open_list(anchor, at)?,
                 Event::MappingStart(..) => composer.open_map(anchor, at)?,
@@ -283,7 +283,7 @@ impl<'a, V: Form> Reading<'a, V> {
     }
 
     /// Takes over one document's objects or problems.
-    fn composed(&mut self, composed: Composed) {
+    fn composed(&mut self, composed: Composed<'_>) {
         let Composed { nodes, root, problems } = composed;
         if !problems.is_empty() {
             return self.problems(problems);

@@ -60,41 +60,53 @@ pub(crate) fn meaning(text: &str) -> Meaning {
     }
 }
 
-/// The value of a plain scalar without a tag.
-pub(crate) fn plain(text: &str) -> Result<Value, Problem> {
-    Ok(match meaning(text) {
-        Meaning::Null => Value::Null,
-        Meaning::Bool(value) => Value::Bool(value),
-        Meaning::Integer(value) => Value::Number(value),
-        Meaning::Float(value) => float(value)?,
-        Meaning::Timestamp(value) => Value::String(value),
-        Meaning::Text => Value::String(text.to_owned()),
-    })
+impl Meaning {
+    /// What a scalar that means this counts as.
+    pub(crate) fn tag(&self) -> ScalarTag {
+        match self {
+            Self::Null => ScalarTag::Null,
+            Self::Bool(_) => ScalarTag::Bool,
+            Self::Integer(_) => ScalarTag::Int,
+            Self::Float(_) => ScalarTag::Float,
+            Self::Timestamp(_) => ScalarTag::Timestamp,
+            Self::Text => ScalarTag::Str,
+        }
+    }
+
+    /// The value, unless it is the text itself.
+    pub(crate) fn value(self) -> Result<Option<Value>, Problem> {
+        Ok(Some(match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(value),
+            Self::Integer(value) => Value::Number(value),
+            Self::Float(value) => float(value)?,
+            Self::Timestamp(value) => Value::String(value),
+            Self::Text => return Ok(None),
+        }))
+    }
 }
 
-/// The value of a plain scalar in a file that is read into a Go struct: YAML 1.1 words, dates as
-/// they are written.
-pub(crate) fn plain_config(text: &str) -> Result<Value, Problem> {
+/// The value of a plain scalar without a tag.
+pub(crate) fn plain(text: &str) -> Result<Value, Problem> {
+    Ok(meaning(text).value()?.unwrap_or_else(|| Value::String(text.to_owned())))
+}
+
+/// The value of a plain scalar in a file that is read into a Go struct, unless it is the text
+/// itself: YAML 1.1 words, dates as they are written.
+pub(crate) fn plain_config(text: &str) -> Result<Option<Value>, Problem> {
     match text {
-        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Ok(Value::Bool(true)),
-        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Ok(Value::Bool(false)),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Ok(Some(Value::Bool(true))),
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Ok(Some(Value::Bool(false))),
         _ => match meaning(text) {
-            Meaning::Timestamp(_) => Ok(Value::String(text.to_owned())),
-            _ => plain(text),
+            Meaning::Timestamp(_) => Ok(None),
+            meaning => meaning.value(),
         },
     }
 }
 
 /// What a plain scalar without a tag counts as.
 pub(crate) fn implicit_tag(text: &str) -> ScalarTag {
-    match meaning(text) {
-        Meaning::Null => ScalarTag::Null,
-        Meaning::Bool(_) => ScalarTag::Bool,
-        Meaning::Integer(_) => ScalarTag::Int,
-        Meaning::Float(_) => ScalarTag::Float,
-        Meaning::Timestamp(_) => ScalarTag::Timestamp,
-        Meaning::Text => ScalarTag::Str,
-    }
+    meaning(text).tag()
 }
 
 /// What a scalar with a tag of the YAML namespace counts as.

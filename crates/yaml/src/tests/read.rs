@@ -375,6 +375,25 @@ fn problems_with_their_lines() {
 }
 
 #[test]
+fn keys_of_large_maps_are_unique_too() {
+    let mut text = String::from("a: 0\n<<: {b: 0}\n");
+    for i in 0..100 {
+        writeln!(text, "k{i}: {i}").unwrap();
+    }
+    text += "k0: 1\na: 1\n\"<<\": 1\nk99: 1\nlast: 1\n";
+    let repeated = |line, key, first| {
+        format!("{line}:1 key {key:?} is already defined on line {first} [remove one of the two]\n")
+    };
+    let want = [
+        repeated(103, "k0", 3),
+        repeated(104, "a", 1),
+        repeated(105, "<<", 2),
+        repeated(106, "k99", 102),
+    ];
+    assert_eq!(problems(text.as_bytes(), &Limits::default()), want.concat());
+}
+
+#[test]
 fn json_files_get_json_errors() {
     let errors = read(b"{\"a\": 1,\n \"b\" 2}", &file("a.json"), &Limits::default()).unwrap_err();
     assert_eq!(errors.to_string(), "a.json:2: invalid JSON: expected `:`");
