@@ -6,7 +6,8 @@
 //! - [`ControlPlane`]: etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok on
 //!   loopback, with an audit log that tests count requests in.
 //! - [`Tools`]: where those binaries come from, built from the pinned Go modules in
-//!   `controlplane/` when they are missing.
+//!   `controlplane/` when they are missing. [`Tool::peer`] gives those of `peers/`, which we are
+//!   compared with, in the same way.
 //! - [`GitServer`] and [`Repo`]: Git's own server, and repositories that a test scripts.
 //! - [`Proxy`]: stands before either, records what passes and injects faults.
 //! - [`Agent`]: the `plumb` binary as a process that can be killed at any moment.

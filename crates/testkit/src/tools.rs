@@ -1,8 +1,10 @@
-//! The binaries of the control plane: found in the cache, or built from pinned Go modules.
+//! The binaries of the control plane and of peers: found in the cache, or built from pinned Go
+//! modules.
 //!
-//! Versions stand in one place, the `go.mod` files in `controlplane/`. The cache lies outside the
-//! checkout, `${XDG_CACHE_HOME:-$HOME/.cache}/plumb/<module>-<version>/`, so that a fresh clone
-//! builds nothing twice. `KUBEBUILDER_ASSETS` names a directory whose binaries come first.
+//! Versions stand in one place, the `go.mod` files in `controlplane/` and `peers/`. The cache lies
+//! outside the checkout, `${XDG_CACHE_HOME:-$HOME/.cache}/plumb/<module>-<version>/`, so that a
+//! fresh clone builds nothing twice. `KUBEBUILDER_ASSETS` names a directory whose binaries of the
+//! control plane come first, `PLUMB_KUSTOMIZE` the peer of that name.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -28,12 +30,13 @@ pub enum ToolError {
     /// There is no `go` to build with.
     #[error(
         "{tool} is not in {dir} and there is no Go to build it with; install Go {}.{} or newer \
-         (https://go.dev/dl, or a package such as `golang`), or set KUBEBUILDER_ASSETS to a \
-         directory with etcd, kube-apiserver and kubectl", GO.0, GO.1
+         (https://go.dev/dl, or a package such as `golang`), or set {instead}", GO.0, GO.1
     )]
     NoGo {
         /// The binary that is missing.
         tool: &'static str,
+        /// The variable that names one that is there.
+        instead: &'static str,
         /// Where it was looked for.
         dir: PathBuf,
     },
@@ -80,7 +83,7 @@ pub enum ToolError {
     NoCache,
 }
 
-/// A binary of the control plane.
+/// A binary of the control plane, or one that we are compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
     /// The store.
@@ -95,21 +98,31 @@ pub enum Tool {
     Kubectl,
     /// Simulated nodes.
     Kwok,
+    /// A peer: the reference for Kustomize. No part of a control plane.
+    Kustomize,
 }
 
-/// A folder in `controlplane/` and what is built from it.
+/// A folder with a `go.mod` and what is built from it.
 struct Module {
+    home: &'static str,
     folder: &'static str,
     path: &'static str,
 }
 
-const ETCD: Module = Module { folder: "etcd", path: "go.etcd.io/etcd/server/v3" };
-const KUBERNETES: Module = Module { folder: "kubernetes", path: "k8s.io/kubernetes" };
-const KWOK: Module = Module { folder: "kwok", path: "sigs.k8s.io/kwok" };
+impl Module {
+    const fn new(home: &'static str, folder: &'static str, path: &'static str) -> Self {
+        Self { home, folder, path }
+    }
+}
+
+const ETCD: Module = Module::new("controlplane", "etcd", "go.etcd.io/etcd/server/v3");
+const KUBERNETES: Module = Module::new("controlplane", "kubernetes", "k8s.io/kubernetes");
+const KWOK: Module = Module::new("controlplane", "kwok", "sigs.k8s.io/kwok");
+const KUSTOMIZE: Module = Module::new("peers", "kustomize", "sigs.k8s.io/kustomize/kustomize/v5");
 
 impl Module {
     fn dir(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("controlplane").join(self.folder)
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(self.home).join(self.folder)
     }
 
     fn version(&self) -> Result<String, ToolError> {
@@ -122,8 +135,8 @@ impl Module {
 }
 
 impl Tool {
-    /// All of them, the slowest to build last.
-    pub const ALL: [Tool; 6] = [
+    /// Those of the control plane, the slowest to build last.
+    pub const CONTROL_PLANE: [Tool; 6] = [
         Tool::Etcd,
         Tool::Kubectl,
         Tool::Kwok,
@@ -141,6 +154,7 @@ impl Tool {
             Tool::Scheduler => "kube-scheduler",
             Tool::Kubectl => "kubectl",
             Tool::Kwok => "kwok",
+            Tool::Kustomize => "kustomize",
         }
     }
 
@@ -148,6 +162,7 @@ impl Tool {
         match self {
             Tool::Etcd => &ETCD,
             Tool::Kwok => &KWOK,
+            Tool::Kustomize => &KUSTOMIZE,
             _ => &KUBERNETES,
         }
     }
@@ -160,6 +175,7 @@ impl Tool {
             Tool::Scheduler => "k8s.io/kubernetes/cmd/kube-scheduler",
             Tool::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
             Tool::Kwok => "sigs.k8s.io/kwok/cmd/kwok",
+            Tool::Kustomize => "sigs.k8s.io/kustomize/kustomize/v5",
         }
     }
 
@@ -169,9 +185,38 @@ impl Tool {
             Tool::Etcd => "half a minute",
             Tool::Apiserver => "6 minutes",
             Tool::ControllerManager => "4 minutes",
-            Tool::Scheduler | Tool::Kubectl => "a minute",
+            Tool::Scheduler | Tool::Kubectl | Tool::Kustomize => "a minute",
             Tool::Kwok => "2 minutes",
         }
+    }
+
+    /// The variable with which a binary that is there is named.
+    const fn instead(self) -> &'static str {
+        match self {
+            Tool::Kustomize => "PLUMB_KUSTOMIZE to the path of one",
+            _ => "KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl",
+        }
+    }
+
+    /// The peer, built first when it is missing. What a variable names is taken as it is.
+    pub fn peer(self) -> Result<PathBuf, ToolError> {
+        let given = std::env::var_os("PLUMB_KUSTOMIZE");
+        match given.filter(|path| self == Tool::Kustomize && !path.is_empty()) {
+            Some(path) => Ok(path.into()),
+            None => self.peer_in(&cache()?, Path::new("go")),
+        }
+    }
+
+    /// As [`Tool::peer`] with every place passed in.
+    fn peer_in(self, cache: &Path, go: &Path) -> Result<PathBuf, ToolError> {
+        if let Some(path) = find(self, cache, None)? {
+            return Ok(path);
+        }
+        let _lock = lock(cache)?;
+        if find(self, cache, None)?.is_none() {
+            build(self, cache, go, "1 of 1")?;
+        }
+        Ok(self.cache_dir(cache)?.join(self.name()))
     }
 
     fn cache_dir(self, cache: &Path) -> Result<PathBuf, ToolError> {
@@ -203,7 +248,7 @@ impl Tools {
         }
         let _lock = lock(cache)?;
         let mut missing = Vec::new();
-        for tool in Tool::ALL {
+        for tool in Tool::CONTROL_PLANE {
             if find(tool, cache, assets)?.is_none() {
                 missing.push(tool);
             }
@@ -224,7 +269,7 @@ impl Tools {
     /// All binaries, or nothing when one is missing.
     fn present(cache: &Path, assets: Option<&Path>) -> Result<Option<Tools>, ToolError> {
         let mut found = Vec::new();
-        for tool in Tool::ALL {
+        for tool in Tool::CONTROL_PLANE {
             match find(tool, cache, assets)? {
                 Some(path) => found.push((tool, path)),
                 None => return Ok(None),
@@ -281,10 +326,7 @@ fn lock(cache: &Path) -> Result<File, ToolError> {
     let path = cache.join("build.lock");
     let file = File::create(&path).map_err(io_at(&path))?;
     if file.try_lock().is_err() {
-        say(&format!(
-            "waiting for another process that builds the control plane ({})",
-            path.display()
-        ));
+        say(&format!("waiting for another process that builds binaries ({})", path.display()));
         file.lock().map_err(io_at(&path))?;
     }
     Ok(file)
@@ -352,11 +394,14 @@ fn build(tool: Tool, cache: &Path, go: &Path, count: &str) -> Result<(), ToolErr
 /// Asked inside the module, where `GOTOOLCHAIN=auto` has already chosen what will build it.
 fn check_go(tool: Tool, go: &Path, dir: &Path) -> Result<(), ToolError> {
     let module = tool.module().dir();
-    let output = Command::new(go)
-        .args(["env", "GOVERSION"])
-        .current_dir(&module)
-        .output()
-        .map_err(|_missing| ToolError::NoGo { tool: tool.name(), dir: dir.to_owned() })?;
+    let output =
+        Command::new(go).args(["env", "GOVERSION"]).current_dir(&module).output().map_err(
+            |_missing| ToolError::NoGo {
+                tool: tool.name(),
+                instead: tool.instead(),
+                dir: dir.to_owned(),
+            },
+        )?;
     let said = String::from_utf8_lossy(if output.status.success() {
         &output.stdout
     } else {
@@ -441,7 +486,7 @@ mod tests {
         assert_eq!(pinned(text, "sigs.k8s.io/kwok"), Some("v0.8.0"));
         assert_eq!(pinned(text, "a.b/c"), None);
         assert_eq!(pinned(text, "k8s.io"), None);
-        for tool in Tool::ALL {
+        for tool in Tool::CONTROL_PLANE.into_iter().chain([Tool::Kustomize]) {
             assert!(tool.module().version().unwrap().starts_with('v'), "{}", tool.name());
         }
     }
@@ -517,5 +562,22 @@ mod tests {
         assert_eq!(stages.matches("---").count(), 3);
         assert!(!stages.contains("not a stage"));
         assert!(Tools::ready_in(&cache, Some(&assets), Path::new("/nowhere/go")).is_ok());
+    }
+
+    #[test]
+    fn a_peer_is_built_once_and_only_when_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let go = dir.path().join("go");
+        fs::write(&go, "#!/bin/sh\ncase $1 in env) echo go1.26.0;; build) echo $7 >$6;; esac\n")
+            .unwrap();
+        fs::set_permissions(&go, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = Tool::Kustomize.peer_in(dir.path(), &go).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "sigs.k8s.io/kustomize/kustomize/v5\n");
+        assert_eq!(Tool::Kustomize.peer_in(dir.path(), Path::new("/nowhere/go")).unwrap(), path);
+        assert!(!Tool::CONTROL_PLANE.contains(&Tool::Kustomize));
+
+        fs::remove_file(&path).unwrap();
+        let error = Tool::Kustomize.peer_in(dir.path(), Path::new("/nowhere/go")).unwrap_err();
+        assert!(error.to_string().contains("or set PLUMB_KUSTOMIZE"), "{error}");
     }
 }

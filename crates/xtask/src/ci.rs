@@ -11,7 +11,7 @@ pub(crate) async fn run() -> Result<(), TaskError> {
     let start = Instant::now();
     run_command(cargo(&["fmt", "--all", "--check"])).await?;
     println!("==> cargo xtask generate --check");
-    generate::run(&GenerateArgs { check: true })?;
+    generate::run(&GenerateArgs { check: true, peers: false }).await?;
     run_command(cargo(&[
         "clippy",
         "--locked",

@@ -65,6 +65,9 @@ pub(crate) enum TaskError {
     /// The control plane cannot be had.
     #[error("no control plane")]
     Tools(#[source] ToolError),
+    /// The program that we are compared with cannot be had.
+    #[error("no reference to compare with")]
+    Reference(#[source] ToolError),
     /// There is no such bench.
     #[error("there is no bench {name:?}; there are: {known}")]
     UnknownBench {

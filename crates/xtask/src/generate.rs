@@ -1,15 +1,21 @@
-//! `cargo xtask generate`: files that are made from code and checked in.
+//! `cargo xtask generate`: files that are made from code, or by the reference for Kustomize, and
+//! checked in.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use crate::error::TaskError;
 use crate::process::root;
+use crate::reference::{Reference, text};
 
 /// Where the CRDs are checked in.
 const CRDS: &str = "deploy/crds";
+
+/// Where the golden cases of Kustomize are; each has the reference's output beside it.
+const GOLDEN: &str = "crates/kustomize/tests/golden";
 
 /// Stands above each generated file.
 const HEADER: &str = "# Made from crates/api by `cargo xtask generate`; do not edit.\n";
@@ -19,10 +25,17 @@ pub(crate) struct GenerateArgs {
     /// Write nothing; fail when a file is not up to date.
     #[arg(long)]
     pub(crate) check: bool,
+    /// Also what other programs print, which have to be built first: the outputs of kustomize
+    /// beside the golden cases of crates/kustomize.
+    #[arg(long)]
+    pub(crate) peers: bool,
 }
 
-pub(crate) fn run(args: &GenerateArgs) -> Result<(), TaskError> {
-    let wanted = files()?;
+pub(crate) async fn run(args: &GenerateArgs) -> Result<(), TaskError> {
+    let mut wanted = files()?;
+    if args.peers {
+        wanted.extend(golden(root(), &Reference::ready().await?).await?);
+    }
     let stale = stale(root(), &wanted)?;
     if args.check {
         return if stale.is_empty() { Ok(()) } else { Err(TaskError::Stale { paths: stale }) };
@@ -54,6 +67,28 @@ fn files() -> Result<Vec<(PathBuf, String)>, TaskError> {
             (Path::new(CRDS).join(format!("{name}.yaml")), text)
         })
         .collect())
+}
+
+/// What the reference prints for each golden case. A case may have flags in a file `options`, one a
+/// line.
+async fn golden(root: &Path, reference: &Reference) -> Result<Vec<(PathBuf, String)>, TaskError> {
+    let dir = root.join(GOLDEN);
+    let at = |source| TaskError::File { path: dir.clone(), source };
+    let mut files = Vec::new();
+    for case in fs::read_dir(&dir).map_err(at)? {
+        let case = case.map_err(at)?;
+        let mut command = reference.build(&case.path());
+        let options = case.path().join("options");
+        match fs::read_to_string(&options) {
+            Ok(options) => command.args(options.lines()),
+            Err(error) if error.kind() == ErrorKind::NotFound => &mut command,
+            Err(source) => return Err(TaskError::File { path: options, source }),
+        };
+        let path = Path::new(GOLDEN).join(case.file_name()).join("expected.yaml");
+        files.push((path, text(command).await?));
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// The files that differ, are missing, or are there and should not be.
@@ -102,6 +137,28 @@ mod tests {
             stale(dir.path(), &wanted).unwrap(),
             [file("changed"), file("missing"), file("extra")]
         );
+    }
+
+    #[tokio::test]
+    async fn golden_outputs_are_what_the_reference_prints() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "case $2 in */fails) exit 3;; *) echo ${2##*/} $3 $4;; esac";
+        let reference = Reference::script(dir.path(), script);
+        let cases = dir.path().join(GOLDEN);
+        for name in ["plain", "flags"] {
+            fs::create_dir_all(cases.join(name)).unwrap();
+        }
+        fs::write(cases.join("flags/options"), "--one\n--two=x\n").unwrap();
+        let file = |name: &str| Path::new(GOLDEN).join(name).join("expected.yaml");
+        assert_eq!(
+            golden(dir.path(), &reference).await.unwrap(),
+            [
+                (file("flags"), "flags --one --two=x\n".to_owned()),
+                (file("plain"), "plain\n".to_owned())
+            ]
+        );
+        fs::create_dir_all(cases.join("fails")).unwrap();
+        assert_eq!(golden(dir.path(), &reference).await.unwrap_err().code(), 3);
     }
 
     #[test]

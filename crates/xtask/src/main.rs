@@ -16,6 +16,7 @@ mod demo;
 mod error;
 mod generate;
 mod process;
+mod reference;
 mod test;
 
 use std::process::ExitCode;
@@ -36,7 +37,7 @@ struct Args {
 enum Task {
     /// Run all tests on one real control plane, built first when it is missing.
     Test(test::TestArgs),
-    /// Write the files that are made from code: deploy/crds.
+    /// Write the files that are made: deploy/crds, and what kustomize prints for golden cases.
     Generate(generate::GenerateArgs),
     /// Check and test everything, as .ci/run does.
     Ci,
@@ -66,7 +67,7 @@ async fn main() -> ExitCode {
 async fn run(task: Task) -> Result<(), TaskError> {
     match task {
         Task::Test(args) => test::run(&args).await,
-        Task::Generate(args) => generate::run(&args),
+        Task::Generate(args) => generate::run(&args).await,
         Task::Ci => ci::run().await,
         Task::Demo(args) => demo::run(&args).await,
         Task::Bench(args) => bench::run(&args).await,

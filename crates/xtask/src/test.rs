@@ -5,6 +5,7 @@ use plumb_testkit::control_plane::{AUDIT_LOG_ENV, KUBECONFIG_ENV};
 use plumb_testkit::{ControlPlane, Options, Tools};
 
 use crate::error::TaskError;
+use crate::generate::{self, GenerateArgs};
 use crate::process::{cargo, run as run_command};
 
 /// Tells tests that other programs may be compared with.
@@ -33,6 +34,10 @@ pub(crate) async fn run(args: &TestArgs) -> Result<(), TaskError> {
     build.args(cargo_args(&args.args, true));
     run_command(build).await?;
 
+    if args.peers {
+        println!("==> cargo xtask generate --check --peers");
+        generate::run(&GenerateArgs { check: true, peers: true }).await?;
+    }
     println!("==> the control plane, built first when it is missing");
     tokio::task::spawn_blocking(Tools::ready)
         .await
