@@ -13,6 +13,8 @@ pub enum Seen {
     /// A directory was listed: its id, and a digest of the names and kinds in it. Equal ids are
     /// equal all the way down; equal names are enough when the files were recorded one by one.
     Listing(ContentId, Digest),
+    /// A directory is there; what is in it did not matter.
+    Directory,
     /// Nothing was there, and that mattered.
     Absent,
 }
@@ -36,6 +38,7 @@ impl Inputs {
             let equal = match (seen, now) {
                 (Seen::Absent, None) => true,
                 (Seen::Content(id), Some(now)) => *id == now.id,
+                (Seen::Directory, Some(now)) => now.kind == EntryKind::Directory,
                 (Seen::Listing(id, names), Some(now)) if now.kind == EntryKind::Directory => {
                     if *id == now.id {
                         same = Some(path);
@@ -94,9 +97,17 @@ impl<'t> Recorder<'t> {
         Inputs(self.seen.into_inner().into_iter().collect())
     }
 
+    /// Notes that a directory was listed, by somebody who got the listing from the tree itself.
+    pub fn note_list(&self, dir: &RelPath, entries: &[(String, Entry)]) -> Result<(), TreeError> {
+        if let Some(entry) = self.tree.entry(dir)? {
+            self.note(dir, Seen::Listing(entry.id, names_digest(entries)));
+        }
+        Ok(())
+    }
+
     fn note(&self, path: &RelPath, seen: Seen) {
         let mut all = self.seen.borrow_mut();
-        // A listing says more than the bare id of the same directory.
+        // A listing says more than that the directory is there.
         if !matches!(all.get(path), Some(Seen::Listing(..))) {
             all.insert(path.clone(), seen);
         }
@@ -104,16 +115,13 @@ impl<'t> Recorder<'t> {
 }
 
 impl Tree for Recorder<'_> {
-    /// Notes absences, and the content of files. The mere existence of a directory is noted by
-    /// its parent's listing or by its own, not by its content.
+    /// Notes absences, the content of files, and that a directory is one. Its id is not noted: who
+    /// depends on what is in it lists it.
     fn entry(&self, path: &RelPath) -> Result<Option<Entry>, TreeError> {
         let entry = self.tree.entry(path)?;
         match entry {
             None => self.note(path, Seen::Absent),
-            Some(Entry { kind: EntryKind::Directory, id }) => {
-                let names = names_digest(&self.tree.list(path)?);
-                self.note(path, Seen::Listing(id, names));
-            }
+            Some(Entry { kind: EntryKind::Directory, .. }) => self.note(path, Seen::Directory),
             Some(Entry { id, .. }) => self.note(path, Seen::Content(id)),
         }
         Ok(entry)
@@ -121,9 +129,7 @@ impl Tree for Recorder<'_> {
 
     fn list(&self, dir: &RelPath) -> Result<Vec<(String, Entry)>, TreeError> {
         let entries = self.tree.list(dir)?;
-        if let Some(entry) = self.tree.entry(dir)? {
-            self.note(dir, Seen::Listing(entry.id, names_digest(&entries)));
-        }
+        self.note_list(dir, &entries)?;
         Ok(entries)
     }
 
@@ -151,10 +157,17 @@ mod tests {
         recorder.list(&dir).unwrap();
         recorder.read(&dir.child("a.yaml"), 10).unwrap();
         assert!(recorder.entry(&dir.child(".plumbignore")).unwrap().is_none());
+        assert!(recorder.entry(&RelPath::parse("b").unwrap()).unwrap().is_some());
         let inputs = recorder.finish();
         let cases = [
             ("the same", base.clone(), true),
             ("a file elsewhere", base.clone().file("b/c", "2"), true),
+            (
+                "a new file in a directory that was only looked at",
+                base.clone().file("b/d", ""),
+                true,
+            ),
+            ("a file in its place", MemTree::new().file("app/a.yaml", "1").file("b", ""), false),
             ("a file beside that was not read", base.clone().file("app/README.md", "y"), true),
             ("the file that was read", base.clone().file("app/a.yaml", "2"), false),
             ("a new name in the listing", base.clone().file("app/b.yaml", "1"), false),
