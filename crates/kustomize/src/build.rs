@@ -11,8 +11,9 @@ use crate::decode::At;
 use crate::error::{Error, Problem, Result, invalid};
 use crate::fieldspec::{FieldSpec, Selected};
 use crate::kustomization::{GeneratorArgs, Kustomization};
-use crate::load::{Found, Loader, Source};
+use crate::load::{Loader, Source};
 use crate::openapi::Schemas;
+use crate::overlay::Overlay;
 use crate::plugins::{self, Context};
 use crate::resource::{ORIGIN, Origin, Res, TRANSFORMATIONS};
 use crate::simple::{self, End, Namespacing};
@@ -47,22 +48,26 @@ pub(crate) fn read_resources(
 }
 
 /// One kustomization on its way.
-struct Target<'b, 's, 't> {
-    loader: Loader<'s, 't>,
-    file: Arc<RelPath>,
-    place: Place,
-    content: Kustomization,
-    schemas: &'b Schemas,
+pub(crate) struct Target<'b, 's, 't> {
+    pub(crate) loader: Loader<'s, 't>,
+    pub(crate) file: Arc<RelPath>,
+    pub(crate) place: Place,
+    pub(crate) content: Kustomization,
+    /// Resources of a kustomization that nobody wrote.
+    pub(crate) generated: &'b [RelPath],
+    /// What comes at its end.
+    pub(crate) overlay: Option<&'s Overlay>,
+    pub(crate) schemas: &'b Schemas,
     /// Where this is from the first kustomization on, if the output is to say so.
-    origin: Option<RelOrigin>,
+    pub(crate) origin: Option<RelOrigin>,
 }
 
 /// A path from the kustomization that is built, which may climb.
 #[derive(Debug, Clone, Default)]
-struct RelOrigin(Vec<String>);
+pub(crate) struct RelOrigin(Vec<String>);
 
 impl RelOrigin {
-    fn join(&self, path: &str) -> Self {
+    pub(crate) fn join(&self, path: &str) -> Self {
         let mut parts = self.0.clone();
         for part in path.split('/') {
             match part {
@@ -76,7 +81,7 @@ impl RelOrigin {
         Self(parts)
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.0.join("/")
     }
 }
@@ -90,11 +95,11 @@ pub(crate) fn run(source: &Source<'_>, dir: &RelPath) -> Result<Vec<Object>> {
         target.origin = Some(RelOrigin::default());
     }
     let file = Arc::clone(&target.file);
-    target.finish().map_err(|error| error.within(&file))
+    target.with_overlay().finish().map_err(|error| error.within(&file))
 }
 
 impl<'b, 's, 't> Target<'b, 's, 't> {
-    fn load(loader: Loader<'s, 't>, schemas: &'b Schemas) -> Result<Self> {
+    pub(crate) fn load(loader: Loader<'s, 't>, schemas: &'b Schemas) -> Result<Self> {
         loader.source.ask()?;
         let (file, text) = loader.kustomization()?;
         let within = |error: Error| error.within(&file);
@@ -114,7 +119,16 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         };
         let content = Kustomization::read(&at, &document.value).map_err(within)?;
         let place = document.place;
-        let this = Self { loader, file, place, content, schemas, origin: None };
+        let this = Self {
+            loader,
+            file,
+            place,
+            content,
+            generated: &[],
+            overlay: None,
+            schemas,
+            origin: None,
+        };
         this.choose_schema().map_err(|error| error.at(&this.place).within(&this.file))?;
         Ok(this)
     }
@@ -142,7 +156,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
     }
 
     /// Builds this kustomization and everything that comes after the last one.
-    fn finish(self) -> Result<Vec<Object>> {
+    pub(crate) fn finish(self) -> Result<Vec<Object>> {
         let metadata = self.content.build_metadata.clone();
         let sorted = self.content.sort_options.clone();
         let options = self.loader.source.options;
@@ -178,7 +192,8 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
     }
 
     /// Steps of one kustomization, on what is there already.
-    fn accumulate(&self, acc: Acc) -> Result<Acc> {
+    pub(crate) fn accumulate(&self, acc: Acc) -> Result<Acc> {
+        let acc = self.generated_resources(acc)?;
         let mut acc = self.resources(acc, &self.content.resources)?;
         self.limit(&acc)?;
         acc.config = acc.config.merge(&self.config()?)?;
@@ -197,63 +212,6 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
             return Err(Problem::TooMuch { what: "objects", limit: limit as u64 }.into());
         }
         self.loader.source.ask()
-    }
-
-    fn resources(&self, mut acc: Acc, paths: &[String]) -> Result<Acc> {
-        for path in paths {
-            let found =
-                self.loader.find(path).map_err(|error| error.loading(path).at(&self.place))?;
-            match found {
-                Found::File(file, text) => {
-                    let mut list = read_resources(&text, &file, self.loader.source)?;
-                    if let Some(origin) = &self.origin {
-                        for res in &mut list {
-                            let path = origin.join(path).text();
-                            res.origin = Some(Origin { path, ..Origin::default() });
-                        }
-                    }
-                    acc.append_all(list, self.schemas)?;
-                }
-                Found::Directory => {
-                    let child = self.enter(path, false)?;
-                    let file = Arc::clone(&child.file);
-                    let child =
-                        child.accumulate(Acc::default()).map_err(|error| error.within(&file))?;
-                    acc.merge(child, self.schemas)?;
-                }
-            }
-        }
-        Ok(acc)
-    }
-
-    /// Loads a directory that this kustomization includes.
-    fn enter(&self, path: &str, component: bool) -> Result<Self> {
-        let loader = self.loader.enter(path).map_err(|error| error.at(&self.place))?;
-        let mut child = Self::load(loader, self.schemas)?;
-        child.content.build_metadata.clone_from(&self.content.build_metadata);
-        child.origin = self.origin.as_ref().map(|origin| origin.join(path));
-        match (component, child.content.component) {
-            (true, false) => Err(invalid!(
-                "{path} is listed in components but its kind is Kustomization, not Component"
-            )
-            .at(&self.place)),
-            (false, true) => {
-                Err(invalid!("{path} is a Component, which belongs into components")
-                    .at(&self.place))
-            }
-            _ => Ok(child),
-        }
-    }
-
-    fn components(&self, mut acc: Acc) -> Result<Acc> {
-        for path in &self.content.components {
-            let child = self.enter(path, true)?;
-            let file = Arc::clone(&child.file);
-            let built = child.accumulate(acc).map_err(|error| error.within(&file))?;
-            acc = Acc::default();
-            acc.merge(built, self.schemas)?;
-        }
-        Ok(acc)
     }
 
     /// The field specs: built in, from `configurations` and from `crds`.
@@ -391,10 +349,12 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
             patch::apply(acc, entry, &self.loader, &self.place, schemas)?;
             self.done(acc, "PatchTransformer");
         }
+        self.overlay_patches(acc)?;
         if !content.namespace.is_empty() {
             let how =
                 Namespacing { namespace: content.namespace.clone(), ..Namespacing::default() };
-            simple::set_namespace(acc, &how, &config.namespace, schemas)?;
+            simple::set_namespace(acc, &how, &config.namespace, schemas)
+                .map_err(|error| self.of_namespace(error))?;
             self.done(acc, "NamespaceTransformer");
         }
         if !content.name_prefix.is_empty() {
@@ -462,7 +422,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
     }
 
     /// Notes a built-in step, and drops what it deleted.
-    fn done(&self, acc: &mut Acc, kind: &str) {
+    pub(crate) fn done(&self, acc: &mut Acc, kind: &str) {
         if let Some(origin) = self.step(kind) {
             acc.note(&origin);
         }

@@ -14,6 +14,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     problem: Problem,
     place: Option<Place>,
+    field: Option<String>,
     object: Option<String>,
     chain: Vec<RelPath>,
 }
@@ -138,6 +139,11 @@ impl Error {
         self.0.place.as_ref()
     }
 
+    /// The field of the overlay that it comes from, `spec.patches[1]`.
+    pub fn field(&self) -> Option<&str> {
+        self.0.field.as_deref()
+    }
+
     /// The object it is about.
     pub fn object(&self) -> Option<&str> {
         self.0.object.as_deref()
@@ -148,13 +154,46 @@ impl Error {
         self.0.chain.iter().rev()
     }
 
-    /// What to do about it, where that is not plain from the message.
-    pub fn hint(&self) -> Option<String> {
+    /// Whether the message tells what it is about when there is no place to tell it.
+    pub fn names_its_subject(&self) -> bool {
+        self.0.field.is_some() || self.0.chain.is_empty()
+    }
+
+    /// What is wrong with what, and the way there, but not the place.
+    pub fn message(&self) -> String {
+        let Inner { problem, field, object, chain, .. } = &*self.0;
+        let mut parts: Vec<String> = [field, object].into_iter().flatten().cloned().collect();
+        parts.push(problem.to_string());
+        let mut text = parts.join(": ");
+        // The innermost file is named by the place in most cases; the way there helps where one
+        // base is used by several overlays.
+        if chain.len() > 1 {
+            let chain: Vec<_> = chain.iter().rev().map(RelPath::to_string).collect();
+            text = format!("{text} (by way of {})", chain.join(" > "));
+        }
+        text
+    }
+
+    /// What is wrong, without the paths that were to be loaded.
+    pub fn cause(&self) -> &Problem {
         let mut problem = &self.0.problem;
         while let Problem::Load { source, .. } = problem {
             problem = source;
         }
-        let text = match problem {
+        problem
+    }
+
+    /// Takes out the error of the store behind the tree, if it is one.
+    pub fn into_store_error(self) -> Result<TreeError, Self> {
+        match *self.0 {
+            Inner { problem: Problem::Tree(error @ TreeError::Read { .. }), .. } => Ok(error),
+            inner => Err(Self(Box::new(inner))),
+        }
+    }
+
+    /// What to do about it, where that is not plain from the message.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self.cause() {
             Problem::UnknownField { nearest: Some(nearest), .. } => {
                 format!("did you mean {nearest:?}?")
             }
@@ -191,6 +230,18 @@ impl Error {
         self
     }
 
+    /// Takes the place off if it is in a file that does not show it.
+    pub(crate) fn not_at(mut self, file: &RelPath) -> Self {
+        self.0.place = self.0.place.take().filter(|place| *place.file != *file);
+        self
+    }
+
+    /// Says which field of the overlay it comes from.
+    pub(crate) fn in_field(mut self, field: String) -> Self {
+        self.0.field = Some(field);
+        self
+    }
+
     /// Says which object it is about, unless something closer to it already did.
     pub(crate) fn on(mut self, object: impl FnOnce() -> String) -> Self {
         self.0.object.get_or_insert_with(object);
@@ -221,7 +272,7 @@ impl Error {
 
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
-        Self(Box::new(Inner { problem, place: None, object: None, chain: Vec::new() }))
+        Self(Box::new(Inner { problem, place: None, field: None, object: None, chain: Vec::new() }))
     }
 }
 
@@ -242,23 +293,13 @@ impl<V> From<plumb_yaml::YamlErrors<V>> for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { problem, place, object, chain } = &*self.0;
+        let Inner { place, field, chain, .. } = &*self.0;
         if let Some(place) = place {
             write!(f, "{place}: ")?;
-        } else if let Some(file) = chain.first() {
+        } else if let Some(file) = chain.first().filter(|_| field.is_none()) {
             write!(f, "{file}: ")?;
         }
-        if let Some(object) = object {
-            write!(f, "{object}: ")?;
-        }
-        fmt::Display::fmt(problem, f)?;
-        // The innermost file is named by the place in most cases; the way there helps where one
-        // base is used by several overlays.
-        if chain.len() > 1 {
-            let chain: Vec<_> = chain.iter().rev().map(RelPath::to_string).collect();
-            write!(f, " (by way of {})", chain.join(" > "))?;
-        }
-        Ok(())
+        f.write_str(&self.message())
     }
 }
 

@@ -16,6 +16,7 @@ mod defaults;
 mod error;
 mod fieldspec;
 mod generate;
+mod include;
 mod json_patch;
 mod known;
 mod kustomization;
@@ -23,6 +24,7 @@ mod load;
 mod merge;
 mod nameref;
 mod openapi;
+mod overlay;
 mod patch;
 mod plugins;
 mod replacements;
@@ -36,6 +38,7 @@ mod vars;
 use plumb_core::{Object, RelPath, Tree};
 
 pub use error::{Error, Problem};
+pub use overlay::{Overlay, OverlayImage, OverlayPatch, PatchTarget};
 
 /// Which files a kustomization may use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -93,6 +96,8 @@ pub struct Options {
     pub reorder: Reorder,
     /// Whether objects know the place of each field; it costs more than the build itself.
     pub places: bool,
+    /// What comes at the end of the kustomization that is built.
+    pub overlay: Overlay,
     /// How much the build may take.
     pub limits: Limits,
 }
@@ -121,5 +126,20 @@ pub fn build(
 ) -> Result<Built, Error> {
     let source = load::Source::new(tree, options, interrupted);
     let objects = build::run(&source, path)?;
+    Ok(Built { objects })
+}
+
+/// Builds as if a directory had a kustomization that lists `resources`: files, and directories with
+/// a kustomization of their own, by their paths in the tree. Paths of the overlay are relative to
+/// the directory.
+pub fn build_resources(
+    tree: &dyn Tree,
+    dir: &RelPath,
+    resources: &[RelPath],
+    options: &Options,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Built, Error> {
+    let source = load::Source::new(tree, options, interrupted);
+    let objects = overlay::run_generated(&source, dir, resources)?;
     Ok(Built { objects })
 }

@@ -110,15 +110,20 @@ impl<'s, 't> Loader<'s, 't> {
             }
             real => real?,
         };
+        if self.source.options.load_restrictions == LoadRestrictions::RootOnly
+            && !real.parent().unwrap_or_default().is_within(&self.root)
+            && self.source.tree.entry(&real)?.is_some_and(|entry| entry.kind == EntryKind::File)
+        {
+            return Err(Problem::Outside { file: real, root: self.root.clone() }.into());
+        }
+        self.found(real)
+    }
+
+    /// What is at a path without links, wherever that is.
+    pub(crate) fn found(&self, real: RelPath) -> Result<Found> {
         match self.source.tree.entry(&real)?.map(|entry| entry.kind) {
             Some(EntryKind::Directory) => Ok(Found::Directory),
             Some(EntryKind::File) => {
-                if self.source.options.load_restrictions == LoadRestrictions::RootOnly
-                    && !real.parent().unwrap_or_default().is_within(&self.root)
-                {
-                    let root = self.root.clone();
-                    return Err(Problem::Outside { file: real, root }.into());
-                }
                 let content = self.source.read(&real)?;
                 Ok(Found::File(Arc::new(real), content))
             }
@@ -141,8 +146,16 @@ impl<'s, 't> Loader<'s, 't> {
         if path.split('/').any(|part| part.contains("..") && part != "..") {
             return Err(invalid!("path {path:?} is ambiguous, check the indentation"));
         }
-        let loader =
-            Self::new(self.source, &self.resolve(path)?).map_err(|error| error.loading(path))?;
+        let dir = self.resolve(path)?;
+        self.enter_at(&dir).map_err(|error| match error.problem() {
+            Problem::Tree(_) => error.loading(path),
+            _ => error,
+        })
+    }
+
+    /// The same for a directory by its path in the tree.
+    pub(crate) fn enter_at(&self, dir: &RelPath) -> Result<Self> {
+        let loader = Self::new(self.source, dir)?;
         let mut referrers = self.referrers.clone();
         referrers.push(self.root.clone());
         for by in referrers.iter().rev() {

@@ -87,10 +87,17 @@ pub(crate) fn apply(
             (inline, "") => (Arc::clone(&place.file), inline.as_bytes().to_vec()),
             _ => return Err(invalid!("a patch has both a path and a patch")),
         };
-        let content = read(&text, &file, loader, &patch.options).map_err(|error| {
+        let mut content = read(&text, &file, loader, &patch.options).map_err(|error| {
             // Lines of a patch inside the kustomization count from the patch.
             if inline.is_empty() { error } else { invalid!("{}", error.problem()) }
         })?;
+        if let Content::Merge(patches) = &mut content
+            && !inline.is_empty()
+        {
+            for patch in patches {
+                patch.place = place.clone();
+            }
+        }
         match content {
             Content::Merge(patches) => merge_all(acc, &patches, patch.target.as_ref(), schemas),
             Content::Json(operations) => {

@@ -1,0 +1,89 @@
+//! What a kustomization includes: files, directories and components.
+
+use std::sync::Arc;
+
+use plumb_core::RelPath;
+
+use crate::acc::Acc;
+use crate::build::{Target, read_resources};
+use crate::error::{Result, invalid};
+use crate::load::{Found, Loader};
+use crate::resource::Origin;
+
+impl<'s, 't> Target<'_, 's, 't> {
+    pub(crate) fn resources(&self, mut acc: Acc, paths: &[String]) -> Result<Acc> {
+        for path in paths {
+            let found =
+                self.loader.find(path).map_err(|error| error.loading(path).at(&self.place))?;
+            match found {
+                Found::File(file, text) => self.add_file(&mut acc, path, &file, &text)?,
+                Found::Directory => self.add_child(&mut acc, &self.enter(path, false)?)?,
+            }
+        }
+        Ok(acc)
+    }
+
+    pub(crate) fn add_file(
+        &self,
+        acc: &mut Acc,
+        path: &str,
+        file: &Arc<RelPath>,
+        text: &[u8],
+    ) -> Result<()> {
+        let mut list = read_resources(text, file, self.loader.source)?;
+        if let Some(origin) = &self.origin {
+            for res in &mut list {
+                let path = origin.join(path).text();
+                res.origin = Some(Origin { path, ..Origin::default() });
+            }
+        }
+        acc.append_all(list, self.schemas)
+    }
+
+    pub(crate) fn add_child(&self, acc: &mut Acc, child: &Self) -> Result<()> {
+        let built = child.accumulate(Acc::default()).map_err(|error| error.within(&child.file))?;
+        acc.merge(built, self.schemas)
+    }
+
+    /// Loads a directory that this kustomization includes.
+    pub(crate) fn enter(&self, path: &str, component: bool) -> Result<Self> {
+        let loader = self.loader.enter(path).map_err(|error| error.at(&self.place))?;
+        self.include(loader, path, component)
+    }
+
+    pub(crate) fn include(
+        &self,
+        loader: Loader<'s, 't>,
+        path: &str,
+        component: bool,
+    ) -> Result<Self> {
+        let mut child = Self::load(loader, self.schemas)?;
+        child.content.build_metadata.clone_from(&self.content.build_metadata);
+        child.origin = self.origin.as_ref().map(|origin| origin.join(path));
+        match (component, child.content.component) {
+            (true, false) => Err(invalid!(
+                "{path} is listed in components but its kind is Kustomization, not Component"
+            )
+            .at(&self.place)),
+            (false, true) => {
+                Err(invalid!("{path} is a Component, which belongs into components")
+                    .at(&self.place))
+            }
+            _ => Ok(child),
+        }
+    }
+
+    pub(crate) fn components(&self, mut acc: Acc) -> Result<Acc> {
+        for path in &self.content.components {
+            acc = self.add_component(acc, &self.enter(path, true)?)?;
+        }
+        self.overlay_components(acc)
+    }
+
+    pub(crate) fn add_component(&self, acc: Acc, child: &Self) -> Result<Acc> {
+        let built = child.accumulate(acc).map_err(|error| error.within(&child.file))?;
+        let mut acc = Acc::default();
+        acc.merge(built, self.schemas)?;
+        Ok(acc)
+    }
+}
