@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use plumb_core::{ErrorClass, Inputs, ObjectKey, Place, RelPath, TreeError};
 
+/// Problems kept; more are only counted. Together they fit a status condition.
+const KEPT_PROBLEMS: usize = 50;
+
 /// A render that gave no objects, with what it read until then: while none of that changes, the
 /// next render fails the same way.
 #[derive(Debug)]
@@ -64,9 +67,9 @@ pub enum RenderError {
         /// Which link, and why.
         source: TreeError,
     },
-    /// A directory is built by Kustomize.
-    #[error("{file} makes {} a Kustomize directory, which this version cannot render", dir(.file))]
-    Kustomize {
+    /// The path is a kustomization, not its directory.
+    #[error("path {file} is a kustomization; what is built is its directory")]
+    KustomizationFile {
         /// The kustomization.
         file: RelPath,
     },
@@ -124,13 +127,10 @@ impl RenderError {
             Self::Submodule { .. } => {
                 "point a source at the submodule's own repository instead".into()
             }
-            Self::Kustomize { file } => format!(
-                "list {} in .plumbignore, or apply the output of `kustomize build`",
-                dir(file)
-            ),
+            Self::KustomizationFile { file } => format!("set the path to {}", dir(file)),
             Self::Helm { .. } => "commit the output of `helm template` instead".into(),
             Self::Invalid { problems, .. } => return problems.iter().find_map(Problem::hint),
-            Self::TooMuch { .. } => "split the path, or exclude files in .plumbignore".into(),
+            Self::TooMuch { .. } => "split the path, or leave files out of it".into(),
             Self::Link { .. } | Self::Tree(_) | Self::Interrupted => return None,
         };
         Some(text)
@@ -155,6 +155,49 @@ fn list(problems: &[Problem], omitted: usize) -> String {
         lines.push(format!("and {omitted} more problems"));
     }
     lines.join("\n")
+}
+
+/// Problems while they are collected.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    list: Vec<Problem>,
+    pub(crate) omitted: usize,
+}
+
+impl Problems {
+    pub(crate) fn push(&mut self, file: &Arc<RelPath>, place: Option<Place>, defect: Defect) {
+        if self.list.len() < KEPT_PROBLEMS {
+            self.list.push(Problem { file: Arc::clone(file), place, defect });
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    /// Notes a file that cannot be used; when the store itself fails, the render does.
+    pub(crate) fn unusable(&mut self, path: &RelPath, error: TreeError) -> Result<(), RenderError> {
+        let defect = match error {
+            TreeError::Read { .. } => return Err(RenderError::Tree(error)),
+            TreeError::NotFound(_) => Defect::Dangling,
+            error => Defect::Unusable(error),
+        };
+        self.push(&Arc::new(path.clone()), None, defect);
+        Ok(())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Fails unless there are none.
+    pub(crate) fn none(self) -> Result<(), RenderError> {
+        let Self { list: mut problems, omitted } = self;
+        if problems.is_empty() {
+            return Ok(());
+        }
+        // Links and ignore files were looked at before the files were read.
+        problems.sort_by(|a, b| a.file.cmp(&b.file));
+        Err(RenderError::Invalid { problems, omitted })
+    }
 }
 
 /// One thing that is wrong with one file.
@@ -184,6 +227,15 @@ pub enum Defect {
         /// Whether it has a `metadata.generateName` instead of a name.
         generated: bool,
     },
+    /// An object that Kustomize built lacks its `apiVersion`.
+    #[error("{subject} has no apiVersion")]
+    Unversioned {
+        /// The object.
+        subject: String,
+    },
+    /// Kustomize cannot build it.
+    #[error("{}", .0.message())]
+    Kustomize(plumb_kustomize::Error),
     /// Two documents are the same object.
     #[error("{key} is already defined at {first}")]
     Duplicate {
@@ -222,6 +274,9 @@ impl Problem {
                 Some("give it a fixed name, generateName makes a new object each time".into())
             }
             Defect::NotAnObject { .. } => Some(ignore()),
+            // Kustomize lets this pass, but no API server takes it.
+            Defect::Unversioned { .. } => Some("give it an apiVersion".into()),
+            Defect::Kustomize(error) => error.hint(),
             Defect::Duplicate { .. } => Some("remove one of the two".into()),
             Defect::LfsPointer => Some("keep manifests out of Git LFS".into()),
             Defect::Cycle(_) => Some(format!("list {} in .plumbignore", self.file)),
@@ -234,8 +289,11 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.place, &self.defect) {
             (Some(place), defect) => write!(f, "{place}: {defect}"),
-            // These name the path themselves.
+            // These name the path, or what else it is about, themselves.
             (None, Defect::Unusable(error)) => fmt::Display::fmt(error, f),
+            (None, Defect::Kustomize(error)) if error.names_its_subject() => {
+                f.write_str(&error.message())
+            }
             (None, defect) => write!(f, "{}: {defect}", self.file),
         }
     }

@@ -1,5 +1,7 @@
 //! What paths of in-memory trees render to.
 
+mod kustomize;
+
 use std::cell::Cell;
 use std::error::Error as _;
 
@@ -231,18 +233,12 @@ fn errors_of_the_path() {
             "apps/x.tmp.yaml",
             "path apps/x.tmp.yaml is excluded by the pattern `*.tmp.yaml` of apps/.plumbignore [remove `*.tmp.yaml`, or take the path back in with a `!` pattern]",
         ),
-        (
-            "kust",
-            "kust/Kustomization makes kust a Kustomize directory, which this version cannot render [list kust in .plumbignore, or apply the output of `kustomize build`]",
-        ),
+        ("kust", "kust/Kustomization:1: the kustomization is empty"),
         (
             "kust/Kustomization",
-            "kust/Kustomization makes kust a Kustomize directory, which this version cannot render [list kust in .plumbignore, or apply the output of `kustomize build`]",
+            "path kust/Kustomization is a kustomization; what is built is its directory [set the path to kust]",
         ),
-        (
-            "deep",
-            "deep/er/kustomization.yml makes deep/er a Kustomize directory, which this version cannot render [list deep/er in .plumbignore, or apply the output of `kustomize build`]",
-        ),
+        ("deep", "deep/er/kustomization.yml:1: the kustomization is empty"),
         (
             "chart",
             "chart/Chart.yaml makes chart a Helm chart, which cannot be rendered [commit the output of `helm template` instead]",
@@ -477,7 +473,7 @@ fn limits() {
         ),
     ];
     for (limits, want) in cases {
-        let options = RenderOptions { ignore: None, limits };
+        let options = RenderOptions { limits, ..RenderOptions::default() };
         let got = try_render(&base, "a", &options).unwrap_err().to_string();
         assert_eq!(got, want);
     }
@@ -487,8 +483,8 @@ fn limits() {
         tree.link(&format!("{i}/a"), &next).link(&format!("{i}/b"), &next)
     });
     let bomb = bomb.file("20/x.md", "");
-    let options =
-        RenderOptions { ignore: None, limits: RenderLimits { entries: 1000, ..defaults } };
+    let limits = RenderLimits { entries: 1000, ..defaults };
+    let options = RenderOptions { limits, ..RenderOptions::default() };
     let error = try_render(&bomb, "0", &options).unwrap_err().to_string();
     assert_eq!(error, "0 has more than 1000 names in its directories");
 }
@@ -516,7 +512,13 @@ fn any_tree(random: &mut fastrand::Rng, mut tree: MemTree, changes: usize) -> Me
                 let targets = ["../d", "b", "../b/c", "..", "nowhere", "../../..", "0.yaml"];
                 tree.link(&format!("{dir}link"), targets[random.usize(..targets.len())])
             }
-            10 if random.u8(0..6) == 0 => tree.file(&format!("{dir}kustomization.yaml"), ""),
+            10 if random.bool() => {
+                let texts =
+                    ["", "resources: [0.yaml]", "resources: [b, 1.yaml]", "{namePrefix: x}"];
+                let text = texts[random.usize(..texts.len())];
+                let name = ["kustomization.yaml", "Kustomization"][random.usize(..2)];
+                tree.file(&format!("{dir}{name}"), text)
+            }
             10 => tree.link(&format!("{dir}{name}.yaml"), "../d/0.yaml"),
             _ => tree.file(&format!("{dir}Chart.yaml"), ""),
         };
@@ -540,7 +542,11 @@ fn unchanged_inputs_mean_the_same_result() {
         let changes = random.usize(1..3);
         let after = any_tree(&mut random, before.clone(), changes);
         let at = ["", "a", "a/b", "d", "a/link", "a/0.yaml", "a/link/b"][random.usize(..7)];
-        let options = RenderOptions::default();
+        let mut options = RenderOptions::default();
+        if random.u8(0..4) == 0 {
+            options.overlay.components = vec!["../d".into(), "b".into()];
+            options.overlay.ignore_missing_components = random.bool();
+        }
         let (old, new) = (try_render(&before, at, &options), try_render(&after, at, &options));
         let inputs = match &old {
             Ok(rendered) => {
