@@ -10,6 +10,7 @@
 //!   compared with, in the same way.
 //! - [`GitServer`] and [`Repo`]: Git's own server, and repositories that a test scripts.
 //! - [`Proxy`]: stands before either, records what passes and injects faults.
+//! - [`Hand`] and [`History`]: somebody else who changes objects, and a witness of every version.
 //! - [`Agent`]: the `plumb` binary as a process that can be killed at any moment.
 //! - [`wait_for`], [`golden`] and [`sample`]: what nearly every test needs.
 //!
@@ -26,6 +27,8 @@ pub mod agent;
 pub mod control_plane;
 pub mod git;
 mod golden;
+mod history;
+mod objects;
 mod pki;
 pub mod process;
 pub mod proxy;
@@ -41,6 +44,8 @@ pub use agent::Agent;
 pub use control_plane::{Audit, AuditEvent, ControlPlane, Identity, Options, Requests};
 pub use git::{Change, GitRequest, GitServer, Repo};
 pub use golden::golden;
+pub use history::{History, Version};
+pub use objects::{Hand, Kind, Refused};
 pub use process::Process;
 pub use proxy::{Exchange, Fault, Hold, Match, Proxy, Rule};
 pub use runtime::runtime;

@@ -1,6 +1,7 @@
 //! What the API server was asked, read from its audit log.
 
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -41,6 +42,10 @@ pub struct AuditEvent {
     pub uri: String,
     /// HTTP status.
     pub code: u16,
+    /// When it arrived, as `2024-01-01T00:00:00.000000Z`.
+    pub received: String,
+    /// The body of a patch or deletion by a service account, null for all others.
+    pub body: Value,
     /// `ResponseComplete`; for a watch `ResponseStarted` and, once it has ended,
     /// `ResponseComplete` too.
     pub stage: String,
@@ -184,6 +189,8 @@ fn parse(line: &[u8]) -> Option<AuditEvent> {
         user_agent: line.user_agent,
         uri: line.request_uri,
         code: line.response_status.map_or(0, |status| status.code),
+        received: line.request_received_timestamp,
+        body: line.request_object,
         stage: line.stage,
     })
 }
@@ -200,6 +207,10 @@ struct Line {
     user_agent: String,
     object_ref: Option<ObjectRef>,
     response_status: Option<Status>,
+    #[serde(default)]
+    request_received_timestamp: String,
+    #[serde(default)]
+    request_object: Value,
 }
 
 #[derive(Deserialize)]

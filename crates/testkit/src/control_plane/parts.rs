@@ -19,7 +19,8 @@ const USERS: [&str; 4] = ["admin", "kube-controller-manager", "kube-scheduler", 
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// The controllers' and simulated nodes' own reads and heartbeats would fill the log and tell a
-/// test nothing. Their other writes stay: they tell who deleted an object.
+/// test nothing. Their other writes stay: they tell who deleted an object. What processes under
+/// test send stands in it with its body.
 const AUDIT_POLICY: &str = r#"{
   "apiVersion": "audit.k8s.io/v1",
   "kind": "Policy",
@@ -37,6 +38,18 @@ const AUDIT_POLICY: &str = r#"{
         { "group": "coordination.k8s.io", "resources": ["leases"] },
         { "group": "", "resources": ["nodes/status"] }
       ]
+    },
+    {
+      "level": "Metadata",
+      "resources": [
+        { "group": "coordination.k8s.io", "resources": ["leases"] },
+        { "group": "events.k8s.io", "resources": ["events"] }
+      ]
+    },
+    {
+      "level": "Request",
+      "userGroups": ["system:serviceaccounts"],
+      "verbs": ["patch", "delete"]
     },
     { "level": "Metadata" }
   ]

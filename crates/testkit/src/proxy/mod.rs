@@ -114,6 +114,13 @@ impl Proxy {
         self.since(0)
     }
 
+    /// Forgets what has ended, so that a long run does not fill the memory. Marks from before do not
+    /// hold any more.
+    pub fn forget(&self) {
+        let mut records = self.state.records.lock().expect("not poisoned");
+        records.retain(|record| Arc::strong_count(record) > 1);
+    }
+
     /// How many requests have arrived: a mark for [`Proxy::since`].
     pub fn mark(&self) -> usize {
         self.state.records.lock().expect("not poisoned").len()

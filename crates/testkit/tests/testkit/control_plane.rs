@@ -92,6 +92,8 @@ async fn an_account_can_what_its_role_allows_and_the_log_tells_it_apart() {
     let patched = edited.iter().find(|event| event.verb == "patch").unwrap();
     assert_eq!((patched.name.as_str(), patched.code), ("a", 200));
     assert!(patched.uri.contains("fieldManager=test"), "{}", patched.uri);
+    assert_eq!(patched.body["data"]["k"], "1", "what processes under test send is in the log");
+    assert!(patched.received.ends_with('Z'), "{}", patched.received);
     let viewed = requests.by(&viewer.user());
     assert_eq!(viewed.count("list configmaps"), 1, "{}", viewed.table());
     assert_eq!(viewed.count("watch configmaps"), 1, "{}", viewed.table());

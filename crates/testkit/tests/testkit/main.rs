@@ -6,4 +6,5 @@ mod agent;
 mod control_plane;
 mod faults;
 mod git_server;
+mod history;
 mod watchdog;
