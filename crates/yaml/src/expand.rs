@@ -51,6 +51,9 @@ pub(crate) struct How {
     pub(crate) fields: bool,
     /// Whether the keys of a map are unique, and sorted.
     pub(crate) unique: bool,
+    /// Whether scalars are taken as they are after the reference printed them in the style they
+    /// were written in.
+    pub(crate) printed: bool,
 }
 
 struct Expander<'n, V> {

@@ -25,6 +25,7 @@ mod natural;
 mod node;
 mod number;
 mod read;
+mod reprint;
 mod scalar;
 #[cfg(test)]
 mod tests;

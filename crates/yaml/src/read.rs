@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use granit_parser::{ErrorKind, Event, Marker, Options, Parser, ScalarStyle, StrInput, options};
+use granit_parser::{
+    ErrorKind, Event, Marker, Options, Parser, ScalarStyle, StrInput, StructureStyle, options,
+};
 use plumb_core::{FieldPlaces, Place, RelPath};
 use serde_json::Value;
 
@@ -11,12 +13,15 @@ use crate::compose::{Composed, Composer, Mark, Scalar, Stop, Tag};
 use crate::error::{Problem, YamlError, YamlErrors};
 use crate::expand::{How, expand};
 use crate::form::Form;
+use crate::reprint::refolded;
 use crate::{Limits, json};
 
 /// Problems kept per file; more are only counted. A person mends one and looks again.
 const KEPT_PROBLEMS: usize = 100;
 
 const BOM: char = '\u{feff}';
+/// Stands for a lone dash between brackets while a text is parsed.
+const DASH: char = '\u{10fffd}';
 const YAML_TAGS: &str = "tag:yaml.org,2002:";
 
 /// How plain scalars and keys are read.
@@ -51,7 +56,8 @@ pub fn read(
     file: &Arc<RelPath>,
     limits: &Limits,
 ) -> Result<Vec<Document>, YamlErrors> {
-    let how = How { manifests: true, annotations: true, fields: true, unique: true };
+    let how =
+        How { manifests: true, annotations: true, fields: true, unique: true, printed: false };
     Reading::run(text, file, limits, Dialect::Resource, how)
 }
 
@@ -63,7 +69,7 @@ pub fn read_nodes(
     limits: &Limits,
     fields: bool,
 ) -> Result<Vec<Document<crate::Node>>, YamlErrors<crate::Node>> {
-    let how = How { manifests: true, annotations: false, fields, unique: true };
+    let how = How { manifests: true, annotations: false, fields, unique: true, printed: true };
     Reading::run(text, file, limits, Dialect::Resource, how)
 }
 
@@ -73,7 +79,8 @@ pub fn read_any(
     file: &Arc<RelPath>,
     limits: &Limits,
 ) -> Result<Vec<Document<crate::Node>>, YamlErrors<crate::Node>> {
-    let how = How { manifests: false, annotations: false, fields: false, unique: true };
+    let how =
+        How { manifests: false, annotations: false, fields: false, unique: true, printed: true };
     Reading::run(text, file, limits, Dialect::Resource, how)
 }
 
@@ -84,7 +91,8 @@ pub fn read_config(
     file: &Arc<RelPath>,
     limits: &Limits,
 ) -> Result<Option<Document>, YamlErrors> {
-    let how = How { manifests: false, annotations: false, fields: true, unique: false };
+    let how =
+        How { manifests: false, annotations: false, fields: true, unique: false, printed: false };
     let documents = Reading::run(text, file, limits, Dialect::Config, how)?;
     Ok(documents.into_iter().next())
 }
@@ -182,6 +190,8 @@ impl<'a, V: Form> Reading<'a, V> {
     }
 
     fn yaml(&mut self, text: &str) {
+        let replaced = without_lone_dashes(text);
+        let text = replaced.as_deref().unwrap_or(text);
         let mut parser = Parser::new_from_str_with_options(text, self.options());
         loop {
             // Of a configuration only the first document counts, the others may be anything.
@@ -189,7 +199,7 @@ impl<'a, V: Form> Reading<'a, V> {
                 return;
             }
             let mut composer = Composer::new(self.limits, self.dialect);
-            match self.yaml_document(&mut parser, &mut composer) {
+            match self.yaml_document(&mut parser, &mut composer, replaced.is_some()) {
                 Ok(Found::End) => return,
                 Ok(Found::Document) => {}
                 // The rest of a broken document says nothing; the next one may be sound.
@@ -219,13 +229,15 @@ impl<'a, V: Form> Reading<'a, V> {
         }
     }
 
-    /// Feeds the events of one document.
+    /// Feeds the events of one document. `dashes` says whether some of its dashes are replaced.
     fn yaml_document<'t>(
         &mut self,
         parser: &mut Parser<'t, StrInput<'t>>,
         composer: &mut Composer<'_, 't>,
+        dashes: bool,
     ) -> Result<Found, Stop> {
         let mut separator = None;
+        let mut flow = 0_usize;
         while let Some(event) = parser.next_event() {
             let (event, span) = match event {
                 // The parser writes `~` for a scalar that is not there.
@@ -261,11 +273,24 @@ impl<'a, V: Form> Reading<'a, V> {
                 Event::Alias(target) => composer.alias(target, at)?,
                 Event::UnresolvedAlias(_) => composer.unknown_alias(at)?,
                 Event::Scalar(text, style, _, tag) => {
+                    let mut text = text;
+                    if dashes && text.contains(DASH) {
+                        text = Cow::Owned(text.replace(DASH, "-"));
+                    }
+                    if self.how.printed && style == ScalarStyle::Folded {
+                        text = Cow::Owned(refolded(&text));
+                    }
+                    // Printed between brackets, what is not there becomes an empty text.
+                    let lost = self.how.printed
+                        && flow > 0
+                        && style == ScalarStyle::Plain
+                        && text.is_empty();
                     let name = tag.as_deref().and_then(|tag| tag.suffix_in_namespace(YAML_TAGS));
                     let scalar = Scalar {
                         text,
-                        plain: style == ScalarStyle::Plain,
+                        plain: style == ScalarStyle::Plain && !lost,
                         tag: match (&tag, &name) {
+                            (None, _) if lost => Tag::Yaml("null"),
                             (_, Some(name)) => Tag::Yaml(name),
                             (Some(tag), None) if tag.original() != "!" => Tag::Local,
                             _ => Tag::None,
@@ -273,9 +298,18 @@ impl<'a, V: Form> Reading<'a, V> {
                     };
                     composer.scalar(scalar, anchor, at)?;
                 }
-                Event::SequenceStart(..) => composer.open_list(anchor, at)?,
-                Event::MappingStart(..) => composer.open_map(anchor, at)?,
-                Event::SequenceEnd | Event::MappingEnd => composer.close()?,
+                Event::SequenceStart(style, ..) => {
+                    flow += usize::from(flow > 0 || style == StructureStyle::Flow);
+                    composer.open_list(anchor, at)?;
+                }
+                Event::MappingStart(style, ..) => {
+                    flow += usize::from(flow > 0 || style == StructureStyle::Flow);
+                    composer.open_map(anchor, at)?;
+                }
+                Event::SequenceEnd | Event::MappingEnd => {
+                    flow = flow.saturating_sub(1);
+                    composer.close()?;
+                }
                 _ => {}
             }
         }
@@ -377,4 +411,30 @@ fn without_boms(text: &str) -> Cow<'_, str> {
         separated = line.starts_with("---");
     }
     Cow::Owned(kept)
+}
+
+/// The text with another character for each dash that is all of a plain scalar between brackets, as
+/// in `[tar, -xf, -]`, if there are any: everything written in Go reads it, the parser does not.
+/// Dashes in quotes and blocks may be among them; each is put back when its scalar is read.
+fn without_lone_dashes(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let alone = |at: usize| {
+        let before = at.checked_sub(1).map(|at| bytes[at]);
+        matches!(bytes.get(at + 1), Some(b',' | b']' | b'}'))
+            && matches!(before, Some(b'[' | b'{' | b',' | b' ' | b'\n'))
+    };
+    let mut dashes = text.match_indices('-').map(|(at, _)| at).filter(|at| alone(*at)).peekable();
+    // Nothing that is meant for people has this character; where it is, the dashes stay.
+    if dashes.peek().is_none() || text.contains(DASH) {
+        return None;
+    }
+    let mut replaced = String::with_capacity(text.len() + 16);
+    let mut from = 0;
+    for at in dashes {
+        replaced.push_str(&text[from..at]);
+        replaced.push(DASH);
+        from = at + 1;
+    }
+    replaced.push_str(&text[from..]);
+    Some(replaced)
 }
