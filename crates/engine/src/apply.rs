@@ -1,25 +1,22 @@
 //! Applying objects: one stage at a time, each object on its own, force only on what is ours.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::{FutureExt as _, StreamExt as _};
-use plumb_core::{ErrorClass, ObjectKey};
+use plumb_core::ObjectKey;
 use serde_json::Value;
 
 use crate::applyset::ApplySet;
 use crate::cluster::{ApiError, ApplyHow, Target};
+use crate::correct::is_untouched;
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::explain::explain;
 use crate::failure::failure;
 use crate::live::Live;
-use crate::prepare::{Prepared, planned_for, planned_on};
-use crate::report::{Change, Drift, Failure, Outcome, Report};
-use crate::sync::{Action, FORCED, Job, RACES, ends_run};
-
-/// An apply in which the API server says who else owns what we declare.
-const UNFORCED: ApplyHow = ApplyHow { force: false, dry_run: false };
+use crate::plan::Action;
+use crate::prepare::Prepared;
+use crate::report::{Change, Drift, Outcome, Report};
+use crate::sync::{Job, ends_run};
 
 impl Engine {
     pub(crate) async fn apply_stage(
@@ -132,7 +129,7 @@ impl Engine {
         })
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         set: &ApplySet,
         p: &Prepared,
@@ -157,135 +154,6 @@ impl Engine {
                 result => return result,
             }
         }
-    }
-
-    async fn force(&self, set: &ApplySet, p: &Prepared, body: &Value) -> Result<Live, ApiError> {
-        self.send(set, p, body, FORCED).await
-    }
-
-    /// Applies with force over the very object that is known as ours.
-    async fn overwrite(
-        &self,
-        set: &ApplySet,
-        p: &Prepared,
-        known: Option<&Live>,
-    ) -> Result<Live, ApiError> {
-        let Some(known) = known else { return self.claim(set, p).await };
-        match self.force(set, p, &planned_for(p.object.body(), &known.uid)).await {
-            // It is gone, or another object has its name, which is not ours to overwrite.
-            Err(error) if error.is_conflict() || error.is_other_object() => {
-                self.claim(set, p).await
-            }
-            result => result,
-        }
-    }
-
-    /// Applies what is not known as ours: the API server says whether anybody else owns it.
-    async fn claim(&self, set: &ApplySet, p: &Prepared) -> Result<Live, ApiError> {
-        let refused = match self.send(set, p, p.object.body(), UNFORCED).await {
-            Err(error) if error.is_ownership_conflict() => error,
-            result => return result,
-        };
-        // It may be ours all the same: the label was taken off, or this process just started.
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
-        for _ in 0..RACES {
-            let Some(found) = self.cluster.get_metadata(&target).await? else {
-                return Err(refused);
-            };
-            let ours = found.live.entry(&set.manager).is_some();
-            if !ours || found.live.part_of.as_deref().is_some_and(|part_of| part_of != set.id) {
-                return Err(refused);
-            }
-            let body = planned_on(p.object.body(), found.live.resource_version);
-            match self.force(set, p, &body).await {
-                Err(error) if error.is_conflict() => {}
-                result => return result,
-            }
-        }
-        Err(refused)
-    }
-
-    /// Applies over an object that took the place of ours. When it carries our label, it is a copy
-    /// of ours, and its values are drift; otherwise it is somebody's own, as in a claim.
-    async fn retake(&self, set: &ApplySet, p: &Prepared) -> Result<Live, ApiError> {
-        let version = {
-            let members = self.members();
-            let live = members.live(&p.key);
-            live.filter(|l| l.part_of.as_deref() == Some(&set.id)).map(|l| l.resource_version)
-        };
-        if let Some(version) = version {
-            match self.force(set, p, &planned_on(p.object.body(), version)).await {
-                Err(error) if error.is_conflict() => {}
-                result => return result,
-            }
-        }
-        self.claim(set, p).await
-    }
-
-    /// Puts our fields back, on the version whose differences are reported.
-    async fn correct(&self, set: &ApplySet, p: &Prepared) -> Result<(Live, Drift), ApiError> {
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
-        let uid = self.members().live(&p.key).map(|live| live.uid.clone());
-        let mut race = 0;
-        loop {
-            let found = self.cluster.get_metadata(&target).await?;
-            let Some(found) = found.filter(|found| Some(&found.live.uid) == uid.as_ref()) else {
-                return Ok((self.claim(set, p).await?, Drift::Deleted));
-            };
-            let fields = explain(p.object.body(), &found.managed_fields, &set.manager);
-            let body = planned_on(p.object.body(), found.live.resource_version);
-            match self.force(set, p, &body).await {
-                Ok(live) => return Ok((live, Drift::Fields(fields))),
-                Err(error) if error.is_conflict() && race < RACES => race += 1,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Waits until the definitions of this run are served.
-    pub(crate) async fn await_definitions(
-        &self,
-        batch: &[&(&Prepared, Action)],
-        report: &mut Report,
-    ) -> Result<(), EngineError> {
-        let applied: BTreeSet<&ObjectKey> = report.outcomes.iter().map(|o| &o.key).collect();
-        let definitions: Vec<&Prepared> = batch
-            .iter()
-            .map(|(p, _)| *p)
-            .filter(|p| {
-                p.key.group_kind.kind == "CustomResourceDefinition" && applied.contains(&p.key)
-            })
-            .collect();
-        if definitions.is_empty() {
-            return Ok(());
-        }
-        let give_up = tokio::time::Instant::now() + self.options.definition_timeout;
-        for p in definitions {
-            let target = Target::new(&p.resource, "", &p.key.name);
-            let mut pause = std::time::Duration::from_millis(20);
-            loop {
-                let read: Result<Option<Value>, ApiError> = self.cluster.get_json(&target).await;
-                let definition = read.map_err(|source| EngineError::Interrupted { source })?;
-                if definition.as_ref().is_some_and(is_established) {
-                    break;
-                }
-                if tokio::time::Instant::now() >= give_up {
-                    report.failures.push(Failure {
-                        key: p.key.clone(),
-                        place: Some(p.object.place().clone()),
-                        reason: "NotEstablished",
-                        message: "the API server does not serve this definition yet".into(),
-                        hint: Some("look at its conditions".into()),
-                        class: ErrorClass::Retry,
-                    });
-                    break;
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(std::time::Duration::from_secs(1));
-            }
-        }
-        self.forget_discovery().await;
-        Ok(())
     }
 }
 
@@ -315,50 +183,4 @@ fn is_unanswered(error: &ApiError) -> bool {
             | ApiError::Decode { .. }
             | ApiError::TooLarge { .. }
     )
-}
-
-/// Whether an apply of ours changed nothing. It would have changed the fields or the time of our
-/// entry; the resource version alone may have been moved by somebody else's status just before.
-fn is_untouched(before: &Live, after: &Live, manager: &str) -> bool {
-    before.uid == after.uid
-        && after.entry(manager).is_some()
-        && before.entry(manager) == after.entry(manager)
-}
-
-fn is_established(definition: &Value) -> bool {
-    let conditions = definition["status"]["conditions"].as_array();
-    conditions.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::live::Entry;
-
-    #[test]
-    fn a_status_written_meanwhile_does_not_make_an_apply_a_change() {
-        const MANAGER: &str = "plumb:ns/app";
-        let entry = Entry { manager: MANAGER.into(), fields: 7, time: 100, owns_part_of: true };
-        let before = Live {
-            uid: "u1".into(),
-            resource_version: 10,
-            generation: 1,
-            terminating: false,
-            owned: false,
-            part_of: Some("set".into()),
-            entries: vec![entry],
-            others: 3,
-        };
-        let after = |change: fn(&mut Live)| {
-            let mut live = Live { resource_version: 11, ..before.clone() };
-            change(&mut live);
-            is_untouched(&before, &live, MANAGER)
-        };
-        assert!(after(|_| {}));
-        assert!(after(|live| live.others = 4));
-        assert!(!after(|live| live.entries[0].fields = 8));
-        assert!(!after(|live| live.entries[0].time = 101));
-        assert!(!after(|live| live.entries.clear()));
-        assert!(!after(|live| live.uid = "u2".into()));
-    }
 }

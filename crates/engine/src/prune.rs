@@ -1,4 +1,4 @@
-//! Deleting members: after a sync, and when the parent itself goes.
+//! Deleting members that nothing asks for any more.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use plumb_core::{ErrorClass, GroupKind, ObjectKey};
 use serde_json::{Value, json};
 
-use crate::applyset::{APPLICATION, ApplySet, EPOCH, GROUP_KINDS, PART_OF, Scope};
+use crate::applyset::{ApplySet, GROUP_KINDS, PART_OF};
 use crate::cluster::{ApiError, Deleted, Propagation, Resource, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -16,21 +16,7 @@ use crate::guard::{self, Candidate, Occasion};
 use crate::live::Live;
 use crate::report::{Failure, Report};
 use crate::stage::Stage;
-use crate::sync::{FORCED, Parent, check_epoch, ends_run, is_ours_to_delete};
-
-/// Lost races before a deletion is left to the next run.
-const RACES: usize = 3;
-
-/// What becomes of the members when their parent goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Farewell {
-    /// They are deleted.
-    Delete,
-    /// They are deleted, and the parent stays until the last is gone.
-    DeleteAndWait,
-    /// They stay, without our label, annotation and manager.
-    Orphan,
-}
+use crate::sync::{RACES, ends_run, is_ours_to_delete};
 
 impl Engine {
     /// Deletes the members of these kinds that are not `desired`, if the guard lets it. Returns
@@ -110,8 +96,7 @@ impl Engine {
         Ok(going)
     }
 
-    /// The live members of one kind. A LIST that fails is told in the report.
-    async fn list_members(
+    pub(crate) async fn list_members(
         &self,
         set: &ApplySet,
         resource: &Resource,
@@ -238,150 +223,10 @@ impl Engine {
             }
         }
     }
-
-    /// Deals with the members of a parent that is being deleted. When the report is complete and
-    /// holds nothing, the parent's facts and finalizer may go.
-    pub async fn disband(
-        &self,
-        set: &ApplySet,
-        parent: &Parent,
-        how: Farewell,
-        approved: Option<&str>,
-        epoch: u64,
-    ) -> Result<Report, EngineError> {
-        let scope = self.last_scope(set, parent, epoch).await?;
-        // The end of what is on its way is told by the watches.
-        self.watch(&scope.kinds).await?;
-        let mut report = Report { scope: scope.clone(), ..Report::default() };
-        let none = HashMap::new();
-        if how == Farewell::Orphan {
-            self.orphan(set, &scope, &mut report).await?;
-        } else {
-            let (kinds, occasion) = (&scope.kinds, Occasion::Deletion);
-            let going =
-                self.delete_members(set, kinds, &none, occasion, approved, &mut report).await?;
-            if how == Farewell::DeleteAndWait && report.held.is_none() {
-                report.terminating = going;
-            }
-        }
-        if report.is_complete() && report.held.is_none() {
-            self.members().retain_verified(&set.id, &none);
-        }
-        Ok(report)
-    }
-
-    /// Where members of a parent that goes can be. What the caller last saw may lack what was
-    /// written ahead since, and nobody looks again once the parent is gone.
-    async fn last_scope(
-        &self,
-        set: &ApplySet,
-        parent: &Parent,
-        epoch: u64,
-    ) -> Result<Scope, EngineError> {
-        let target = Target::new(&parent.resource, &set.namespace, &set.name);
-        let read = self.cluster.get_metadata(&target).await;
-        let found = read.map_err(|source| EngineError::Parent { parent: set.owner(), source })?;
-        let Some(found) = found.filter(|found| *found.live.uid == *parent.uid) else {
-            return Err(EngineError::ParentGone { parent: set.owner() });
-        };
-        let theirs = found.annotations.get(EPOCH).and_then(|text| text.parse().ok());
-        check_epoch(theirs, set, epoch)?;
-        let hints = Scope::from_annotations(&found.annotations);
-        Ok(hints.union(&parent.hints).union(&parent.recorded))
-    }
-
-    /// Takes everything of ours off every member, so that a later application of the same name
-    /// does not inherit and prune them.
-    async fn orphan(
-        &self,
-        set: &ApplySet,
-        scope: &Scope,
-        report: &mut Report,
-    ) -> Result<(), EngineError> {
-        let mut discovery = self.discovery().await?;
-        if scope.kinds.iter().any(|kind| discovery.preferred(kind).is_none()) {
-            discovery = self.discovery_again().await?;
-        }
-        for kind in &scope.kinds {
-            // A kind that the cluster lacks has no objects; one that cannot be read may have some.
-            let Some(resource) = discovery.preferred(kind) else {
-                if discovery.is_unknown(&kind.group) {
-                    let why = "its API is not available";
-                    report.failures.push(unlisted(kind, why, ErrorClass::Retry));
-                }
-                continue;
-            };
-            for (key, _) in self.list_members(set, resource, report).await? {
-                match self.orphan_one(set, resource, &key).await {
-                    Ok(()) => report.left += 1,
-                    Err(source) if ends_run(&source) => {
-                        return Err(EngineError::Interrupted { source });
-                    }
-                    Err(error) => report.failures.push(failed(key, "OrphanFailed", &error)),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn orphan_one(
-        &self,
-        set: &ApplySet,
-        resource: &Resource,
-        key: &ObjectKey,
-    ) -> Result<(), ApiError> {
-        let target = Target::new(resource, &key.namespace, &key.name);
-        let mut race = 0;
-        loop {
-            let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(()) };
-            if found.live.part_of.as_deref() != Some(&set.id) {
-                return Ok(());
-            }
-            let patch = orphan_patch(
-                set,
-                &found.managed_fields,
-                &found.annotations,
-                found.live.resource_version,
-            );
-            match self.cluster.json_patch(&target, &patch, None).await {
-                Ok(_) => {
-                    self.members().gone(key);
-                    return Ok(());
-                }
-                Err(error) if error.is_not_found() => return Ok(()),
-                Err(error) if error.is_conflict() && race < RACES => race += 1,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Takes our facts and the finalizer off a parent whose members are dealt with.
-    pub async fn release(&self, set: &ApplySet, parent: &Parent) -> Result<(), EngineError> {
-        let body = json!({
-            "apiVersion": parent.resource.gvk.api_version(),
-            "kind": set.parent.kind,
-            "metadata": { "name": set.name, "namespace": set.namespace, "uid": parent.uid },
-        });
-        let target = Target::new(&parent.resource, &set.namespace, &set.name);
-        let manager = crate::applyset::PARENT_MANAGER;
-        match self.cluster.apply(&target, &body, manager, FORCED).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() || error.is_other_object() => Ok(()),
-            // Gone, so that the uid met nothing; or a lost race, and the finalizer is still there.
-            Err(error) if error.is_conflict() => match self.cluster.get_metadata(&target).await {
-                Ok(Some(found)) if *found.live.uid == *parent.uid => {
-                    Err(EngineError::Parent { parent: set.owner(), source: error })
-                }
-                Ok(_) => Ok(()),
-                Err(source) => Err(EngineError::Parent { parent: set.owner(), source }),
-            },
-            Err(source) => Err(EngineError::Parent { parent: set.owner(), source }),
-        }
-    }
 }
 
 /// A failure about one member that Git has no more.
-fn failed(key: ObjectKey, reason: &'static str, error: &ApiError) -> Failure {
+pub(crate) fn failed(key: ObjectKey, reason: &'static str, error: &ApiError) -> Failure {
     // The refusal's own words: the object is named before them anyway.
     let message =
         error.refusal().map_or_else(|| error.to_string(), |refusal| refusal.message.clone());
@@ -390,7 +235,7 @@ fn failed(key: ObjectKey, reason: &'static str, error: &ApiError) -> Failure {
 }
 
 /// A failure about a whole kind: unknown is not empty, so nothing of it is pruned.
-fn unlisted(kind: &GroupKind, why: &str, class: ErrorClass) -> Failure {
+pub(crate) fn unlisted(kind: &GroupKind, why: &str, class: ErrorClass) -> Failure {
     Failure {
         key: ObjectKey::new(kind.clone(), "", "*"),
         place: None,
@@ -398,50 +243,5 @@ fn unlisted(kind: &GroupKind, why: &str, class: ErrorClass) -> Failure {
         message: format!("cannot tell which {kind} are left over: {why}"),
         hint: Some("nothing of this kind is pruned until it can be listed again".into()),
         class,
-    }
-}
-
-/// The JSON patch that takes our label, annotation and manager off, on exactly this version.
-fn orphan_patch(
-    set: &ApplySet,
-    managed_fields: &[Value],
-    annotations: &std::collections::BTreeMap<String, String>,
-    resource_version: u64,
-) -> Value {
-    let escape = |key: &str| key.replace('~', "~0").replace('/', "~1");
-    let rest: Vec<&Value> = managed_fields.iter().filter(|e| e["manager"] != set.manager).collect();
-    // An empty list would make the API server drop all tracking; one empty entry does not exist
-    // either, so the list is then replaced by the server's own marker for that.
-    let rest = if rest.is_empty() { json!([{}]) } else { json!(rest) };
-    let mut patch = vec![
-        json!({"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version.to_string()}),
-        json!({"op": "replace", "path": "/metadata/managedFields", "value": rest}),
-        json!({"op": "remove", "path": format!("/metadata/labels/{}", escape(PART_OF))}),
-    ];
-    if annotations.contains_key(APPLICATION) {
-        let path = format!("/metadata/annotations/{}", escape(APPLICATION));
-        patch.push(json!({"op": "remove", "path": path}));
-    }
-    Value::Array(patch)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    #[test]
-    fn an_orphan_keeps_what_others_manage() {
-        let set = ApplySet::new(GroupKind::new("plumb.dev", "Application"), "ns", "app");
-        let managed = [json!({"manager": "plumb:ns/app"}), json!({"manager": "kubectl"})];
-        let annotations = BTreeMap::from([(APPLICATION.to_owned(), "ns/app".to_owned())]);
-        let patch = orphan_patch(&set, &managed, &annotations, 7);
-        assert_eq!(patch[0]["value"], "7");
-        assert_eq!(patch[1]["value"], json!([{"manager": "kubectl"}]));
-        assert_eq!(patch[2]["path"], "/metadata/labels/applyset.kubernetes.io~1part-of");
-        assert_eq!(patch[3]["path"], "/metadata/annotations/plumb.dev~1application");
-        let patch = orphan_patch(&set, &managed[..1], &BTreeMap::new(), 7);
-        assert_eq!(patch[1]["value"], json!([{}]));
-        assert_eq!(patch.as_array().map(Vec::len), Some(3));
     }
 }

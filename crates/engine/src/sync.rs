@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 
-use plumb_core::{Digest, Hasher, Object, ObjectKey};
+use plumb_core::{Digest, Object, ObjectKey};
 
-use crate::applyset::{self, ApplySet, Scope};
-use crate::cluster::{ApiError, ApplyHow, Resource, Target};
+use crate::applyset::{ApplySet, Scope};
+use crate::cluster::{ApiError, ApplyHow, Resource};
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::facts::check_epoch;
 use crate::guard::Occasion;
 use crate::live::Live;
-use crate::members::{KindState, Standing};
-use crate::prepare::{self, Prepared};
-use crate::report::{Drift, Failure, Report};
+use crate::plan::desired_digest;
+use crate::prepare;
+use crate::report::{Failure, Report};
 use crate::stage::Stage;
 
 /// The parent object as the caller last saw it.
@@ -57,36 +58,6 @@ pub struct Job<'a> {
     pub epoch: u64,
     /// Whether a newer run waits, so that this one should end early.
     pub superseded: &'a (dyn Fn() -> bool + Sync),
-}
-
-/// What is to be done with one object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Apply without force: it is not known as ours.
-    Claim,
-    /// Apply without force what was ours and is gone.
-    Recreate(Drift),
-    /// Apply with force: it is ours, and Git asks for something else now.
-    Update,
-    /// Apply with force: it is ours, and somebody changed it.
-    Correct,
-    /// Apply with force to see whether anything changes.
-    Verify,
-}
-
-/// Decides about one object. `None` means that it is as desired; `Err` that it is going away.
-pub(crate) fn decide(standing: Standing, desired: u64) -> Result<Option<Action>, ()> {
-    Ok(Some(match standing {
-        Standing::Same(verified) if verified == desired => return Ok(None),
-        Standing::Suspect(verified) if verified == desired => Action::Verify,
-        Standing::Same(_) | Standing::Suspect(_) => Action::Update,
-        Standing::Unverified => Action::Verify,
-        Standing::Drifted => Action::Correct,
-        Standing::Gone => Action::Recreate(Drift::Deleted),
-        Standing::Replaced => Action::Recreate(Drift::Replaced),
-        Standing::Unknown | Standing::Unclaimed | Standing::Foreign => Action::Claim,
-        Standing::Terminating => return Err(()),
-    }))
 }
 
 /// An apply that takes our fields back from whoever holds them.
@@ -176,87 +147,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Compares desired objects with the index. What goes away is put into the report.
-    fn plan<'p>(
-        &self,
-        set: &ApplySet,
-        prepared: &'p [Prepared],
-        desired: &HashMap<ObjectKey, u64>,
-        recorded: Option<(Digest, Digest)>,
-        report: &mut Report,
-    ) -> Vec<(&'p Prepared, Action)> {
-        let mut members = self.members();
-        // After a restart nothing is verified. When both sides are as they were recorded, all is.
-        if let Some((was_desired, was_cluster)) = recorded
-            && prepared
-                .iter()
-                .all(|p| members.standing(&p.key, &set.id, &set.manager) == Standing::Unverified)
-            && report.failures.is_empty()
-            && report.desired == Some(was_desired)
-            && members.cluster_digest(&set.id, &set.manager, desired) == Some(was_cluster)
-        {
-            members.adopt_verified(&set.id, &set.manager, desired);
-        }
-        let mut todo = Vec::new();
-        for p in prepared {
-            match decide(members.standing(&p.key, &set.id, &set.manager), p.digest) {
-                Ok(None) => {}
-                Ok(Some(action)) => todo.push((p, action)),
-                Err(()) => report.terminating.push(p.key.clone()),
-            }
-        }
-        todo
-    }
-
-    /// Writes the facts of a parent. Returns the scope as written: with what somebody else has
-    /// added to it since it was last read.
-    async fn write_facts(
-        &self,
-        set: &ApplySet,
-        parent: &mut Parent,
-        mut scope: Scope,
-        epoch: u64,
-    ) -> Result<Scope, EngineError> {
-        let api_version = parent.resource.gvk.api_version();
-        let target = Target::new(&parent.resource, &set.namespace, &set.name);
-        let mut version = parent.resource_version;
-        let mut race = 0;
-        loop {
-            let object = (parent.uid.as_str(), version);
-            let body =
-                applyset::parent_facts(set, &api_version, &scope, parent.finalizer, epoch, object);
-            let written =
-                self.cluster.apply(&target, &body, applyset::PARENT_MANAGER, FORCED).await;
-            match written {
-                Ok(live) => {
-                    parent.resource_version = live.resource_version;
-                    parent.has_facts = true;
-                    parent.hints = scope.clone();
-                    return Ok(scope);
-                }
-                // Our view of the parent was late. Look again, and mind who else is writing.
-                Err(error) if error.is_conflict() && race < RACES => {
-                    race += 1;
-                    let found = self.cluster.get_metadata(&target).await;
-                    let found = found
-                        .map_err(|source| EngineError::Parent { parent: set.owner(), source })?;
-                    let same = |live: &Live| *live.uid == *parent.uid && !live.terminating;
-                    let Some(found) = found.filter(|found| same(&found.live)) else {
-                        return Err(EngineError::ParentGone { parent: set.owner() });
-                    };
-                    parent.epoch =
-                        found.annotations.get(applyset::EPOCH).and_then(|e| e.parse().ok());
-                    check_epoch(parent.epoch, set, epoch)?;
-                    let hints = Scope::from_annotations(&found.annotations);
-                    scope = scope.union(&hints.without(&parent.hints));
-                    parent.hints = hints;
-                    version = found.live.resource_version;
-                }
-                Err(source) => return Err(EngineError::Parent { parent: set.owner(), source }),
-            }
-        }
-    }
-
     async fn prune(
         &self,
         set: &ApplySet,
@@ -304,33 +194,6 @@ impl Engine {
             .filter(|(key, live)| !desired.contains_key(key) && is_ours_to_delete(set, live))
             .collect()
     }
-
-    /// Where members still are, or may be.
-    fn remaining_scope(&self, set: &ApplySet, prepared: &[Prepared], report: &Report) -> Scope {
-        let mut scope = Scope::default();
-        for p in prepared {
-            scope.add(&p.key.group_kind, &p.key.namespace);
-        }
-        for failure in &report.failures {
-            scope.add(&failure.key.group_kind, &failure.key.namespace);
-        }
-        let members = self.members();
-        for (key, _) in members.applied(&set.id, &set.manager) {
-            scope.add(&key.group_kind, &key.namespace);
-        }
-        let mut unsure = false;
-        for kind in &report.scope.kinds {
-            if members.kind(kind) != Some(&KindState::Synced) {
-                scope.kinds.insert(kind.clone());
-                unsure = true;
-            }
-        }
-        if unsure {
-            // What could not be listed may be in any namespace that was in use.
-            scope.namespaces.extend(report.scope.namespaces.iter().cloned());
-        }
-        scope
-    }
 }
 
 /// Whether a labelled object may be deleted for its set: our manager put the label there, nobody
@@ -340,29 +203,6 @@ pub(crate) fn is_ours_to_delete(set: &ApplySet, live: &Live) -> bool {
         && !live.owned
         && live.part_of.as_deref() == Some(&set.id)
         && live.entry(&set.manager).is_some_and(|entry| entry.owns_part_of)
-}
-
-pub(crate) fn check_epoch(
-    theirs: Option<u64>,
-    set: &ApplySet,
-    ours: u64,
-) -> Result<(), EngineError> {
-    match theirs {
-        Some(theirs) if theirs > ours => {
-            Err(EngineError::StaleEpoch { parent: set.owner(), theirs, ours })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn desired_digest(desired: &HashMap<ObjectKey, u64>) -> Digest {
-    let mut sorted: Vec<_> = desired.iter().collect();
-    sorted.sort_unstable();
-    let mut hasher = Hasher::new();
-    for (key, digest) in sorted {
-        hasher.part(key.to_string().as_bytes()).part(&digest.to_be_bytes());
-    }
-    hasher.finish()
 }
 
 fn sort_failures(failures: &mut [Failure]) {
@@ -381,30 +221,6 @@ pub(crate) fn ends_run(error: &ApiError) -> bool {
 mod tests {
     use super::*;
     use crate::live::Entry;
-
-    #[test]
-    fn what_is_done_with_an_object_follows_its_standing() {
-        const WANTED: u64 = 1;
-        const OTHER: u64 = 2;
-        let cases = [
-            (Standing::Same(WANTED), Ok(None)),
-            (Standing::Same(OTHER), Ok(Some(Action::Update))),
-            (Standing::Suspect(WANTED), Ok(Some(Action::Verify))),
-            (Standing::Suspect(OTHER), Ok(Some(Action::Update))),
-            (Standing::Unverified, Ok(Some(Action::Verify))),
-            (Standing::Drifted, Ok(Some(Action::Correct))),
-            (Standing::Gone, Ok(Some(Action::Recreate(Drift::Deleted)))),
-            (Standing::Replaced, Ok(Some(Action::Recreate(Drift::Replaced)))),
-            // What was never ours is claimed: without force.
-            (Standing::Unknown, Ok(Some(Action::Claim))),
-            (Standing::Unclaimed, Ok(Some(Action::Claim))),
-            (Standing::Foreign, Ok(Some(Action::Claim))),
-            (Standing::Terminating, Err(())),
-        ];
-        for (standing, action) in cases {
-            assert_eq!(decide(standing, WANTED), action, "{standing:?}");
-        }
-    }
 
     #[test]
     fn only_what_our_manager_labelled_is_ours_to_delete() {
@@ -439,17 +255,6 @@ mod tests {
             let mut live = member.clone();
             change(&mut live);
             assert!(!is_ours_to_delete(&set, &live), "{what}");
-        }
-    }
-
-    #[test]
-    fn a_later_leader_is_minded() {
-        let set =
-            ApplySet::new(plumb_core::GroupKind::new("plumb.dev", "Application"), "ns", "app");
-        for (theirs, ours, may) in
-            [(None, 0, true), (Some(3), 3, true), (Some(2), 3, true), (Some(4), 3, false)]
-        {
-            assert_eq!(check_epoch(theirs, &set, ours).is_ok(), may, "{theirs:?} {ours}");
         }
     }
 }

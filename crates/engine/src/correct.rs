@@ -1,0 +1,77 @@
+//! Putting back what somebody changed, and telling what that was.
+
+use crate::applyset::ApplySet;
+use crate::cluster::{ApiError, Target};
+use crate::engine::Engine;
+use crate::explain::explain;
+use crate::live::Live;
+use crate::prepare::{Prepared, planned_on};
+use crate::report::Drift;
+use crate::sync::RACES;
+
+impl Engine {
+    /// Puts our fields back, on the version whose differences are reported.
+    pub(crate) async fn correct(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+    ) -> Result<(Live, Drift), ApiError> {
+        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let uid = self.members().live(&p.key).map(|live| live.uid.clone());
+        let mut race = 0;
+        loop {
+            let found = self.cluster.get_metadata(&target).await?;
+            let Some(found) = found.filter(|found| Some(&found.live.uid) == uid.as_ref()) else {
+                return Ok((self.claim(set, p).await?, Drift::Deleted));
+            };
+            let fields = explain(p.object.body(), &found.managed_fields, &set.manager);
+            let body = planned_on(p.object.body(), found.live.resource_version);
+            match self.force(set, p, &body).await {
+                Ok(live) => return Ok((live, Drift::Fields(fields))),
+                Err(error) if error.is_conflict() && race < RACES => race += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Whether an apply of ours changed nothing. It would have changed the fields or the time of our
+/// entry; the resource version alone may have been moved by somebody else's status just before.
+pub(crate) fn is_untouched(before: &Live, after: &Live, manager: &str) -> bool {
+    before.uid == after.uid
+        && after.entry(manager).is_some()
+        && before.entry(manager) == after.entry(manager)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::Entry;
+
+    #[test]
+    fn a_status_written_meanwhile_does_not_make_an_apply_a_change() {
+        const MANAGER: &str = "plumb:ns/app";
+        let entry = Entry { manager: MANAGER.into(), fields: 7, time: 100, owns_part_of: true };
+        let before = Live {
+            uid: "u1".into(),
+            resource_version: 10,
+            generation: 1,
+            terminating: false,
+            owned: false,
+            part_of: Some("set".into()),
+            entries: vec![entry],
+            others: 3,
+        };
+        let after = |change: fn(&mut Live)| {
+            let mut live = Live { resource_version: 11, ..before.clone() };
+            change(&mut live);
+            is_untouched(&before, &live, MANAGER)
+        };
+        assert!(after(|_| {}));
+        assert!(after(|live| live.others = 4));
+        assert!(!after(|live| live.entries[0].fields = 8));
+        assert!(!after(|live| live.entries[0].time = 101));
+        assert!(!after(|live| live.entries.clear()));
+        assert!(!after(|live| live.uid = "u2".into()));
+    }
+}

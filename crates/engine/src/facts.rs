@@ -1,0 +1,170 @@
+//! What stands on the parent: who it is, where its members are, and in which leader's time it was
+//! last written.
+
+use serde_json::json;
+
+use crate::applyset::{self, ApplySet, Scope};
+use crate::cluster::Target;
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::live::Live;
+use crate::members::KindState;
+use crate::prepare::Prepared;
+use crate::report::Report;
+use crate::sync::{FORCED, Parent, RACES};
+
+impl Engine {
+    /// Writes the facts of a parent. Returns the scope as written: with what somebody else has
+    /// added to it since it was last read.
+    pub(crate) async fn write_facts(
+        &self,
+        set: &ApplySet,
+        parent: &mut Parent,
+        mut scope: Scope,
+        epoch: u64,
+    ) -> Result<Scope, EngineError> {
+        let api_version = parent.resource.gvk.api_version();
+        let target = Target::new(&parent.resource, &set.namespace, &set.name);
+        let mut version = parent.resource_version;
+        let mut race = 0;
+        loop {
+            let object = (parent.uid.as_str(), version);
+            let body =
+                applyset::parent_facts(set, &api_version, &scope, parent.finalizer, epoch, object);
+            let written =
+                self.cluster.apply(&target, &body, applyset::PARENT_MANAGER, FORCED).await;
+            match written {
+                Ok(live) => {
+                    parent.resource_version = live.resource_version;
+                    parent.has_facts = true;
+                    parent.hints = scope.clone();
+                    return Ok(scope);
+                }
+                // Our view of the parent was late. Look again, and mind who else is writing.
+                Err(error) if error.is_conflict() && race < RACES => {
+                    race += 1;
+                    let found = self.cluster.get_metadata(&target).await;
+                    let found = found
+                        .map_err(|source| EngineError::Parent { parent: set.owner(), source })?;
+                    let same = |live: &Live| *live.uid == *parent.uid && !live.terminating;
+                    let Some(found) = found.filter(|found| same(&found.live)) else {
+                        return Err(EngineError::ParentGone { parent: set.owner() });
+                    };
+                    parent.epoch =
+                        found.annotations.get(applyset::EPOCH).and_then(|e| e.parse().ok());
+                    check_epoch(parent.epoch, set, epoch)?;
+                    let hints = Scope::from_annotations(&found.annotations);
+                    scope = scope.union(&hints.without(&parent.hints));
+                    parent.hints = hints;
+                    version = found.live.resource_version;
+                }
+                Err(source) => return Err(EngineError::Parent { parent: set.owner(), source }),
+            }
+        }
+    }
+
+    /// Where members still are, or may be.
+    pub(crate) fn remaining_scope(
+        &self,
+        set: &ApplySet,
+        prepared: &[Prepared],
+        report: &Report,
+    ) -> Scope {
+        let mut scope = Scope::default();
+        for p in prepared {
+            scope.add(&p.key.group_kind, &p.key.namespace);
+        }
+        for failure in &report.failures {
+            scope.add(&failure.key.group_kind, &failure.key.namespace);
+        }
+        let members = self.members();
+        for (key, _) in members.applied(&set.id, &set.manager) {
+            scope.add(&key.group_kind, &key.namespace);
+        }
+        let mut unsure = false;
+        for kind in &report.scope.kinds {
+            if members.kind(kind) != Some(&KindState::Synced) {
+                scope.kinds.insert(kind.clone());
+                unsure = true;
+            }
+        }
+        if unsure {
+            // What could not be listed may be in any namespace that was in use.
+            scope.namespaces.extend(report.scope.namespaces.iter().cloned());
+        }
+        scope
+    }
+
+    /// Where members of a parent that goes can be. What the caller last saw may lack what was
+    /// written ahead since, and nobody looks again once the parent is gone.
+    pub(crate) async fn last_scope(
+        &self,
+        set: &ApplySet,
+        parent: &Parent,
+        epoch: u64,
+    ) -> Result<Scope, EngineError> {
+        let target = Target::new(&parent.resource, &set.namespace, &set.name);
+        let read = self.cluster.get_metadata(&target).await;
+        let found = read.map_err(|source| EngineError::Parent { parent: set.owner(), source })?;
+        let Some(found) = found.filter(|found| *found.live.uid == *parent.uid) else {
+            return Err(EngineError::ParentGone { parent: set.owner() });
+        };
+        let theirs = found.annotations.get(applyset::EPOCH).and_then(|text| text.parse().ok());
+        check_epoch(theirs, set, epoch)?;
+        let hints = Scope::from_annotations(&found.annotations);
+        Ok(hints.union(&parent.hints).union(&parent.recorded))
+    }
+
+    /// Takes our facts and the finalizer off a parent whose members are dealt with.
+    pub async fn release(&self, set: &ApplySet, parent: &Parent) -> Result<(), EngineError> {
+        let body = json!({
+            "apiVersion": parent.resource.gvk.api_version(),
+            "kind": set.parent.kind,
+            "metadata": { "name": set.name, "namespace": set.namespace, "uid": parent.uid },
+        });
+        let target = Target::new(&parent.resource, &set.namespace, &set.name);
+        let manager = applyset::PARENT_MANAGER;
+        match self.cluster.apply(&target, &body, manager, FORCED).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() || error.is_other_object() => Ok(()),
+            // Gone, so that the uid met nothing; or a lost race, and the finalizer is still there.
+            Err(error) if error.is_conflict() => match self.cluster.get_metadata(&target).await {
+                Ok(Some(found)) if *found.live.uid == *parent.uid => {
+                    Err(EngineError::Parent { parent: set.owner(), source: error })
+                }
+                Ok(_) => Ok(()),
+                Err(source) => Err(EngineError::Parent { parent: set.owner(), source }),
+            },
+            Err(source) => Err(EngineError::Parent { parent: set.owner(), source }),
+        }
+    }
+}
+
+pub(crate) fn check_epoch(
+    theirs: Option<u64>,
+    set: &ApplySet,
+    ours: u64,
+) -> Result<(), EngineError> {
+    match theirs {
+        Some(theirs) if theirs > ours => {
+            Err(EngineError::StaleEpoch { parent: set.owner(), theirs, ours })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_leader_is_minded() {
+        let set =
+            ApplySet::new(plumb_core::GroupKind::new("plumb.dev", "Application"), "ns", "app");
+        for (theirs, ours, may) in
+            [(None, 0, true), (Some(3), 3, true), (Some(2), 3, true), (Some(4), 3, false)]
+        {
+            assert_eq!(check_epoch(theirs, &set, ours).is_ok(), may, "{theirs:?} {ours}");
+        }
+    }
+}

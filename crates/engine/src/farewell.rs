@@ -1,0 +1,170 @@
+//! What becomes of the members when their parent goes.
+
+use std::collections::{BTreeMap, HashMap};
+
+use plumb_core::{ErrorClass, ObjectKey};
+use serde_json::{Value, json};
+
+use crate::applyset::{APPLICATION, ApplySet, PART_OF, Scope};
+use crate::cluster::{ApiError, Resource, Target};
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::guard::Occasion;
+use crate::prune::{failed, unlisted};
+use crate::report::Report;
+use crate::sync::{Parent, RACES, ends_run};
+
+/// What becomes of the members when their parent goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// They are deleted.
+    Delete,
+    /// They are deleted, and the parent stays until the last is gone.
+    DeleteAndWait,
+    /// They stay, without our label, annotation and manager.
+    Orphan,
+}
+
+impl Engine {
+    /// Deals with the members of a parent that is being deleted. When the report is complete and
+    /// holds nothing, the parent's facts and finalizer may go.
+    pub async fn disband(
+        &self,
+        set: &ApplySet,
+        parent: &Parent,
+        how: Farewell,
+        approved: Option<&str>,
+        epoch: u64,
+    ) -> Result<Report, EngineError> {
+        let scope = self.last_scope(set, parent, epoch).await?;
+        // The end of what is on its way is told by the watches.
+        self.watch(&scope.kinds).await?;
+        let mut report = Report { scope: scope.clone(), ..Report::default() };
+        let none = HashMap::new();
+        if how == Farewell::Orphan {
+            self.orphan(set, &scope, &mut report).await?;
+        } else {
+            let (kinds, occasion) = (&scope.kinds, Occasion::Deletion);
+            let going =
+                self.delete_members(set, kinds, &none, occasion, approved, &mut report).await?;
+            if how == Farewell::DeleteAndWait && report.held.is_none() {
+                report.terminating = going;
+            }
+        }
+        if report.is_complete() && report.held.is_none() {
+            self.members().retain_verified(&set.id, &none);
+        }
+        Ok(report)
+    }
+
+    /// Takes everything of ours off every member, so that a later application of the same name
+    /// does not inherit and prune them.
+    async fn orphan(
+        &self,
+        set: &ApplySet,
+        scope: &Scope,
+        report: &mut Report,
+    ) -> Result<(), EngineError> {
+        let mut discovery = self.discovery().await?;
+        if scope.kinds.iter().any(|kind| discovery.preferred(kind).is_none()) {
+            discovery = self.discovery_again().await?;
+        }
+        for kind in &scope.kinds {
+            // A kind that the cluster lacks has no objects; one that cannot be read may have some.
+            let Some(resource) = discovery.preferred(kind) else {
+                if discovery.is_unknown(&kind.group) {
+                    let why = "its API is not available";
+                    report.failures.push(unlisted(kind, why, ErrorClass::Retry));
+                }
+                continue;
+            };
+            for (key, _) in self.list_members(set, resource, report).await? {
+                match self.orphan_one(set, resource, &key).await {
+                    Ok(()) => report.left += 1,
+                    Err(source) if ends_run(&source) => {
+                        return Err(EngineError::Interrupted { source });
+                    }
+                    Err(error) => report.failures.push(failed(key, "OrphanFailed", &error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn orphan_one(
+        &self,
+        set: &ApplySet,
+        resource: &Resource,
+        key: &ObjectKey,
+    ) -> Result<(), ApiError> {
+        let target = Target::new(resource, &key.namespace, &key.name);
+        let mut race = 0;
+        loop {
+            let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(()) };
+            if found.live.part_of.as_deref() != Some(&set.id) {
+                return Ok(());
+            }
+            let patch = orphan_patch(
+                set,
+                &found.managed_fields,
+                &found.annotations,
+                found.live.resource_version,
+            );
+            match self.cluster.json_patch(&target, &patch, None).await {
+                Ok(_) => {
+                    self.members().gone(key);
+                    return Ok(());
+                }
+                Err(error) if error.is_not_found() => return Ok(()),
+                Err(error) if error.is_conflict() && race < RACES => race += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// The JSON patch that takes our label, annotation and manager off, on exactly this version.
+fn orphan_patch(
+    set: &ApplySet,
+    managed_fields: &[Value],
+    annotations: &BTreeMap<String, String>,
+    resource_version: u64,
+) -> Value {
+    let escape = |key: &str| key.replace('~', "~0").replace('/', "~1");
+    let rest: Vec<&Value> = managed_fields.iter().filter(|e| e["manager"] != set.manager).collect();
+    // An empty list would make the API server drop all tracking; one empty entry does not exist
+    // either, so the list is then replaced by the server's own marker for that.
+    let rest = if rest.is_empty() { json!([{}]) } else { json!(rest) };
+    let mut patch = vec![
+        json!({"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version.to_string()}),
+        json!({"op": "replace", "path": "/metadata/managedFields", "value": rest}),
+        json!({"op": "remove", "path": format!("/metadata/labels/{}", escape(PART_OF))}),
+    ];
+    if annotations.contains_key(APPLICATION) {
+        let path = format!("/metadata/annotations/{}", escape(APPLICATION));
+        patch.push(json!({"op": "remove", "path": path}));
+    }
+    Value::Array(patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use plumb_core::GroupKind;
+
+    use super::*;
+
+    #[test]
+    fn an_orphan_keeps_what_others_manage() {
+        let set = ApplySet::new(GroupKind::new("plumb.dev", "Application"), "ns", "app");
+        let managed = [json!({"manager": "plumb:ns/app"}), json!({"manager": "kubectl"})];
+        let annotations = BTreeMap::from([(APPLICATION.to_owned(), "ns/app".to_owned())]);
+        let patch = orphan_patch(&set, &managed, &annotations, 7);
+        assert_eq!(patch[0]["value"], "7");
+        assert_eq!(patch[1]["value"], json!([{"manager": "kubectl"}]));
+        assert_eq!(patch[2]["path"], "/metadata/labels/applyset.kubernetes.io~1part-of");
+        assert_eq!(patch[3]["path"], "/metadata/annotations/plumb.dev~1application");
+        let patch = orphan_patch(&set, &managed[..1], &BTreeMap::new(), 7);
+        assert_eq!(patch[1]["value"], json!([{}]));
+        assert_eq!(patch.as_array().map(Vec::len), Some(3));
+    }
+}

@@ -1,0 +1,384 @@
+//! The index of live members: what each kind's watch and our own answers say about every labelled
+//! object, and how each object was when it was last known to equal its desired state.
+//!
+//! A pure state machine: events go in, names of sets that need a look come out.
+
+mod digest;
+mod standing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use plumb_core::{GroupKind, ObjectKey};
+
+use crate::live::Live;
+
+pub(crate) use self::standing::Standing;
+
+/// How an object was when it was last known to equal its desired state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Verified {
+    set: Arc<str>,
+    manager: Arc<str>,
+    uid: Box<str>,
+    entry: Option<(u64, i64)>,
+    generation: i64,
+    others: u64,
+    desired: u64,
+}
+
+/// What is known of a kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KindState {
+    /// The first LIST has not ended.
+    Pending,
+    /// The index holds every labelled object of the kind.
+    Synced,
+    /// The last LIST or watch failed. What is in the index may be old; absence says nothing.
+    Failed(String),
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    live: Option<Live>,
+    verified: Option<Verified>,
+    /// When `live` was last set, counted in calls; a LIST that began earlier does not remove it.
+    touched: u64,
+}
+
+/// The index. See the module's description.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    objects: HashMap<Arc<ObjectKey>, Slot>,
+    kinds: BTreeMap<GroupKind, (KindState, u64)>,
+    /// Every key that is labelled for a set or was verified for it.
+    sets: HashMap<Arc<str>, HashSet<Arc<ObjectKey>>>,
+    clock: u64,
+}
+
+impl Members {
+    /// A kind is about to be watched.
+    pub(crate) fn expect(&mut self, kind: &GroupKind) {
+        self.kinds.entry(kind.clone()).or_insert((KindState::Pending, 0));
+    }
+
+    /// What is known of a kind; `None` when it is not watched.
+    pub(crate) fn kind(&self, kind: &GroupKind) -> Option<&KindState> {
+        self.kinds.get(kind).map(|(state, _)| state)
+    }
+
+    /// The kinds that are watched.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = (&GroupKind, &KindState)> {
+        self.kinds.iter().map(|(kind, (state, _))| (kind, state))
+    }
+
+    /// How many live objects the index holds.
+    pub(crate) fn len(&self) -> usize {
+        self.objects.values().filter(|slot| slot.live.is_some()).count()
+    }
+
+    /// A LIST of the kind begins.
+    pub(crate) fn restarted(&mut self, kind: &GroupKind) {
+        self.clock += 1;
+        let clock = self.clock;
+        if let Some((_, began)) = self.kinds.get_mut(kind) {
+            *began = clock;
+        }
+    }
+
+    /// The LIST or watch of the kind failed. Returns whether that is news.
+    pub(crate) fn failed(&mut self, kind: &GroupKind, why: String) -> bool {
+        let Some((state, _)) = self.kinds.get_mut(kind) else { return false };
+        let news = !matches!(state, KindState::Failed(_));
+        *state = KindState::Failed(why);
+        news
+    }
+
+    /// The sets that have members of a kind, as far as is known.
+    pub(crate) fn sets_with(&self, kind: &GroupKind) -> BTreeSet<Arc<str>> {
+        let of_kind = self.objects.keys().filter(|key| key.group_kind == *kind);
+        of_kind.flat_map(|key| self.concerned(key)).collect()
+    }
+
+    /// The cluster does not have the kind any more, and what takes a kind away takes its objects
+    /// along, whether a watch told so or not. Returns the sets to look at.
+    pub(crate) fn vanished(&mut self, kind: &GroupKind) -> BTreeSet<Arc<str>> {
+        let live: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|(key, slot)| key.group_kind == *kind && slot.live.is_some())
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        live.iter().flat_map(|key| self.unset(key)).collect()
+    }
+
+    /// A LIST ended: these objects exist, others of the kind do not, but for those that could not
+    /// be read. Returns the sets to look at.
+    pub(crate) fn listed(
+        &mut self,
+        kind: &GroupKind,
+        objects: Vec<(ObjectKey, Live)>,
+        unreadable: &[ObjectKey],
+    ) -> BTreeSet<Arc<str>> {
+        let Some((state, began)) = self.kinds.get_mut(kind) else { return BTreeSet::new() };
+        let began = *began;
+        *state = match unreadable.first() {
+            None => KindState::Synced,
+            Some(key) => KindState::Failed(format!("{key} cannot be read")),
+        };
+        let mut sets = BTreeSet::new();
+        let mut seen: HashSet<ObjectKey> = unreadable.iter().cloned().collect();
+        for (key, live) in objects {
+            seen.insert(key.clone());
+            sets.extend(self.changed(key, live));
+        }
+        let gone: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|(key, slot)| {
+                key.group_kind == *kind
+                    && slot.live.is_some()
+                    && slot.touched < began
+                    && !seen.contains(&***key)
+            })
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        for key in gone {
+            sets.extend(self.unset(&key));
+        }
+        sets
+    }
+
+    /// An object was added or changed. Returns the sets to look at.
+    pub(crate) fn changed(&mut self, key: ObjectKey, live: Live) -> BTreeSet<Arc<str>> {
+        let key = self.intern(key);
+        let known = self.objects.get(&key).and_then(|slot| slot.live.as_ref());
+        // Events up to our own last answer tell nothing new; equal ones are that answer.
+        if known.is_some_and(|known| known.resource_version >= live.resource_version) {
+            return BTreeSet::new();
+        }
+        // Whoever had to be called was called for this state already.
+        let known = known.is_some_and(|known| {
+            *known == Live { resource_version: known.resource_version, ..live.clone() }
+        });
+        let before = self.concerned(&key);
+        self.put(&key, live);
+        if known {
+            return BTreeSet::new();
+        }
+        let mut sets: BTreeSet<Arc<str>> = before.union(&self.concerned(&key)).cloned().collect();
+        sets.retain(|set| {
+            let manager = self.manager_of(&key, set);
+            !matches!(self.standing(&key, set, manager.as_deref().unwrap_or("")), Standing::Same(_))
+        });
+        sets
+    }
+
+    /// An object left the watch: it was deleted, or lost its label. Returns the sets to look at.
+    pub(crate) fn deleted(&mut self, key: &ObjectKey, live: &Live) -> BTreeSet<Arc<str>> {
+        let known = self.objects.get(key).and_then(|slot| slot.live.as_ref());
+        if known.is_some_and(|known| known.resource_version > live.resource_version) {
+            return BTreeSet::new();
+        }
+        self.unset(key)
+    }
+
+    /// Our own request was answered: the object equals `desired` now.
+    pub(crate) fn verified(
+        &mut self,
+        set: &str,
+        manager: &str,
+        key: &ObjectKey,
+        live: Live,
+        desired: u64,
+    ) {
+        let key = self.intern(key.clone());
+        let set = self.intern_set(set);
+        let newer = self.objects.get(&key).and_then(|slot| slot.live.as_ref());
+        let newer = newer.filter(|known| known.resource_version > live.resource_version).cloned();
+        let verified = Verified {
+            set: Arc::clone(&set),
+            manager: manager.into(),
+            uid: live.uid.clone(),
+            entry: live.entry(manager).map(|entry| (entry.fields, entry.time)),
+            generation: live.generation,
+            others: live.others,
+            desired,
+        };
+        self.put(&key, newer.unwrap_or(live));
+        self.objects.entry(Arc::clone(&key)).or_default().verified = Some(verified);
+        self.sets.entry(set).or_default().insert(key);
+    }
+
+    /// Takes every labelled member that is there as verified: used after a restart, when the
+    /// digests of both sides equal what was recorded.
+    pub(crate) fn adopt_verified(
+        &mut self,
+        set: &str,
+        manager: &str,
+        desired: &HashMap<ObjectKey, u64>,
+    ) {
+        for (key, digest) in desired {
+            if let Some(live) = self.live(key).cloned() {
+                self.verified(set, manager, key, live, *digest);
+            }
+        }
+    }
+
+    /// Our own delete was answered: the object is gone.
+    pub(crate) fn gone(&mut self, key: &ObjectKey) {
+        self.remove(key);
+    }
+
+    /// The set no longer wants these verified objects, or any when `keep` is empty.
+    pub(crate) fn retain_verified(&mut self, set: &str, keep: &HashMap<ObjectKey, u64>) {
+        let Some(keys) = self.sets.get(set) else { return };
+        let stale: Vec<_> =
+            keys.iter().filter(|key| !keep.contains_key(&***key)).cloned().collect();
+        for key in stale {
+            let Some(slot) = self.objects.get_mut(&key) else { continue };
+            if slot.verified.as_ref().is_some_and(|v| &*v.set == set) {
+                slot.verified = None;
+            }
+            if slot.live.is_none() {
+                self.remove(&key);
+            }
+        }
+    }
+
+    /// Our own request may have changed a live object: what was verified of it counts no more.
+    pub(crate) fn doubt(&mut self, set: &str, key: &ObjectKey) {
+        let Some((key, _)) = self.objects.get_key_value(key) else { return };
+        let key = Arc::clone(key);
+        let Some(slot) = self.objects.get_mut(&key) else { return };
+        let ours = slot.verified.as_ref().is_some_and(|verified| &*verified.set == set);
+        if ours && slot.live.is_some() {
+            slot.verified = None;
+            self.tidy(&key, set);
+        }
+    }
+
+    /// The uid of the object that was last verified under this key.
+    pub(crate) fn verified_uid(&self, key: &ObjectKey) -> Option<Box<str>> {
+        Some(self.objects.get(key)?.verified.as_ref()?.uid.clone())
+    }
+
+    /// Nothing counts as verified any more: somebody else may have applied since.
+    pub(crate) fn forget_verified(&mut self) {
+        let verified: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|(_, slot)| slot.verified.is_some())
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        for key in verified {
+            let Some(slot) = self.objects.get_mut(&key) else { continue };
+            let set = slot.verified.take().map(|verified| verified.set);
+            if slot.live.is_none() {
+                self.objects.remove(&key);
+            }
+            if let Some(set) = set {
+                self.tidy(&key, &set);
+            }
+        }
+    }
+
+    /// What is known of a live object.
+    pub(crate) fn live(&self, key: &ObjectKey) -> Option<&Live> {
+        self.objects.get(key)?.live.as_ref()
+    }
+
+    /// The live objects that are labelled for a set and that its manager applied, in key order. What
+    /// somebody else labelled, or a controller that copies labels, is left out.
+    pub(crate) fn applied(&self, set: &str, manager: &str) -> Vec<(ObjectKey, Live)> {
+        let mut members: Vec<_> = self
+            .sets
+            .get(set)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| Some(((**key).clone(), self.live(key)?.clone())))
+            .filter(|(_, live)| live.part_of.as_deref() == Some(set))
+            .filter(|(_, live)| live.entry(manager).is_some())
+            .collect();
+        members.sort_by(|a, b| a.0.cmp(&b.0));
+        members
+    }
+
+    fn manager_of(&self, key: &ObjectKey, set: &str) -> Option<Arc<str>> {
+        let verified = self.objects.get(key)?.verified.as_ref()?;
+        (&*verified.set == set).then(|| Arc::clone(&verified.manager))
+    }
+
+    fn concerned(&self, key: &ObjectKey) -> BTreeSet<Arc<str>> {
+        let mut sets = BTreeSet::new();
+        if let Some(slot) = self.objects.get(key) {
+            sets.extend(slot.verified.as_ref().map(|v| Arc::clone(&v.set)));
+            if let Some(part_of) = slot.live.as_ref().and_then(|live| live.part_of.as_deref()) {
+                sets.insert(part_of.into());
+            }
+        }
+        sets
+    }
+
+    fn put(&mut self, key: &Arc<ObjectKey>, live: Live) {
+        self.clock += 1;
+        let touched = self.clock;
+        if let Some(part_of) = live.part_of.as_deref() {
+            let set = self.intern_set(part_of);
+            self.sets.entry(set).or_default().insert(Arc::clone(key));
+        }
+        let slot = self.objects.entry(Arc::clone(key)).or_default();
+        let before = slot.live.replace(live).and_then(|live| live.part_of);
+        slot.touched = touched;
+        if let Some(before) = before {
+            self.tidy(key, &before);
+        }
+    }
+
+    fn unset(&mut self, key: &ObjectKey) -> BTreeSet<Arc<str>> {
+        let sets = self.concerned(key);
+        let Some(slot) = self.objects.get_mut(key) else { return sets };
+        if slot.verified.is_none() {
+            self.remove(key);
+        } else {
+            let before = slot.live.take().and_then(|live| live.part_of);
+            if let (Some(before), Some((key, _))) = (before, self.objects.get_key_value(key)) {
+                let key = Arc::clone(key);
+                self.tidy(&key, &before);
+            }
+        }
+        sets
+    }
+
+    fn remove(&mut self, key: &ObjectKey) {
+        if let Some((key, slot)) = self.objects.remove_entry(key) {
+            let part_of = slot.live.and_then(|live| live.part_of);
+            for set in slot.verified.map(|v| v.set.to_string().into()).into_iter().chain(part_of) {
+                self.tidy(&key, &set);
+            }
+        }
+    }
+
+    /// Takes a key out of a set that it has nothing to do with any more.
+    fn tidy(&mut self, key: &Arc<ObjectKey>, set: &str) {
+        if self.concerned(key).contains(set) {
+            return;
+        }
+        if let Some(keys) = self.sets.get_mut(set) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.sets.remove(set);
+            }
+        }
+    }
+
+    fn intern(&self, key: ObjectKey) -> Arc<ObjectKey> {
+        self.objects.get_key_value(&key).map_or_else(|| Arc::new(key), |(key, _)| Arc::clone(key))
+    }
+
+    fn intern_set(&self, set: &str) -> Arc<str> {
+        self.sets.get_key_value(set).map_or_else(|| set.into(), |(set, _)| Arc::clone(set))
+    }
+}

@@ -1,0 +1,237 @@
+use super::*;
+use crate::live::Entry;
+
+const SET: &str = "set-1";
+const MANAGER: &str = "plumb:ns/app";
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new(GroupKind::new("", "ConfigMap"), "ns", name)
+}
+
+fn live(version: u64) -> Live {
+    Live {
+        uid: "u1".into(),
+        resource_version: version,
+        generation: 1,
+        terminating: false,
+        owned: false,
+        part_of: Some(SET.into()),
+        entries: vec![Entry { manager: MANAGER.into(), fields: 7, time: 100, owns_part_of: true }],
+        others: 3,
+    }
+}
+
+fn with(version: u64, change: impl FnOnce(&mut Live)) -> Live {
+    let mut live = live(version);
+    change(&mut live);
+    live
+}
+
+fn verified() -> Members {
+    let mut members = Members::default();
+    members.expect(&key("a").group_kind);
+    members.verified(SET, MANAGER, &key("a"), live(10), 42);
+    members
+}
+
+#[test]
+fn standings_after_one_event() {
+    type Change = fn(&mut Live);
+    let cases: [(&str, Change, Standing, bool); 9] = [
+        ("only the version moved", |_| {}, Standing::Same(42), false),
+        ("our fields changed", |l| l.entries[0].fields = 8, Standing::Drifted, true),
+        ("applied in our name", |l| l.entries[0].time = 101, Standing::Drifted, true),
+        ("our entry went", |l| l.entries.clear(), Standing::Drifted, true),
+        ("relabelled", |l| l.part_of = Some("set-2".into()), Standing::Drifted, true),
+        ("generation moved", |l| l.generation = 2, Standing::Suspect(42), true),
+        ("another manager wrote", |l| l.others = 4, Standing::Suspect(42), true),
+        ("another object", |l| l.uid = "u2".into(), Standing::Replaced, true),
+        ("deletion began", |l| l.terminating = true, Standing::Terminating, true),
+    ];
+    for (what, change, standing, signal) in cases {
+        let mut members = verified();
+        let sets = members.changed(key("a"), with(11, change));
+        assert_eq!(members.standing(&key("a"), SET, MANAGER), standing, "{what}");
+        assert_eq!(sets.contains(SET), signal, "{what}");
+        assert_eq!(members.in_sync(SET, MANAGER), !signal, "{what}");
+    }
+}
+
+#[test]
+fn events_older_than_our_answer_tell_nothing() {
+    let mut members = verified();
+    assert!(members.changed(key("a"), with(9, |l| l.entries.clear())).is_empty());
+    assert!(members.changed(key("a"), with(10, |l| l.entries.clear())).is_empty());
+    assert!(members.deleted(&key("a"), &live(9)).is_empty());
+    assert!(members.in_sync(SET, MANAGER));
+}
+
+#[test]
+fn a_member_out_of_step_calls_its_set_once_for_each_state() {
+    let mut members = verified();
+    assert!(members.changed(key("a"), with(11, |l| l.entries.clear())).contains(SET));
+    assert!(members.changed(key("a"), with(12, |l| l.entries.clear())).is_empty());
+    assert_eq!(members.live(&key("a")).map(|live| live.resource_version), Some(12));
+    let more = with(13, |l| {
+        l.entries.clear();
+        l.generation = 2;
+    });
+    assert!(members.changed(key("a"), more).contains(SET));
+    assert!(members.changed(key("extra"), live(14)).contains(SET));
+    assert!(members.changed(key("extra"), live(15)).is_empty());
+}
+
+#[test]
+fn a_deletion_of_a_verified_object_is_drift() {
+    let mut members = verified();
+    assert!(members.deleted(&key("a"), &live(12)).contains(SET));
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone);
+    assert!(!members.in_sync(SET, MANAGER));
+    members.gone(&key("a"));
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unknown);
+    assert!(members.in_sync(SET, MANAGER) && members.sets.is_empty());
+}
+
+#[test]
+fn an_extra_member_calls_its_set() {
+    let mut members = verified();
+    assert!(members.changed(key("b"), live(11)).contains(SET));
+    assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unverified);
+    assert_eq!(members.applied(SET, MANAGER).len(), 2);
+    assert!(!members.in_sync(SET, MANAGER));
+    let unclaimed = with(12, |l| l.entries.clear());
+    members.changed(key("b"), unclaimed);
+    assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unclaimed);
+    assert_eq!(members.applied(SET, MANAGER).len(), 1);
+    assert!(members.in_sync(SET, MANAGER), "a copy of the label is no member");
+}
+
+#[test]
+fn a_list_removes_what_it_does_not_hold_but_not_what_came_after_it_began() {
+    let mut members = verified();
+    let kind = key("a").group_kind;
+    members.changed(key("old"), live(5));
+    members.restarted(&kind);
+    members.verified(SET, MANAGER, &key("new"), live(20), 1);
+    let sets = members.listed(&kind, vec![(key("a"), live(10))], &[]);
+    assert!(sets.contains(SET), "the old one went");
+    assert_eq!(members.standing(&key("old"), SET, MANAGER), Standing::Unknown);
+    assert_eq!(members.standing(&key("new"), SET, MANAGER), Standing::Same(1));
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Same(42));
+    assert_eq!(members.kind(&kind), Some(&KindState::Synced));
+}
+
+#[test]
+fn a_failed_kind_is_unknown_not_empty() {
+    let mut members = verified();
+    let kind = key("a").group_kind;
+    assert!(members.failed(&kind, "403".into()));
+    assert!(!members.failed(&kind, "403".into()));
+    assert_eq!(members.kind(&kind), Some(&KindState::Failed("403".into())));
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Same(42));
+}
+
+#[test]
+fn what_a_list_cannot_read_is_not_gone() {
+    let mut members = verified();
+    let kind = key("a").group_kind;
+    members.restarted(&kind);
+    members.listed(&kind, Vec::new(), &[key("a")]);
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Same(42));
+    assert!(matches!(members.kind(&kind), Some(KindState::Failed(_))), "not fully known");
+    members.restarted(&kind);
+    members.listed(&kind, Vec::new(), &[]);
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone);
+    assert_eq!(members.kind(&kind), Some(&KindState::Synced));
+}
+
+#[test]
+fn a_kind_names_the_sets_that_have_members_of_it() {
+    let mut members = verified();
+    members.changed(key("b"), with(11, |l| l.part_of = Some("set-2".into())));
+    let sets = members.sets_with(&key("a").group_kind);
+    assert_eq!(sets.iter().map(|set| &**set).collect::<Vec<_>>(), [SET, "set-2"]);
+    assert!(members.sets_with(&GroupKind::new("apps", "Deployment")).is_empty());
+}
+
+#[test]
+fn the_cluster_digest_sees_our_side_only() {
+    let desired = HashMap::from([(key("a"), 42)]);
+    let digest = |members: &Members| members.cluster_digest(SET, MANAGER, &desired);
+    let mut members = verified();
+    let before = digest(&members);
+    assert!(before.is_some());
+    members.changed(key("a"), with(11, |l| l.others = 9));
+    assert_eq!(digest(&members), before);
+    members.changed(key("a"), with(12, |l| l.entries[0].fields = 9));
+    assert_ne!(digest(&members), before);
+    members.deleted(&key("a"), &live(13));
+    assert_eq!(digest(&members), None);
+}
+
+#[test]
+fn the_effect_of_a_write_without_an_answer_is_not_drift() {
+    let mut members = verified();
+    members.doubt("set-2", &key("a"));
+    assert!(members.in_sync(SET, MANAGER), "another set's write is not ours");
+    members.doubt(SET, &key("a"));
+    members.changed(key("a"), with(11, |l| l.entries[0].fields = 8));
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unverified);
+    assert!(!members.in_sync(SET, MANAGER));
+    members.verified(SET, MANAGER, &key("a"), with(11, |l| l.entries[0].fields = 8), 42);
+    members.deleted(&key("a"), &live(12));
+    members.doubt(SET, &key("a"));
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone, "still missed");
+}
+
+#[test]
+fn objects_go_with_their_kind_also_when_no_watch_tells() {
+    let mut members = verified();
+    assert!(members.in_sync(SET, MANAGER));
+    let kind = key("a").group_kind;
+    assert_eq!(members.vanished(&kind), BTreeSet::from([SET.into()]));
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone);
+    assert!(!members.in_sync(SET, MANAGER));
+    assert_eq!(members.vanished(&kind), BTreeSet::new(), "told once");
+}
+
+#[test]
+fn what_another_leader_may_have_changed_is_not_verified() {
+    let mut members = verified();
+    members.verified(SET, MANAGER, &key("gone"), live(11), 1);
+    members.deleted(&key("gone"), &live(12));
+    members.forget_verified();
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unverified);
+    assert_eq!(members.standing(&key("gone"), SET, MANAGER), Standing::Unknown);
+    assert_eq!(members.applied(SET, MANAGER).len(), 1);
+    members.deleted(&key("a"), &live(13));
+    assert!(members.objects.is_empty() && members.sets.is_empty());
+}
+
+#[test]
+fn a_change_that_came_after_the_answer_is_not_recorded_as_equal() {
+    let desired = HashMap::from([(key("a"), 42)]);
+    let mut members = verified();
+    let equal = members.cluster_digest(SET, MANAGER, &desired);
+    assert!(equal.is_some());
+    assert_eq!(members.verified_digest(SET, &desired), equal);
+    members.changed(key("a"), with(11, |l| l.entries[0].fields = 9));
+    assert_eq!(members.verified_digest(SET, &desired), equal);
+    assert_ne!(members.cluster_digest(SET, MANAGER, &desired), equal);
+    let other = HashMap::from([(key("a"), 43)]);
+    assert_eq!(members.verified_digest(SET, &other), None, "verified against something else");
+    let more = HashMap::from([(key("a"), 42), (key("b"), 1)]);
+    assert_eq!(members.verified_digest(SET, &more), None, "one was never verified");
+}
+
+#[test]
+fn what_a_set_no_longer_wants_is_forgotten() {
+    let mut members = verified();
+    members.verified(SET, MANAGER, &key("b"), live(11), 1);
+    members.retain_verified(SET, &HashMap::from([(key("a"), 42)]));
+    assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unverified);
+    members.deleted(&key("b"), &live(12));
+    assert!(members.in_sync(SET, MANAGER));
+    members.gone(&key("a"));
+    assert!(members.objects.is_empty() && members.sets.is_empty());
+}
