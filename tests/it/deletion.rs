@@ -181,7 +181,7 @@ fn a_mass_deletion_waits_for_the_approval_of_that_very_plan() {
         assert_eq!(count(&world, "m").await, 22);
         world.repo.commit(&[("app/a.yaml", Some(&many("m", 0, 10)))], "10");
         world.look().await;
-        let parts = ["12 deletions are held", "12 of 22", "more than half", APPROVE];
+        let parts = ["12 deletions are held", "12 of 22", "more than 50 %", APPROVE];
         let object = world.wait_refused(&world.apps(), "web", "PruneHeld", &parts).await;
         assert_eq!(condition(&object, "PruneHeld")["status"], "True");
         let prune = &object["status"]["prune"];

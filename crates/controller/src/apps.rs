@@ -2,6 +2,8 @@
 //! what was done.
 
 mod build;
+mod farewell;
+mod policy;
 mod say;
 
 use std::collections::BTreeSet;
@@ -10,12 +12,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use plumb_api::conditions::{READY, reasons};
-use plumb_api::{Application, ApplicationStatus, DeletionPolicy, names};
+use plumb_api::{Application, ApplicationStatus, names};
 use plumb_core::{Digest, Object};
-use plumb_engine::{ApplySet, Change, EngineError, Farewell, Job, Parent, Report, Resource};
+use plumb_engine::{ApplySet, Change, EngineError, Job, Parent, Policy, Report, Resource};
 use plumb_source::Revision;
 
 use self::build::{Base, Blocked, Built, Failed, options_digest};
+use self::policy::policy_of;
 use crate::daemon::{Daemon, PANICKED, chain};
 use crate::metrics::{Kind, Outcome};
 use crate::names::{Key, Name};
@@ -26,7 +29,7 @@ use crate::state::{
 };
 use crate::status::{
     Say, Waits, apply_report, brief, count_drift, is_another_outcome, remember, revision_to_tell,
-    say_of_farewell, say_of_report,
+    say_of_report,
 };
 
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
@@ -229,7 +232,8 @@ impl Daemon {
 
     async fn apply(self: &Arc<Self>, run: &Run, base: &Base, objects: Vec<Object>) -> Outcome {
         let first_look = run.rendered.is_none();
-        let (report, result) = self.sync(run, objects, run.object.spec.prune, first_look).await;
+        let (report, result) =
+            self.sync(run, objects, &policy_of(&run.object.spec), first_look).await;
         if let Err(error) = result {
             self.tell(run, &report, &base.revision.to_string());
             return self.cut_short(run, Some(&base.revision), &error, &report).await;
@@ -289,7 +293,7 @@ impl Daemon {
         self: &Arc<Self>,
         run: &Run,
         objects: Vec<Object>,
-        prune: bool,
+        policy: &Policy,
         first_look: bool,
     ) -> (Report, Result<(), EngineError>) {
         let metadata = &run.object.metadata;
@@ -304,7 +308,7 @@ impl Daemon {
             set: &run.set,
             parent: parent(run),
             objects,
-            prune,
+            policy,
             approved: annotation(metadata, names::APPROVE_PRUNE).map(String::from),
             inherits: metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()).filter(
                 |_| {
@@ -349,7 +353,8 @@ impl Daemon {
     /// said is what was corrected.
     async fn enforce(self: &Arc<Self>, run: &Run, base: Base) {
         let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else { return };
-        let (report, result) = self.sync(run, objects, false, run.rendered.is_none()).await;
+        let policy = Policy { prune: false, ..policy_of(&run.object.spec) };
+        let (report, result) = self.sync(run, objects, &policy, run.rendered.is_none()).await;
         self.tell(run, &report, &base.revision.to_string());
         if let Err(error) = &result {
             tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(error));
@@ -357,43 +362,6 @@ impl Daemon {
         if result.is_err() || !report.is_complete() {
             self.plan_retry(run, "enforce");
         }
-    }
-
-    /// The Application is being deleted: its objects go first, or are let go.
-    async fn say_farewell(self: &Arc<Self>, run: &Run) -> Outcome {
-        let spec = &run.object.spec;
-        let how = match spec.deletion_policy {
-            _ if spec.suspend => Farewell::Orphan,
-            DeletionPolicy::MirrorPrune if !spec.prune => Farewell::Orphan,
-            DeletionPolicy::Orphan => Farewell::Orphan,
-            DeletionPolicy::MirrorPrune | DeletionPolicy::Delete => Farewell::Delete,
-            DeletionPolicy::WaitForTermination => Farewell::DeleteAndWait,
-        };
-        let approved = annotation(&run.object.metadata, names::APPROVE_PRUNE);
-        let (parent, epoch) = (parent(run), self.epoch());
-        let report = match self.engine.disband(&run.set, &parent, how, approved, epoch).await {
-            Ok(report) => report,
-            Err(error) => return self.failed_run(run, None, &error).await,
-        };
-        self.tell(run, &report, "deletion");
-        if report.is_complete() && report.held.is_none() {
-            return match self.engine.release(&run.set, &parent).await {
-                Ok(()) => Outcome::Changed,
-                Err(error) => self.failed_run(run, None, &error).await,
-            };
-        }
-        let say = say_of_farewell(&report, &run.name.namespace, &run.name.name);
-        let status = Self::status_with(run, &say, |status| {
-            let mut told = ApplicationStatus::default();
-            apply_report(&mut told, &report, "", Timestamp::now());
-            // Nothing is applied here: what the status says of that stays.
-            status.failures = told.failures;
-            status.failure_count = told.failure_count;
-            status.prune = told.prune;
-        });
-        self.say_app(run, status, &say, None).await;
-        self.plan_retry(run, "deletion");
-        Outcome::Waiting
     }
 
     /// The run could not begin.

@@ -10,6 +10,7 @@ use crate::cluster::{ApiError, Resource, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::guard::Occasion;
+use crate::policy::Policy;
 use crate::prune::{failed, unlisted};
 use crate::report::Report;
 use crate::sync::{Parent, RACES, ends_run};
@@ -32,7 +33,7 @@ impl Engine {
         &self,
         set: &ApplySet,
         parent: &Parent,
-        how: Farewell,
+        policy: &Policy,
         approved: Option<&str>,
         epoch: u64,
     ) -> Result<Report, EngineError> {
@@ -41,13 +42,12 @@ impl Engine {
         self.watch(&scope.kinds).await?;
         let mut report = Report { scope: scope.clone(), ..Report::default() };
         let none = HashMap::new();
-        if how == Farewell::Orphan {
+        if policy.farewell == Farewell::Orphan {
             self.orphan(set, &scope, &mut report).await?;
         } else {
-            let (kinds, occasion) = (&scope.kinds, Occasion::Deletion);
-            let going =
-                self.delete_members(set, kinds, &none, occasion, approved, &mut report).await?;
-            if how == Farewell::DeleteAndWait && report.held.is_none() {
+            let judged = (Occasion::Deletion, &policy.limits, approved);
+            let going = self.delete_members(set, &scope.kinds, &none, judged, &mut report).await?;
+            if policy.farewell == Farewell::DeleteAndWait && report.held.is_none() {
                 report.terminating = going;
             }
         }

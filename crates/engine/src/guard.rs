@@ -84,9 +84,21 @@ pub struct Held {
     pub message: String,
 }
 
-/// Fewer deletions than this are never held for their share: renaming a handful of objects of a
-/// small application is daily work.
-const FREE: usize = 10;
+/// From when on deletions are held for their number alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// So many deletions are never held for their share: renaming a handful of objects of a small
+    /// application is daily work.
+    pub free: usize,
+    /// The largest share of the members that is deleted at once, in percent.
+    pub share: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { free: 10, share: 50 }
+    }
+}
 
 /// Digest that names a plan.
 pub(crate) fn plan_digest(candidates: &[Candidate]) -> Digest {
@@ -104,6 +116,7 @@ pub(crate) fn plan_digest(candidates: &[Candidate]) -> Digest {
 pub fn judge(
     candidates: &[Candidate],
     occasion: Occasion,
+    limits: &Limits,
     approved: Option<&str>,
 ) -> Result<(), Box<Held>> {
     let count = candidates.len();
@@ -128,10 +141,14 @@ pub fn judge(
             format!("the path renders no object any more, and {count} are live"),
         ),
         (_, Some((key, why))) => (HoldReason::Precious, format!("{key} would be deleted: {why}")),
-        (Occasion::Sync { members, .. }, None) if count > FREE && count * 2 > members => (
-            HoldReason::Share,
-            format!("{count} of {members} objects would be deleted, more than half"),
-        ),
+        (Occasion::Sync { members, .. }, None)
+            if count > limits.free && count * 100 > members * limits.share =>
+        {
+            let share = limits.share;
+            let message =
+                format!("{count} of {members} objects would be deleted, more than {share} %");
+            (HoldReason::Share, message)
+        }
         _ => return Ok(()),
     };
     let digest = plan_digest(candidates);
@@ -158,6 +175,14 @@ mod tests {
             .collect()
     }
 
+    fn held(
+        candidates: &[Candidate],
+        occasion: Occasion,
+        approved: Option<&str>,
+    ) -> Result<(), Box<Held>> {
+        judge(candidates, occasion, &Limits::default(), approved)
+    }
+
     fn sync(desired: usize, members: usize) -> Occasion {
         Occasion::Sync { desired, members, inherited: false }
     }
@@ -179,23 +204,23 @@ mod tests {
             ("Namespace", 1, Occasion::Deletion, Some(HoldReason::Precious)),
         ];
         for (kind, count, occasion, want) in cases {
-            let got = judge(&candidates(kind, count), occasion, None).err().map(|held| held.reason);
-            assert_eq!(got, want, "{kind} {count} {occasion:?}");
+            let got = held(&candidates(kind, count), occasion, None).err();
+            assert_eq!(got.map(|held| held.reason), want, "{kind} {count} {occasion:?}");
         }
     }
 
     #[test]
     fn approval_is_for_one_plan_only() {
         let plan = candidates("ConfigMap", 12);
-        let held = judge(&plan, sync(0, 12), None).unwrap_err();
-        let digest = held.digest.to_string();
-        assert_eq!(judge(&plan, sync(0, 12), Some(&format!(" {digest}\n"))), Ok(()));
+        let plan_held = held(&plan, sync(0, 12), None).unwrap_err();
+        let digest = plan_held.digest.to_string();
+        assert_eq!(held(&plan, sync(0, 12), Some(&format!(" {digest}\n"))), Ok(()));
         let mut other = plan.clone();
         other[3].uid = "new".into();
-        assert!(judge(&other, sync(0, 12), Some(&digest)).is_err());
-        assert!(judge(&plan[1..], sync(0, 12), Some(&digest)).is_err());
+        assert!(held(&other, sync(0, 12), Some(&digest)).is_err());
+        assert!(held(&plan[1..], sync(0, 12), Some(&digest)).is_err());
         let mut shuffled = plan;
         shuffled.reverse();
-        assert_eq!(judge(&shuffled, sync(0, 12), Some(&digest)), Ok(()));
+        assert_eq!(held(&shuffled, sync(0, 12), Some(&digest)), Ok(()));
     }
 }

@@ -12,7 +12,7 @@ use crate::cluster::{ApiError, Deleted, Propagation, Resource, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::failure::RIGHTS;
-use crate::guard::{self, Candidate, Occasion};
+use crate::guard::{self, Candidate, Limits, Occasion};
 use crate::live::Live;
 use crate::report::{Failure, Report};
 use crate::stage::Stage;
@@ -26,8 +26,7 @@ impl Engine {
         set: &ApplySet,
         kinds: &BTreeSet<GroupKind>,
         desired: &HashMap<ObjectKey, u64>,
-        occasion: Occasion,
-        approved: Option<&str>,
+        (occasion, limits, approved): (Occasion, &Limits, Option<&str>),
         report: &mut Report,
     ) -> Result<Vec<ObjectKey>, EngineError> {
         let mut discovery = self.discovery().await?;
@@ -83,7 +82,7 @@ impl Engine {
                 Err(error) => report.failures.push(failed(key, "PruneFailed", &error)),
             }
         }
-        if let Err(held) = guard::judge(&candidates, occasion, approved) {
+        if let Err(held) = guard::judge(&candidates, occasion, limits, approved) {
             report.held = Some(*held);
             return Ok(going);
         }

@@ -12,6 +12,7 @@ use crate::facts::check_epoch;
 use crate::guard::Occasion;
 use crate::live::Live;
 use crate::plan::desired_digest;
+use crate::policy::Policy;
 use crate::prepare;
 use crate::report::{Failure, Report};
 use crate::stage::Stage;
@@ -45,8 +46,8 @@ pub struct Job<'a> {
     pub parent: Parent,
     /// What Git asks for.
     pub objects: Vec<Object>,
-    /// Whether members that Git does not ask for are deleted.
-    pub prune: bool,
+    /// How its owner wants it dealt with.
+    pub policy: &'a Policy,
     /// The digest of a held plan that a person approved.
     pub approved: Option<String>,
     /// When the parent was created, in seconds since the epoch, as long as members that are not
@@ -159,7 +160,7 @@ impl Engine {
         if extras.is_empty() {
             return Ok(());
         }
-        if !job.prune {
+        if !job.policy.prune {
             report.left = extras.len();
             return Ok(());
         }
@@ -178,8 +179,8 @@ impl Engine {
                 extras.iter().any(|(_, live)| applied(live) < born)
             }),
         };
-        let approved = job.approved.as_deref();
-        self.delete_members(set, &kinds, desired, occasion, approved, report).await.map(|_| ())
+        let judged = (occasion, &job.policy.limits, job.approved.as_deref());
+        self.delete_members(set, &kinds, desired, judged, report).await.map(|_| ())
     }
 
     /// Members that nothing asks for, as far as the watches know.

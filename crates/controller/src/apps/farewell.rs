@@ -1,0 +1,45 @@
+//! The end of an Application.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use plumb_api::{ApplicationStatus, names};
+
+use super::policy::policy_of;
+use super::{Run, parent};
+use crate::daemon::Daemon;
+use crate::metrics::Outcome;
+use crate::state::annotation;
+use crate::status::{apply_report, say_of_farewell};
+
+impl Daemon {
+    /// The Application is being deleted: its objects go first, or are let go.
+    pub(super) async fn say_farewell(self: &Arc<Self>, run: &Run) -> Outcome {
+        let policy = policy_of(&run.object.spec);
+        let approved = annotation(&run.object.metadata, names::APPROVE_PRUNE);
+        let (parent, epoch) = (parent(run), self.epoch());
+        let report = match self.engine.disband(&run.set, &parent, &policy, approved, epoch).await {
+            Ok(report) => report,
+            Err(error) => return self.failed_run(run, None, &error).await,
+        };
+        self.tell(run, &report, "deletion");
+        if report.is_complete() && report.held.is_none() {
+            return match self.engine.release(&run.set, &parent).await {
+                Ok(()) => Outcome::Changed,
+                Err(error) => self.failed_run(run, None, &error).await,
+            };
+        }
+        let say = say_of_farewell(&report, &run.name.namespace, &run.name.name);
+        let status = Self::status_with(run, &say, |status| {
+            let mut told = ApplicationStatus::default();
+            apply_report(&mut told, &report, "", Timestamp::now());
+            // Nothing is applied here: what the status says of that stays.
+            status.failures = told.failures;
+            status.failure_count = told.failure_count;
+            status.prune = told.prune;
+        });
+        self.say_app(run, status, &say, None).await;
+        self.plan_retry(run, "deletion");
+        Outcome::Waiting
+    }
+}
