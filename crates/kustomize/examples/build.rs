@@ -1,13 +1,16 @@
-//! Prints what a directory builds to: `build ROOT [PATH] [--legacy] [--any-file] [--times N]`.
-//! PATH is inside ROOT, which nothing can leave. With `--times` it builds N times and says how
-//! long the fastest took.
+//! Prints what a directory builds to:
+//! `build ROOT [PATH] [--legacy] [--any-file] [--origins] [--times N]`.
+//! PATH is inside ROOT, which nothing can leave. With `--origins` it prints where each field comes
+//! from instead. With `--times` it builds N times and says how long the fastest took.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use plumb_core::{DirTree, RelPath};
+use plumb_core::{DirTree, FieldPath, Object, RelPath, Step};
 use plumb_kustomize::{LoadRestrictions, Options, Reorder, build};
+use serde_json::Value;
 
 fn main() -> ExitCode {
     let mut options = Options::default();
@@ -16,6 +19,7 @@ fn main() -> ExitCode {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--legacy" => options.reorder = Reorder::Legacy,
+            "--origins" => options.origins = true,
             "--any-file" => options.load_restrictions = LoadRestrictions::None,
             "--times" => times = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1),
             _ => places.push(argument),
@@ -39,7 +43,8 @@ fn main() -> ExitCode {
     }
     match built {
         Ok(built) => {
-            let _ = std::io::stdout().write_all(built.to_yaml().as_bytes());
+            let text = if options.origins { origins(&built.objects) } else { built.to_yaml() };
+            let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -48,6 +53,31 @@ fn main() -> ExitCode {
                 let _ = writeln!(err, "hint: {hint}");
             }
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// An object a paragraph, a field a line; values are left out, because they may be a Secret's.
+fn origins(objects: &[Object]) -> String {
+    let mut text = String::new();
+    for object in objects {
+        let _ = writeln!(text, "{}  {}", object.key(), object.place());
+        fields(object, object.body(), FieldPath::root(), &mut text);
+        text.push('\n');
+    }
+    text
+}
+
+fn fields(object: &Object, value: &Value, path: FieldPath, text: &mut String) {
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| {
+            fields(object, value, path.join(Step::Key(key.clone())), text);
+        }),
+        Value::Array(items) => items.iter().enumerate().for_each(|(i, value)| {
+            fields(object, value, path.join(Step::Index(i)), text);
+        }),
+        _ => {
+            let _ = writeln!(text, "  {path}  {}", object.field_place(&path));
         }
     }
 }

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use plumb_core::{FieldPath, Object, Place, RelPath};
+use plumb_yaml::Marking;
 use serde_json::Value;
 
 use crate::acc::Acc;
 use crate::config::{Config, merge_all, merge_one};
-use crate::decode::At;
+use crate::decode::{At, Placed};
 use crate::error::{Error, Problem, Result, invalid};
 use crate::fieldspec::{FieldSpec, Selected};
-use crate::kustomization::{GeneratorArgs, Kustomization};
+use crate::kustomization::Kustomization;
 use crate::load::{Loader, Source};
 use crate::openapi::Schemas;
+use crate::output::{Notes, output};
 use crate::overlay::Overlay;
 use crate::plugins::{self, Context};
-use crate::resource::{ORIGIN, Origin, Res, TRANSFORMATIONS};
+use crate::resource::{Origin, Res};
 use crate::simple::{self, End, Namespacing};
 use crate::{Reorder, crds, generate, nameref, patch, replacements, sort, vars};
 
@@ -29,13 +31,13 @@ pub(crate) fn read_resources(
     text: &[u8],
     file: &Arc<RelPath>,
     source: &Source<'_>,
+    marking: Marking,
 ) -> Result<Vec<Res>> {
-    let options = source.options;
-    let documents = plumb_yaml::read_nodes(text, file, &options.limits.file, options.places)?;
+    let documents = plumb_yaml::read_nodes(text, file, &source.options.limits.file, marking)?;
     documents
         .into_iter()
         .map(|document| {
-            let res = Res::new(document.value, document.place, document.fields);
+            let res = Res::new(document.value, document.place);
             if res.kind().is_empty() {
                 return Err(invalid!("object has no kind").at(&res.place));
             }
@@ -102,6 +104,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
     pub(crate) fn load(loader: Loader<'s, 't>, schemas: &'b Schemas) -> Result<Self> {
         loader.source.ask()?;
         let (file, text) = loader.kustomization()?;
+        loader.source.origins.keep(&file, &text);
         let within = |error: Error| error.within(&file);
         let limits = &loader.source.options.limits.file;
         let document = plumb_yaml::read_config(&text, &file, limits)
@@ -159,7 +162,8 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
     pub(crate) fn finish(self) -> Result<Vec<Object>> {
         let metadata = self.content.build_metadata.clone();
         let sorted = self.content.sort_options.clone();
-        let options = self.loader.source.options;
+        let source = self.loader.source;
+        let (options, origins) = (source.options, &source.origins);
         let schemas = self.schemas;
         let place = self.place.clone();
         let mut acc = self.accumulate(Acc::default())?;
@@ -179,16 +183,19 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
             (None, Reorder::Legacy) => sort::default_legacy(&mut acc, schemas),
             (None, Reorder::Fifo) => {}
         }
-        let has = |option: &str| metadata.iter().any(|known| known == option);
-        if has("managedByLabel") {
-            let pairs = [(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())].into();
+        let asks = |option: &str| {
+            let entry = metadata.iter().find(|entry| entry.as_str() == option)?;
+            Some(origins.mark(entry.place_or(&place)))
+        };
+        if let Some(mark) = asks("managedByLabel") {
             let spec = FieldSpec::new(Selected::default().0, "metadata/labels", true);
-            simple::set_strings(&mut acc, &pairs, &[spec])?;
+            simple::set_strings(&mut acc, &[(MANAGED_BY.0, MANAGED_BY.1, mark)], &[spec])?;
         }
-        acc.items
-            .into_iter()
-            .map(|res| output(res, has("originAnnotations"), has("transformerAnnotations")))
-            .collect()
+        let notes = Notes {
+            origin: asks("originAnnotations"),
+            transformations: asks("transformerAnnotations"),
+        };
+        acc.items.into_iter().map(|res| output(res, notes, origins)).collect()
     }
 
     /// Steps of one kustomization, on what is there already.
@@ -273,11 +280,10 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         ];
         for (kind, name, list) in entries {
             for args in list {
-                let args: &GeneratorArgs = args;
                 let options = generate::options(args.options.as_ref(), global);
-                let mut res =
-                    generate::generate(kind, args, options.as_ref(), &self.loader, &self.place)
-                        .map_err(|error| error.at(&self.place))?;
+                let place = args.place_or(&self.place);
+                let mut res = generate::generate(kind, args, options.as_ref(), &self.loader, place)
+                    .map_err(|error| error.at(&self.place))?;
                 res.origin = self.step(name);
                 generated.push(res);
             }
@@ -311,14 +317,17 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
     }
 
     /// The objects that configure plugins: in place, in files or built.
-    fn plugin_configs(&self, entries: &[String]) -> Result<Vec<Res>> {
+    fn plugin_configs(&self, entries: &[Placed<String>]) -> Result<Vec<Res>> {
         let mut acc = Acc::default();
         let mut paths = Vec::new();
         for entry in entries {
-            match read_resources(entry.as_bytes(), &self.file, self.loader.source) {
+            let place = entry.place_or(&self.place);
+            let source = self.loader.source;
+            let marking = source.origins.inline(place, entry);
+            match read_resources(entry.as_bytes(), &self.file, source, marking) {
                 Ok(mut list) => {
                     for res in &mut list {
-                        res.place = self.place.clone();
+                        res.place = place.clone();
                         if let Some(origin) = &self.origin {
                             let path = origin.join(self.file.name()).text();
                             res.origin = Some(Origin { path, ..Origin::default() });
@@ -329,7 +338,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 Err(error) if entry.contains('\n') => {
                     return Err(invalid!("{}", error.problem()).at(&self.place));
                 }
-                Err(_) => paths.push(entry.clone()),
+                Err(_) => paths.push(entry.value.clone()),
             }
         }
         Ok(self.resources(acc, &paths)?.items)
@@ -340,30 +349,36 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         let config = Arc::clone(&acc.config);
         let schemas = self.schemas;
         let at = |error: Error| error.at(&self.place);
+        let origins = &self.loader.source.origins;
         if !content.patches_strategic_merge.is_empty() {
             let entries = &content.patches_strategic_merge;
             patch::strategic_merge(acc, entries, &self.loader, &self.place, schemas)?;
             self.done(acc, "PatchStrategicMergeTransformer");
         }
         for entry in &content.patches {
-            patch::apply(acc, entry, &self.loader, &self.place, schemas)?;
+            patch::apply(acc, entry, &self.loader, entry.place_or(&self.place), schemas)?;
             self.done(acc, "PatchTransformer");
         }
         self.overlay_patches(acc)?;
         if !content.namespace.is_empty() {
-            let how =
-                Namespacing { namespace: content.namespace.clone(), ..Namespacing::default() };
+            let how = Namespacing {
+                namespace: content.namespace.value.clone(),
+                mark: origins.mark(content.namespace.place_or(&self.place)),
+                ..Namespacing::default()
+            };
             simple::set_namespace(acc, &how, &config.namespace, schemas)
                 .map_err(|error| self.of_namespace(error))?;
             self.done(acc, "NamespaceTransformer");
         }
         if !content.name_prefix.is_empty() {
-            let (text, specs) = (&content.name_prefix, &config.name_prefix);
+            let (prefix, specs) = (&content.name_prefix, &config.name_prefix);
+            let text = (prefix.as_str(), origins.mark(prefix.place_or(&self.place)));
             simple::add_to_names(acc, End::Prefix, text, specs, schemas)?;
             self.done(acc, "PrefixTransformer");
         }
         if !content.name_suffix.is_empty() {
-            let (text, specs) = (&content.name_suffix, &config.name_suffix);
+            let (suffix, specs) = (&content.name_suffix, &config.name_suffix);
+            let text = (suffix.as_str(), origins.mark(suffix.place_or(&self.place)));
             simple::add_to_names(acc, End::Suffix, text, specs, schemas)?;
             self.done(acc, "SuffixTransformer");
         }
@@ -382,33 +397,39 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 let own = FieldSpec::new(Selected::default().0, "metadata/labels", true);
                 merge_one(&mut specs, &own).map_err(at)?;
             }
-            simple::set_strings(acc, &label.pairs, &specs)?;
+            let place = label.place_or(&self.place);
+            simple::set_strings(acc, &origins.pairs(&label.pairs, place), &specs)?;
             self.done(acc, "LabelTransformer");
         }
         if !content.labels.is_empty() || !content.common_labels.is_empty() {
-            simple::set_strings(acc, &content.common_labels, &config.common_labels)?;
+            let labels = &content.common_labels;
+            let pairs = origins.pairs(labels, labels.place_or(&self.place));
+            simple::set_strings(acc, &pairs, &config.common_labels)?;
             self.done(acc, "LabelTransformer");
         }
         if !content.common_annotations.is_empty() {
-            let pairs = &content.common_annotations;
-            simple::set_strings(acc, pairs, &config.common_annotations)?;
+            let annotations = &content.common_annotations;
+            let pairs = origins.pairs(annotations, annotations.place_or(&self.place));
+            simple::set_strings(acc, &pairs, &config.common_annotations)?;
             self.done(acc, "AnnotationsTransformer");
         }
         for entry in &content.patches_json6902 {
-            patch::json6902(acc, entry, &self.loader, &self.place, schemas)?;
+            patch::json6902(acc, entry, &self.loader, entry.place_or(&self.place), schemas)?;
             self.done(acc, "PatchJson6902Transformer");
         }
         for replica in &content.replicas {
-            simple::set_replicas(acc, replica, &config.replicas, schemas).map_err(at)?;
+            let mark = origins.mark(replica.place_or(&self.place));
+            simple::set_replicas(acc, replica, mark, &config.replicas, schemas).map_err(at)?;
             self.done(acc, "ReplicaCountTransformer");
         }
         for image in &content.images {
-            simple::set_images(acc, std::slice::from_ref(image), &config.images)?;
+            let mark = origins.mark(image.place_or(&self.place));
+            simple::set_image(acc, image, mark, &config.images)?;
             self.done(acc, "ImageTagTransformer");
         }
         if !content.replacements.is_empty() {
             let entries = &content.replacements;
-            replacements::apply(acc, entries, &self.loader, &self.place, schemas)?;
+            replacements::apply(acc, entries, &self.loader, &self.place)?;
             self.done(acc, "ReplacementTransformer");
         }
         for config in self.plugin_configs(&content.transformers)? {
@@ -464,93 +485,8 @@ pub(crate) fn add_hashes(acc: &mut Acc, schemas: &Schemas) -> Result<()> {
     for res in acc.items.iter_mut().filter(|res| res.needs_hash) {
         let name = format!("{}-{}", res.name(), generate::hash(res)?);
         res.store_id(schemas);
-        res.set_metadata("name", &name);
+        let (_, mark) = res.marked(&["metadata", "name"]);
+        res.set_metadata("name", &(name, mark));
     }
     Ok(())
-}
-
-fn origin_value(origin: &Origin) -> Value {
-    let mut map = serde_json::Map::new();
-    let put = |map: &mut serde_json::Map<String, Value>, key: &str, text: &str| {
-        if !text.is_empty() {
-            map.insert(key.to_owned(), Value::String(text.to_owned()));
-        }
-    };
-    put(&mut map, "path", &origin.path);
-    put(&mut map, "configuredIn", &origin.configured_in);
-    if let Some(by) = &origin.configured_by {
-        let mut inner = serde_json::Map::new();
-        for (key, text) in ["apiVersion", "kind", "name", "namespace"].iter().zip(by) {
-            put(&mut inner, key, text);
-        }
-        if !inner.is_empty() {
-            map.insert("configuredBy".into(), Value::Object(inner));
-        }
-    }
-    Value::Object(map)
-}
-
-/// Writes origins as the reference does: fields in the order of its struct.
-fn origin_text(origin: &Origin, indent: &str) -> String {
-    use std::fmt::Write as _;
-    let value = origin_value(origin);
-    let mut text = String::new();
-    for key in ["path", "configuredIn"] {
-        if let Some(Value::String(found)) = value.get(key) {
-            let quoted = plumb_yaml::to_string(&Value::String(found.clone()));
-            let _ = write!(text, "{indent}{key}: {quoted}");
-        }
-    }
-    if let Some(Value::Object(by)) = value.get("configuredBy") {
-        let _ = writeln!(text, "{indent}configuredBy:");
-        for key in ["apiVersion", "kind", "name", "namespace"] {
-            if let Some(found) = by.get(key) {
-                let _ = write!(text, "{indent}  {key}: {}", plumb_yaml::to_string(found));
-            }
-        }
-    }
-    text
-}
-
-/// Makes an object of what was built.
-fn output(mut res: Res, origins: bool, transformations: bool) -> Result<Object> {
-    let mut notes: Vec<(&str, String)> = Vec::new();
-    if let Some(origin) = res.origin.as_ref().filter(|_| origins) {
-        notes.push((ORIGIN, origin_text(origin, "")));
-    }
-    if transformations && !res.transformations.is_empty() {
-        let text = res
-            .transformations
-            .iter()
-            .map(|origin| origin_text(origin, "  ").replacen("  ", "- ", 1))
-            .collect();
-        notes.push((TRANSFORMATIONS, text));
-    }
-    res.stringify("annotations");
-    if let Some(annotations) = res.annotations_mut() {
-        annotations.remove(ORIGIN);
-        annotations.remove(TRANSFORMATIONS);
-    }
-    if !notes.is_empty()
-        && let Some(metadata) = res.metadata_mut().and_then(plumb_yaml::Node::as_map_mut)
-    {
-        let annotations = metadata.get_or_insert_with("annotations", plumb_yaml::Node::map);
-        if let Some(annotations) = annotations.as_map_mut() {
-            for (key, text) in notes {
-                annotations.insert(key, plumb_yaml::Node::string(text));
-            }
-        }
-    }
-    res.stringify("annotations");
-    let label = res.label();
-    let place = res.place.clone();
-    let value = res
-        .node
-        .to_value()
-        .map_err(|problem| Error::from(Problem::Yaml(problem)).on(|| label.clone()).at(&place))?;
-    let Value::Object(body) = value else {
-        return Err(invalid!("the object is no map").on(|| label).at(&place));
-    };
-    Object::new(body, res.place, res.fields)
-        .map_err(|missing| invalid!("object has {missing}").on(|| label).at(&place))
 }

@@ -109,6 +109,34 @@ impl<T: Decode> Decode for BTreeMap<String, T> {
     }
 }
 
+/// A value and where it stands, if it is there.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Placed<T> {
+    pub(crate) value: T,
+    pub(crate) place: Option<Place>,
+}
+
+impl<T: Decode> Decode for Placed<T> {
+    fn decode(at: &At<'_>, value: &Value) -> Result<Self> {
+        Ok(Self { value: T::decode(at, value)?, place: Some(at.place()) })
+    }
+}
+
+impl<T> std::ops::Deref for Placed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Placed<T> {
+    /// Where it stands, or where what it is in stands.
+    pub(crate) fn place_or<'a>(&'a self, around: &'a Place) -> &'a Place {
+        self.place.as_ref().unwrap_or(around)
+    }
+}
+
 /// A value that is only looked at later.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Any;
@@ -147,11 +175,6 @@ impl<'a> Fields<'a> {
             }
         }
         Ok(found)
-    }
-
-    /// Where the map stands.
-    pub(crate) fn place(&self) -> Place {
-        self.at.place()
     }
 
     /// Complains about fields that nobody took.

@@ -1,7 +1,7 @@
 //! Paths to fields in objects of some kinds, and walking them.
 
 use plumb_core::Gvk;
-use plumb_yaml::{Node, Scalar, ScalarTag, Text};
+use plumb_yaml::{LineMark, Node, Scalar, ScalarTag};
 use serde_json::Value;
 
 use crate::decode::{At, Decode, Fields};
@@ -159,9 +159,7 @@ fn step(
             return map.get_mut(&first.name).map_or(Ok(()), |next| step(next, rest, create, set));
         }
         _ if first.list => None,
-        Create::Scalar(tag) if rest.is_empty() => {
-            Some(Node::Scalar(Scalar { text: Text::default(), tag, quoted: false }))
-        }
+        Create::Scalar(tag) if rest.is_empty() => Some(Node::Scalar(Scalar::new("", tag))),
         _ => Some(Node::map()),
     };
     match made {
@@ -188,12 +186,18 @@ fn step(
     }
 }
 
-/// Replaces a scalar, keeping its quotes.
-pub(crate) fn set_scalar(node: &mut Node, text: &str, tag: ScalarTag) -> Result<()> {
+/// Replaces a scalar by one that comes from a place, keeping its quotes. A value that is there
+/// already stays where it comes from.
+pub(crate) fn set_scalar(
+    node: &mut Node,
+    text: &str,
+    tag: ScalarTag,
+    mark: LineMark,
+) -> Result<()> {
     match node {
         Node::Scalar(old) => {
-            old.text = text.into();
-            old.tag = tag;
+            let quoted = old.quoted;
+            replace(old, Scalar { quoted, ..Scalar::new(text, tag).marked(mark) });
             Ok(())
         }
         Node::Map(_) => Err(invalid!("expected a scalar, found a map")),
@@ -201,19 +205,30 @@ pub(crate) fn set_scalar(node: &mut Node, text: &str, tag: ScalarTag) -> Result<
     }
 }
 
+fn replace(old: &mut Scalar, new: Scalar) {
+    let mark = if new.says(old) { old.mark } else { new.mark };
+    *old = new.marked(mark);
+}
+
 /// Sets a field of a map to a scalar; a scalar that is there keeps its quotes.
-pub(crate) fn set_field(node: &mut Node, key: &str, text: &str, tag: ScalarTag) -> Result<()> {
+pub(crate) fn set_field(
+    node: &mut Node,
+    key: &str,
+    text: &str,
+    tag: ScalarTag,
+    mark: LineMark,
+) -> Result<()> {
     if node.is_null() {
         return Ok(());
     }
     let Some(map) = node.as_map_mut() else {
         return Err(invalid!("expected a map"));
     };
-    let mut new = Scalar { text: text.into(), tag, quoted: false };
+    let mut new = Scalar::new(text, tag).marked(mark);
     match map.get_mut(key) {
         Some(Node::Scalar(old)) => {
             new.quoted = old.quoted;
-            *old = new;
+            replace(old, new);
         }
         Some(old) => *old = Node::Scalar(new),
         None => {

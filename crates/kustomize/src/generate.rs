@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use plumb_core::{FieldPlaces, Place};
-use plumb_yaml::{Map, Node, Scalar, ScalarTag};
+use plumb_core::Place;
+use plumb_yaml::{LineMark, Map, Node, Scalar, ScalarTag};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::decode::Placed;
 use crate::error::{Result, invalid};
 use crate::kustomization::{GeneratorArgs, GeneratorOptions};
 use crate::load::Loader;
@@ -56,51 +57,53 @@ pub(crate) fn generate(
     if args.name.is_empty() {
         return Err(invalid!("a generator has no name").at(place));
     }
-    let data = pairs(args, loader).map_err(|error| error.on(|| args.name.clone()))?;
-    let string = |text: &str| Node::string(text);
-    let mut metadata = Map::from([("name", string(&args.name))]);
+    let data = pairs(args, loader, place).map_err(|error| error.on(|| args.name.to_string()))?;
+    let origins = &loader.source.origins;
+    let placed = |text: &Placed<String>| string(text, origins.mark(text.place_or(place)));
+    let mark = origins.mark(place);
+    let mut metadata = Map::from([("name", placed(&args.name))]);
     if !args.namespace.is_empty() {
-        metadata.insert("namespace", string(&args.namespace));
+        metadata.insert("namespace", placed(&args.namespace));
     }
-    let mut map = Map::from([("apiVersion", string("v1"))]);
+    let mut map = Map::from([("apiVersion", string("v1", mark))]);
     match kind {
         Kind::ConfigMap => {
-            map.insert("kind", string("ConfigMap"));
-            for (key, value) in data {
+            map.insert("kind", string("ConfigMap", mark));
+            for (key, (value, mark)) in data {
                 let (field, text) = match String::from_utf8(value) {
                     Ok(text) => ("data", text),
                     Err(error) => ("binaryData", wrapped_base64(error.as_bytes())),
                 };
-                put(&mut map, field, key, text);
+                put(&mut map, field, key, string(&text, mark));
             }
         }
         Kind::Secret => {
-            map.insert("kind", string("Secret"));
+            map.insert("kind", string("Secret", mark));
             let secret_type = match args.secret_type.as_str() {
-                "" => "Opaque",
-                other => other,
+                "" => string("Opaque", mark),
+                _ => placed(&args.secret_type),
             };
-            map.insert("type", string(secret_type));
+            map.insert("type", secret_type);
             map.insert("data", Node::map());
-            for (key, value) in data {
-                put(&mut map, "data", key, wrapped_base64(&value));
+            for (key, (value, mark)) in data {
+                put(&mut map, "data", key, string(&wrapped_base64(&value), mark));
             }
         }
     }
     if let Some(options) = options {
         for (field, pairs) in [("labels", &options.labels), ("annotations", &options.annotations)] {
             if !pairs.is_empty() {
-                let pairs = pairs.iter().map(|(key, value)| (key.clone(), string(value)));
+                let pairs = pairs.iter().map(|(key, value)| (key, placed(value)));
                 metadata.insert(field, Node::Map(pairs.collect()));
             }
         }
         if options.immutable {
-            let yes = Scalar { text: "true".into(), tag: ScalarTag::Bool, quoted: false };
+            let yes = Scalar::new("true", ScalarTag::Bool).marked(mark);
             map.insert("immutable", Node::Scalar(yes));
         }
     }
     map.insert("metadata", Node::Map(metadata));
-    let mut res = Res::new(Node::Map(map), place.clone(), FieldPlaces::default());
+    let mut res = Res::new(Node::Map(map), place.clone());
     res.needs_hash = !options.is_some_and(|options| options.disable_hash);
     res.behavior = match args.behavior.as_str() {
         "merge" => Behavior::Merge,
@@ -110,10 +113,14 @@ pub(crate) fn generate(
     Ok(res)
 }
 
-fn put(map: &mut Map, field: &str, key: String, text: String) {
+fn string(text: &str, mark: LineMark) -> Node {
+    Node::Scalar(Scalar::string(text).marked(mark))
+}
+
+fn put(map: &mut Map, field: &str, key: String, value: Node) {
     let data = map.get_or_insert_with(field, Node::map);
     if let Some(data) = data.as_map_mut() {
-        data.insert(key, Node::string(text));
+        data.insert(key, value);
     }
 }
 
@@ -134,19 +141,26 @@ fn wrapped_base64(bytes: &[u8]) -> String {
     lines
 }
 
-/// Keys and values from env files, then literals, then files.
-fn pairs(args: &GeneratorArgs, loader: &Loader<'_, '_>) -> Result<BTreeMap<String, Vec<u8>>> {
+/// Keys and values from env files, then literals, then files; each with its place.
+fn pairs(
+    args: &GeneratorArgs,
+    loader: &Loader<'_, '_>,
+    place: &Place,
+) -> Result<BTreeMap<String, (Vec<u8>, LineMark)>> {
+    let origins = &loader.source.origins;
     let mut all = BTreeMap::new();
-    let mut add = |key: String, value: Vec<u8>| {
+    let mut add = |key: String, value: Vec<u8>, mark: LineMark| {
         if all.contains_key(&key) {
             return Err(invalid!("key {key:?} is given twice"));
         }
-        all.insert(key, value);
+        all.insert(key, (value, mark));
         Ok(())
     };
     for path in args.env_files() {
         let (file, content) = loader.file(path)?;
+        let marking = origins.file(&file);
         for (i, line) in content.split(|byte| *byte == b'\n').enumerate() {
+            let mark = marking.mark(u32::try_from(i + 1).unwrap_or(u32::MAX));
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             let Ok(line) = std::str::from_utf8(line) else {
                 return Err(invalid!("{file}:{}: the line is not UTF-8 text", i + 1));
@@ -158,7 +172,7 @@ fn pairs(args: &GeneratorArgs, loader: &Loader<'_, '_>) -> Result<BTreeMap<Strin
             }
             let (key, value) = line.split_once('=').unwrap_or((line, ""));
             if !key.is_empty() {
-                add(key.to_owned(), value.into())?;
+                add(key.to_owned(), value.into(), mark)?;
             }
         }
     }
@@ -167,7 +181,7 @@ fn pairs(args: &GeneratorArgs, loader: &Loader<'_, '_>) -> Result<BTreeMap<Strin
             .split_once('=')
             .filter(|(key, _)| !key.is_empty())
             .ok_or_else(|| invalid!("a literal is not of the form key=value"))?;
-        add(key.to_owned(), unquoted(value).into())?;
+        add(key.to_owned(), unquoted(value).into(), origins.mark(literal.place_or(place)))?;
     }
     for source in &args.files {
         let (key, path) = match source.split_once('=') {
@@ -180,8 +194,8 @@ fn pairs(args: &GeneratorArgs, loader: &Loader<'_, '_>) -> Result<BTreeMap<Strin
             }
             Some(pair) => pair,
         };
-        let (_, content) = loader.file(path)?;
-        add(key.to_owned(), content)?;
+        let (file, content) = loader.file(path)?;
+        add(key.to_owned(), content, origins.file(&file).mark(1))?;
     }
     Ok(all)
 }
@@ -197,8 +211,8 @@ pub(crate) fn take_over(res: &mut Res, old: &Res, behavior: Behavior) {
     if behavior == Behavior::Merge {
         let mut old_data = strings(old, "data");
         if res.kind() == "Secret" {
-            for (key, value) in strings(old, "stringData") {
-                old_data.insert(key, wrapped_base64(value.as_bytes()));
+            for (key, (value, mark)) in strings(old, "stringData") {
+                old_data.insert(key, (wrapped_base64(value.as_bytes()), mark));
             }
         }
         merge_data(res, "data", old_data);
@@ -206,8 +220,11 @@ pub(crate) fn take_over(res: &mut Res, old: &Res, behavior: Behavior) {
     }
     for field in ["labels", "annotations"] {
         let mut merged = Map::new();
-        for (key, value) in old.strings(field).into_iter().chain(res.strings(field)) {
-            merged.insert(key, Node::string(value));
+        for res in [old, &*res] {
+            let map = res.node.at(&["metadata", field]).and_then(Node::as_map);
+            for (key, value) in map.into_iter().flatten() {
+                merged.insert(key.clone(), string(value.text().unwrap_or_default(), value.mark()));
+            }
         }
         let Some(Node::Map(metadata)) = res.metadata_mut() else { continue };
         if merged.is_empty() {
@@ -216,9 +233,14 @@ pub(crate) fn take_over(res: &mut Res, old: &Res, behavior: Behavior) {
             metadata.insert(field, Node::Map(merged));
         }
     }
-    let (name, namespace) = (old.name().to_owned(), old.namespace().to_owned());
+    let name = old.marked(&["metadata", "name"]);
+    let namespace = old.marked(&["metadata", "namespace"]);
     res.set_metadata("name", &name);
     res.set_metadata("namespace", &namespace);
+    if behavior == Behavior::Merge {
+        res.node.keep_marks(&old.node);
+        res.place = old.place.clone();
+    }
     res.previous.clone_from(&old.previous);
     res.prefixes.clone_from(&old.prefixes);
     res.suffixes.clone_from(&old.suffixes);
@@ -231,25 +253,25 @@ pub(crate) fn take_over(res: &mut Res, old: &Res, behavior: Behavior) {
     res.transformations.clone_from(&old.transformations);
 }
 
-fn strings(res: &Res, field: &str) -> BTreeMap<String, String> {
+fn strings(res: &Res, field: &str) -> BTreeMap<String, (String, LineMark)> {
     let map = res.node.get(field).and_then(Node::as_map);
     map.into_iter()
         .flatten()
         .map(|(key, value)| {
             let text = if value.is_null() { "" } else { value.text().unwrap_or_default() };
-            (key.to_string(), text.to_owned())
+            (key.to_string(), (text.to_owned(), value.mark()))
         })
         .collect()
 }
 
-fn merge_data(res: &mut Res, field: &str, mut merged: BTreeMap<String, String>) {
+fn merge_data(res: &mut Res, field: &str, mut merged: BTreeMap<String, (String, LineMark)>) {
     merged.extend(strings(res, field));
     let Some(map) = res.node.as_map_mut() else { return };
     if merged.is_empty() {
         map.remove(field);
         return;
     }
-    let nodes = merged.into_iter().map(|(key, value)| (key, Node::string(value)));
+    let nodes = merged.into_iter().map(|(key, (value, mark))| (key, string(&value, mark)));
     map.insert(field, Node::Map(nodes.collect()));
 }
 

@@ -30,7 +30,8 @@ impl<'s, 't> Target<'_, 's, 't> {
         file: &Arc<RelPath>,
         text: &[u8],
     ) -> Result<()> {
-        let mut list = read_resources(text, file, self.loader.source)?;
+        let source = self.loader.source;
+        let mut list = read_resources(text, file, source, source.origins.file(file))?;
         if let Some(origin) = &self.origin {
             for res in &mut list {
                 let path = origin.join(path).text();

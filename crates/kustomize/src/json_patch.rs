@@ -1,9 +1,12 @@
 //! JSON patches (RFC 6902) with the reference's habits: `replace` adds what is not there, and
 //! negative indices count from the end.
 
-use serde_json::{Map, Number, Value};
+use plumb_core::{FieldHash, FieldPlaces};
+use plumb_yaml::{Map, Marking, Node, ScalarTag};
+use serde_json::{Number, Value};
 
 use crate::error::{Result, invalid};
+use crate::origins::mark_read;
 
 /// One operation.
 #[derive(Debug, Clone)]
@@ -11,29 +14,39 @@ pub(crate) struct Operation {
     kind: String,
     path: Option<String>,
     from: Option<String>,
-    value: Value,
+    value: Node,
 }
 
-/// Reads operations from the JSON value of a patch.
-pub(crate) fn decode(value: &Value) -> Result<Vec<Operation>> {
+/// Reads operations from the value of a patch, with the places of what is in it.
+pub(crate) fn decode(
+    value: &Value,
+    places: &FieldPlaces,
+    marking: Marking,
+) -> Result<Vec<Operation>> {
     let items = value.as_array().ok_or_else(|| invalid!("a JSON patch is a list"))?;
     items
         .iter()
-        .map(|item| {
+        .enumerate()
+        .map(|(i, item)| {
             let map = item.as_object().ok_or_else(|| invalid!("an operation is a map"))?;
             let text = |key: &str| map.get(key).and_then(Value::as_str).map(str::to_owned);
+            let mut value = Node::from_value(map.get("value").unwrap_or(&Value::Null));
+            let path = FieldHash::root().index(i);
+            let around = places.find(path).map_or(1, |place| place.line);
+            let around = marking.mark(around);
+            mark_read(&mut value, path.key("value"), places, marking, around);
             Ok(Operation {
                 kind: text("op").unwrap_or_default(),
                 path: text("path"),
                 from: text("from"),
-                value: map.get("value").cloned().unwrap_or(Value::Null),
+                value,
             })
         })
         .collect()
 }
 
 /// Applies operations, one after the other.
-pub(crate) fn apply(document: &mut Value, operations: &[Operation]) -> Result<()> {
+pub(crate) fn apply(document: &mut Node, operations: &[Operation]) -> Result<()> {
     for operation in operations {
         one(document, operation)?;
     }
@@ -41,7 +54,7 @@ pub(crate) fn apply(document: &mut Value, operations: &[Operation]) -> Result<()
     Ok(())
 }
 
-fn one(document: &mut Value, operation: &Operation) -> Result<()> {
+fn one(document: &mut Node, operation: &Operation) -> Result<()> {
     let path =
         operation.path.as_deref().ok_or_else(|| invalid!("a JSON patch operation has no path"))?;
     let missing = || invalid!("{} of {path:?}: there is nothing at this path", operation.kind);
@@ -51,14 +64,15 @@ fn one(document: &mut Value, operation: &Operation) -> Result<()> {
         "replace" => {
             let (container, key) = find(document, path)?;
             match container {
-                Value::Object(map) => {
-                    map.insert(key, operation.value.clone());
-                }
-                Value::Array(items) => {
+                Node::Map(map) => put(map, key, operation.value.clone()),
+                Node::List(items) => {
                     let at = index(&key, items.len()).filter(|at| *at < items.len());
-                    items[at.ok_or_else(missing)?] = operation.value.clone();
+                    let old = &mut items[at.ok_or_else(missing)?];
+                    let mut value = operation.value.clone();
+                    value.keep_marks(old);
+                    *old = value;
                 }
-                _ => return Err(missing()),
+                Node::Scalar(_) => return Err(missing()),
             }
             Ok(())
         }
@@ -69,12 +83,13 @@ fn one(document: &mut Value, operation: &Operation) -> Result<()> {
         }
         "copy" => {
             let from = operation.from.as_deref().ok_or_else(|| invalid!("copy has no from"))?;
-            let value = get(document, from)?.cloned().unwrap_or(Value::Null);
+            let value = get(document, from)?.cloned().unwrap_or_else(null);
             add(document, path, value)
         }
         "test" => {
-            let found = get(document, path)?.unwrap_or(&Value::Null);
-            if same(found, &operation.value) {
+            let found = get(document, path)?.map_or(Ok(Value::Null), Node::to_value);
+            let value = operation.value.to_value();
+            if found.is_ok_and(|found| value.is_ok_and(|value| same(&found, &value))) {
                 Ok(())
             } else {
                 Err(invalid!("test of {path:?} failed"))
@@ -82,6 +97,17 @@ fn one(document: &mut Value, operation: &Operation) -> Result<()> {
         }
         other => Err(invalid!("{other:?} is no JSON patch operation")),
     }
+}
+
+fn put(map: &mut Map, key: String, mut value: Node) {
+    if let Some(old) = map.get(&key) {
+        value.keep_marks(old);
+    }
+    map.insert(key, value);
+}
+
+fn null() -> Node {
+    Node::from_value(&Value::Null)
 }
 
 /// Whether two values are equal, `1` and `1.0` too.
@@ -103,7 +129,7 @@ fn unescape(segment: &str) -> String {
 }
 
 /// The container of what a path names, and the last key.
-fn find<'v>(document: &'v mut Value, path: &str) -> Result<(&'v mut Value, String)> {
+fn find<'v>(document: &'v mut Node, path: &str) -> Result<(&'v mut Node, String)> {
     let nothing = || invalid!("path {path:?} leads nowhere in the object");
     let rest = path.split_once('/').ok_or_else(nothing)?.1;
     let (parents, key) = match rest.rsplit_once('/') {
@@ -114,16 +140,16 @@ fn find<'v>(document: &'v mut Value, path: &str) -> Result<(&'v mut Value, Strin
     for segment in parents.into_iter().flat_map(|parents| parents.split('/')) {
         let segment = unescape(segment);
         at = match at {
-            Value::Object(map) => map.get_mut(&segment),
-            Value::Array(items) => {
+            Node::Map(map) => map.get_mut(&segment),
+            Node::List(items) => {
                 let at = index(&segment, items.len());
                 at.and_then(|at| items.get_mut(at))
             }
-            _ => None,
+            Node::Scalar(_) => None,
         }
         .ok_or_else(nothing)?;
     }
-    if !matches!(at, Value::Object(_) | Value::Array(_)) {
+    if matches!(at, Node::Scalar(_)) {
         return Err(nothing());
     }
     Ok((at, unescape(key)))
@@ -138,71 +164,65 @@ fn index(key: &str, len: usize) -> Option<usize> {
     len.checked_sub(usize::try_from(at.unsigned_abs()).ok()?)
 }
 
-fn add(document: &mut Value, path: &str, value: Value) -> Result<()> {
+fn add(document: &mut Node, path: &str, value: Node) -> Result<()> {
     let (container, key) = find(document, path)?;
     match container {
-        Value::Object(map) => {
-            map.insert(key, value);
-        }
-        Value::Array(items) if key == "-" => items.push(value),
-        Value::Array(items) => {
+        Node::Map(map) => put(map, key, value),
+        Node::List(items) if key == "-" => items.push(value),
+        Node::List(items) => {
             // Counted in the list with the new item, so -1 appends.
             let at = index(&key, items.len() + 1).filter(|at| *at <= items.len());
             let at = at.ok_or_else(|| invalid!("add of {path:?}: the list is not as long"))?;
             items.insert(at, value);
         }
-        _ => {}
+        Node::Scalar(_) => {}
     }
     Ok(())
 }
 
-fn take(document: &mut Value, path: &str) -> Result<Value> {
+fn take(document: &mut Node, path: &str) -> Result<Node> {
     let missing = || invalid!("remove of {path:?}: there is nothing at this path");
     let (container, key) = find(document, path)?;
     match container {
-        Value::Object(map) => map.remove(&key).ok_or_else(missing),
-        Value::Array(items) => {
+        Node::Map(map) => map.remove(&key).ok_or_else(missing),
+        Node::List(items) => {
             let at = index(&key, items.len()).filter(|at| *at < items.len());
             Ok(items.remove(at.ok_or_else(missing)?))
         }
-        _ => Err(missing()),
+        Node::Scalar(_) => Err(missing()),
     }
 }
 
-fn get<'v>(document: &'v mut Value, path: &str) -> Result<Option<&'v Value>> {
+fn get<'v>(document: &'v mut Node, path: &str) -> Result<Option<&'v Node>> {
     let (container, key) = find(document, path)?;
     Ok(match container {
-        Value::Object(map) => map.get(&key),
-        Value::Array(items) => {
+        Node::Map(map) => map.get(&key),
+        Node::List(items) => {
             let at = index(&key, items.len()).filter(|at| *at < items.len());
             let at = at.ok_or_else(|| invalid!("{path:?}: the list is not as long"))?;
             items.get(at)
         }
-        _ => None,
+        Node::Scalar(_) => None,
     })
 }
 
 /// Gives integers that a float does not hold exactly the float's value.
-fn round(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(round),
-        Value::Object(map) => round_map(map),
-        Value::Number(number) => {
-            const EXACT: u64 = 1 << 53;
-            let size = number.as_u64().or(number.as_i64().map(i64::unsigned_abs));
-            if size.is_some_and(|size| size > EXACT)
-                && let Some(rounded) = number.as_f64()
-                && let Ok(value) = rounded.to_string().parse::<Number>()
-            {
-                *number = value;
-            }
+fn round(node: &mut Node) {
+    const EXACT: u64 = 1 << 53;
+    node.each_scalar(&mut |scalar| {
+        if scalar.tag != ScalarTag::Int {
+            return;
         }
-        _ => {}
-    }
-}
-
-fn round_map(map: &mut Map<String, Value>) {
-    map.values_mut().for_each(round);
+        let Ok(Value::Number(number)) = scalar.to_value() else { return };
+        let size = number.as_u64().or(number.as_i64().map(i64::unsigned_abs));
+        if size.is_some_and(|size| size > EXACT)
+            && let Some(rounded) = number.as_f64()
+            && let Ok(value) = rounded.to_string().parse::<Number>()
+            && let Node::Scalar(rounded) = Node::from_value(&Value::Number(value))
+        {
+            *scalar = rounded.marked(scalar.mark);
+        }
+    });
 }
 
 #[cfg(test)]
@@ -212,9 +232,10 @@ mod tests {
     use super::*;
 
     fn patched(document: &Value, operations: &Value) -> Result<Value> {
-        let mut document = document.clone();
-        apply(&mut document, &decode(operations)?)?;
-        Ok(document)
+        let mut document = Node::from_value(document);
+        let operations = decode(operations, &FieldPlaces::default(), Marking::None)?;
+        apply(&mut document, &operations)?;
+        Ok(document.to_value().unwrap())
     }
 
     #[test]

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use plumb_core::Place;
 use serde_json::Value;
 
-use crate::decode::{Any, At, Decode, Fields};
+use crate::decode::{Any, At, Decode, Fields, Placed};
 use crate::error::{Problem, Result, invalid};
 use crate::fieldspec::FieldSpec;
 
@@ -15,37 +14,39 @@ const VERSION: &str = "kustomize.config.k8s.io/v1beta1";
 const COMPONENT_VERSION: &str = "kustomize.config.k8s.io/v1alpha1";
 
 pub(crate) type Strings = BTreeMap<String, String>;
+/// Labels or annotations.
+pub(crate) type Pairs = BTreeMap<String, Placed<String>>;
 
 /// A kustomization, deprecated fields moved to where they belong.
 #[derive(Debug, Default)]
 pub(crate) struct Kustomization {
     pub(crate) component: bool,
     pub(crate) openapi: Strings,
-    pub(crate) name_prefix: String,
-    pub(crate) name_suffix: String,
-    pub(crate) namespace: String,
-    pub(crate) common_labels: Strings,
-    pub(crate) labels: Vec<Label>,
-    pub(crate) common_annotations: Strings,
-    pub(crate) patches_strategic_merge: Vec<String>,
-    pub(crate) patches_json6902: Vec<Patch>,
-    pub(crate) patches: Vec<Patch>,
-    pub(crate) images: Vec<Image>,
-    pub(crate) replacements: Vec<ReplacementField>,
-    pub(crate) replicas: Vec<Replica>,
-    pub(crate) vars: Vec<Var>,
+    pub(crate) name_prefix: Placed<String>,
+    pub(crate) name_suffix: Placed<String>,
+    pub(crate) namespace: Placed<String>,
+    pub(crate) common_labels: Placed<Pairs>,
+    pub(crate) labels: Vec<Placed<Label>>,
+    pub(crate) common_annotations: Placed<Pairs>,
+    pub(crate) patches_strategic_merge: Vec<Placed<String>>,
+    pub(crate) patches_json6902: Vec<Placed<Patch>>,
+    pub(crate) patches: Vec<Placed<Patch>>,
+    pub(crate) images: Vec<Placed<Image>>,
+    pub(crate) replacements: Vec<Placed<ReplacementField>>,
+    pub(crate) replicas: Vec<Placed<Replica>>,
+    pub(crate) vars: Vec<Placed<Var>>,
     pub(crate) sort_options: Option<SortOptions>,
     pub(crate) resources: Vec<String>,
-    pub(crate) components: Vec<String>,
+    pub(crate) components: Vec<Placed<String>>,
     pub(crate) crds: Vec<String>,
-    pub(crate) config_maps: Vec<GeneratorArgs>,
-    pub(crate) secrets: Vec<GeneratorArgs>,
+    pub(crate) config_maps: Vec<Placed<GeneratorArgs>>,
+    pub(crate) secrets: Vec<Placed<GeneratorArgs>>,
     pub(crate) generator_options: Option<GeneratorOptions>,
     pub(crate) configurations: Vec<String>,
-    pub(crate) generators: Vec<String>,
-    pub(crate) transformers: Vec<String>,
-    pub(crate) validators: Vec<String>,
-    pub(crate) build_metadata: Vec<String>,
+    pub(crate) generators: Vec<Placed<String>>,
+    pub(crate) transformers: Vec<Placed<String>>,
+    pub(crate) validators: Vec<Placed<String>>,
+    pub(crate) build_metadata: Vec<Placed<String>>,
 }
 
 impl Kustomization {
@@ -57,8 +58,8 @@ impl Kustomization {
         let _: Option<Any> = f.take("metadata")?;
         let mut resources: Vec<String> = f.take("resources")?;
         resources.extend(f.take::<Vec<String>>("bases")?);
-        let mut images: Vec<Image> = f.take("images")?;
-        images.extend(f.take::<Vec<Image>>("imageTags")?);
+        let mut images: Vec<Placed<Image>> = f.take("images")?;
+        images.extend(f.take::<Vec<Placed<Image>>>("imageTags")?);
         let helm: (Option<Any>, Vec<Any>, Vec<Any>) =
             (f.take("helmGlobals")?, f.take("helmCharts")?, f.take("helmChartInflationGenerator")?);
         let this = Self {
@@ -112,7 +113,8 @@ impl Kustomization {
             {
                 return Err(invalid!(
                     "buildMetadata takes originAnnotations, transformerAnnotations and \
-                     managedByLabel, not {option:?}"
+                     managedByLabel, not {:?}",
+                    option.value
                 )
                 .at(at.place));
             }
@@ -161,7 +163,7 @@ macro_rules! record {
 record! {
     /// An entry of `labels`.
     Label {
-        pairs: Strings = "pairs",
+        pairs: Pairs = "pairs",
         include_selectors: bool = "includeSelectors",
         include_templates: bool = "includeTemplates",
         include_claims: bool = "includeVolumeClaimTemplates",
@@ -190,28 +192,13 @@ record! {
     }
 }
 
-/// An entry of `patches`.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Patch {
-    pub(crate) path: String,
-    pub(crate) inline: String,
-    pub(crate) target: Option<Selector>,
-    pub(crate) options: PatchOptions,
-    pub(crate) place: Option<Place>,
-}
-
-impl Decode for Patch {
-    fn decode(at: &At<'_>, value: &Value) -> Result<Self> {
-        let mut f = Fields::new(at, value)?;
-        let this = Self {
-            path: f.take("path")?,
-            inline: f.take("patch")?,
-            target: f.take("target")?,
-            options: f.take("options")?,
-            place: Some(f.place()),
-        };
-        f.finish()?;
-        Ok(this)
+record! {
+    /// An entry of `patches`.
+    Patch {
+        path: String = "path",
+        inline: Placed<String> = "patch",
+        target: Option<Selector> = "target",
+        options: PatchOptions = "options",
     }
 }
 
@@ -272,7 +259,7 @@ record! {
     ReplacementField {
         path: String = "path",
         source: Option<Source> = "source",
-        source_value: Option<String> = "sourceValue",
+        source_value: Option<Placed<String>> = "sourceValue",
         targets: Option<Vec<Target>> = "targets",
     }
 }
@@ -324,8 +311,8 @@ record! {
 record! {
     /// What generated objects get.
     GeneratorOptions {
-        labels: Strings = "labels",
-        annotations: Strings = "annotations",
+        labels: Pairs = "labels",
+        annotations: Pairs = "annotations",
         disable_hash: bool = "disableNameSuffixHash",
         immutable: bool = "immutable",
     }
@@ -334,15 +321,15 @@ record! {
 record! {
     /// An entry of `configMapGenerator` or `secretGenerator`.
     GeneratorArgs {
-        name: String = "name",
-        namespace: String = "namespace",
+        name: Placed<String> = "name",
+        namespace: Placed<String> = "namespace",
         behavior: String = "behavior",
-        literals: Vec<String> = "literals",
+        literals: Vec<Placed<String>> = "literals",
         files: Vec<String> = "files",
         envs: Vec<String> = "envs",
         env: String = "env",
         options: Option<GeneratorOptions> = "options",
-        secret_type: String = "type",
+        secret_type: Placed<String> = "type",
     }
 }
 

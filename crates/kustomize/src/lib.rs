@@ -24,6 +24,8 @@ mod load;
 mod merge;
 mod nameref;
 mod openapi;
+mod origins;
+mod output;
 mod overlay;
 mod patch;
 mod plugins;
@@ -94,8 +96,8 @@ pub struct Options {
     pub load_restrictions: LoadRestrictions,
     /// The order of objects when the kustomization does not say.
     pub reorder: Reorder,
-    /// Whether objects know the place of each field; it costs more than the build itself.
-    pub places: bool,
+    /// Whether objects know where each of their fields comes from.
+    pub origins: bool,
     /// What comes at the end of the kustomization that is built.
     pub overlay: Overlay,
     /// How much the build may take.

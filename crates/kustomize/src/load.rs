@@ -6,6 +6,7 @@ use std::sync::Arc;
 use plumb_core::{EntryKind, PathError, RelPath, Tree, TreeError, follow};
 
 use crate::error::{Error, Problem, Result, invalid};
+use crate::origins::Origins;
 use crate::{LoadRestrictions, Options};
 
 /// The names of kustomization files.
@@ -17,6 +18,7 @@ pub(crate) struct Source<'t> {
     pub(crate) options: &'t Options,
     pub(crate) interrupted: &'t dyn Fn() -> bool,
     read: Cell<u64>,
+    pub(crate) origins: Origins,
 }
 
 impl<'t> Source<'t> {
@@ -25,7 +27,8 @@ impl<'t> Source<'t> {
         options: &'t Options,
         interrupted: &'t dyn Fn() -> bool,
     ) -> Self {
-        Self { tree, options, interrupted, read: Cell::new(0) }
+        let origins = Origins::new(options.origins);
+        Self { tree, options, interrupted, read: Cell::new(0), origins }
     }
 
     /// Stops the build when the caller asks for it.

@@ -36,6 +36,17 @@ fn missing(node: Option<&Node>) -> bool {
     node.is_none_or(Node::is_null)
 }
 
+/// The patch, if there is one, instead of what is there.
+fn instead(dest: Option<Node>, patch: Option<Node>) -> Option<Node> {
+    match (dest, patch) {
+        (Some(dest), Some(mut patch)) => {
+            patch.keep_marks(&dest);
+            Some(patch)
+        }
+        (dest, patch) => patch.or(dest),
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Directive {
     Merge,
@@ -126,10 +137,10 @@ impl Merger<'_> {
         }
         match first.filter(|node| !node.is_null()) {
             None | Some(Node::Map(_)) => self.map(dest, patch, shape.as_ref()),
-            Some(Node::Scalar(_)) => Ok(patch.or(dest)),
+            Some(Node::Scalar(_)) => Ok(instead(dest, patch)),
             Some(Node::List(_)) => match shape.as_ref().and_then(Shape::keys) {
                 Some(keys) => self.list(dest, patch, shape.as_ref(), &keys),
-                None => Ok(patch.or(dest)),
+                None => Ok(instead(dest, patch)),
             },
         }
     }
@@ -296,7 +307,8 @@ impl Merger<'_> {
                     && merged.as_map().is_some_and(|map| !map.contains_key(key))
                     && !value.is_empty()
                 {
-                    set_field(&mut merged, key, value, plumb_yaml::ScalarTag::None)?;
+                    let mark = merged.mark();
+                    set_field(&mut merged, key, value, plumb_yaml::ScalarTag::None, mark)?;
                     completed = true;
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use plumb_core::Gvk;
-use plumb_yaml::{Node, ScalarTag};
+use plumb_yaml::{LineMark, Node, ScalarTag};
 
 use crate::acc::Acc;
 use crate::config::BackReferences;
@@ -16,6 +16,8 @@ use crate::resource::Res;
 /// What may be referred to.
 struct Candidate {
     id: Id,
+    /// Where name and namespace come from.
+    marks: (LineMark, LineMark),
     previous: Vec<Id>,
     original_namespace: String,
 }
@@ -38,6 +40,7 @@ pub(crate) fn fix(acc: &mut Acc, schemas: &Schemas) -> Result<()> {
         .iter()
         .map(|res| Candidate {
             id: res.id(schemas),
+            marks: (mark(res, "name"), mark(res, "namespace")),
             previous: res.previous_ids().collect(),
             original_namespace: res.original_id(schemas).effective_namespace().to_owned(),
         })
@@ -86,6 +89,10 @@ pub(crate) fn fix(acc: &mut Acc, schemas: &Schemas) -> Result<()> {
         acc.items[at].node = node;
     }
     Ok(())
+}
+
+fn mark(res: &Res, field: &str) -> LineMark {
+    res.node.at(&["metadata", field]).map(Node::mark).unwrap_or_default()
 }
 
 fn bound_namespaces(id: &Id, node: &Node) -> Result<Vec<String>> {
@@ -141,7 +148,7 @@ impl Finder<'_> {
                 if found.id.name == old {
                     return Ok(());
                 }
-                set_scalar(node, &found.id.name, ScalarTag::None)
+                set_scalar(node, &found.id.name, ScalarTag::None, found.marks.0)
             }
             Node::Map(map) => {
                 let Some(name) = map.get("name") else {
@@ -157,9 +164,10 @@ impl Finder<'_> {
                 if *new == name && namespace.is_empty() {
                     return Ok(());
                 }
-                set_field(node, "name", new, ScalarTag::None)?;
+                let marks = found.marks;
+                set_field(node, "name", new, ScalarTag::None, marks.0)?;
                 if !namespace.is_empty() {
-                    set_field(node, "namespace", namespace, ScalarTag::None)?;
+                    set_field(node, "namespace", namespace, ScalarTag::None, marks.1)?;
                 }
                 Ok(())
             }

@@ -7,6 +7,7 @@ use plumb_core::{Object, Place, RelPath, TreeError, follow};
 
 use crate::acc::Acc;
 use crate::build::Target;
+use crate::decode::Placed;
 use crate::error::{Error, Result};
 use crate::kustomization::{Image, Kustomization, Patch, Selector};
 use crate::load::{Found, Loader, Source};
@@ -17,7 +18,8 @@ use crate::patch;
 pub(crate) const NAMESPACE: &str = "spec.targetNamespace";
 
 /// Fields of an Application, or of Flux's Kustomization, that work as if they stood at the end of
-/// the kustomization that is built. Errors call them `spec.patches[1]` and so on.
+/// the kustomization that is built. Errors call them `spec.patches[1]` and so on, and so are the
+/// files called that fields come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overlay {
     /// Components, relative to the directory that is built. They come after its own.
@@ -88,36 +90,46 @@ impl Overlay {
     /// Overrides the fields of the kustomization that can stand there only once. Components and
     /// patches are added step by step, because their errors name them.
     pub(crate) fn override_fields(&self, content: &mut Kustomization) {
-        let pairs = [
-            (&self.name_prefix, &mut content.name_prefix),
-            (&self.name_suffix, &mut content.name_suffix),
-            (&self.target_namespace, &mut content.namespace),
+        let fields = [
+            ("spec.namePrefix", &self.name_prefix, &mut content.name_prefix),
+            ("spec.nameSuffix", &self.name_suffix, &mut content.name_suffix),
+            (NAMESPACE, &self.target_namespace, &mut content.namespace),
         ];
-        for (ours, theirs) in pairs.into_iter().filter(|(ours, _)| !ours.is_empty()) {
-            theirs.clone_from(ours);
+        for (field, ours, theirs) in fields.into_iter().filter(|(_, ours, _)| !ours.is_empty()) {
+            *theirs = placed(ours.clone(), field);
         }
-        for image in &self.images {
+        for (i, image) in self.images.iter().enumerate() {
+            let field = format!("spec.images[{i}]");
             let known = content.images.iter_mut().find(|known| known.name == image.name);
             let Some(known) = known else {
-                content.images.push(Image {
+                let image = Image {
                     name: image.name.clone(),
                     new_name: image.new_name.clone(),
                     new_tag: image.new_tag.clone(),
                     digest: image.digest.clone(),
                     tag_suffix: String::new(),
-                });
+                };
+                content.images.push(placed(image, &field));
                 continue;
             };
+            let mut changed = known.value.clone();
             if !image.new_name.is_empty() {
-                known.new_name.clone_from(&image.new_name);
+                changed.new_name.clone_from(&image.new_name);
             }
             // An old digest beside a new tag would win when the image is pulled.
             if !image.new_tag.is_empty() || !image.digest.is_empty() {
-                known.new_tag.clone_from(&image.new_tag);
-                known.digest.clone_from(&image.digest);
+                changed.new_tag.clone_from(&image.new_tag);
+                changed.digest.clone_from(&image.digest);
             }
+            *known = placed(changed, &field);
         }
     }
+}
+
+/// A value of a field of the overlay, which stands for a file of its own.
+fn placed<T>(value: T, field: &str) -> Placed<T> {
+    let file = Arc::new(RelPath::root().child(field));
+    Placed { value, place: Some(Place { file, document: 0, line: 1, column: 1 }) }
 }
 
 impl From<&PatchTarget> for Selector {
@@ -206,8 +218,12 @@ impl Target<'_, '_, '_> {
 
     pub(crate) fn overlay_patches(&self, acc: &mut Acc) -> Result<()> {
         for (i, patch) in self.overlay.iter().flat_map(|overlay| &overlay.patches).enumerate() {
+            let inline = placed(patch.patch.clone(), &format!("spec.patches[{i}]"));
+            if let Some(place) = &inline.place {
+                self.loader.source.origins.keep(&place.file, inline.as_bytes());
+            }
             let entry = Patch {
-                inline: patch.patch.clone(),
+                inline,
                 target: patch.target.as_ref().map(Selector::from),
                 ..Patch::default()
             };

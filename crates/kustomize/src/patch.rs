@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use plumb_core::{Place, RelPath};
-use plumb_yaml::Node;
+use plumb_yaml::{Marking, Node};
 use serde_json::Value;
 
 use crate::acc::Acc;
 use crate::build::read_resources;
+use crate::decode::Placed;
 use crate::error::{Result, invalid};
 use crate::json_patch::{self, Operation};
 use crate::kustomization::{Patch, PatchOptions, Selector};
@@ -23,24 +24,59 @@ enum Content {
     Json(Vec<Operation>),
 }
 
-/// Reads a text as a JSON patch, which is JSON if it starts with a bracket and YAML otherwise.
-fn read_json(text: &[u8], file: &Arc<RelPath>, loader: &Loader<'_, '_>) -> Result<Vec<Operation>> {
-    let value = if text.first() == Some(&b'[') {
-        serde_json::from_slice(text).map_err(|error| invalid!("the patch is no JSON: {error}"))?
-    } else {
-        let limits = &loader.source.options.limits.file;
-        plumb_yaml::read_config(text, file, limits)?.map_or(Value::Null, |doc| doc.value)
-    };
-    json_patch::decode(&value)
+/// The text of a patch.
+struct Text {
+    file: Arc<RelPath>,
+    bytes: Vec<u8>,
+    marking: Marking,
 }
 
-fn read(
-    text: &[u8],
-    file: &Arc<RelPath>,
-    loader: &Loader<'_, '_>,
-    options: &PatchOptions,
-) -> Result<Content> {
-    match read_resources(text, file, loader.source) {
+impl Text {
+    /// Finds the text of an entry that is one itself or names a file.
+    fn of(patch: &Patch, inline: &str, loader: &Loader<'_, '_>, place: &Place) -> Result<Self> {
+        match (inline, patch.path.as_str()) {
+            ("", "") => Err(invalid!("a patch has neither a path nor a patch")),
+            ("", path) => Self::file(path, loader),
+            (inline, "") => Ok(Self {
+                file: Arc::clone(&place.file),
+                bytes: inline.as_bytes().to_vec(),
+                marking: loader.source.origins.inline(patch.inline.place_or(place), inline),
+            }),
+            _ => Err(invalid!("a patch has both a path and a patch")),
+        }
+    }
+
+    fn file(path: &str, loader: &Loader<'_, '_>) -> Result<Self> {
+        let (file, bytes) = loader.file(path)?;
+        let marking = loader.source.origins.file(&file);
+        Ok(Self { file, bytes, marking })
+    }
+
+    fn resources(&self, loader: &Loader<'_, '_>) -> Result<Vec<Res>> {
+        read_resources(&self.bytes, &self.file, loader.source, self.marking)
+    }
+
+    /// Reads it as a JSON patch, which is JSON if it starts with a bracket and YAML otherwise.
+    fn operations(&self, loader: &Loader<'_, '_>) -> Result<Vec<Operation>> {
+        let limits = &loader.source.options.limits.file;
+        let config = || plumb_yaml::read_config(&self.bytes, &self.file, limits);
+        let (value, places) = if self.bytes.first() == Some(&b'[') {
+            let value = serde_json::from_slice(&self.bytes)
+                .map_err(|error| invalid!("the patch is no JSON: {error}"))?;
+            // Only for the lines.
+            let document = loader.source.options.origins.then(config);
+            let document = document.and_then(|read| read.ok().flatten());
+            (value, document.map(|document| document.fields))
+        } else {
+            let document = config()?;
+            document.map_or((Value::Null, None), |doc| (doc.value, Some(doc.fields)))
+        };
+        json_patch::decode(&value, &places.unwrap_or_default(), self.marking)
+    }
+}
+
+fn read(text: &Text, loader: &Loader<'_, '_>, options: &PatchOptions) -> Result<Content> {
+    match text.resources(loader) {
         Ok(mut patches) => {
             for patch in &mut patches {
                 patch.allow_name_change = options.allow_name_change;
@@ -52,11 +88,10 @@ fn read(
             Ok(Content::Merge(patches))
         }
         Err(merge_error) => {
-            read_json(text, file, loader).map(Content::Json).map_err(|json_error| {
+            text.operations(loader).map(Content::Json).map_err(|json_error| {
                 // What it was meant to be is told by how it starts.
-                if text.trim_ascii_start().starts_with(b"[")
-                    || text.trim_ascii_start().starts_with(b"-")
-                {
+                let start = text.bytes.trim_ascii_start();
+                if start.starts_with(b"[") || start.starts_with(b"-") {
                     invalid!("the patch is no JSON patch: {}", json_error.problem())
                 } else {
                     let error = invalid!("the patch is no object: {}", merge_error.problem());
@@ -78,16 +113,10 @@ pub(crate) fn apply(
     place: &Place,
     schemas: &Schemas,
 ) -> Result<()> {
-    let place = patch.place.as_ref().unwrap_or(place);
     let result = (|| {
         let inline = patch.inline.trim();
-        let (file, text) = match (inline, patch.path.as_str()) {
-            ("", "") => return Err(invalid!("a patch has neither a path nor a patch")),
-            ("", path) => loader.file(path)?,
-            (inline, "") => (Arc::clone(&place.file), inline.as_bytes().to_vec()),
-            _ => return Err(invalid!("a patch has both a path and a patch")),
-        };
-        let mut content = read(&text, &file, loader, &patch.options).map_err(|error| {
+        let text = Text::of(patch, inline, loader, place)?;
+        let mut content = read(&text, loader, &patch.options).map_err(|error| {
             // Lines of a patch inside the kustomization count from the patch.
             if inline.is_empty() { error } else { invalid!("{}", error.problem()) }
         })?;
@@ -146,10 +175,11 @@ fn merge_selected(acc: &mut Acc, at: usize, patch: &Res, schemas: &Schemas) -> R
     let mut patch = patch.clone();
     patch.stringify("labels");
     patch.stringify("annotations");
-    let (name, namespace) = (patch.name().to_owned(), patch.namespace().to_owned());
+    let name = patch.marked(&["metadata", "name"]);
+    let namespace = patch.marked(&["metadata", "namespace"]);
     patch.set_metadata("name", &name);
     patch.set_metadata("namespace", &namespace);
-    let api_version = acc.items[at].api_version().to_owned();
+    let api_version = acc.items[at].marked(&["apiVersion"]);
     patch.set_top("apiVersion", &api_version);
     let renames = patch.allow_name_change || patch.allow_kind_change;
     merge_one(&mut acc.items[at], patch, schemas)?;
@@ -161,8 +191,9 @@ fn merge_selected(acc: &mut Acc, at: usize, patch: &Res, schemas: &Schemas) -> R
 
 fn merge_one(res: &mut Res, patch: Res, schemas: &Schemas) -> Result<()> {
     let label = res.label();
-    let (name, namespace) = (res.name().to_owned(), res.namespace().to_owned());
-    let kind = res.kind().to_owned();
+    let name = res.marked(&["metadata", "name"]);
+    let namespace = res.marked(&["metadata", "namespace"]);
+    let kind = res.marked(&["kind"]);
     if patch.allow_name_change || patch.allow_kind_change {
         res.store_id(schemas);
     }
@@ -201,12 +232,10 @@ fn json(
             res.store_id(schemas);
         }
         let label = res.label();
-        let mut value = res
-            .node
-            .to_value()
+        res.node
+            .respell()
             .map_err(|problem| invalid!("{problem}").on(|| label.clone()).at(&res.place))?;
-        json_patch::apply(&mut value, operations).map_err(|error| error.on(|| label))?;
-        res.node = Node::from_value(&value);
+        json_patch::apply(&mut res.node, operations).map_err(|error| error.on(|| label))?;
         res.stringify("annotations");
     }
     acc.changed();
@@ -216,21 +245,22 @@ fn json(
 /// Applies `patchesStrategicMerge`: each entry is a patch itself or a file.
 pub(crate) fn strategic_merge(
     acc: &mut Acc,
-    entries: &[String],
+    entries: &[Placed<String>],
     loader: &Loader<'_, '_>,
     place: &Place,
     schemas: &Schemas,
 ) -> Result<()> {
     let mut patches = Vec::new();
     for entry in entries {
-        match read_resources(entry.as_bytes(), &place.file, loader.source) {
+        let marking = loader.source.origins.inline(entry.place_or(place), entry);
+        match read_resources(entry.as_bytes(), &place.file, loader.source, marking) {
             Ok(inline) => patches.extend(inline),
             Err(error) if entry.contains('\n') => {
                 return Err(invalid!("{}", error.problem()).at(place));
             }
             Err(_) => {
-                let (file, text) = loader.file(entry).map_err(|error| error.at(place))?;
-                patches.extend(read_resources(&text, &file, loader.source)?);
+                let text = Text::file(entry, loader).map_err(|error| error.at(place))?;
+                patches.extend(text.resources(loader)?);
             }
         }
     }
@@ -254,18 +284,13 @@ pub(crate) fn json6902(
     place: &Place,
     schemas: &Schemas,
 ) -> Result<()> {
-    let place = patch.place.as_ref().unwrap_or(place);
     let result = (|| {
         let Some(target) = patch.target.as_ref().filter(|target| !target.name.is_empty()) else {
             return Err(invalid!("a patch of patchesJson6902 needs a target with a name"));
         };
-        let (file, text) = match (patch.inline.as_str(), patch.path.as_str()) {
-            ("", "") => return Err(invalid!("a patch has neither a path nor a patch")),
-            ("", path) => loader.file(path)?,
-            (inline, "") => (Arc::clone(&place.file), inline.as_bytes().to_vec()),
-            _ => return Err(invalid!("a patch has both a path and a patch")),
-        };
-        let operations = read_json(&text, &file, loader)
+        let text = Text::of(patch, &patch.inline, loader, place)?;
+        let operations = text
+            .operations(loader)
             .map_err(|error| invalid!("the patch is no JSON patch: {}", error.problem()))?;
         if operations.is_empty() {
             return Err(invalid!("the patch is empty"));

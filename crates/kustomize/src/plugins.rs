@@ -1,21 +1,22 @@
 //! Built-in generators and transformers that a kustomization configures by objects of its own.
 
-use plumb_core::{FieldPath, FieldPlaces};
-use plumb_yaml::Node;
+use plumb_core::{FieldPath, FieldPlaces, Place};
+use plumb_yaml::{LineMark, Marking, Node};
 use serde_json::{Value, json};
 
 use crate::acc::Acc;
 use crate::build::read_resources;
-use crate::decode::{At, Decode, Fields};
+use crate::decode::{At, Decode, Fields, Placed};
 use crate::error::{Problem, Result, invalid};
 use crate::fieldspec::{FieldSpec, set_scalar};
 use crate::generate::{self, Kind};
 use crate::kustomization::{
-    GeneratorArgs, Image, Patch, PatchOptions, ReplacementField, Replica, Selector, Strings,
+    GeneratorArgs, Image, Pairs, Patch, PatchOptions, ReplacementField, Replica, Selector, Strings,
     refuse_helm,
 };
 use crate::load::Loader;
 use crate::openapi::Schemas;
+use crate::origins::all_from;
 use crate::resource::Res;
 use crate::selector::select;
 use crate::simple::{self, End, Namespacing, Subjects};
@@ -41,8 +42,8 @@ fn value_of(config: &Res) -> Result<Value> {
     config.node.to_value().map_err(|problem| invalid!("{problem}").at(&config.place))
 }
 
-fn at<'a>(config: &'a Res, none: &'a FieldPlaces) -> At<'a> {
-    At { place: &config.place, fields: none, path: FieldPath::root(), strict: false, lenient: true }
+fn at<'a>(config: &'a Res, fields: &'a FieldPlaces) -> At<'a> {
+    At { place: &config.place, fields, path: FieldPath::root(), strict: false, lenient: true }
 }
 
 /// Runs a generator.
@@ -51,12 +52,16 @@ pub(crate) fn generate(config: &Res, context: &Context<'_, '_, '_>) -> Result<Ve
         return Err(refuse(config));
     }
     let value = value_of(config)?;
-    let none = FieldPlaces::default();
-    let mut f = Fields::new(&at(config, &none), &value)?;
+    let origins = &context.loader.source.origins;
+    let places = origins.places(&config.node);
+    let mut f = Fields::new(&at(config, &places), &value)?;
     let kind = match config.kind() {
         "ConfigMapGenerator" => Kind::ConfigMap,
         "SecretGenerator" => Kind::Secret,
-        "IAMPolicyGenerator" => return iam_policy(config, &mut f).map(|res| vec![res]),
+        "IAMPolicyGenerator" => {
+            let mark = origins.mark(&config.place);
+            return iam_policy(config, &mut f, mark).map(|res| vec![res]);
+        }
         "HelmChartInflationGenerator" => {
             return Err(refuse_helm("HelmChartInflationGenerator").at(&config.place));
         }
@@ -64,10 +69,10 @@ pub(crate) fn generate(config: &Res, context: &Context<'_, '_, '_>) -> Result<Ve
     };
     let mut args = GeneratorArgs::take(&mut f)?;
     if args.name.is_empty() {
-        config.name().clone_into(&mut args.name);
+        config.name().clone_into(&mut args.name.value);
     }
     if args.namespace.is_empty() {
-        config.namespace().clone_into(&mut args.namespace);
+        config.namespace().clone_into(&mut args.namespace.value);
     }
     let res =
         generate::generate(kind, &args, args.options.as_ref(), context.loader, &config.place)?;
@@ -75,7 +80,7 @@ pub(crate) fn generate(config: &Res, context: &Context<'_, '_, '_>) -> Result<Ve
 }
 
 /// A service account that stands for one of a cloud.
-fn iam_policy(config: &Res, f: &mut Fields<'_>) -> Result<Res> {
+fn iam_policy(config: &Res, f: &mut Fields<'_>, mark: LineMark) -> Result<Res> {
     let cloud: String = f.take("cloud")?;
     if cloud != "gke" {
         return Err(invalid!("cloud must be gke, not {cloud:?}").at(&config.place));
@@ -101,7 +106,7 @@ fn iam_policy(config: &Res, f: &mut Fields<'_>) -> Result<Res> {
     if !namespace.is_empty() {
         value["metadata"]["namespace"] = json!(namespace);
     }
-    Ok(Res::new(Node::from_value(&value), config.place.clone(), FieldPlaces::default()))
+    Ok(Res::new(all_from(Node::from_value(&value), mark), config.place.clone()))
 }
 
 /// Runs a transformer.
@@ -110,23 +115,28 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
         return Err(refuse(config));
     }
     let value = value_of(config)?;
-    let none = FieldPlaces::default();
-    let at = at(config, &none);
-    let mut f = Fields::new(&at, &value)?;
     let Context { loader, schemas } = *context;
+    let origins = &loader.source.origins;
+    let places = origins.places(&config.node);
+    let at = at(config, &places);
+    let mut f = Fields::new(&at, &value)?;
     let place = &config.place;
+    let mark = origins.mark(place);
     match config.kind() {
         "AnnotationsTransformer" => {
-            let pairs: Strings = f.take("annotations")?;
+            let pairs: Pairs = f.take("annotations")?;
+            let pairs = origins.pairs(&pairs, place);
             simple::set_strings(acc, &pairs, &f.take::<Vec<FieldSpec>>("fieldSpecs")?)
         }
         "LabelTransformer" => {
-            let pairs: Strings = f.take("labels")?;
+            let pairs: Pairs = f.take("labels")?;
+            let pairs = origins.pairs(&pairs, place);
             simple::set_strings(acc, &pairs, &f.take::<Vec<FieldSpec>>("fieldSpecs")?)
         }
         "NamespaceTransformer" => {
             let how = Namespacing {
                 namespace: config.namespace().to_owned(),
+                mark: config.marked(&["metadata", "namespace"]).1,
                 unset_only: f.take("unsetOnly")?,
                 subjects: match f.take::<String>("setRoleBindingSubjects")?.as_str() {
                     "" | "defaultOnly" => Subjects::Default,
@@ -150,21 +160,23 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
                 if !config.kind().to_ascii_lowercase().contains(name) {
                     continue;
                 }
-                let text: String = f.take(name)?;
+                let text: Placed<String> = f.take(name)?;
+                let mark = origins.mark(text.place_or(place));
                 if config.kind() != "PrefixSuffixTransformer" || !text.is_empty() {
-                    simple::add_to_names(acc, end, &text, &specs, schemas)?;
+                    simple::add_to_names(acc, end, (&text, mark), &specs, schemas)?;
                 }
             }
             Ok(())
         }
         "ImageTagTransformer" => {
             let image: Image = f.take("imageTag")?;
-            simple::set_images(acc, &[image], &f.take::<Vec<FieldSpec>>("fieldSpecs")?)
+            simple::set_image(acc, &image, mark, &f.take::<Vec<FieldSpec>>("fieldSpecs")?)
         }
         "ReplicaCountTransformer" => {
             let replica: Replica = f.take("replica")?;
             let specs: Vec<FieldSpec> = f.take("fieldSpecs")?;
-            simple::set_replicas(acc, &replica, &specs, schemas).map_err(|error| error.at(place))
+            simple::set_replicas(acc, &replica, mark, &specs, schemas)
+                .map_err(|error| error.at(place))
         }
         "PatchTransformer" => {
             let entry = Patch {
@@ -172,7 +184,6 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
                 inline: f.take("patch")?,
                 target: f.take("target")?,
                 options: f.take::<PatchOptions>("options")?,
-                place: None,
             };
             patch::apply(acc, &entry, loader, place, schemas)
         }
@@ -186,21 +197,23 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
             patch::json6902(acc, &entry, loader, place, schemas)
         }
         "PatchStrategicMergeTransformer" => {
-            let mut entries: Vec<String> = f.take("paths")?;
-            let inline: String = f.take("patches")?;
+            let mut entries: Vec<Placed<String>> = f.take("paths")?;
+            let inline: Placed<String> = f.take("patches")?;
             if !inline.is_empty() {
                 // Read here, so that a text that is no object is not taken for a path.
-                read_resources(inline.as_bytes(), &place.file, loader.source)?;
+                read_resources(inline.as_bytes(), &place.file, loader.source, Marking::None)?;
                 entries.push(inline);
             }
             patch::strategic_merge(acc, &entries, loader, place, schemas)
         }
         "ReplacementTransformer" => {
-            let entries: Vec<ReplacementField> = f.take("replacements")?;
-            replacements::apply(acc, &entries, loader, place, schemas)
+            let entries: Vec<Placed<ReplacementField>> = f.take("replacements")?;
+            replacements::apply(acc, &entries, loader, place)
         }
         "HashTransformer" => crate::build::add_hashes(acc, schemas),
-        "ValueAddTransformer" => value_add(acc, &mut f, context).map_err(|error| error.at(place)),
+        "ValueAddTransformer" => {
+            value_add(acc, &mut f, place, context).map_err(|error| error.at(place))
+        }
         _ => Err(refuse(config)),
     }
 }
@@ -226,9 +239,15 @@ impl Decode for ValueTarget {
     }
 }
 
-fn value_add(acc: &mut Acc, f: &mut Fields<'_>, context: &Context<'_, '_, '_>) -> Result<()> {
-    let value: String = f.take("value")?;
-    let mut value = value.trim().to_owned();
+fn value_add(
+    acc: &mut Acc,
+    f: &mut Fields<'_>,
+    place: &Place,
+    context: &Context<'_, '_, '_>,
+) -> Result<()> {
+    let given: Placed<String> = f.take("value")?;
+    let mut value = given.trim().to_owned();
+    let mark = context.loader.source.origins.mark(given.place_or(place));
     if value.is_empty() {
         context.loader.root.name().clone_into(&mut value);
     }
@@ -264,7 +283,8 @@ fn value_add(acc: &mut Acc, f: &mut Fields<'_>, context: &Context<'_, '_, '_>) -
         for at in selected {
             let res = &mut acc.items[at];
             if target.path == "metadata/namespace" {
-                let how = Namespacing { namespace: value.clone(), ..Namespacing::default() };
+                let namespace = value.clone();
+                let how = Namespacing { namespace, mark, ..Namespacing::default() };
                 simple::namespace_of(res, &how, &[], context.schemas)?;
                 continue;
             }
@@ -286,7 +306,7 @@ fn value_add(acc: &mut Acc, f: &mut Fields<'_>, context: &Context<'_, '_, '_>) -
                 None => value.clone(),
                 Some(position) => insert_part(node.text().unwrap_or_default(), position, &value),
             };
-            set_scalar(node, &text, plumb_yaml::ScalarTag::None)?;
+            set_scalar(node, &text, plumb_yaml::ScalarTag::None, mark)?;
         }
         acc.changed();
     }

@@ -8,13 +8,12 @@ use regex::Regex;
 use serde_json::Value;
 
 use crate::acc::Acc;
-use crate::decode::{At, Decode};
+use crate::decode::{At, Decode, Placed};
 use crate::error::{Result, invalid};
 use crate::fieldspec::split_dotted;
 use crate::generate::go_json;
 use crate::kustomization::{FieldOptions, ReplacementField, Source, Target};
 use crate::load::Loader;
-use crate::openapi::Schemas;
 use crate::resid::{Id, selects};
 use crate::resource::Res;
 use crate::selector::{Matcher, regex};
@@ -25,17 +24,17 @@ const DEFAULT_PATH: &str = "metadata.name";
 /// Applies replacements, those in files too.
 pub(crate) fn apply(
     acc: &mut Acc,
-    entries: &[ReplacementField],
+    entries: &[Placed<ReplacementField>],
     loader: &Loader<'_, '_>,
     place: &Place,
-    schemas: &Schemas,
 ) -> Result<()> {
-    let mut all: Vec<(ReplacementField, Place)> = Vec::new();
+    let mut all: Vec<Placed<ReplacementField>> = Vec::new();
     for entry in entries {
         if entry.path.is_empty() {
-            all.push((entry.clone(), place.clone()));
+            all.push(entry.clone());
             continue;
         }
+        let place = entry.place_or(place);
         if entry.source.is_some() || entry.targets.as_ref().is_some_and(|t| !t.is_empty()) {
             return Err(invalid!("a replacement is either in a file or in place").at(place));
         }
@@ -51,18 +50,13 @@ pub(crate) fn apply(
             lenient: true,
         };
         match &document.value {
-            Value::Array(_) => {
-                for replacement in Vec::<ReplacementField>::decode(&at, &document.value)? {
-                    all.push((replacement, document.place.clone()));
-                }
-            }
-            value => {
-                all.push((ReplacementField::decode(&at, value)?, document.place.clone()));
-            }
+            Value::Array(_) => all.extend(Vec::decode(&at, &document.value)?),
+            value => all.push(Placed::decode(&at, value)?),
         }
     }
-    for (replacement, place) in &all {
-        one(acc, replacement, loader, schemas).map_err(|error| error.at(place))?;
+    for replacement in &all {
+        let place = replacement.place_or(place);
+        one(acc, replacement, loader, place).map_err(|error| error.at(place))?;
     }
     acc.changed();
     Ok(())
@@ -84,7 +78,7 @@ fn one(
     acc: &mut Acc,
     replacement: &ReplacementField,
     loader: &Loader<'_, '_>,
-    _: &Schemas,
+    place: &Place,
 ) -> Result<()> {
     let targets = match &replacement.targets {
         Some(targets) if replacement.source.is_some() || replacement.source_value.is_some() => {
@@ -96,7 +90,10 @@ fn one(
         (Some(_), Some(_)) => {
             return Err(invalid!("a replacement has either a source or a sourceValue"));
         }
-        (None, Some(text)) => Node::Scalar(Scalar::plain(text.clone())),
+        (None, Some(text)) => {
+            let mark = loader.source.origins.mark(text.place_or(place));
+            Node::Scalar(Scalar::plain(text.as_str()).marked(mark))
+        }
         (Some(source), None) => read_source(acc, source)?,
         (None, None) => return Ok(()),
     };
@@ -204,7 +201,7 @@ fn copy(
     if let Some(done) = inside_text(node, value, &parts, options, loader)? {
         return Ok(done);
     }
-    let create = options.create.then(|| Made::of(value));
+    let create = options.create.then_some(Made(value));
     let mut found = 0;
     visit(node, &parts, create, &mut found, &mut |node| assign(node, value, options))
         .map_err(|error| invalid!("field {path:?}: {}", error.problem()))?;
@@ -215,35 +212,25 @@ fn copy(
     }
 }
 
-/// What a path ends in when it is made.
+/// What a path ends in when it is made, and where it comes from.
 #[derive(Clone, Copy)]
-enum Made {
-    Map,
-    List,
-    Scalar,
-}
+struct Made<'v>(&'v Node);
 
-impl Made {
-    fn of(value: &Node) -> Self {
-        match value {
-            Node::Map(_) => Self::Map,
-            Node::List(_) => Self::List,
-            Node::Scalar(_) => Self::Scalar,
+impl Made<'_> {
+    /// What stands before the next part of a path.
+    fn before(self, next: Option<&String>) -> Node {
+        match (next, self.0) {
+            (Some(next), _) if is_bracket(next) || next.parse::<usize>().is_ok() => {
+                Node::List(Vec::new())
+            }
+            (Some(_), _) | (None, Node::Map(_)) => Node::map(),
+            (None, Node::List(_)) => Node::List(Vec::new()),
+            (None, Node::Scalar(_)) => self.scalar(""),
         }
     }
 
-    /// What stands before the next part of a path.
-    fn before(self, next: Option<&String>) -> Node {
-        let made = match next {
-            None => self,
-            Some(next) if is_bracket(next) || next.parse::<usize>().is_ok() => Self::List,
-            Some(_) => Self::Map,
-        };
-        match made {
-            Self::Map => Node::map(),
-            Self::List => Node::List(Vec::new()),
-            Self::Scalar => Node::Scalar(Scalar::plain("")),
-        }
+    fn scalar(self, text: &str) -> Node {
+        Node::Scalar(Scalar::plain(text).marked(self.0.mark()))
     }
 }
 
@@ -255,7 +242,7 @@ fn is_bracket(part: &str) -> bool {
 fn visit(
     node: &mut Node,
     path: &[String],
-    create: Option<Made>,
+    create: Option<Made<'_>>,
     found: &mut usize,
     set: &mut dyn FnMut(&mut Node) -> Result<()>,
 ) -> Result<()> {
@@ -315,7 +302,7 @@ fn visit_items(
     node: &mut Node,
     part: &str,
     rest: &[String],
-    create: Option<Made>,
+    create: Option<Made<'_>>,
     found: &mut usize,
     set: &mut dyn FnMut(&mut Node) -> Result<()>,
 ) -> Result<()> {
@@ -341,16 +328,16 @@ fn visit_items(
             visit(item, rest, create, found, set)?;
         }
     }
-    if *found > before || create.is_none() {
+    let Some(create) = create.filter(|_| *found == before) else {
         return Ok(());
-    }
-    let value = Node::Scalar(Scalar::plain(wanted));
+    };
+    let value = create.scalar(wanted);
     let mut made = if key.is_empty() { value } else { Node::Map([(key, value)].into()) };
     if key.is_empty() {
         *found += 1;
         set(&mut made)?;
     } else {
-        visit(&mut made, rest, create, found, set)?;
+        visit(&mut made, rest, Some(create), found, set)?;
     }
     items.push(made);
     Ok(())
@@ -381,7 +368,11 @@ fn assign(node: &mut Node, value: &Node, options: &FieldOptions) -> Result<()> {
     match node {
         // A scalar keeps its type and quotes.
         Node::Scalar(old) => {
-            old.text = value.text().unwrap_or_default().into();
+            let text = value.text().unwrap_or_default();
+            if old.text != text {
+                old.text = text.into();
+                old.mark = value.mark();
+            }
         }
         node => *node = value,
     }
@@ -411,7 +402,7 @@ fn inside_text(
         let Ok(Some(Node::Scalar(scalar))) = lookup(node, outer) else { continue };
         let text = scalar.text.clone();
         let Some(mut content) = content(&text, limits) else { continue };
-        let create = options.create.then(|| Made::of(value));
+        let create = options.create.then_some(Made(value));
         let mut found = 0;
         let done = visit(&mut content, inner, create, &mut found, &mut |node| {
             assign(node, value, options)
@@ -431,8 +422,11 @@ fn inside_text(
         };
         let mut written = Some(written);
         visit(node, outer, None, &mut 0, &mut |node| {
-            if let (Node::Scalar(scalar), Some(text)) = (node, written.take()) {
+            if let (Node::Scalar(scalar), Some(text)) = (node, written.take())
+                && scalar.text != text
+            {
                 scalar.text = text.into();
+                scalar.mark = value.mark();
             }
             Ok(())
         })?;

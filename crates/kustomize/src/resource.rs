@@ -1,7 +1,7 @@
 //! An object on its way through a build, with what the build knows about it beside it.
 
-use plumb_core::{FieldPlaces, Gvk, Place};
-use plumb_yaml::{Map, Node, Scalar};
+use plumb_core::{Gvk, Place};
+use plumb_yaml::{LineMark, Map, Node, Scalar};
 
 use crate::fieldspec::set_field;
 use crate::openapi::Schemas;
@@ -65,7 +65,6 @@ pub(crate) struct Origin {
 pub(crate) struct Res {
     pub(crate) node: Node,
     pub(crate) place: Place,
-    pub(crate) fields: FieldPlaces,
     pub(crate) previous: Vec<Previous>,
     pub(crate) prefixes: Vec<String>,
     pub(crate) suffixes: Vec<String>,
@@ -81,11 +80,10 @@ pub(crate) struct Res {
 
 impl Res {
     /// Takes an object in. What its annotations say about the build becomes side data.
-    pub(crate) fn new(node: Node, place: Place, fields: FieldPlaces) -> Self {
+    pub(crate) fn new(node: Node, place: Place) -> Self {
         let mut this = Self {
             node,
             place,
-            fields,
             previous: Vec::new(),
             prefixes: Vec::new(),
             suffixes: Vec::new(),
@@ -223,8 +221,14 @@ impl Res {
         self.node.get_mut("metadata")?.get_mut("annotations")?.as_map_mut()
     }
 
+    /// A text with its mark; no text is empty.
+    pub(crate) fn marked(&self, path: &[&str]) -> (String, LineMark) {
+        let mark = self.node.at(path).map(Node::mark).unwrap_or_default();
+        (self.text(path).to_owned(), mark)
+    }
+
     /// Sets a text of the metadata; empty removes it.
-    pub(crate) fn set_metadata(&mut self, key: &str, text: &str) {
+    pub(crate) fn set_metadata(&mut self, key: &str, (text, mark): &(String, LineMark)) {
         let Some(metadata) = self.metadata_mut() else {
             return;
         };
@@ -234,13 +238,13 @@ impl Res {
             }
         } else {
             // A metadata that is no map was refused when the object was read.
-            let _ = set_field(metadata, key, text, plumb_yaml::ScalarTag::None);
+            let _ = set_field(metadata, key, text, plumb_yaml::ScalarTag::None, *mark);
         }
     }
 
     /// Sets the kind as text.
-    pub(crate) fn set_top(&mut self, key: &str, text: &str) {
-        let _ = set_field(&mut self.node, key, text, plumb_yaml::ScalarTag::None);
+    pub(crate) fn set_top(&mut self, key: &str, (text, mark): &(String, LineMark)) {
+        let _ = set_field(&mut self.node, key, text, plumb_yaml::ScalarTag::None, *mark);
     }
 
     /// A map of texts in the metadata, however they are tagged.
@@ -257,6 +261,7 @@ impl Res {
         let Some(metadata) = self.node.get_mut("metadata").and_then(Node::as_map_mut) else {
             return;
         };
+        let around = metadata.get("name").map(Node::mark).unwrap_or_default();
         let Some(node) = metadata.get_mut(field) else {
             return;
         };
@@ -264,7 +269,8 @@ impl Res {
             Some(map) if !map.is_empty() => {
                 for value in map.values_mut() {
                     let text = value.text().unwrap_or_default();
-                    *value = Node::Scalar(Scalar::string(text));
+                    let string = Scalar::string(text).marked(value.mark().or(around));
+                    *value = Node::Scalar(string);
                 }
             }
             _ => {

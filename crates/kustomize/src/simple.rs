@@ -1,13 +1,13 @@
 //! The transformers that set texts: names, namespace, labels, annotations, images, replicas.
 
 use plumb_core::Gvk;
-use plumb_yaml::{Node, ScalarTag};
+use plumb_yaml::{LineMark, Node, ScalarTag};
 use regex::Regex;
 
 use crate::acc::Acc;
 use crate::error::{Problem, Result, invalid};
 use crate::fieldspec::{Create, FieldSpec, set_field, set_scalar, walk};
-use crate::kustomization::{Image, Replica, Strings};
+use crate::kustomization::{Image, Replica};
 use crate::openapi::Schemas;
 use crate::resource::Res;
 
@@ -27,13 +27,19 @@ fn each(
 }
 
 /// Puts labels or annotations where the specs say.
-pub(crate) fn set_strings(acc: &mut Acc, pairs: &Strings, specs: &[FieldSpec]) -> Result<()> {
+pub(crate) fn set_strings(
+    acc: &mut Acc,
+    pairs: &[(&str, &str, LineMark)],
+    specs: &[FieldSpec],
+) -> Result<()> {
     if pairs.is_empty() {
         return Ok(());
     }
     for res in &mut acc.items {
         each(res, specs, Create::Map, &mut |node| {
-            pairs.iter().try_for_each(|(key, value)| set_field(node, key, value, ScalarTag::Str))
+            pairs.iter().try_for_each(|(key, value, mark)| {
+                set_field(node, key, value, ScalarTag::Str, *mark)
+            })
         })?;
     }
     Ok(())
@@ -56,7 +62,7 @@ pub(crate) enum End {
 pub(crate) fn add_to_names(
     acc: &mut Acc,
     end: End,
-    text: &str,
+    (text, mark): (&str, LineMark),
     specs: &[FieldSpec],
     schemas: &Schemas,
 ) -> Result<()> {
@@ -81,7 +87,7 @@ pub(crate) fn add_to_names(
                     End::Prefix => format!("{text}{old}"),
                     End::Suffix => format!("{old}{text}"),
                 };
-                set_scalar(node, &new, ScalarTag::None)
+                set_scalar(node, &new, ScalarTag::None, mark)
             })?;
         }
     }
@@ -103,6 +109,8 @@ pub(crate) enum Subjects {
 #[derive(Debug, Default)]
 pub(crate) struct Namespacing {
     pub(crate) namespace: String,
+    /// Where the namespace is written.
+    pub(crate) mark: LineMark,
     pub(crate) unset_only: bool,
     pub(crate) subjects: Subjects,
 }
@@ -137,7 +145,7 @@ pub(crate) fn namespace_of(
         if how.unset_only && !node.is_empty() && node.text().is_some_and(|text| !text.is_empty()) {
             return Ok(());
         }
-        set_scalar(node, &how.namespace, ScalarTag::Str)
+        set_scalar(node, &how.namespace, ScalarTag::Str, how.mark)
     };
     let gvk = res.gvk();
     if !schemas.is_cluster_scoped(&gvk)
@@ -185,38 +193,43 @@ pub(crate) fn namespace_of(
     each(res, &specs, Create::Scalar(ScalarTag::Str), &mut set)
 }
 
-/// Changes the names, tags and digests of an image.
-pub(crate) fn set_images(acc: &mut Acc, images: &[Image], specs: &[FieldSpec]) -> Result<()> {
-    for image in images {
-        let updater = Updater::new(image);
-        let Some(updater) = updater else { continue };
-        for res in &mut acc.items {
-            if res.kind() == "CustomResourceDefinition" {
-                continue;
-            }
-            updater
-                .containers(&mut res.node)
-                .map_err(|error| error.on(|| res.label()).at(&res.place))?;
-            each(res, specs, Create::Nothing, &mut |node| updater.update(node))?;
+/// Changes the name, tag and digest of an image.
+pub(crate) fn set_image(
+    acc: &mut Acc,
+    image: &Image,
+    mark: LineMark,
+    specs: &[FieldSpec],
+) -> Result<()> {
+    let Some(updater) = Updater::new(image, mark) else {
+        return Ok(());
+    };
+    for res in &mut acc.items {
+        if res.kind() == "CustomResourceDefinition" {
+            continue;
         }
+        updater
+            .containers(&mut res.node)
+            .map_err(|error| error.on(|| res.label()).at(&res.place))?;
+        each(res, specs, Create::Nothing, &mut |node| updater.update(node))?;
     }
     Ok(())
 }
 
 struct Updater<'i> {
     image: &'i Image,
+    mark: LineMark,
     pattern: Regex,
 }
 
 impl<'i> Updater<'i> {
     /// The name is an expression to the reference; one that is none matches nothing.
-    fn new(image: &'i Image) -> Option<Self> {
+    fn new(image: &'i Image, mark: LineMark) -> Option<Self> {
         let pattern = format!(
             "^{}(:[a-zA-Z0-9_.{{}}-]*)?(@[a-zA-Z0-9]+([.+_-][a-zA-Z0-9]+)*:[a-zA-Z0-9_.{{}}-]*)?$",
             image.name
         );
         let pattern = crate::selector::regex(&pattern).ok()?;
-        Some(Self { image, pattern })
+        Some(Self { image, mark, pattern })
     }
 
     /// Every `image` in lists called containers or initContainers, in whatever object.
@@ -271,7 +284,7 @@ impl<'i> Updater<'i> {
         if !digest.is_empty() {
             name = format!("{name}@{digest}");
         }
-        set_scalar(node, &name, ScalarTag::None)
+        set_scalar(node, &name, ScalarTag::None, self.mark)
     }
 }
 
@@ -294,6 +307,7 @@ fn split_image(image: &str) -> (&str, &str, &str) {
 pub(crate) fn set_replicas(
     acc: &mut Acc,
     replica: &Replica,
+    mark: LineMark,
     specs: &[FieldSpec],
     schemas: &Schemas,
 ) -> Result<()> {
@@ -310,7 +324,7 @@ pub(crate) fn set_replicas(
             found = true;
             let spec = std::slice::from_ref(spec);
             each(res, spec, Create::Scalar(ScalarTag::Int), &mut |node| {
-                set_scalar(node, &replica.count.to_string(), ScalarTag::Int)
+                set_scalar(node, &replica.count.to_string(), ScalarTag::Int, mark)
             })?;
         }
     }

@@ -6,6 +6,7 @@ use plumb_core::Gvk;
 use plumb_yaml::{Node, Scalar, ScalarTag};
 
 use crate::acc::Acc;
+use crate::decode::Placed;
 use crate::error::{Result, invalid};
 use crate::fieldspec::{Create, split_dotted, walk};
 use crate::kustomization::Var;
@@ -15,7 +16,7 @@ use crate::resid::{Id, Key};
 const DEFAULT_PATH: &str = "metadata.name";
 
 /// Binds variables to the objects that they are about.
-pub(crate) fn bind(acc: &mut Acc, vars: &[Var], schemas: &Schemas) -> Result<()> {
+pub(crate) fn bind(acc: &mut Acc, vars: &[Placed<Var>], schemas: &Schemas) -> Result<()> {
     for var in vars {
         let object = &var.object;
         let (mut group, mut version) = (object.group.clone(), object.version.clone());
@@ -51,7 +52,7 @@ pub(crate) fn bind(acc: &mut Acc, vars: &[Var], schemas: &Schemas) -> Result<()>
                 ));
             }
         }
-        acc.add_var(var.clone())?;
+        acc.add_var(var.value.clone())?;
     }
     Ok(())
 }
@@ -165,7 +166,7 @@ fn scalar_value(node: &Node) -> Option<Scalar> {
         }
         _ => scalar.text.to_string(),
     };
-    Some(Scalar { text: text.into(), tag, quoted: false })
+    Some(Scalar::new(text, tag).marked(scalar.mark))
 }
 
 fn replace(node: &mut Node, values: &BTreeMap<String, Option<Scalar>>) -> Result<()> {
@@ -173,7 +174,7 @@ fn replace(node: &mut Node, values: &BTreeMap<String, Option<Scalar>>) -> Result
         node if node.is_null() => {}
         Node::Scalar(scalar) => {
             if scalar.is_text() {
-                *scalar = expand(&scalar.text, values);
+                *scalar = expand(scalar, values);
             }
         }
         Node::Map(map) => {
@@ -181,7 +182,7 @@ fn replace(node: &mut Node, values: &BTreeMap<String, Option<Scalar>>) -> Result
                 if let Node::Scalar(scalar) = value
                     && scalar.is_text()
                 {
-                    *scalar = expand(&scalar.text, values);
+                    *scalar = expand(scalar, values);
                 }
             }
         }
@@ -189,7 +190,7 @@ fn replace(node: &mut Node, values: &BTreeMap<String, Option<Scalar>>) -> Result
             for item in items {
                 match item {
                     Node::Scalar(scalar) if scalar.is_text() => {
-                        *scalar = expand(&scalar.text, values);
+                        *scalar = expand(scalar, values);
                     }
                     _ => return Err(invalid!("a list with variables must have strings only")),
                 }
@@ -199,15 +200,17 @@ fn replace(node: &mut Node, values: &BTreeMap<String, Option<Scalar>>) -> Result
     Ok(())
 }
 
-/// Puts values into a text. A text that is one variable becomes its value, number or not.
-fn expand(text: &str, values: &BTreeMap<String, Option<Scalar>>) -> Scalar {
+/// Puts values into a text. A text that is one variable becomes its value, number or not; any text
+/// comes from where the last value in it does.
+fn expand(scalar: &Scalar, values: &BTreeMap<String, Option<Scalar>>) -> Scalar {
+    let (text, mut mark) = (scalar.text.as_str(), scalar.mark);
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
         out.push_str(before);
         let Some(next) = after.chars().next() else {
             out.push('$');
-            return Scalar::string(out);
+            return Scalar::string(out).marked(mark);
         };
         rest = &after[next.len_utf8()..];
         match next {
@@ -220,6 +223,7 @@ fn expand(text: &str, values: &BTreeMap<String, Option<Scalar>>) -> Scalar {
                             return value.clone();
                         }
                         out.push_str(&value.text);
+                        mark = value.mark;
                     } else {
                         out.push_str("$(");
                         out.push_str(name);
@@ -235,7 +239,7 @@ fn expand(text: &str, values: &BTreeMap<String, Option<Scalar>>) -> Scalar {
         }
     }
     out.push_str(rest);
-    Scalar::string(out)
+    Scalar::string(out).marked(mark)
 }
 
 #[cfg(test)]
@@ -244,7 +248,7 @@ mod tests {
 
     #[test]
     fn texts_expand() {
-        let number = Scalar { text: "80".into(), tag: ScalarTag::Int, quoted: false };
+        let number = Scalar::new("80", ScalarTag::Int);
         let values = BTreeMap::from([
             ("A".to_owned(), Some(Scalar::string("x"))),
             ("N".to_owned(), Some(number.clone())),
@@ -257,8 +261,8 @@ mod tests {
             ("$(N)/$(M)$", "80/$(M)$"),
             ("a$b", "a$b"),
         ] {
-            assert_eq!(expand(text, &values), Scalar::string(want), "{text}");
+            assert_eq!(expand(&Scalar::string(text), &values), Scalar::string(want), "{text}");
         }
-        assert_eq!(expand("$(N)", &values), number);
+        assert_eq!(expand(&Scalar::string("$(N)"), &values), number);
     }
 }

@@ -116,7 +116,7 @@ fn replacements_that_are_ambiguous() {
             ),
             ("a.yaml", two),
         ],
-        "kustomization.yaml:1: the source of a replacement is ambiguous: ConfigMap is at a.yaml:1 and at a.yaml:5",
+        "kustomization.yaml:3: the source of a replacement is ambiguous: ConfigMap is at a.yaml:1 and at a.yaml:5",
     );
 }
 
@@ -136,7 +136,7 @@ fn plugins_and_charts_are_refused() {
     );
     kustomization(
         "resources: [a.yaml]\ntransformers:\n- |\n  apiVersion: v1\n  kind: Run\n  metadata: {name: x}\n",
-        "kustomization.yaml:1: plugin v1 Run is not supported\nhint: run it before the commit and list its output in resources",
+        "kustomization.yaml:4: plugin v1 Run is not supported\nhint: run it before the commit and list its output in resources",
     );
 }
 

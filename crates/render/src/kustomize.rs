@@ -22,7 +22,7 @@ pub(crate) fn run(
         load_restrictions: options.load_restrictions,
         reorder: options.reorder,
         // The place of an object is always known, which is enough for most messages.
-        places: false,
+        origins: false,
         overlay: options.overlay.clone(),
         limits: Limits {
             bytes: options.limits.bytes,

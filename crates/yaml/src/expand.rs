@@ -6,6 +6,7 @@ use std::sync::Arc;
 use plumb_core::{FieldHash, FieldPlaces, RelPath};
 use serde_json::Value;
 
+use crate::Marking;
 use crate::compose::{Entry, Leaf, Mark, Node, NodeId, What, resolve};
 use crate::error::Problem;
 use crate::form::Form;
@@ -54,6 +55,8 @@ pub(crate) struct How {
     /// Whether scalars are taken as they are after the reference printed them in the style they
     /// were written in.
     pub(crate) printed: bool,
+    /// How scalars are marked.
+    pub(crate) marking: Marking,
 }
 
 struct Expander<'n, V> {
@@ -129,7 +132,7 @@ impl<'n, V: Form> Expander<'n, V> {
     }
 
     fn start(&mut self, node: NodeId, within: Within) -> V {
-        self.value(node, within, FieldHash::root())
+        self.value(node, within, FieldHash::root(), self.nodes[node].mark)
     }
 
     fn take(&mut self, value: V, mark: Mark) {
@@ -139,21 +142,24 @@ impl<'n, V: Form> Expander<'n, V> {
         self.objects.push(Expanded { value, mark, fields });
     }
 
-    fn value(&mut self, node: NodeId, within: Within, path: FieldHash) -> V {
+    /// The value of a node. A scalar is marked with the line of its key, or its own in a list.
+    fn value(&mut self, node: NodeId, within: Within, path: FieldHash, mark: Mark) -> V {
         let nodes = self.nodes;
+        let at = self.how.marking.mark(mark.line);
         match &nodes[resolve(nodes, node)].what {
             // Kustomize makes strings of annotations, as they were written.
             What::Leaf(leaf) if within == Within::Annotations && leaf.value.is_some() => {
-                V::text(&leaf.text)
+                V::text(&leaf.text, at)
             }
-            What::Leaf(leaf) => V::leaf(leaf),
+            What::Leaf(leaf) => V::leaf(leaf, at),
             What::List(items) => V::list(
                 items
                     .iter()
                     .enumerate()
                     .map(|(i, item)| {
-                        let path = self.place(nodes[*item].mark, || path.index(i));
-                        self.value(*item, Within::Other, path)
+                        let mark = nodes[*item].mark;
+                        let path = self.place(mark, || path.index(i));
+                        self.value(*item, Within::Other, path, mark)
                     })
                     .collect(),
             ),
@@ -174,10 +180,10 @@ impl<'n, V: Form> Expander<'n, V> {
                 V::map(own.iter().chain(merged).map(|Entry { key, mark, value }| {
                     let path = self.place(*mark, || path.key(key));
                     let inside = self.inside(within, key, *value);
-                    (&**key, self.value(*value, inside, path))
+                    (&**key, self.value(*value, inside, path, *mark))
                 }))
             }
-            What::Alias(_) | What::Broken => V::null(),
+            What::Alias(_) | What::Broken => V::null(at),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::LineMark;
 use crate::compose::Leaf;
 use crate::node::{Node, Scalar, ScalarTag};
 
@@ -9,9 +10,9 @@ use crate::node::{Node, Scalar, ScalarTag};
 pub(crate) trait Form: Sized {
     fn map<'k>(entries: impl Iterator<Item = (&'k str, Self)>) -> Self;
     fn list(items: Vec<Self>) -> Self;
-    fn leaf(leaf: &Leaf<'_>) -> Self;
-    fn text(text: &str) -> Self;
-    fn null() -> Self;
+    fn leaf(leaf: &Leaf<'_>, at: LineMark) -> Self;
+    fn text(text: &str, at: LineMark) -> Self;
+    fn null(at: LineMark) -> Self;
     fn is_empty_map(&self) -> bool;
 }
 
@@ -24,15 +25,15 @@ impl Form for Value {
         Self::Array(items)
     }
 
-    fn leaf(leaf: &Leaf<'_>) -> Self {
-        leaf.value.clone().unwrap_or_else(|| Self::text(&leaf.text))
+    fn leaf(leaf: &Leaf<'_>, at: LineMark) -> Self {
+        leaf.value.clone().unwrap_or_else(|| Self::text(&leaf.text, at))
     }
 
-    fn text(text: &str) -> Self {
+    fn text(text: &str, _: LineMark) -> Self {
         Self::String(text.to_owned())
     }
 
-    fn null() -> Self {
+    fn null(_: LineMark) -> Self {
         Self::Null
     }
 
@@ -50,17 +51,17 @@ impl Form for Node {
         Self::List(items)
     }
 
-    fn leaf(leaf: &Leaf<'_>) -> Self {
+    fn leaf(leaf: &Leaf<'_>, mark: LineMark) -> Self {
         let Leaf { text, tag, quoted, .. } = leaf;
-        Self::Scalar(Scalar { text: text.as_ref().into(), tag: *tag, quoted: *quoted })
+        Self::Scalar(Scalar { text: text.as_ref().into(), tag: *tag, quoted: *quoted, mark })
     }
 
-    fn text(text: &str) -> Self {
-        Self::Scalar(Scalar { text: text.into(), tag: ScalarTag::Str, quoted: true })
+    fn text(text: &str, mark: LineMark) -> Self {
+        Self::Scalar(Scalar { quoted: true, mark, ..Scalar::string(text) })
     }
 
-    fn null() -> Self {
-        Self::Scalar(Scalar { text: "null".into(), tag: ScalarTag::Null, quoted: false })
+    fn null(mark: LineMark) -> Self {
+        Self::Scalar(Scalar::new("null", ScalarTag::Null).marked(mark))
     }
 
     fn is_empty_map(&self) -> bool {

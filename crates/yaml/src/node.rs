@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::error::Problem;
-use crate::{Map, Text, number, scalar};
+use crate::{LineMark, Map, Text, number, scalar};
 
 /// A map, a list or a scalar with its spelling.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,8 +17,9 @@ pub enum Node {
     Scalar(Scalar),
 }
 
-/// A scalar: its text, what it counts as, and whether it is quoted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A scalar: its text, what it counts as, whether it is quoted, and where it was written, which
+/// makes no difference when scalars are compared.
+#[derive(Debug, Clone)]
 pub struct Scalar {
     /// The text, without quotes and escapes.
     pub text: Text,
@@ -27,7 +28,17 @@ pub struct Scalar {
     /// Whether it is written in quotes or as a block, which keeps a text from being read as
     /// anything else.
     pub quoted: bool,
+    /// Where it was written.
+    pub mark: LineMark,
 }
+
+impl PartialEq for Scalar {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.text, self.tag, self.quoted) == (&other.text, other.tag, other.quoted)
+    }
+}
+
+impl Eq for Scalar {}
 
 /// What a scalar counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,14 +62,30 @@ pub enum ScalarTag {
 }
 
 impl Scalar {
+    /// A scalar without quotes that was written nowhere.
+    pub fn new(text: impl Into<Text>, tag: ScalarTag) -> Self {
+        Self { text: text.into(), tag, quoted: false, mark: LineMark::default() }
+    }
+
     /// A string.
     pub fn string(text: impl Into<Text>) -> Self {
-        Self { text: text.into(), tag: ScalarTag::Str, quoted: false }
+        Self::new(text, ScalarTag::Str)
     }
 
     /// Text that means what it reads as.
     pub fn plain(text: impl Into<Text>) -> Self {
-        Self { text: text.into(), tag: ScalarTag::None, quoted: false }
+        Self::new(text, ScalarTag::None)
+    }
+
+    /// This scalar, written at a place.
+    #[must_use]
+    pub fn marked(self, mark: LineMark) -> Self {
+        Self { mark, ..self }
+    }
+
+    /// Whether it says what another does, spelled alike but for quotes.
+    pub fn says(&self, other: &Self) -> bool {
+        self.text == other.text && (self.tag == other.tag || self.is_text() && other.is_text())
     }
 
     /// Whether it is null by its tag.
@@ -176,6 +203,45 @@ impl Node {
         path.iter().try_fold(self, |node, key| node.get(key))
     }
 
+    /// Where it was written: for a map or list the first scalar in it.
+    pub fn mark(&self) -> LineMark {
+        let first = |nodes: &mut dyn Iterator<Item = &Self>| {
+            nodes.map(Self::mark).find(|mark| *mark != LineMark::default()).unwrap_or_default()
+        };
+        match self {
+            Self::Map(map) => first(&mut map.values()),
+            Self::List(items) => first(&mut items.iter()),
+            Self::Scalar(scalar) => scalar.mark,
+        }
+    }
+
+    /// Takes over the marks of the scalars that are the same in an older form of it.
+    pub fn keep_marks(&mut self, old: &Self) {
+        match (self, old) {
+            (Self::Map(map), Self::Map(old)) => map.iter_mut().for_each(|(key, node)| {
+                if let Some(old) = old.get(key) {
+                    node.keep_marks(old);
+                }
+            }),
+            (Self::List(items), Self::List(old)) => {
+                items.iter_mut().zip(old).for_each(|(node, old)| node.keep_marks(old));
+            }
+            (Self::Scalar(scalar), Self::Scalar(old)) if scalar.says(old) => {
+                scalar.mark = old.mark;
+            }
+            _ => {}
+        }
+    }
+
+    /// Calls a function with each scalar in it.
+    pub fn each_scalar(&mut self, change: &mut dyn FnMut(&mut Scalar)) {
+        match self {
+            Self::Map(map) => map.values_mut().for_each(|node| node.each_scalar(change)),
+            Self::List(items) => items.iter_mut().for_each(|node| node.each_scalar(change)),
+            Self::Scalar(scalar) => change(scalar),
+        }
+    }
+
     /// The value it stands for.
     pub fn to_value(&self) -> Result<Value, Problem> {
         Ok(match self {
@@ -195,8 +261,7 @@ impl Node {
 
     /// The node for a value.
     pub fn from_value(value: &Value) -> Self {
-        let scalar =
-            |text: &str, tag| Self::Scalar(Scalar { text: text.into(), tag, quoted: false });
+        let scalar = |text: &str, tag| Self::Scalar(Scalar::new(text, tag));
         match value {
             Value::Null => scalar("null", ScalarTag::Null),
             Value::Bool(true) => scalar("true", ScalarTag::Bool),
@@ -207,14 +272,28 @@ impl Node {
                 scalar(&text, tag)
             }
             // Written plain where that is possible, as anything that was generated.
-            Value::String(text) => Self::Scalar(Scalar {
-                text: text.into(),
-                tag: ScalarTag::Str,
-                quoted: scalar::needs_quotes(text),
-            }),
+            Value::String(text) => {
+                Self::Scalar(Scalar { quoted: scalar::needs_quotes(text), ..Scalar::string(text) })
+            }
             Value::Array(items) => Self::List(items.iter().map(Self::from_value).collect()),
             Value::Object(map) => {
                 Self::Map(map.iter().map(|(key, value)| (key, Self::from_value(value))).collect())
+            }
+        }
+    }
+
+    /// Spells each scalar as [`Self::from_value`] does; marks stay.
+    pub fn respell(&mut self) -> Result<(), Problem> {
+        match self {
+            Self::Map(map) => map.values_mut().try_for_each(Self::respell),
+            Self::List(items) => items.iter_mut().try_for_each(Self::respell),
+            Self::Scalar(scalar) => {
+                let mark = scalar.mark;
+                *self = Self::from_value(&scalar.to_value()?);
+                if let Self::Scalar(scalar) = self {
+                    scalar.mark = mark;
+                }
+                Ok(())
             }
         }
     }
@@ -243,9 +322,24 @@ mod tests {
             ("a\nb", T::None, false, Some(json!("a\nb"))),
         ];
         for (text, tag, quoted, want) in cases {
-            let scalar = Scalar { text: text.into(), tag, quoted };
+            let scalar = Scalar { quoted, ..Scalar::new(text, tag) };
             assert_eq!(scalar.to_value().ok(), want, "{scalar:?}");
         }
+    }
+
+    #[test]
+    fn marks_do_not_count_and_stay() {
+        let mark = |line| LineMark::new(1, line);
+        let scalar = |text, tag, line| Node::Scalar(Scalar::new(text, tag).marked(mark(line)));
+        let list = |line| Node::List(vec![scalar("1.10", ScalarTag::Float, line)]);
+        let mut node = Node::Map([("a", Node::map()), ("b", list(3))].into());
+        assert_eq!(node.mark(), mark(3));
+        assert_eq!(node, Node::Map([("a", Node::map()), ("b", list(4))].into()));
+        node.respell().unwrap();
+        assert_eq!(node.get("b"), Some(&Node::from_value(&json!([1.1]))));
+        assert_eq!(node.mark(), mark(3));
+        node.each_scalar(&mut |scalar| scalar.mark = mark(5));
+        assert_eq!(node.mark(), mark(5));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::error::{Problem, YamlError, YamlErrors};
 use crate::expand::{How, expand};
 use crate::form::Form;
 use crate::reprint::refolded;
-use crate::{Limits, json};
+use crate::{Limits, Marking, json};
 
 /// Problems kept per file; more are only counted. A person mends one and looks again.
 const KEPT_PROBLEMS: usize = 100;
@@ -44,6 +44,16 @@ pub struct Document<V = Value> {
     pub fields: FieldPlaces,
 }
 
+/// How [`read`] reads.
+const MANIFESTS: How = How {
+    manifests: true,
+    annotations: true,
+    fields: true,
+    unique: true,
+    printed: false,
+    marking: Marking::None,
+};
+
 /// Reads all manifests of a file, in the order of the file.
 ///
 /// Empty documents are dropped. A document of a kind that ends in `List` gives its items instead
@@ -56,20 +66,18 @@ pub fn read(
     file: &Arc<RelPath>,
     limits: &Limits,
 ) -> Result<Vec<Document>, YamlErrors> {
-    let how =
-        How { manifests: true, annotations: true, fields: true, unique: true, printed: false };
-    Reading::run(text, file, limits, Dialect::Resource, how)
+    Reading::run(text, file, limits, Dialect::Resource, MANIFESTS)
 }
 
-/// Reads manifests as [`read`] does, each scalar with its spelling, annotations too. `fields` says whether the
-/// places of fields are wanted; they cost more than the reading itself.
+/// Reads manifests as [`read`] does, each scalar with its spelling and its mark, annotations too.
+/// The marks stand for the places of fields, of which there are none.
 pub fn read_nodes(
     text: &[u8],
     file: &Arc<RelPath>,
     limits: &Limits,
-    fields: bool,
+    marking: Marking,
 ) -> Result<Vec<Document<crate::Node>>, YamlErrors<crate::Node>> {
-    let how = How { manifests: true, annotations: false, fields, unique: true, printed: true };
+    let how = How { annotations: false, fields: false, printed: true, marking, ..MANIFESTS };
     Reading::run(text, file, limits, Dialect::Resource, how)
 }
 
@@ -80,7 +88,7 @@ pub fn read_any(
     limits: &Limits,
 ) -> Result<Vec<Document<crate::Node>>, YamlErrors<crate::Node>> {
     let how =
-        How { manifests: false, annotations: false, fields: false, unique: true, printed: true };
+        How { manifests: false, annotations: false, fields: false, printed: true, ..MANIFESTS };
     Reading::run(text, file, limits, Dialect::Resource, how)
 }
 
@@ -91,8 +99,7 @@ pub fn read_config(
     file: &Arc<RelPath>,
     limits: &Limits,
 ) -> Result<Option<Document>, YamlErrors> {
-    let how =
-        How { manifests: false, annotations: false, fields: true, unique: false, printed: false };
+    let how = How { manifests: false, annotations: false, unique: false, ..MANIFESTS };
     let documents = Reading::run(text, file, limits, Dialect::Config, how)?;
     Ok(documents.into_iter().next())
 }

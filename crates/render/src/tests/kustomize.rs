@@ -39,7 +39,7 @@ fn a_kustomization_names_what_is_built() {
     // Where fields are not looked up, an object stands in for them.
     let image = FieldPath::keys(["spec", "template"]);
     assert_eq!(rendered.objects[0].field_place(&image).to_string(), "base/deployment.yaml:1");
-    assert_eq!(rendered.objects[2].place().to_string(), "prod/kustomization.yaml:1");
+    assert_eq!(rendered.objects[2].place().to_string(), "prod/kustomization.yaml:4");
     let linked = overlays().link("here", "prod");
     assert_eq!(names(&done(&linked, "here")), names(&rendered));
 }

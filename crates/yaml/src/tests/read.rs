@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::{Document, Limits, YamlErrors, read};
+use crate::{Document, Limits, LineMark, Marking, YamlErrors, read, read_nodes};
 use plumb_core::{FieldPath, RelPath, Step};
 use serde_json::{Value, json};
 
@@ -277,6 +277,27 @@ derived:
     let b = keys(&["spec", "a"]).join(Step::Index(1)).join(Step::Key("b".into()));
     assert_eq!(at(&documents[0], &keys(&["spec"])), Some((1, 15)));
     assert_eq!(at(&documents[0], &b), Some((2, 14)));
+}
+
+#[test]
+fn scalars_are_marked_with_the_line_of_their_key() {
+    let text = "kind: A\ntext: |\n  a\nlist:\n- |\n  b\n- {a: b,\n  c: null}\n- *x\n";
+    let text = text.replacen("kind: A", "kind: &x A", 1);
+    let lines = |marking| {
+        let documents = read_nodes(text.as_bytes(), &file("a.yaml"), &Limits::default(), marking);
+        let mut documents = documents.unwrap();
+        let mut lines = Vec::new();
+        documents[0].value.each_scalar(&mut |scalar| {
+            lines.push((scalar.text.to_string(), scalar.mark.get().map(|(_, line)| line)));
+        });
+        lines
+    };
+    let mark = LineMark::new(1, 10);
+    let got = lines(Marking::Below(mark));
+    let want = [("A", 11), ("b\n", 16), ("b", 17), ("null", 18), ("A", 19), ("a\n", 12)];
+    assert_eq!(got, want.map(|(text, line)| (text.to_owned(), Some(line))));
+    assert!(lines(Marking::All(mark)).iter().all(|(_, line)| *line == Some(10)));
+    assert!(lines(Marking::None).iter().all(|(_, line)| line.is_none()));
 }
 
 #[test]
