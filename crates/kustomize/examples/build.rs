@@ -62,22 +62,22 @@ fn origins(objects: &[Object]) -> String {
     let mut text = String::new();
     for object in objects {
         let _ = writeln!(text, "{}  {}", object.key(), object.place());
-        fields(object, object.body(), FieldPath::root(), &mut text);
+        fields(object, object.body(), &FieldPath::root(), &mut text);
         text.push('\n');
     }
     text
 }
 
-fn fields(object: &Object, value: &Value, path: FieldPath, text: &mut String) {
+fn fields(object: &Object, value: &Value, path: &FieldPath, text: &mut String) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| {
-            fields(object, value, path.join(Step::Key(key.clone())), text);
+            fields(object, value, &path.join(Step::Key(key.clone())), text);
         }),
         Value::Array(items) => items.iter().enumerate().for_each(|(i, value)| {
-            fields(object, value, path.join(Step::Index(i)), text);
+            fields(object, value, &path.join(Step::Index(i)), text);
         }),
         _ => {
-            let _ = writeln!(text, "  {path}  {}", object.field_place(&path));
+            let _ = writeln!(text, "  {path}  {}", object.field_place(path));
         }
     }
 }
