@@ -1,6 +1,7 @@
 //! The objects of one kustomization while it is built, found by their identities.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -36,12 +37,14 @@ impl Acc {
             items.iter().enumerate().map(|(i, res)| (res.id(schemas).key(), i)).collect()
         });
         let id = res.id(schemas);
-        if let Some(first) = current.get(&id.key()) {
-            let first = self.items[*first].place.clone();
-            let problem = Problem::Duplicate { id: id.to_string(), first: Some(first) };
-            return Err(crate::Error::from(problem).at(&res.place));
-        }
-        current.insert(id.key(), self.items.len());
+        match current.entry(id.key()) {
+            Entry::Vacant(entry) => entry.insert(self.items.len()),
+            Entry::Occupied(first) => {
+                let first = self.items[*first.get()].place.clone();
+                let problem = Problem::Duplicate { id: id.to_string(), first: Some(first) };
+                return Err(crate::Error::from(problem).at(&res.place));
+            }
+        };
         if let Some(any) = &mut self.any {
             for id in res.any_ids(schemas) {
                 let found = any.entry(id.key()).or_default();

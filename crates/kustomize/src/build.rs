@@ -10,13 +10,14 @@ use crate::acc::Acc;
 use crate::config::{Config, merge_all, merge_one};
 use crate::decode::{At, Placed};
 use crate::error::{Error, Problem, Result, invalid};
-use crate::fieldspec::{FieldSpec, Selected};
+use crate::fieldspec::FieldSpec;
 use crate::kustomization::Kustomization;
 use crate::load::{Loader, Source};
 use crate::openapi::Schemas;
 use crate::output::{Notes, output};
 use crate::overlay::Overlay;
 use crate::plugins::{self, Context};
+use crate::resid::Gvk;
 use crate::resource::{Origin, Res};
 use crate::simple::{self, End, Namespacing};
 use crate::{Reorder, crds, generate, nameref, patch, replacements, sort, vars};
@@ -188,7 +189,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
             Some(origins.mark(entry.place_or(&place)))
         };
         if let Some(mark) = asks("managedByLabel") {
-            let spec = FieldSpec::new(Selected::default().0, "metadata/labels", true);
+            let spec = FieldSpec::new(Gvk::default(), "metadata/labels", true);
             simple::set_strings(&mut acc, &[(MANAGED_BY.0, MANAGED_BY.1, mark)], &[spec])?;
         }
         let notes = Notes {
@@ -394,7 +395,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 if label.include_claims {
                     merge_all(&mut specs, &config.claim_labels).map_err(at)?;
                 }
-                let own = FieldSpec::new(Selected::default().0, "metadata/labels", true);
+                let own = FieldSpec::new(Gvk::default(), "metadata/labels", true);
                 merge_one(&mut specs, &own).map_err(at)?;
             }
             let place = label.place_or(&self.place);

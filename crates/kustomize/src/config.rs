@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
-use plumb_core::Gvk;
 use serde_json::Value;
 
 use crate::decode::{At, Decode, Fields};
 use crate::defaults;
 use crate::error::{Result, invalid};
-use crate::fieldspec::{FieldSpec, Selected};
+use crate::fieldspec::FieldSpec;
+use crate::resid::Gvk;
 use crate::sort;
 
 /// Field specs by what uses them.
@@ -31,7 +31,7 @@ pub(crate) struct Config {
 /// The fields that name objects of some kinds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct BackReferences {
-    pub(crate) target: Selected,
+    pub(crate) target: Gvk,
     pub(crate) referrers: Vec<FieldSpec>,
 }
 
@@ -42,7 +42,7 @@ impl Decode for BackReferences {
             Gvk { group: f.take("group")?, version: f.take("version")?, kind: f.take("kind")? };
         let referrers = f.take("fieldSpecs")?;
         f.finish()?;
-        Ok(Self { target: Selected(target), referrers })
+        Ok(Self { target, referrers })
     }
 }
 
@@ -130,9 +130,9 @@ impl Config {
 
     fn sort(&mut self) {
         for specs in self.lists() {
-            specs.sort_by_cached_key(|spec| sort::stable_key(&spec.gvk.0));
+            specs.sort_by_cached_key(|spec| sort::stable_key(&spec.gvk));
         }
-        self.name_reference.sort_by_cached_key(|refs| sort::stable_key(&refs.target.0));
+        self.name_reference.sort_by_cached_key(|refs| sort::stable_key(&refs.target));
     }
 }
 
@@ -144,7 +144,7 @@ pub(crate) fn merge_all(specs: &mut Vec<FieldSpec>, more: &[FieldSpec]) -> Resul
 /// Adds a spec unless one that is there does the same.
 pub(crate) fn merge_one(specs: &mut Vec<FieldSpec>, spec: &FieldSpec) -> Result<()> {
     // The one that is there counts as equal when it is as narrow as the new one or narrower.
-    match specs.iter().find(|known| known.path == spec.path && spec.selects(&known.gvk.0)) {
+    match specs.iter().find(|known| known.path == spec.path && spec.selects(&known.gvk)) {
         Some(known) if known.create != spec.create => Err(invalid!(
             "field specs for {} conflict: one creates the field, the other does not",
             spec.path

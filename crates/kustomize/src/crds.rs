@@ -2,11 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use plumb_core::Gvk;
-
 use crate::config::{BackReferences, Config, merge_one};
 use crate::error::{Result, invalid};
-use crate::fieldspec::{FieldSpec, Selected};
+use crate::fieldspec::FieldSpec;
+use crate::resid::Gvk;
 
 /// Definitions inside each other; circles end here.
 const DEPTH: usize = 32;
@@ -23,7 +22,7 @@ pub(crate) fn config(definitions: &Value) -> Result<Config> {
             .all(|field| properties.is_some_and(|all| all.contains_key(*field)));
         if is_kind {
             let kind = name.rsplit('.').next().unwrap_or(name);
-            let gvk = Gvk { group: String::new(), version: String::new(), kind: kind.to_owned() };
+            let gvk = Gvk { kind: kind.into(), ..Gvk::default() };
             add(&mut config, &gvk, definitions, name, &mut Vec::new())?;
         }
     }
@@ -65,11 +64,10 @@ fn add(
             extension("x-kubernetes-object-ref-kind"),
         ) {
             let key = extension("x-kubernetes-object-ref-name-key").unwrap_or("name");
-            let target =
-                Gvk { group: String::new(), version: version.to_owned(), kind: kind.to_owned() };
+            let target = Gvk { version: version.into(), kind: kind.into(), ..Gvk::default() };
             let path = format!("{}/{key}", path.join("/"));
             config.add_reference(&BackReferences {
-                target: Selected(target),
+                target,
                 referrers: vec![FieldSpec::new(gvk.clone(), &path, false)],
             })?;
         }

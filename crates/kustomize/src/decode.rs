@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use plumb_core::{FieldPath, FieldPlaces, Place, Step};
+use plumb_yaml::Text;
 use serde_json::Value;
 
 use crate::error::{Error, Problem, Result};
@@ -59,6 +60,12 @@ impl Decode for String {
             Value::Number(_) | Value::Bool(_) if at.lenient => Ok(value.to_string()),
             _ => Err(at.wrong("a string", value)),
         }
+    }
+}
+
+impl Decode for Text {
+    fn decode(at: &At<'_>, value: &Value) -> Result<Self> {
+        String::decode(at, value).map(Self::from)
     }
 }
 

@@ -1,9 +1,8 @@
 //! The built-in field specs.
 
-use plumb_core::Gvk;
-
 use crate::config::{BackReferences, Config};
-use crate::fieldspec::{FieldSpec, Selected};
+use crate::fieldspec::FieldSpec;
+use crate::resid::Gvk;
 
 fn gvk(group: &str, version: &str, kind: &str) -> Gvk {
     Gvk { group: group.into(), version: version.into(), kind: kind.into() }
@@ -285,8 +284,8 @@ fn in_pods(pods: &[(&str, &str)], paths: &[&str]) -> Vec<FieldSpec> {
 fn from_pods(paths: &[&str]) -> Vec<FieldSpec> {
     let mut specs = in_pods(PODS, paths);
     for spec in &mut specs {
-        if spec.gvk.0.kind == "Pod" {
-            spec.gvk.0.version = "v1".into();
+        if spec.gvk.kind == "Pod" {
+            spec.gvk.version = "v1".into();
         }
     }
     specs
@@ -295,7 +294,7 @@ fn from_pods(paths: &[&str]) -> Vec<FieldSpec> {
 fn references() -> Vec<BackReferences> {
     let mut all = Vec::new();
     let mut add = |group: &str, version: &str, kind: &str, referrers: Vec<FieldSpec>| {
-        all.push(BackReferences { target: Selected(gvk(group, version, kind)), referrers });
+        all.push(BackReferences { target: gvk(group, version, kind), referrers });
     };
     for kind in ["Deployment", "ReplicationController", "ReplicaSet", "StatefulSet"] {
         add(

@@ -1,30 +1,19 @@
 //! Paths to fields in objects of some kinds, and walking them.
 
-use plumb_core::Gvk;
 use plumb_yaml::{LineMark, Node, Scalar, ScalarTag};
 use serde_json::Value;
 
 use crate::decode::{At, Decode, Fields};
 use crate::error::{Result, invalid};
-use crate::resid;
+use crate::resid::Gvk;
 
 /// A path in objects of the kinds that `gvk` selects; its empty parts select all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FieldSpec {
-    pub(crate) gvk: Selected,
+    pub(crate) gvk: Gvk,
     pub(crate) path: String,
     pub(crate) create: bool,
     pub(crate) steps: Vec<Step>,
-}
-
-/// A kind pattern that has a default.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Selected(pub(crate) Gvk);
-
-impl Default for Selected {
-    fn default() -> Self {
-        Self(Gvk { group: String::new(), version: String::new(), kind: String::new() })
-    }
 }
 
 /// One name of a path; `name[]` must be a list.
@@ -43,11 +32,11 @@ impl FieldSpec {
                 None => Step { name, list: false },
             })
             .collect();
-        Self { gvk: Selected(gvk), path: path.to_owned(), create, steps }
+        Self { gvk, path: path.to_owned(), create, steps }
     }
 
     pub(crate) fn selects(&self, gvk: &Gvk) -> bool {
-        resid::selects(&self.gvk.0, gvk)
+        self.gvk.selects(gvk)
     }
 }
 

@@ -1,7 +1,10 @@
 //! What the reference knows about built-in kinds, as of Kubernetes 1.21.2: which are
 //! cluster-scoped, and which lists are merged by keys.
 
-use plumb_core::Gvk;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use crate::resid;
 
 /// Kinds that are cluster-scoped for certain, with their versions.
 const CLUSTER_SCOPED: &[(&str, &[&str])] = &[
@@ -180,34 +183,35 @@ static CSI_NODE_SPEC: Type = Type(&[("drivers", BY_NAME, None)]);
 static CSI_NODE: Type =
     Type(&[("metadata", None, Some(&META)), ("spec", None, Some(&CSI_NODE_SPEC))]);
 
-fn listed(table: &[(&str, &[&str])], api_version: &str, kind: &str) -> bool {
-    table.iter().any(|(version, kinds)| *version == api_version && kinds.contains(&kind))
+/// Whether each kind is namespaced, by kind: group, version, answer.
+fn kinds(kind: &str) -> &'static [(&'static str, &'static str, bool)] {
+    type Kinds = HashMap<&'static str, Vec<(&'static str, &'static str, bool)>>;
+    static KINDS: LazyLock<Kinds> = LazyLock::new(|| {
+        let mut all = Kinds::new();
+        for (table, namespaced) in [(NAMESPACED, true), (CLUSTER_SCOPED, false)] {
+            for (api_version, kinds) in table {
+                let (group, version) = resid::split(api_version);
+                for kind in *kinds {
+                    all.entry(kind).or_default().push((group, version, namespaced));
+                }
+            }
+        }
+        all
+    });
+    KINDS.get(kind).map_or(&[], Vec::as_slice)
 }
 
 /// Whether a kind is known to be namespaced (`true`) or cluster-scoped (`false`).
-pub(crate) fn scope(gvk: &Gvk) -> Option<bool> {
-    // Comparing without joining group and version, which this is asked for every object.
-    let fits = |version: &str| match version.split_once('/') {
-        Some((group, version)) => gvk.group == group && gvk.version == version,
-        None => gvk.group.is_empty() && gvk.version == version,
-    };
-    let listed = |table: &[(&str, &[&str])]| {
-        table.iter().any(|(version, kinds)| fits(version) && kinds.contains(&gvk.kind.as_str()))
-    };
-    if listed(NAMESPACED) {
-        Some(true)
-    } else if listed(CLUSTER_SCOPED) {
-        Some(false)
-    } else {
-        None
-    }
+pub(crate) fn scope(group: &str, version: &str, kind: &str) -> Option<bool> {
+    let mut known = kinds(kind).iter();
+    let found = known.find(|known| known.0 == group && known.1 == version);
+    found.map(|(.., namespaced)| *namespaced)
 }
 
 /// The built-in type of a kind.
 pub(crate) fn type_of(api_version: &str, kind: &str) -> Option<&'static Type> {
-    if !listed(NAMESPACED, api_version, kind) && !listed(CLUSTER_SCOPED, api_version, kind) {
-        return None;
-    }
+    let (group, version) = resid::split(api_version);
+    scope(group, version, kind)?;
     Some(match kind {
         // These came after the version whose types are known.
         "ValidatingAdmissionPolicy" | "ValidatingAdmissionPolicyBinding" => return None,

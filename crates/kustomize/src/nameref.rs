@@ -1,16 +1,15 @@
 //! Follows names: fields that name an object get the name that it has in the end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use plumb_core::Gvk;
-use plumb_yaml::{LineMark, Node, ScalarTag};
+use plumb_yaml::{LineMark, Node, ScalarTag, Text};
 
 use crate::acc::Acc;
 use crate::config::BackReferences;
 use crate::error::{Result, invalid};
 use crate::fieldspec::{Create, FieldSpec, set_field, set_scalar, walk};
 use crate::openapi::Schemas;
-use crate::resid::{self, Id, NOT_NAMESPACED};
+use crate::resid::{DEFAULT, Gvk, Id, NOT_NAMESPACED};
 use crate::resource::Res;
 
 /// What may be referred to.
@@ -18,46 +17,31 @@ struct Candidate {
     id: Id,
     /// Where name and namespace come from.
     marks: (LineMark, LineMark),
-    previous: Vec<Id>,
-    original_namespace: String,
+    original_namespace: Text,
 }
 
 /// What refers.
 struct Referrer<'r> {
     at: usize,
     res: &'r Res,
-    id: Id,
+    id: &'r Id,
     /// Namespaces of the service accounts that a role binding names.
-    bound: Vec<String>,
+    bound: Vec<Text>,
     role: Option<Gvk>,
 }
 
 /// Follows all references.
 pub(crate) fn fix(acc: &mut Acc, schemas: &Schemas) -> Result<()> {
     let config = acc.config.clone();
-    let candidates: Vec<Candidate> = acc
-        .items
-        .iter()
-        .map(|res| Candidate {
-            id: res.id(schemas),
-            marks: (mark(res, "name"), mark(res, "namespace")),
-            previous: res.previous_ids().collect(),
-            original_namespace: res.original_id(schemas).effective_namespace().to_owned(),
-        })
-        .collect();
-    let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (i, candidate) in candidates.iter().enumerate() {
-        for previous in &candidate.previous {
-            let found = by_name.entry(&previous.name).or_default();
-            if found.last() != Some(&i) {
-                found.push(i);
-            }
-        }
-    }
+    let index = Index::new(&acc.items, schemas);
     // Most objects are of few kinds, so the specs of a kind are looked for once.
     let mut specs: HashMap<Gvk, Vec<(&BackReferences, &FieldSpec)>> = HashMap::new();
     for at in 0..acc.items.len() {
-        let original = acc.items[at].original_id(schemas).gvk;
+        let id = &index.candidates[at].id;
+        let mut original = id.gvk.clone();
+        if let Some(first) = acc.items[at].previous.first() {
+            original.kind = first.kind.clone();
+        }
         let specs = specs.entry(original).or_insert_with_key(|gvk| {
             config
                 .name_reference
@@ -70,19 +54,18 @@ pub(crate) fn fix(acc: &mut Acc, schemas: &Schemas) -> Result<()> {
             continue;
         }
         let mut node = std::mem::replace(&mut acc.items[at].node, Node::map());
-        let id = candidates[at].id.clone();
         let referrer = Referrer {
             at,
             res: &acc.items[at],
-            bound: bound_namespaces(&id, &node)
+            bound: bound_namespaces(id, &node)
                 .map_err(|error| error.on(|| id.to_string()).at(&acc.items[at].place))?,
             role: role(&node),
             id,
         };
-        let finder = Finder { items: &acc.items, candidates: &candidates, by_name: &by_name };
+        let finder = Finder { items: &acc.items, index: &index };
         for (refs, spec) in specs.iter() {
             walk(&mut node, spec, Create::Nothing, &mut |node| {
-                finder.set(node, &referrer, &refs.target.0, spec)
+                finder.set(node, &referrer, &refs.target, spec)
             })
             .map_err(|error| error.on(|| referrer.id.to_string()).at(&referrer.res.place))?;
         }
@@ -91,11 +74,49 @@ pub(crate) fn fix(acc: &mut Acc, schemas: &Schemas) -> Result<()> {
     Ok(())
 }
 
+/// What may be referred to, by what references say.
+struct Index {
+    candidates: Vec<Candidate>,
+    /// By the names that they had.
+    by_name: HashMap<Text, Vec<usize>>,
+    /// By the namespace that they had at first, one for each namespace that they are in now.
+    by_namespace: HashMap<Text, Vec<usize>>,
+}
+
+impl Index {
+    fn new(items: &[Res], schemas: &Schemas) -> Self {
+        let mut candidates = Vec::with_capacity(items.len());
+        let mut by_name: HashMap<Text, Vec<usize>> = HashMap::with_capacity(items.len());
+        let mut by_namespace: HashMap<Text, Vec<usize>> = HashMap::new();
+        let mut moves = HashSet::new();
+        for (at, res) in items.iter().enumerate() {
+            for previous in &res.previous {
+                let found = by_name.entry(previous.name.clone()).or_default();
+                if found.last() != Some(&at) {
+                    found.push(at);
+                }
+            }
+            let id = res.id(schemas);
+            let original_namespace = match res.previous.first() {
+                Some(first) if first.namespace.is_empty() => DEFAULT.into(),
+                Some(first) => first.namespace.clone(),
+                None => id.effective_namespace().into(),
+            };
+            if moves.insert((original_namespace.clone(), id.namespace.clone(), id.cluster)) {
+                by_namespace.entry(original_namespace.clone()).or_default().push(at);
+            }
+            let marks = (mark(res, "name"), mark(res, "namespace"));
+            candidates.push(Candidate { id, marks, original_namespace });
+        }
+        Self { candidates, by_name, by_namespace }
+    }
+}
+
 fn mark(res: &Res, field: &str) -> LineMark {
     res.node.at(&["metadata", field]).map(Node::mark).unwrap_or_default()
 }
 
-fn bound_namespaces(id: &Id, node: &Node) -> Result<Vec<String>> {
+fn bound_namespaces(id: &Id, node: &Node) -> Result<Vec<Text>> {
     if id.gvk.kind != "RoleBinding" {
         return Ok(Vec::new());
     }
@@ -105,7 +126,7 @@ fn bound_namespaces(id: &Id, node: &Node) -> Result<Vec<String>> {
         .filter(|subject| subject.get("kind").and_then(Node::text) == Some("ServiceAccount"))
         .filter_map(|subject| subject.get("namespace"))
         .map(|namespace| match namespace.to_value() {
-            Ok(serde_json::Value::String(namespace)) => Ok(namespace),
+            Ok(serde_json::Value::String(namespace)) => Ok(namespace.into()),
             _ => Err(invalid!("the namespace of a subject is blank or no string")),
         })
         .collect()
@@ -113,17 +134,16 @@ fn bound_namespaces(id: &Id, node: &Node) -> Result<Vec<String>> {
 
 fn role(node: &Node) -> Option<Gvk> {
     let role = node.get("roleRef")?;
-    let text = |key: &str| role.get(key).and_then(Node::text).map(str::to_owned);
-    Some(Gvk { group: text("apiGroup")?, version: String::new(), kind: text("kind")? })
+    let text = |key: &str| role.get(key).and_then(Node::text).map(Text::from);
+    Some(Gvk { group: text("apiGroup")?, version: Text::default(), kind: text("kind")? })
 }
 
 /// The namespace in a reference that is a map.
-struct Within(Option<String>);
+struct Within(Option<Text>);
 
 struct Finder<'a> {
     items: &'a [Res],
-    candidates: &'a [Candidate],
-    by_name: &'a HashMap<&'a str, Vec<usize>>,
+    index: &'a Index,
 }
 
 impl Finder<'_> {
@@ -154,9 +174,9 @@ impl Finder<'_> {
                 let Some(name) = map.get("name") else {
                     return Err(invalid!("there is no name in it"));
                 };
-                let name = name.text().unwrap_or_default().to_owned();
+                let name = Text::from(name.text().unwrap_or_default());
                 let namespace = map.get("namespace").map(|n| n.text().unwrap_or_default());
-                let namespace = Some(Within(namespace.map(str::to_owned)));
+                let namespace = Some(Within(namespace.map(Text::from)));
                 let Some(found) = self.find(&name, referrer, target, spec, namespace)? else {
                     return Ok(());
                 };
@@ -176,7 +196,7 @@ impl Finder<'_> {
 
     /// Whether an object can be referred to from a namespace at all.
     fn reachable(&self, at: usize, referrer: &Referrer<'_>) -> bool {
-        let id = &self.candidates[at].id;
+        let id = &self.index.candidates[at].id;
         referrer.id.cluster
             || id.cluster
             || id.effective_namespace() == referrer.id.effective_namespace()
@@ -193,23 +213,23 @@ impl Finder<'_> {
         spec: &FieldSpec,
         map: Option<Within>,
     ) -> Result<Option<&Candidate>> {
-        let Some(named) = self.by_name.get(name) else {
+        let Some(named) = self.index.by_name.get(name) else {
             return Ok(None);
         };
-        let candidates = self.candidates;
+        let candidates = &self.index.candidates;
         let is_map = map.is_some();
         let role = referrer.role.as_ref().filter(|_| spec.path.ends_with("roleRef/name"));
         let was = |at: usize, gvk: &Gvk| {
-            candidates[at].previous.iter().any(|id| resid::selects(gvk, &id.gvk))
+            let now = &candidates[at].id.gvk;
+            self.items[at].previous.iter().any(|previous| gvk.selects_as(now, &previous.kind))
         };
         let namespaced = |namespace: &str| namespace != NOT_NAMESPACED;
         let namespace = map.and_then(|Within(namespace)| namespace);
         // The original namespace counts where anything reachable had it.
         let original = namespace.as_ref().is_some_and(|namespace| {
+            let had_it = self.index.by_namespace.get(namespace);
             namespaced(namespace)
-                && (0..candidates.len()).any(|at| {
-                    candidates[at].original_namespace == *namespace && self.reachable(at, referrer)
-                })
+                && had_it.is_some_and(|all| all.iter().any(|at| self.reachable(*at, referrer)))
         });
         let mut found: Vec<usize> = named
             .iter()
@@ -259,13 +279,12 @@ impl Finder<'_> {
 
 /// Whether two objects went through the same prefixes and suffixes at the end.
 fn same_line(a: &Res, b: &Res, allow_none: bool) -> bool {
-    let same = |a: &[String], b: &[String]| {
-        (allow_none && (a.is_empty() || b.is_empty())) || same_end(a, b)
-    };
+    let same =
+        |a: &[Text], b: &[Text]| (allow_none && (a.is_empty() || b.is_empty())) || same_end(a, b);
     same(&a.prefixes, &b.prefixes) && same(&a.suffixes, &b.suffixes)
 }
 
-fn same_end(a: &[String], b: &[String]) -> bool {
+fn same_end(a: &[Text], b: &[Text]) -> bool {
     let (short, long) = if a.len() > b.len() { (b, a) } else { (a, b) };
     if short.is_empty() { long.is_empty() } else { long.ends_with(short) }
 }

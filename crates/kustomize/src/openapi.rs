@@ -5,11 +5,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use plumb_core::Gvk;
 use serde_json::Value;
 
 use crate::error::{Result, invalid};
 use crate::known::{self, Merge, Type};
+use crate::resid::Gvk;
 
 /// The only version of the built-in schema that can be asked for.
 const VERSION: &str = "v1.21.2";
@@ -66,7 +66,7 @@ impl Schemas {
 
     /// Whether a kind is known to be cluster-scoped.
     pub(crate) fn is_cluster_scoped(&self, gvk: &Gvk) -> bool {
-        if let Some(namespaced) = known::scope(gvk) {
+        if let Some(namespaced) = known::scope(&gvk.group, &gvk.version, &gvk.kind) {
             return !namespaced;
         }
         let custom = self.custom.borrow();
@@ -74,7 +74,7 @@ impl Schemas {
             self.used.set(true);
             return false;
         };
-        custom.namespaced.get(&(gvk.api_version(), gvk.kind.clone())) == Some(&false)
+        custom.namespaced.get(&(gvk.api_version(), gvk.kind.to_string())) == Some(&false)
     }
 
     /// The type of a kind.

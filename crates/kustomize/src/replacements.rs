@@ -14,7 +14,7 @@ use crate::fieldspec::split_dotted;
 use crate::generate::go_json;
 use crate::kustomization::{FieldOptions, ReplacementField, Source, Target};
 use crate::load::Loader;
-use crate::resid::{Id, selects};
+use crate::resid::{Gvk, Id};
 use crate::resource::Res;
 use crate::selector::{Matcher, regex};
 use crate::vars::lookup;
@@ -66,8 +66,8 @@ pub(crate) fn apply(
 fn ids(res: &Res) -> Vec<Id> {
     let mut ids = vec![Id {
         gvk: res.gvk(),
-        name: res.name().to_owned(),
-        namespace: res.namespace().to_owned(),
+        name: res.name().into(),
+        namespace: res.namespace().into(),
         cluster: false,
     }];
     ids.extend(res.previous_ids());
@@ -115,15 +115,15 @@ fn describe(source: &Source) -> String {
 }
 
 fn read_source(acc: &Acc, source: &Source) -> Result<Node> {
-    let gvk = plumb_core::Gvk {
-        group: source.group.clone(),
-        version: source.version.clone(),
-        kind: source.kind.clone(),
+    let gvk = Gvk {
+        group: source.group.as_str().into(),
+        version: source.version.as_str().into(),
+        kind: source.kind.as_str().into(),
     };
     let fits = |id: &Id| {
         (source.name.is_empty() || source.name == id.name)
             && id.in_namespace(&source.namespace)
-            && selects(&gvk, &id.gvk)
+            && gvk.selects(&id.gvk)
     };
     let mut found = acc.items.iter().filter(|res| ids(res).iter().any(fits));
     let Some(res) = found.next() else {
@@ -171,7 +171,7 @@ fn put(acc: &mut Acc, target: &Target, value: &Node, loader: &Loader<'_, '_>) ->
     for res in &mut acc.items {
         let ids = ids(res);
         let fits = |matcher: &Matcher, id: &Id| {
-            matcher.fits_gvk(&id.gvk)
+            matcher.fits_gvk(&id.gvk.group, &id.gvk.version, &id.gvk.kind)
                 && matcher.fits_name(&id.name)
                 && matcher.fits_namespace(&id.namespace)
         };

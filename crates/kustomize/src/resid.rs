@@ -1,20 +1,66 @@
-//! Identities of objects.
+//! Identities of objects. Their texts are copied from objects without an allocation.
 
 use std::fmt;
 
-use plumb_core::Gvk;
+use plumb_yaml::Text;
 
 /// The namespace that stands for none in identities of cluster-scoped objects.
 pub(crate) const NOT_NAMESPACED: &str = "_non_namespaceable_";
-const DEFAULT: &str = "default";
+/// The namespace of namespaced objects that name none.
+pub(crate) const DEFAULT: &str = "default";
+
+/// A kind in one version of its group. As a pattern, empty parts select all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Gvk {
+    pub(crate) group: Text,
+    pub(crate) version: Text,
+    pub(crate) kind: Text,
+}
+
+impl Gvk {
+    /// Splits an `apiVersion` and joins a kind.
+    pub(crate) fn new(api_version: &str, kind: &str) -> Self {
+        let (group, version) = split(api_version);
+        Self { group: group.into(), version: version.into(), kind: kind.into() }
+    }
+
+    /// `group/version`, or the version alone for the core group.
+    pub(crate) fn api_version(&self) -> String {
+        match self.group.as_str() {
+            "" => self.version.to_string(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    /// Whether it selects a kind, as a pattern.
+    pub(crate) fn selects(&self, other: &Self) -> bool {
+        self.selects_as(other, &other.kind)
+    }
+
+    /// Whether it selects what has the group and version of another and this kind.
+    pub(crate) fn selects_as(&self, other: &Self, kind: &Text) -> bool {
+        let fits = |pattern: &Text, text: &Text| pattern.is_empty() || pattern == text;
+        fits(&self.kind, kind)
+            && fits(&self.group, &other.group)
+            && fits(&self.version, &other.version)
+    }
+}
+
+/// The group and version in an `apiVersion`.
+pub(crate) fn split(api_version: &str) -> (&str, &str) {
+    match api_version.bytes().position(|byte| byte == b'/') {
+        Some(at) => (&api_version[..at], &api_version[at + 1..]),
+        None => ("", api_version),
+    }
+}
 
 /// An object's identity now or at an earlier step.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Id {
     pub(crate) gvk: Gvk,
-    pub(crate) name: String,
+    pub(crate) name: Text,
     /// The namespace as written.
-    pub(crate) namespace: String,
+    pub(crate) namespace: Text,
     /// Whether the kind is known to be cluster-scoped.
     pub(crate) cluster: bool,
 }
@@ -36,7 +82,7 @@ impl Id {
         Key {
             gvk: self.gvk.clone(),
             name: self.name.clone(),
-            namespace: self.effective_namespace().to_owned(),
+            namespace: self.effective_namespace().into(),
         }
     }
 
@@ -48,7 +94,11 @@ impl Id {
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.gvk.group_kind())?;
+        f.write_str(&self.gvk.kind)?;
+        if !self.gvk.group.is_empty() {
+            write!(f, ".{}", self.gvk.group)?;
+        }
+        f.write_str(" ")?;
         if !self.cluster && !self.namespace.is_empty() && self.namespace != NOT_NAMESPACED {
             write!(f, "{}/", self.namespace)?;
         }
@@ -60,14 +110,6 @@ impl fmt::Display for Id {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     gvk: Gvk,
-    name: String,
-    namespace: String,
-}
-
-/// Whether a kind is selected by a pattern, whose empty parts select all.
-pub(crate) fn selects(pattern: &Gvk, gvk: &Gvk) -> bool {
-    let fits = |pattern: &str, text: &str| pattern.is_empty() || pattern == text;
-    fits(&pattern.group, &gvk.group)
-        && fits(&pattern.version, &gvk.version)
-        && fits(&pattern.kind, &gvk.kind)
+    name: Text,
+    namespace: Text,
 }

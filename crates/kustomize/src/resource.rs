@@ -1,11 +1,11 @@
 //! An object on its way through a build, with what the build knows about it beside it.
 
-use plumb_core::{Gvk, Place};
-use plumb_yaml::{LineMark, Map, Node, Scalar};
+use plumb_core::Place;
+use plumb_yaml::{LineMark, Map, Node, Scalar, Text};
 
 use crate::fieldspec::set_field;
 use crate::openapi::Schemas;
-use crate::resid::Id;
+use crate::resid::{Gvk, Id};
 
 /// Annotations that mean something while a build runs and that never leave it.
 const INTERNAL: &str = "internal.config.kubernetes.io/";
@@ -36,10 +36,10 @@ pub(crate) const TRANSFORMATIONS: &str = "alpha.config.kubernetes.io/transformat
 /// What an object was called before a step changed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Previous {
-    pub(crate) kind: String,
-    pub(crate) name: String,
+    pub(crate) kind: Text,
+    pub(crate) name: Text,
     /// The namespace that counted.
-    pub(crate) namespace: String,
+    pub(crate) namespace: Text,
 }
 
 /// What a generator does with an object that is there.
@@ -66,8 +66,8 @@ pub(crate) struct Res {
     pub(crate) node: Node,
     pub(crate) place: Place,
     pub(crate) previous: Vec<Previous>,
-    pub(crate) prefixes: Vec<String>,
-    pub(crate) suffixes: Vec<String>,
+    pub(crate) prefixes: Vec<Text>,
+    pub(crate) suffixes: Vec<Text>,
     pub(crate) behavior: Behavior,
     pub(crate) needs_hash: bool,
     pub(crate) allow_name_change: bool,
@@ -111,10 +111,10 @@ impl Res {
         }
         let mut take = |name: &str| {
             let node = annotations.remove(&format!("{INTERNAL}{name}"))?;
-            node.text().map(str::to_owned)
+            node.text().map(Text::from)
         };
-        let list = |text: Option<String>| -> Vec<String> {
-            text.map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default()
+        let list = |text: Option<Text>| -> Vec<Text> {
+            text.map(|text| text.split(',').map(Text::from).collect()).unwrap_or_default()
         };
         let names = list(take("previousNames"));
         let namespaces = list(take("previousNamespaces"));
@@ -171,7 +171,7 @@ impl Res {
     pub(crate) fn id(&self, schemas: &Schemas) -> Id {
         let gvk = self.gvk();
         let cluster = schemas.is_cluster_scoped(&gvk);
-        Id { gvk, name: self.name().to_owned(), namespace: self.namespace().to_owned(), cluster }
+        Id { gvk, name: self.name().into(), namespace: self.namespace().into(), cluster }
     }
 
     /// The identities before, oldest first.
@@ -194,6 +194,9 @@ impl Res {
 
     /// The identity at first.
     pub(crate) fn original_id(&self, schemas: &Schemas) -> Id {
+        if self.previous.is_empty() {
+            return self.id(schemas);
+        }
         self.previous_ids().next().unwrap_or_else(|| self.id(schemas))
     }
 
@@ -201,7 +204,7 @@ impl Res {
     pub(crate) fn store_id(&mut self, schemas: &Schemas) {
         let id = self.id(schemas);
         let previous = Previous {
-            namespace: id.effective_namespace().to_owned(),
+            namespace: id.effective_namespace().into(),
             kind: id.gvk.kind,
             name: id.name,
         };

@@ -1,12 +1,12 @@
 //! Selecting objects by regular expressions, labels and annotations.
 
-use plumb_core::Gvk;
 use regex::Regex;
 
 use crate::acc::Acc;
 use crate::error::{Problem, Result, invalid};
 use crate::kustomization::Selector;
 use crate::openapi::Schemas;
+use crate::resid::split;
 use crate::resource::Res;
 
 /// Bytes of a compiled expression; the largest that people write take a few kilobytes.
@@ -31,20 +31,32 @@ pub(crate) fn regex(pattern: &str) -> Result<Regex> {
 
 /// Matches whole texts; the empty pattern matches all.
 #[derive(Debug)]
-struct Whole(Option<Regex>);
+enum Whole {
+    All,
+    /// What means nothing but itself, as most patterns that people write.
+    Literal(String),
+    Regex(Regex),
+}
 
 impl Whole {
     fn new(pattern: &str) -> Result<Self> {
         if pattern.is_empty() {
-            return Ok(Self(None));
+            return Ok(Self::All);
+        }
+        if pattern.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return Ok(Self::Literal(pattern.to_owned()));
         }
         // Compiled alone first, so that brackets in it cannot close the group around it.
         regex(pattern)?;
-        regex(&format!("^(?:{pattern})$")).map(|regex| Self(Some(regex)))
+        regex(&format!("^(?:{pattern})$")).map(Self::Regex)
     }
 
     fn fits(&self, text: &str) -> bool {
-        self.0.as_ref().is_none_or(|regex| regex.is_match(text))
+        match self {
+            Self::All => true,
+            Self::Literal(literal) => literal == text,
+            Self::Regex(regex) => regex.is_match(text),
+        }
     }
 }
 
@@ -84,8 +96,8 @@ impl Matcher {
         })
     }
 
-    pub(crate) fn fits_gvk(&self, gvk: &Gvk) -> bool {
-        self.group.fits(&gvk.group) && self.version.fits(&gvk.version) && self.kind.fits(&gvk.kind)
+    pub(crate) fn fits_gvk(&self, group: &str, version: &str, kind: &str) -> bool {
+        self.kind.fits(kind) && self.group.fits(group) && self.version.fits(version)
     }
 
     pub(crate) fn fits_name(&self, name: &str) -> bool {
@@ -121,14 +133,17 @@ pub(crate) fn select(acc: &Acc, selector: &Selector, schemas: &Schemas) -> Resul
     let mut found = Vec::new();
     for (i, res) in acc.items.iter().enumerate() {
         // The cheap questions first; the order does not matter for the answer.
-        let now = res.id(schemas);
-        if !matcher.fits_gvk(&now.gvk) {
+        let (group, version) = split(res.api_version());
+        let first = res.previous.first();
+        if !matcher.fits_gvk(group, version, res.kind())
+            || !(matcher.fits_name(res.name())
+                || first.is_some_and(|first| matcher.fits_name(&first.name)))
+        {
             continue;
         }
-        let first = res.original_id(schemas);
+        let (first, now) = (res.original_id(schemas), res.id(schemas));
         if (matcher.fits_namespace(first.effective_namespace())
             || matcher.fits_namespace(now.effective_namespace()))
-            && (matcher.fits_name(&first.name) || matcher.fits_name(&now.name))
             && matcher.fits_marks(res)
         {
             found.push(i);

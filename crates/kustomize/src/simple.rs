@@ -1,6 +1,5 @@
 //! The transformers that set texts: names, namespace, labels, annotations, images, replicas.
 
-use plumb_core::Gvk;
 use plumb_yaml::{LineMark, Node, ScalarTag};
 use regex::Regex;
 
@@ -9,17 +8,18 @@ use crate::error::{Problem, Result, invalid};
 use crate::fieldspec::{Create, FieldSpec, set_field, set_scalar, walk};
 use crate::kustomization::{Image, Replica};
 use crate::openapi::Schemas;
+use crate::resid::Gvk;
 use crate::resource::Res;
 
 /// What is done at the end of a path.
-fn each(
+fn each<'s>(
     res: &mut Res,
-    specs: &[FieldSpec],
+    specs: impl IntoIterator<Item = &'s FieldSpec>,
     create: Create,
     set: &mut dyn FnMut(&mut Node) -> Result<()>,
 ) -> Result<()> {
     let gvk = res.gvk();
-    for spec in specs.iter().filter(|spec| spec.selects(&gvk)) {
+    for spec in specs.into_iter().filter(|spec| spec.selects(&gvk)) {
         walk(&mut res.node, spec, create, set)
             .map_err(|error| error.on(|| res.label()).at(&res.place))?;
     }
@@ -75,13 +75,12 @@ pub(crate) fn add_to_names(
         for spec in specs.iter().filter(|spec| spec.selects(&id.gvk)) {
             if spec.path == "metadata/name" && !text.is_empty() {
                 match end {
-                    End::Prefix => res.prefixes.push(text.to_owned()),
-                    End::Suffix => res.suffixes.push(text.to_owned()),
+                    End::Prefix => res.prefixes.push(text.into()),
+                    End::Suffix => res.suffixes.push(text.into()),
                 }
                 res.store_id(schemas);
             }
-            let spec = std::slice::from_ref(spec);
-            each(res, spec, Create::Scalar(ScalarTag::Str), &mut |node| {
+            each(res, [spec], Create::Scalar(ScalarTag::Str), &mut |node| {
                 let old = node.text().unwrap_or_default();
                 let new = match end {
                     End::Prefix => format!("{text}{old}"),
@@ -179,18 +178,14 @@ pub(crate) fn namespace_of(
         }
     }
     let core = res.api_version() == "v1";
-    let specs: Vec<FieldSpec> = specs
-        .iter()
-        .filter(|spec| {
-            spec.path != "metadata/namespace"
-                && (core || spec.path != "metadata/name")
-                && !(is_binding(&gvk.kind)
-                    && is_binding(&spec.gvk.0.kind)
-                    && spec.path == "subjects/namespace")
-        })
-        .cloned()
-        .collect();
-    each(res, &specs, Create::Scalar(ScalarTag::Str), &mut set)
+    let specs = specs.iter().filter(|spec| {
+        spec.path != "metadata/namespace"
+            && (core || spec.path != "metadata/name")
+            && !(is_binding(&gvk.kind)
+                && is_binding(&spec.gvk.kind)
+                && spec.path == "subjects/namespace")
+    });
+    each(res, specs, Create::Scalar(ScalarTag::Str), &mut set)
 }
 
 /// Changes the name, tag and digest of an image.
@@ -322,8 +317,7 @@ pub(crate) fn set_replicas(
                 continue;
             }
             found = true;
-            let spec = std::slice::from_ref(spec);
-            each(res, spec, Create::Scalar(ScalarTag::Int), &mut |node| {
+            each(res, [spec], Create::Scalar(ScalarTag::Int), &mut |node| {
                 set_scalar(node, &replica.count.to_string(), ScalarTag::Int, mark)
             })?;
         }
@@ -331,7 +325,7 @@ pub(crate) fn set_replicas(
     if found {
         return Ok(());
     }
-    let kinds: Vec<&str> = specs.iter().map(|spec| spec.gvk.0.kind.as_str()).collect();
+    let kinds: Vec<&str> = specs.iter().map(|spec| spec.gvk.kind.as_str()).collect();
     Err(Problem::Invalid(format!(
         "replicas: no object is called {:?} and of kind {}",
         replica.name,

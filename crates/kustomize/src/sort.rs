@@ -1,12 +1,10 @@
 //! The order of the output.
 
-use plumb_core::Gvk;
-
 use crate::acc::Acc;
 use crate::error::{Result, invalid};
 use crate::kustomization::SortOptions;
 use crate::openapi::Schemas;
-use crate::resid::Id;
+use crate::resid::{Gvk, Id};
 
 const FIRST: &[&str] = &[
     "Namespace",

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use plumb_core::Gvk;
 use plumb_yaml::{Node, Scalar, ScalarTag};
 
 use crate::acc::Acc;
@@ -11,7 +10,7 @@ use crate::error::{Result, invalid};
 use crate::fieldspec::{Create, split_dotted, walk};
 use crate::kustomization::Var;
 use crate::openapi::Schemas;
-use crate::resid::{Id, Key};
+use crate::resid::{Gvk, Id, Key};
 
 const DEFAULT_PATH: &str = "metadata.name";
 
@@ -19,18 +18,22 @@ const DEFAULT_PATH: &str = "metadata.name";
 pub(crate) fn bind(acc: &mut Acc, vars: &[Placed<Var>], schemas: &Schemas) -> Result<()> {
     for var in vars {
         let object = &var.object;
-        let (mut group, mut version) = (object.group.clone(), object.version.clone());
+        let mut gvk = Gvk {
+            group: object.group.as_str().into(),
+            version: object.version.as_str().into(),
+            kind: object.kind.as_str().into(),
+        };
         if !object.api_version.is_empty() {
-            let gvk = Gvk::new(&object.api_version, "");
+            let named = Gvk::new(&object.api_version, "");
             if object.api_version.contains('/') {
-                group = gvk.group;
+                gvk.group = named.group;
             }
-            version = gvk.version;
+            gvk.version = named.version;
         }
         let id = Id {
-            gvk: Gvk { group, version, kind: object.kind.clone() },
-            name: object.name.clone(),
-            namespace: object.namespace.clone(),
+            gvk,
+            name: object.name.as_str().into(),
+            namespace: object.namespace.as_str().into(),
             cluster: false,
         };
         let exact = (!id.namespace.is_empty()).then(|| id.key());
