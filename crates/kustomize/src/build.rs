@@ -487,7 +487,7 @@ pub(crate) fn add_hashes(acc: &mut Acc, schemas: &Schemas) -> Result<()> {
         let name = format!("{}-{}", res.name(), generate::hash(res)?);
         res.store_id(schemas);
         let (_, mark) = res.marked(&["metadata", "name"]);
-        res.set_metadata("name", &(name, mark));
+        res.set_metadata("name", &(name.into(), mark));
     }
     Ok(())
 }

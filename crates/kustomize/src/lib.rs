@@ -22,6 +22,7 @@ mod known;
 mod kustomization;
 mod load;
 mod merge;
+mod merge_lists;
 mod nameref;
 mod openapi;
 mod origins;

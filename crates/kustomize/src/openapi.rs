@@ -165,11 +165,9 @@ pub(crate) enum Shape {
 
 impl Shape {
     /// The keys by which a list is merged, if it is; none means by the items themselves.
-    pub(crate) fn keys(&self) -> Option<Vec<String>> {
+    pub(crate) fn keys(&self) -> Option<Vec<&str>> {
         match self {
-            Self::Builtin(merge, _) => {
-                merge.map(|keys| keys.iter().map(|key| (*key).to_owned()).collect())
-            }
+            Self::Builtin(merge, _) => merge.map(<[&str]>::to_vec),
             Self::Custom(schema) => {
                 let text = |key: &str| schema.get(key).and_then(Value::as_str);
                 let strategy = text("x-kubernetes-patch-strategy")?;
@@ -178,13 +176,8 @@ impl Shape {
                 }
                 let listed = schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
                 Some(match listed {
-                    Some(keys) => {
-                        keys.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-                    }
-                    None => text("x-kubernetes-patch-merge-key")
-                        .map(str::to_owned)
-                        .into_iter()
-                        .collect(),
+                    Some(keys) => keys.iter().filter_map(Value::as_str).collect(),
+                    None => text("x-kubernetes-patch-merge-key").into_iter().collect(),
                 })
             }
         }

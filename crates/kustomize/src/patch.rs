@@ -190,10 +190,9 @@ fn merge_selected(acc: &mut Acc, at: usize, patch: &Res, schemas: &Schemas) -> R
 }
 
 fn merge_one(res: &mut Res, patch: Res, schemas: &Schemas) -> Result<()> {
-    let label = res.label();
+    let kind = res.marked(&["kind"]);
     let name = res.marked(&["metadata", "name"]);
     let namespace = res.marked(&["metadata", "namespace"]);
-    let kind = res.marked(&["kind"]);
     if patch.allow_name_change || patch.allow_kind_change {
         res.store_id(schemas);
     }
@@ -201,7 +200,7 @@ fn merge_one(res: &mut Res, patch: Res, schemas: &Schemas) -> Result<()> {
     // The reference puts the patch in the place of a copy of the object.
     let kept = (patch.text(&[merge::DIRECTIVE]) == merge::REPLACE).then(|| node.clone());
     let merged = merge::merge(Some(node), Some(patch.node), schemas)
-        .map_err(|error| error.on(|| label).at(&patch.place))?;
+        .map_err(|error| error.on(|| format!("{} {}", kind.0, name.0)).at(&patch.place))?;
     res.node = match kept.or(merged) {
         Some(merged) if !merged.is_empty() => merged,
         // Deleted; the next step drops it.

@@ -225,13 +225,13 @@ impl Res {
     }
 
     /// A text with its mark; no text is empty.
-    pub(crate) fn marked(&self, path: &[&str]) -> (String, LineMark) {
+    pub(crate) fn marked(&self, path: &[&str]) -> (Text, LineMark) {
         let mark = self.node.at(path).map(Node::mark).unwrap_or_default();
-        (self.text(path).to_owned(), mark)
+        (self.text(path).into(), mark)
     }
 
     /// Sets a text of the metadata; empty removes it.
-    pub(crate) fn set_metadata(&mut self, key: &str, (text, mark): &(String, LineMark)) {
+    pub(crate) fn set_metadata(&mut self, key: &str, (text, mark): &(Text, LineMark)) {
         let Some(metadata) = self.metadata_mut() else {
             return;
         };
@@ -246,7 +246,7 @@ impl Res {
     }
 
     /// Sets the kind as text.
-    pub(crate) fn set_top(&mut self, key: &str, (text, mark): &(String, LineMark)) {
+    pub(crate) fn set_top(&mut self, key: &str, (text, mark): &(Text, LineMark)) {
         let _ = set_field(&mut self.node, key, text, plumb_yaml::ScalarTag::None, *mark);
     }
 

@@ -80,6 +80,11 @@ impl Map {
         self.find(key).ok().map(|at| self.0.remove(at).1)
     }
 
+    /// Keeps the entries that are wanted.
+    pub fn retain(&mut self, mut wanted: impl FnMut(&Text, &mut Node) -> bool) {
+        self.0.retain_mut(|(key, value)| wanted(key, value));
+    }
+
     /// The entries by key.
     pub fn iter(&self) -> Iter<'_> {
         self.0.iter().map(|(key, value)| (key, value))
