@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
+
+use plumb_yaml::Text;
 
 use crate::config::Config;
 use crate::error::{Problem, Result, invalid};
@@ -19,8 +22,20 @@ pub(crate) struct Acc {
     pub(crate) vars: BTreeMap<String, Var>,
     /// Objects by current identity; gone when a step may have changed some.
     current: Option<HashMap<Key, usize>>,
-    /// Objects by current and earlier identities.
+    /// Objects by current and earlier identities; gone likewise.
     any: Option<HashMap<Key, Vec<usize>>>,
+    /// Objects by current and earlier names; gone likewise.
+    names: Option<HashMap<Text, Vec<usize>>>,
+    /// Whether there may be objects that a patch deleted.
+    emptied: bool,
+}
+
+/// Notes that a key leads to an object; objects come in order.
+fn note<K: Eq + Hash>(index: &mut HashMap<K, Vec<usize>>, key: K, at: usize) {
+    let found = index.entry(key).or_default();
+    if found.last() != Some(&at) {
+        found.push(at);
+    }
 }
 
 impl Acc {
@@ -28,6 +43,25 @@ impl Acc {
     pub(crate) fn changed(&mut self) {
         self.current = None;
         self.any = None;
+        self.names = None;
+    }
+
+    /// Changes an object in whatever way.
+    pub(crate) fn change<T>(
+        &mut self,
+        at: usize,
+        schemas: &Schemas,
+        change: impl FnOnce(&mut Res) -> Result<T>,
+    ) -> Result<T> {
+        let res = &mut self.items[at];
+        let before = res.id(schemas);
+        let done = change(res)?;
+        let res = &self.items[at];
+        self.emptied |= res.is_empty();
+        if res.id(schemas) != before {
+            self.changed();
+        }
+        Ok(done)
     }
 
     /// Adds an object whose identity is not there yet.
@@ -47,10 +81,12 @@ impl Acc {
         };
         if let Some(any) = &mut self.any {
             for id in res.any_ids(schemas) {
-                let found = any.entry(id.key()).or_default();
-                if found.last() != Some(&self.items.len()) {
-                    found.push(self.items.len());
-                }
+                note(any, id.key(), self.items.len());
+            }
+        }
+        if let Some(names) = &mut self.names {
+            for name in res.names() {
+                note(names, name, self.items.len());
             }
         }
         self.items.push(res);
@@ -79,16 +115,26 @@ impl Acc {
             let mut any: HashMap<Key, Vec<usize>> = HashMap::new();
             for (i, res) in items.iter().enumerate().filter(|(_, res)| !res.is_empty()) {
                 for id in res.any_ids(schemas) {
-                    let found = any.entry(id.key()).or_default();
-                    if found.last() != Some(&i) {
-                        found.push(i);
-                    }
+                    note(&mut any, id.key(), i);
                 }
             }
             any
         });
         let found = any.get(&id.key()).cloned().unwrap_or_default();
         found.into_iter().filter(|i| !self.items[*i].is_empty()).collect()
+    }
+
+    /// The objects that have or had a name.
+    pub(crate) fn by_name(&mut self, name: &str) -> Vec<usize> {
+        let items = &self.items;
+        let names = self.names.get_or_insert_with(|| {
+            let mut names = HashMap::new();
+            for (i, res) in items.iter().enumerate() {
+                res.names().for_each(|name| note(&mut names, name, i));
+            }
+            names
+        });
+        names.get(name).cloned().unwrap_or_default()
     }
 
     /// The one object that has or had an identity.
@@ -106,6 +152,7 @@ impl Acc {
             self.items = child.items;
             self.current = child.current;
             self.any = child.any;
+            self.names = child.names;
             self.vars = child.vars;
         } else {
             self.append_all(child.items, schemas)?;
@@ -127,9 +174,8 @@ impl Acc {
 
     /// Drops objects that a patch deleted.
     pub(crate) fn drop_empty(&mut self) {
-        let before = self.items.len();
-        self.items.retain(|res| !res.is_empty());
-        if self.items.len() != before {
+        if std::mem::take(&mut self.emptied) {
+            self.items.retain(|res| !res.is_empty());
             self.changed();
         }
     }
@@ -144,13 +190,11 @@ impl Acc {
             ([_], Behavior::Create) => Err(invalid!(
                 "{id} already exists; a generator can only merge with it or replace it"
             )),
-            ([at], behavior) => {
-                let old = &self.items[*at];
+            ([at], behavior) => self.change(*at, schemas, |old| {
                 crate::generate::take_over(&mut res, old, behavior);
-                self.items[*at] = res;
-                self.changed();
+                *old = res;
                 Ok(())
-            }
+            }),
             _ => Err(invalid!("several objects are or were {id}, the generator fits each")),
         }
     }

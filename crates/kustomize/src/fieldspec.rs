@@ -35,6 +35,16 @@ impl FieldSpec {
         Self { gvk, path: path.to_owned(), create, steps }
     }
 
+    /// Whether setting the field may change what an object is or is called.
+    pub(crate) fn identifies(&self) -> bool {
+        let mut names = self.steps.iter().map(|step| step.name.as_str());
+        match (names.next(), names.next()) {
+            (Some("kind" | "apiVersion"), _) | (Some("metadata"), None) => true,
+            (Some("metadata"), Some(name)) => matches!(name, "name" | "namespace"),
+            _ => false,
+        }
+    }
+
     pub(crate) fn selects(&self, gvk: &Gvk) -> bool {
         self.gvk.selects(gvk)
     }

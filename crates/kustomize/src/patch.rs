@@ -161,10 +161,7 @@ fn merge_all(
     for patch in patches {
         let id = patch.original_id(schemas);
         let at = acc.the(&id, schemas)?;
-        merge_one(&mut acc.items[at], patch.clone(), schemas)?;
-        if patch.allow_name_change || patch.allow_kind_change {
-            acc.changed();
-        }
+        acc.change(at, schemas, |res| merge_one(res, patch.clone(), schemas))?;
     }
     Ok(())
 }
@@ -181,12 +178,7 @@ fn merge_selected(acc: &mut Acc, at: usize, patch: &Res, schemas: &Schemas) -> R
     patch.set_metadata("namespace", &namespace);
     let api_version = acc.items[at].marked(&["apiVersion"]);
     patch.set_top("apiVersion", &api_version);
-    let renames = patch.allow_name_change || patch.allow_kind_change;
-    merge_one(&mut acc.items[at], patch, schemas)?;
-    if renames {
-        acc.changed();
-    }
-    Ok(())
+    acc.change(at, schemas, |res| merge_one(res, patch, schemas))
 }
 
 fn merge_one(res: &mut Res, patch: Res, schemas: &Schemas) -> Result<()> {
@@ -226,18 +218,19 @@ fn json(
 ) -> Result<()> {
     let selected = select(acc, target, schemas)?;
     for at in selected {
-        let res = &mut acc.items[at];
-        if store_ids {
-            res.store_id(schemas);
-        }
-        let label = res.label();
-        res.node
-            .respell()
-            .map_err(|problem| invalid!("{problem}").on(|| label.clone()).at(&res.place))?;
-        json_patch::apply(&mut res.node, operations).map_err(|error| error.on(|| label))?;
-        res.stringify("annotations");
+        acc.change(at, schemas, |res| {
+            if store_ids {
+                res.store_id(schemas);
+            }
+            let label = res.label();
+            res.node
+                .respell()
+                .map_err(|problem| invalid!("{problem}").on(|| label.clone()).at(&res.place))?;
+            json_patch::apply(&mut res.node, operations).map_err(|error| error.on(|| label))?;
+            res.stringify("annotations");
+            Ok(())
+        })?;
     }
-    acc.changed();
     Ok(())
 }
 

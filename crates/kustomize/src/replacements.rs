@@ -58,7 +58,6 @@ pub(crate) fn apply(
         let place = replacement.place_or(place);
         one(acc, replacement, loader, place).map_err(|error| error.at(place))?;
     }
-    acc.changed();
     Ok(())
 }
 
@@ -114,7 +113,7 @@ fn describe(source: &Source) -> String {
     text
 }
 
-fn read_source(acc: &Acc, source: &Source) -> Result<Node> {
+fn read_source(acc: &mut Acc, source: &Source) -> Result<Node> {
     let gvk = Gvk {
         group: source.group.as_str().into(),
         version: source.version.as_str().into(),
@@ -125,7 +124,12 @@ fn read_source(acc: &Acc, source: &Source) -> Result<Node> {
             && id.in_namespace(&source.namespace)
             && gvk.selects(&id.gvk)
     };
-    let mut found = acc.items.iter().filter(|res| ids(res).iter().any(fits));
+    let candidates = match source.name.as_str() {
+        "" => (0..acc.items.len()).collect(),
+        name => acc.by_name(name),
+    };
+    let fitting = candidates.into_iter().map(|at| &acc.items[at]);
+    let mut found = fitting.filter(|res| ids(res).iter().any(fits));
     let Some(res) = found.next() else {
         return Err(invalid!("the source of a replacement is not there: {}", describe(source)));
     };
@@ -168,7 +172,9 @@ fn put(acc: &mut Acc, target: &Target, value: &Node, loader: &Loader<'_, '_>) ->
     let reject = target.reject.iter().map(Matcher::new).collect::<Result<Vec<_>>>()?;
     let default = [DEFAULT_PATH.to_owned()];
     let paths = if target.field_paths.is_empty() { &default[..] } else { &target.field_paths };
-    for res in &mut acc.items {
+    let mut renamed = false;
+    for at in select.candidates(acc) {
+        let res = &mut acc.items[at];
         let ids = ids(res);
         let fits = |matcher: &Matcher, id: &Id| {
             matcher.fits_gvk(&id.gvk.group, &id.gvk.version, &id.gvk.kind)
@@ -186,6 +192,10 @@ fn put(acc: &mut Acc, target: &Target, value: &Node, loader: &Loader<'_, '_>) ->
             copy(&mut res.node, value, path, &target.options, loader)
                 .map_err(|error| error.on(|| format!("{} ({})", res.kind(), res.place)))?;
         }
+        renamed |= ids.first() != self::ids(res).first();
+    }
+    if renamed {
+        acc.changed();
     }
     Ok(())
 }

@@ -192,6 +192,12 @@ impl Res {
         ids
     }
 
+    /// All names, the current one last.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Text> {
+        let before = self.previous.iter().map(|previous| previous.name.clone());
+        before.chain([self.name().into()])
+    }
+
     /// The identity at first.
     pub(crate) fn original_id(&self, schemas: &Schemas) -> Id {
         if self.previous.is_empty() {

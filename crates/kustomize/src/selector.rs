@@ -100,6 +100,14 @@ impl Matcher {
         self.kind.fits(kind) && self.group.fits(group) && self.version.fits(version)
     }
 
+    /// The objects whose name may fit, now or before.
+    pub(crate) fn candidates(&self, acc: &mut Acc) -> Vec<usize> {
+        match &self.name {
+            Whole::Literal(name) => acc.by_name(name),
+            _ => (0..acc.items.len()).collect(),
+        }
+    }
+
     pub(crate) fn fits_name(&self, name: &str) -> bool {
         self.name.fits(name)
     }
@@ -128,10 +136,11 @@ fn fits(requirements: &[Requirement], res: &Res, field: &str) -> bool {
 }
 
 /// The objects that a selector selects, by what they are and what they were at first.
-pub(crate) fn select(acc: &Acc, selector: &Selector, schemas: &Schemas) -> Result<Vec<usize>> {
+pub(crate) fn select(acc: &mut Acc, selector: &Selector, schemas: &Schemas) -> Result<Vec<usize>> {
     let matcher = Matcher::new(selector)?;
     let mut found = Vec::new();
-    for (i, res) in acc.items.iter().enumerate() {
+    for i in matcher.candidates(acc) {
+        let res = &acc.items[i];
         // The cheap questions first; the order does not matter for the answer.
         let (group, version) = split(res.api_version());
         let first = res.previous.first();

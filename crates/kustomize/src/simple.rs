@@ -26,6 +26,13 @@ fn each<'s>(
     Ok(())
 }
 
+/// Forgets who is who before fields of it are set.
+fn prepare(acc: &mut Acc, specs: &[FieldSpec]) {
+    if specs.iter().any(FieldSpec::identifies) {
+        acc.changed();
+    }
+}
+
 /// Puts labels or annotations where the specs say.
 pub(crate) fn set_strings(
     acc: &mut Acc,
@@ -35,6 +42,7 @@ pub(crate) fn set_strings(
     if pairs.is_empty() {
         return Ok(());
     }
+    prepare(acc, specs);
     for res in &mut acc.items {
         each(res, specs, Create::Map, &mut |node| {
             pairs.iter().try_for_each(|(key, value, mark)| {
@@ -198,6 +206,7 @@ pub(crate) fn set_image(
     let Some(updater) = Updater::new(image, mark) else {
         return Ok(());
     };
+    prepare(acc, specs);
     for res in &mut acc.items {
         if res.kind() == "CustomResourceDefinition" {
             continue;
@@ -307,8 +316,14 @@ pub(crate) fn set_replicas(
     schemas: &Schemas,
 ) -> Result<()> {
     let mut found = false;
+    let named = acc.by_name(&replica.name);
+    prepare(acc, specs);
     for spec in specs {
-        for res in acc.items.iter_mut().filter(|res| !res.is_empty()) {
+        for at in &named {
+            let res = &mut acc.items[*at];
+            if res.is_empty() {
+                continue;
+            }
             let named = res
                 .any_ids(schemas)
                 .iter()

@@ -10,7 +10,7 @@ use crate::error::{Result, invalid};
 use crate::fieldspec::{Create, split_dotted, walk};
 use crate::kustomization::Var;
 use crate::openapi::Schemas;
-use crate::resid::{Gvk, Id, Key};
+use crate::resid::{Gvk, Id};
 
 const DEFAULT_PATH: &str = "metadata.name";
 
@@ -38,10 +38,12 @@ pub(crate) fn bind(acc: &mut Acc, vars: &[Placed<Var>], schemas: &Schemas) -> Re
         };
         let exact = (!id.namespace.is_empty()).then(|| id.key());
         let fits = |other: &Id| match &exact {
-            Some(key) => *key == Key::clone(&other.key()),
+            Some(key) => *key == other.key(),
             None => other.name == id.name && other.gvk == id.gvk,
         };
-        let found: Vec<usize> = (0..acc.items.len())
+        let found: Vec<usize> = acc
+            .by_name(&id.name)
+            .into_iter()
             .filter(|at| !acc.items[*at].is_empty())
             .filter(|at| acc.items[*at].any_ids(schemas).iter().any(fits))
             .collect();
