@@ -20,7 +20,7 @@ use crate::plugins::{self, Context};
 use crate::resid::Gvk;
 use crate::resource::{Origin, Res};
 use crate::simple::{self, End, Namespacing};
-use crate::{Reorder, crds, generate, nameref, patch, replacements, sort, vars};
+use crate::{Reorder, crds, generate, images, nameref, patch, replacements, sort, vars};
 
 /// The version that the managed-by label names; the one whose output this is.
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "kustomize-v5.8.2");
@@ -425,7 +425,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         }
         for image in &content.images {
             let mark = origins.mark(image.place_or(&self.place));
-            simple::set_image(acc, image, mark, &config.images)?;
+            images::set_image(acc, image, mark, &config.images)?;
             self.done(acc, "ImageTagTransformer");
         }
         if !content.replacements.is_empty() {

@@ -16,6 +16,7 @@ mod defaults;
 mod error;
 mod fieldspec;
 mod generate;
+mod images;
 mod include;
 mod json_patch;
 mod known;

@@ -395,7 +395,7 @@ mod tests {
             .unwrap();
         let inner = shape.items(&schemas);
         let (mut plain, mut kept) = (0, 0);
-        for round in 0..20_000 {
+        for round in 0..8000 {
             let keys = if round % 2 == 0 { &["name"][..] } else { &["port", "protocol"] };
             let mut list = |is_patch| -> Vec<Node> {
                 (0..random.u8(0..5)).map(|_| item(&mut random, keys, is_patch)).collect()
@@ -411,6 +411,6 @@ mod tests {
             let slow = merger.elements(keys, dest.clone(), patch.as_deref(), inner.as_ref());
             assert_eq!(fast.ok(), slow.ok(), "{dest:#?} {patch:#?}");
         }
-        assert!(plain > 1000 && kept > 1000, "{plain} {kept}");
+        assert!(plain > 500 && kept > 500, "{plain} {kept}");
     }
 }

@@ -20,7 +20,7 @@ use crate::origins::all_from;
 use crate::resource::Res;
 use crate::selector::select;
 use crate::simple::{self, End, Namespacing, Subjects};
-use crate::{patch, replacements};
+use crate::{images, patch, replacements};
 
 /// What all plugins are given.
 pub(crate) struct Context<'c, 's, 't> {
@@ -170,7 +170,7 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
         }
         "ImageTagTransformer" => {
             let image: Image = f.take("imageTag")?;
-            simple::set_image(acc, &image, mark, &f.take::<Vec<FieldSpec>>("fieldSpecs")?)
+            images::set_image(acc, &image, mark, &f.take::<Vec<FieldSpec>>("fieldSpecs")?)
         }
         "ReplicaCountTransformer" => {
             let replica: Replica = f.take("replica")?;

@@ -1,18 +1,17 @@
 //! The transformers that set texts: names, namespace, labels, annotations, images, replicas.
 
 use plumb_yaml::{LineMark, Node, ScalarTag};
-use regex::Regex;
 
 use crate::acc::Acc;
 use crate::error::{Problem, Result, invalid};
 use crate::fieldspec::{Create, FieldSpec, set_field, set_scalar, walk};
-use crate::kustomization::{Image, Replica};
+use crate::kustomization::Replica;
 use crate::openapi::Schemas;
 use crate::resid::Gvk;
 use crate::resource::Res;
 
 /// What is done at the end of a path.
-fn each<'s>(
+pub(crate) fn each<'s>(
     res: &mut Res,
     specs: impl IntoIterator<Item = &'s FieldSpec>,
     create: Create,
@@ -27,7 +26,7 @@ fn each<'s>(
 }
 
 /// Forgets who is who before fields of it are set.
-fn prepare(acc: &mut Acc, specs: &[FieldSpec]) {
+pub(crate) fn prepare(acc: &mut Acc, specs: &[FieldSpec]) {
     if specs.iter().any(FieldSpec::identifies) {
         acc.changed();
     }
@@ -196,117 +195,6 @@ pub(crate) fn namespace_of(
     each(res, specs, Create::Scalar(ScalarTag::Str), &mut set)
 }
 
-/// Changes the name, tag and digest of an image.
-pub(crate) fn set_image(
-    acc: &mut Acc,
-    image: &Image,
-    mark: LineMark,
-    specs: &[FieldSpec],
-) -> Result<()> {
-    let Some(updater) = Updater::new(image, mark) else {
-        return Ok(());
-    };
-    prepare(acc, specs);
-    for res in &mut acc.items {
-        if res.kind() == "CustomResourceDefinition" {
-            continue;
-        }
-        updater
-            .containers(&mut res.node)
-            .map_err(|error| error.on(|| res.label()).at(&res.place))?;
-        each(res, specs, Create::Nothing, &mut |node| updater.update(node))?;
-    }
-    Ok(())
-}
-
-struct Updater<'i> {
-    image: &'i Image,
-    mark: LineMark,
-    pattern: Regex,
-}
-
-impl<'i> Updater<'i> {
-    /// The name is an expression to the reference; one that is none matches nothing.
-    fn new(image: &'i Image, mark: LineMark) -> Option<Self> {
-        let pattern = format!(
-            "^{}(:[a-zA-Z0-9_.{{}}-]*)?(@[a-zA-Z0-9]+([.+_-][a-zA-Z0-9]+)*:[a-zA-Z0-9_.{{}}-]*)?$",
-            image.name
-        );
-        let pattern = crate::selector::regex(&pattern).ok()?;
-        Some(Self { image, mark, pattern })
-    }
-
-    /// Every `image` in lists called containers or initContainers, in whatever object.
-    fn containers(&self, node: &mut Node) -> Result<()> {
-        match node {
-            Node::Map(map) => {
-                for (key, value) in map {
-                    self.containers(value)?;
-                    if !matches!(key.as_str(), "containers" | "initContainers") {
-                        continue;
-                    }
-                    let Node::List(items) = value else { continue };
-                    for item in items {
-                        match item {
-                            Node::Map(container) => {
-                                if let Some(image) = container.get_mut("image") {
-                                    self.update(image)?;
-                                }
-                            }
-                            item if item.is_null() => {}
-                            _ => return Err(invalid!("{key} has an item that is not a map")),
-                        }
-                    }
-                }
-                Ok(())
-            }
-            Node::List(items) => items.iter_mut().try_for_each(|item| self.containers(item)),
-            Node::Scalar(_) => Ok(()),
-        }
-    }
-
-    fn update(&self, node: &mut Node) -> Result<()> {
-        let Some(old) = node.text() else {
-            return Err(invalid!("an image is not a scalar"));
-        };
-        if !self.pattern.is_match(old) {
-            return Ok(());
-        }
-        let Image { new_name, new_tag, digest: new_digest, tag_suffix, .. } = self.image;
-        let (name, tag, digest) = split_image(old);
-        let mut name = if new_name.is_empty() { name.to_owned() } else { new_name.clone() };
-        let (tag, digest) = if !new_tag.is_empty() || !new_digest.is_empty() {
-            (new_tag.clone(), new_digest.as_str())
-        } else if tag_suffix.is_empty() {
-            (tag.to_owned(), digest)
-        } else {
-            (format!("{tag}{tag_suffix}"), "")
-        };
-        if !tag.is_empty() {
-            name = format!("{name}:{tag}");
-        }
-        if !digest.is_empty() {
-            name = format!("{name}@{digest}");
-        }
-        set_scalar(node, &name, ScalarTag::None, self.mark)
-    }
-}
-
-/// Name, tag and digest of an image; a colon before the first slash is a port's.
-fn split_image(image: &str) -> (&str, &str, &str) {
-    let start = image.find('/').unwrap_or(0);
-    let at = image[start..].find('@').map(|at| at + start);
-    let colon = image[start..].find(':').map(|colon| colon + start);
-    match (colon, at) {
-        (None, None) => (image, "", ""),
-        (Some(colon), None) => (&image[..colon], &image[colon + 1..], ""),
-        (Some(colon), Some(at)) if colon < at => {
-            (&image[..colon], &image[colon + 1..at], &image[at + 1..])
-        }
-        (_, Some(at)) => (&image[..at], "", &image[at + 1..]),
-    }
-}
-
 /// Sets the number of replicas of the objects with a name.
 pub(crate) fn set_replicas(
     acc: &mut Acc,
@@ -347,23 +235,4 @@ pub(crate) fn set_replicas(
         kinds.join(", ")
     ))
     .into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_split() {
-        let cases = [
-            ("nginx", ("nginx", "", "")),
-            ("nginx:1.2", ("nginx", "1.2", "")),
-            ("host:5000/nginx", ("host:5000/nginx", "", "")),
-            ("host:5000/nginx:1@sha256:ab", ("host:5000/nginx", "1", "sha256:ab")),
-            ("nginx@sha256:ab", ("nginx", "", "sha256:ab")),
-        ];
-        for (image, want) in cases {
-            assert_eq!(split_image(image), want, "{image}");
-        }
-    }
 }
