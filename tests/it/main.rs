@@ -20,4 +20,5 @@ mod restart;
 mod scrape;
 mod secrets;
 mod torture;
+mod uninstall;
 mod world;

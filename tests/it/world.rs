@@ -310,7 +310,8 @@ pub(crate) fn config_map(name: &str, value: &str) -> String {
     )
 }
 
-async fn install_crds(client: kube::Client) {
+/// Puts our definitions into a cluster and waits until they are served.
+pub(crate) async fn install_crds(client: kube::Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client);
     for crd in plumb_api::crds() {
         let name = crd.metadata.name.clone().unwrap();

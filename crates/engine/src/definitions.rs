@@ -1,11 +1,11 @@
-//! Waiting for what a run itself defines.
+//! The definitions of kinds: those that a run itself brings, and that of the parent.
 
 use std::collections::BTreeSet;
 
-use plumb_core::{ErrorClass, ObjectKey};
+use plumb_core::{ErrorClass, Gvk, ObjectKey};
 use serde_json::Value;
 
-use crate::cluster::{ApiError, Target};
+use crate::cluster::{ApiError, Resource, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::plan::Action;
@@ -13,6 +13,17 @@ use crate::prepare::Prepared;
 use crate::report::{Failure, Report};
 
 impl Engine {
+    /// Whether the definition of a kind is gone or going. The API server then deletes every object
+    /// of the kind, and whoever asked for that spoke of the kind, not of each object.
+    pub async fn is_going(&self, kind: &Resource) -> Result<bool, EngineError> {
+        let gvk = Gvk::new("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+        let definitions = Resource::known(gvk, "customresourcedefinitions", false);
+        let name = format!("{}.{}", kind.plural, kind.gvk.group);
+        let read = self.cluster.get_metadata(&Target::new(&definitions, "", &name)).await;
+        let found = read.map_err(|source| EngineError::Definition { name, source })?;
+        Ok(found.is_none_or(|found| found.live.terminating))
+    }
+
     /// Waits until the definitions of this run are served.
     pub(crate) async fn await_definitions(
         &self,

@@ -23,6 +23,16 @@ pub enum EngineError {
         #[source]
         source: ApiError,
     },
+    /// Whether the definition of the parent's kind goes too could not be read, so nothing was
+    /// deleted.
+    #[error("cannot tell whether the definition {name} is being deleted, so nothing is deleted")]
+    Definition {
+        /// The definition's name.
+        name: String,
+        /// The API server's answer.
+        #[source]
+        source: ApiError,
+    },
     /// A later leader has written the parent's facts: this process must not act any more.
     #[error("{parent} was last handled by leader {theirs}, and this process is leader {ours}")]
     StaleEpoch {
@@ -63,6 +73,7 @@ impl EngineError {
         match self {
             Self::Discover { source }
             | Self::Parent { source, .. }
+            | Self::Definition { source, .. }
             | Self::Interrupted { source } => source.class(),
             Self::StaleEpoch { .. } | Self::ParentGone { .. } | Self::OutOfTime { .. } => {
                 ErrorClass::Retry
@@ -75,6 +86,7 @@ impl EngineError {
         match self {
             Self::Discover { source }
             | Self::Parent { source, .. }
+            | Self::Definition { source, .. }
             | Self::Interrupted { source } => Some(source),
             Self::StaleEpoch { .. } | Self::ParentGone { .. } | Self::OutOfTime { .. } => None,
         }

@@ -24,6 +24,8 @@ pub enum Farewell {
     DeleteAndWait,
     /// They stay, without our label, annotation and manager.
     Orphan,
+    /// They stay as they are.
+    Leave,
 }
 
 impl Engine {
@@ -38,10 +40,14 @@ impl Engine {
         epoch: u64,
     ) -> Result<Report, EngineError> {
         let scope = self.last_scope(set, parent, epoch).await?;
-        // The end of what is on its way is told by the watches.
-        self.watch(&scope.kinds).await?;
         let mut report = Report { scope: scope.clone(), ..Report::default() };
         let none = HashMap::new();
+        if policy.farewell == Farewell::Leave {
+            self.members().retain_verified(&set.id, &none);
+            return Ok(report);
+        }
+        // The end of what is on its way is told by the watches.
+        self.watch(&scope.kinds).await?;
         if policy.farewell == Farewell::Orphan {
             self.orphan(set, &scope, &mut report).await?;
         } else {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use plumb_api::{ApplicationStatus, names};
+use plumb_engine::Farewell;
 
 use super::policy::policy_of;
-use super::{Run, parent};
+use super::{Run, application_resource, parent};
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
 use crate::state::annotation;
@@ -15,7 +16,15 @@ use crate::status::{apply_report, say_of_farewell};
 impl Daemon {
     /// The Application is being deleted: its objects go first, or are let go.
     pub(super) async fn say_farewell(self: &Arc<Self>, run: &Run) -> Outcome {
-        let policy = policy_of(&run.object.spec);
+        let mut policy = policy_of(&run.object.spec);
+        match self.engine.is_going(&application_resource()).await {
+            Ok(true) => {
+                tracing::info!(application = %run.name, "the definition of Applications goes: no object is touched");
+                policy.farewell = Farewell::Leave;
+            }
+            Ok(false) => {}
+            Err(error) => return self.failed_run(run, None, &error).await,
+        }
         let approved = annotation(&run.object.metadata, names::APPROVE_PRUNE);
         let (parent, epoch) = (parent(run), self.epoch());
         let report = match self.engine.disband(&run.set, &parent, &policy, approved, epoch).await {
