@@ -119,11 +119,16 @@ fn lay_out(root: &Path, plane: &ControlPlane) {
     for dir in [&account, &cache, &root.join("usr/local/bin")] {
         std::fs::create_dir_all(dir).unwrap();
     }
-    std::fs::copy(PLUMB, root.join("usr/local/bin/plumb")).unwrap();
+    // Copied by a child: what this process has open for writing, so has every child that is being
+    // started meanwhile, and nothing that is open for writing can be started.
+    let copy = |from: &str, to: &Path| {
+        assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success(), "{from}");
+    };
+    copy(PLUMB, &root.join("usr/local/bin/plumb"));
     for library in libraries() {
         let to = root.join(library.trim_start_matches('/'));
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(&library, to).unwrap();
+        copy(&library, &to);
     }
     let token = kubectl(plane, &["-n", "plumb-system", "create", "token", "plumb"]);
     std::fs::write(account.join("token"), token).unwrap();
@@ -144,7 +149,7 @@ fn the_examples_are_rendered_and_applied() {
             let path = file.unwrap().path();
             if path.extension().is_some_and(|ending| ending == "yaml") {
                 let path = path.to_str().unwrap();
-                kubectl(world.plane, &["apply", "--dry-run=server", "-f", path]);
+                kubectl(&world.plane, &["apply", "--dry-run=server", "-f", path]);
             }
         }
         let git = GitServer::start().await;
@@ -171,7 +176,7 @@ fn the_examples_are_rendered_and_applied() {
         agent.stop();
         for (_, text) in files.iter().filter(|(path, _)| path.ends_with("namespace.yaml")) {
             let name = text.lines().find_map(|line| line.strip_prefix("  name: ")).unwrap();
-            kubectl(world.plane, &["delete", "namespace", name]);
+            kubectl(&world.plane, &["delete", "namespace", name]);
         }
     });
 }

@@ -1,7 +1,9 @@
 //! Directories that vanish with the process.
 
 use crate::watchdog;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// What a control plane needs at most: etcd alone sets aside some 130 MB for its log and database.
@@ -33,6 +35,26 @@ impl Scratch {
         let path = self.path().join(name);
         std::fs::write(&path, content)
             .unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+        path
+    }
+
+    /// Writes a script that can be started at once, and returns where it is.
+    ///
+    /// A child writes it. Had this process the file open for writing, a child that another thread
+    /// is starting would have it open too until it has become its program, and the system starts
+    /// nothing that is open for writing.
+    pub fn script(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path().join(name);
+        let mut child = Command::new("sh")
+            .args(["-c", r#"cat >"$0" && chmod +x "$0""#])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut input = child.stdin.take().expect("stdin is piped");
+        input.write_all(content.as_bytes()).expect("the shell reads");
+        drop(input);
+        assert!(child.wait().expect("our own child").success(), "cannot write {}", path.display());
         path
     }
 }

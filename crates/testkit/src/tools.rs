@@ -477,6 +477,7 @@ fn say(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
     fn versions_come_from_the_go_mod_files() {
@@ -516,10 +517,8 @@ mod tests {
 
     #[test]
     fn an_old_go_is_refused() {
-        let cache = tempfile::tempdir().unwrap();
-        let go = cache.path().join("go");
-        fs::write(&go, "#!/bin/sh\necho go1.20.3\n").unwrap();
-        fs::set_permissions(&go, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let cache = Scratch::new("tools");
+        let go = cache.script("go", "#!/bin/sh\necho go1.20.3\n");
         let error = Tools::ready_in(cache.path(), None, &go).unwrap_err();
         assert!(matches!(error, ToolError::OldGo { .. }), "{error}");
         assert!(error.to_string().contains("found go1.20.3"), "{error}");
@@ -527,14 +526,14 @@ mod tests {
 
     #[test]
     fn given_assets_come_first_and_the_rest_is_built() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new("tools");
         let (assets, cache) = (dir.path().join("assets"), dir.path().join("cache"));
         fs::create_dir_all(&assets).unwrap();
         for tool in [Tool::Etcd, Tool::Apiserver, Tool::Kubectl] {
             fs::write(assets.join(tool.name()), "").unwrap();
         }
         // A stand-in for go: it notes what it builds and writes the file that it is asked for.
-        let (go, log) = (dir.path().join("go"), dir.path().join("log"));
+        let log = dir.path().join("log");
         let source = dir.path().join("kwok");
         for stage in STAGES {
             fs::create_dir_all(source.join(stage)).unwrap();
@@ -547,8 +546,7 @@ mod tests {
             source.display(),
             log.display()
         );
-        fs::write(&go, script).unwrap();
-        fs::set_permissions(&go, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let go = dir.script("go", &script);
 
         let tools = Tools::ready_in(&cache, Some(&assets), &go).unwrap();
         assert_eq!(tools.path(Tool::Etcd), assets.join("etcd"));

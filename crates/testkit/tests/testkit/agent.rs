@@ -1,5 +1,4 @@
 use plumb_testkit::{Agent, Scratch};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,9 +9,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 fn binary(scratch: &Scratch) -> PathBuf {
     let script = "#!/bin/sh\ntrap 'echo ended; exit 7' TERM\necho \"$1 $KUBECONFIG\"\n\
                   echo warning >&2\nwhile :; do echo tick; sleep 0.05; done\n";
-    let path = scratch.write("plumb", script);
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-    path
+    scratch.script("plumb", script)
 }
 
 #[tokio::test]
