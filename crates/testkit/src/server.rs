@@ -10,10 +10,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::io;
+use std::io::{self, ErrorKind::AddrInUse};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Mutex;
@@ -22,6 +23,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// How long an address of ours may be in use after it was given up.
+const IN_USE: Duration = Duration::from_secs(2);
 
 /// A response body, which may end in a cut connection.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Cut>;
@@ -92,12 +96,7 @@ impl Server {
         let mut running = self.running.lock().await;
         if running.is_none() {
             let (address, handler) = (self.address, Arc::clone(&self.handler));
-            let _context = runtime().enter();
-            let socket = TcpSocket::new_v4()?;
-            // Connections of the previous run may still be in TIME_WAIT.
-            socket.set_reuseaddr(true)?;
-            socket.bind(address)?;
-            let listener = socket.listen(1024)?;
+            let listener = listen(address).await?;
             *running = Some(runtime().spawn(accept(listener, self.tls.clone(), handler)));
         }
         Ok(())
@@ -118,6 +117,29 @@ impl Drop for Server {
             task.abort();
         }
     }
+}
+
+/// Listens on an address, which may be in use for a moment longer: a child that is being started
+/// has a copy of the socket that was closed just before, until it has become its program.
+async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let start = Instant::now();
+    loop {
+        match try_listen(address) {
+            Err(error) if error.kind() == AddrInUse && start.elapsed() < IN_USE => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let _context = runtime().enter();
+    let socket = TcpSocket::new_v4()?;
+    // Connections of the previous run may still be in TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(1024)
 }
 
 async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, handler: Arc<dyn Handler>) {

@@ -7,9 +7,11 @@ use crate::process::{Launch, Output, Process, tail};
 use crate::tools::{Tool, Tools};
 use k8s_openapi::api::core::v1::Node;
 use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// Components that talk to the API server, each with a name of its own in the audit log.
 const USERS: [&str; 4] = ["admin", "kube-controller-manager", "kube-scheduler", "kwok"];
@@ -249,17 +251,19 @@ impl Parts {
     }
 }
 
-/// Distinct ports of loopback that nobody listens on now.
+/// Distinct ports of loopback that nobody listens on now. None is given out twice, nor even tried:
+/// it may belong to a server that is stopped for a while.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    // Held until all are found, so that none is found twice.
-    let mut held = Vec::new();
-    while held.len() < N {
-        let port = fastrand::u16(PORTS);
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            held.push((port, listener));
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("not poisoned");
+    std::array::from_fn(|_| {
+        loop {
+            let port = fastrand::u16(PORTS);
+            if given.insert(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return port;
+            }
         }
-    }
-    std::array::from_fn(|index| held[index].0)
+    })
 }
 
 /// A node that kwok manages, with room for whatever a test schedules.
