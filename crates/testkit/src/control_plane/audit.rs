@@ -1,5 +1,6 @@
 //! What the API server was asked, read from its audit log.
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,9 +15,13 @@ pub struct Audit {
     path: PathBuf,
 }
 
-/// A moment: how long the log was then, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark(u64);
+/// A moment: how long the log was then, in bytes, and when it was. The line of a request that was
+/// received before may be written after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    length: u64,
+    time: Timestamp,
+}
 
 /// One line of the log. What a request does not have is an empty string: the group of a core
 /// resource, the name of a LIST, the resource of discovery.
@@ -90,15 +95,18 @@ impl Audit {
     /// Now. To leave out everything that was asked before, call
     /// [`ControlPlane::settled`](super::ControlPlane::settled) first.
     pub fn mark(&self) -> Mark {
-        Mark(std::fs::metadata(&self.path).map_or(0, |meta| meta.len()))
+        let length = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        // No finer than the log tells it.
+        let time = Timestamp::from_microsecond(Timestamp::now().as_microsecond());
+        Mark { length, time: time.expect("now is a timestamp") }
     }
 
-    /// All lines written since, in the order of writing. A line that is still being written is
-    /// left for the next call.
+    /// All lines about requests received since, in the order of writing. A line that is still being
+    /// written is left for the next call.
     pub fn since(&self, mark: Mark) -> Vec<AuditEvent> {
         let mut text = Vec::new();
         if let Ok(mut file) = File::open(&self.path) {
-            file.seek(SeekFrom::Start(mark.0)).expect("the log only grows");
+            file.seek(SeekFrom::Start(mark.length)).expect("the log only grows");
             file.read_to_end(&mut text).expect("the log is readable");
         }
         let complete = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
@@ -106,6 +114,7 @@ impl Audit {
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
             .filter_map(parse)
+            .filter(|event| event.received.parse().is_ok_and(|time: Timestamp| time >= mark.time))
             .collect()
     }
 
@@ -239,11 +248,28 @@ struct Status {
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::time::Duration;
 
     fn line(verb: &str, stage: &str, object: &str) -> String {
+        line_at(Timestamp::now(), verb, stage, object)
+    }
+
+    fn line_at(received: Timestamp, verb: &str, stage: &str, object: &str) -> String {
         format!(
-            r#"{{"kind":"Event","level":"Metadata","stage":"{stage}","requestURI":"/a?b=1","verb":"{verb}","user":{{"username":"me","groups":["g"]}},"userAgent":"plumb/1","objectRef":{object},"responseStatus":{{"metadata":{{}},"code":200}}}}"#
+            r#"{{"kind":"Event","level":"Metadata","stage":"{stage}","requestURI":"/a?b=1","verb":"{verb}","user":{{"username":"me","groups":["g"]}},"userAgent":"plumb/1","objectRef":{object},"responseStatus":{{"metadata":{{}},"code":200}},"requestReceivedTimestamp":"{received:.6}"}}"#
         )
+    }
+
+    #[test]
+    fn a_line_that_is_written_late_is_from_before_the_mark() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let audit = Audit::new(file.path().to_owned());
+        let before = Timestamp::now() - Duration::from_millis(1);
+        let mark = audit.mark();
+        writeln!(file, "{}", line_at(before, "create", "ResponseComplete", "null")).unwrap();
+        writeln!(file, "{}", line("patch", "ResponseComplete", "null")).unwrap();
+        let verbs: Vec<_> = audit.since(mark).into_iter().map(|event| event.verb).collect();
+        assert_eq!(verbs, ["patch"]);
     }
 
     #[test]
