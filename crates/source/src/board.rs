@@ -185,6 +185,14 @@ mod tests {
         next.map_or(0, |next| Arc::strong_count(next) - 1)
     }
 
+    fn wait_until(holds: impl Fn() -> bool) {
+        let limit = soon();
+        while !holds() {
+            assert!(Instant::now() < limit, "waited in vain");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     #[test]
     fn who_asks_meanwhile_shares_the_next_run() {
         let board: Arc<Board<&str, u32>> = Board::new();
@@ -202,14 +210,12 @@ mod tests {
             })
         };
         std::thread::scope(|scope| {
+            // Gone when this ends too early: nobody waits for it then.
+            let go = go;
             let first = scope.spawn(ask);
-            while runs.load(Ordering::SeqCst) == 0 {
-                std::thread::yield_now();
-            }
+            wait_until(|| runs.load(Ordering::SeqCst) > 0);
             let others: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
-            while waiting(&board, &"main") < 8 {
-                std::thread::yield_now();
-            }
+            wait_until(|| waiting(&board, &"main") == 8);
             // Another question is not held up.
             assert_eq!(board.ask(&"dev", &cancel, soon(), || Ok(9)).unwrap(), 9);
             go.send(()).unwrap();
@@ -240,15 +246,12 @@ mod tests {
                 })
             };
             std::thread::scope(|scope| {
+                let go = go;
                 let first = scope.spawn(|| ask(&mine));
-                while runs.load(Ordering::SeqCst) == 0 {
-                    std::thread::yield_now();
-                }
+                wait_until(|| runs.load(Ordering::SeqCst) > 0);
                 let second = scope.spawn(|| ask(&mine));
                 let third = scope.spawn(|| ask(&theirs));
-                while waiting(&board, &()) < 2 {
-                    std::thread::yield_now();
-                }
+                wait_until(|| waiting(&board, &()) == 2);
                 go.send(()).unwrap();
                 go.send(()).unwrap();
                 let results = [second.join(), third.join()];

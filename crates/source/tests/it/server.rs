@@ -6,8 +6,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// How long a test waits for a request.
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A request as it came.
 #[derive(Debug, Clone, Default)]
@@ -129,8 +133,10 @@ impl Server {
 
     /// Waits until this many requests came since the last look.
     pub(crate) fn wait_for(&self, requests: usize) {
+        let start = Instant::now();
         while self.log.lock().unwrap().len() < requests {
-            std::thread::yield_now();
+            assert!(start.elapsed() < LIMIT, "waited {LIMIT:?} for {requests} requests");
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
