@@ -3,8 +3,9 @@
 //! `PLUMB_LONG_TESTS=1` keeps the API server away for a minute instead of some seconds.
 //! `PLUMB_TEST_SEED` repeats another run of the random cuts.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::api::{DynamicObject, ListParams, PostParams};
 use plumb_testkit::{
@@ -38,7 +39,7 @@ impl Outage {
     }
 
     async fn on(world: World) -> Self {
-        let api = Proxy::to_api(world.plane, seed()).await;
+        let api = Proxy::to_api(&world.plane, seed()).await;
         let git = Proxy::to_http(&world.git.base(), seed()).await;
         Self { world, api, git }
     }
@@ -110,6 +111,7 @@ fn an_api_server_that_is_gone_for_a_while() {
         let mut agent = outage.synced(&["a", "b", "c", "d"], "1h").await;
         let (a, bystander) = (outage.uid("a").await, outage.bystander("bystander").await);
 
+        let from = agent.logs().len();
         outage.api.stop().await;
         // Drift of each sort, and a commit that the agent cannot be told of.
         outage.drift("a").await;
@@ -119,7 +121,7 @@ fn an_api_server_that_is_gone_for_a_while() {
         let second = world
             .repo
             .commit(&[("app/d.yaml", None), ("app/e.yaml", Some(&config_map("e", "1")))], "d to e");
-        agent.wait_for_log("standing by", LIMIT).await;
+        agent.wait_for_log_after(from, "standing by", LIMIT).await;
         if long() {
             tokio::time::sleep(Duration::from_mins(1)).await;
         }
@@ -140,26 +142,23 @@ fn an_api_server_that_is_gone_for_a_while() {
 #[test]
 fn an_api_server_that_crashes_and_one_that_hangs() {
     runtime().block_on(async {
-        // One of its own, which may be taken down; it ends with the process.
+        // One of its own, which may be taken down.
         let options = Options { nodes: 0, controllers: false };
-        let plane: &ControlPlane = Box::leak(Box::new(ControlPlane::start(options).await));
+        let plane = ControlPlane::start(options).await;
         let outage = Outage::on(World::on(plane, "outage-crash").await).await;
         let world = &outage.world;
+        let plane = &world.plane;
         let mut agent = outage.synced_by(world.identity.kubeconfig(), &["a", "b"], "1h").await;
         let a = outage.uid("a").await;
         for (value, crashes) in [("2", true), ("3", false)] {
             let second = outage.commit(&["a", "b"], value);
-            let before = agent.logs().matches("standing by").count();
+            let from = agent.logs().len();
             if crashes {
                 plane.stop_apiserver();
             } else {
                 plane.pause_apiserver();
             }
-            wait_for("the agent to notice", LIMIT, async || {
-                let now = agent.logs().matches("standing by").count();
-                if now > before { Ok(()) } else { Err(now) }
-            })
-            .await;
+            agent.wait_for_log_after(from, "standing by", LIMIT).await;
             assert!(agent.ended().is_none(), "{}", agent.logs());
             if crashes {
                 plane.start_apiserver().await;
@@ -235,8 +234,18 @@ fn a_busy_api_server_is_given_the_time_it_asks_for() {
         let rule = outage.api.add(Rule::new(Match::any(), busy(Some(1))).probability(0.5));
         outage.api.cut_open(&Match::any().query("watch=true"));
         let third = outage.commit(&names, "3");
-        world.look().await;
-        world.wait_applied("web", &third).await;
+        // It leads now and then only, and waits twice as long after each failure.
+        let asked: Cell<Option<Instant>> = Cell::new(None);
+        wait_for("the commit to be applied", LIMIT, async || {
+            if asked.get().is_none_or(|at| at.elapsed() > Duration::from_secs(5)) {
+                world.look().await;
+                asked.set(Some(Instant::now()));
+            }
+            let status = world.get(&world.apps(), "web").await["status"].clone();
+            let done = status["lastAppliedRevision"] == format!("main@sha1:{third}");
+            if done { Ok(()) } else { Err(status) }
+        })
+        .await;
         println!("busy: {} requests were refused", outage.api.hits(rule));
 
         // Everything, until leadership is lost.
@@ -485,12 +494,13 @@ fn after_a_partition_nothing_is_written_before_it_leads_again() {
         let outage = Outage::new("outage-split").await;
         let world = &outage.world;
         let mut agent = outage.synced(&["a", "b"], "1h").await;
+        let said = agent.logs().len();
         outage.api.partition();
         // Work that it can neither see nor do.
         outage.drift("a").await;
         let second = outage.commit(&["a", "b"], "2");
         world.look().await;
-        agent.wait_for_log("standing by", LIMIT).await;
+        agent.wait_for_log_after(said, "standing by", LIMIT).await;
         let from = world.plane.audit().mark();
         outage.api.heal();
         world.wait_applied("web", &second).await;

@@ -1,10 +1,13 @@
 //! Whose an object is, and whose its fields are.
 
+use std::time::Duration;
+
 use kube::Api;
 use kube::api::{DynamicObject, PostParams};
 use plumb_testkit::{runtime, wait_for};
 use serde_json::{Value, json};
 
+use crate::scrape::Probe;
 use crate::world::{LIMIT, World, condition, config_map};
 
 const PART_OF: &str = "applyset.kubernetes.io/part-of";
@@ -123,7 +126,8 @@ fn objects_go_where_they_belong() {
             config_map("there", "1").replace("there\n", &format!("there\n  namespace: {other}\n")),
         );
         world.repo.commit(&[("app/all.yaml", Some(&manifests))], "all");
-        let _agent = world.agent();
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
         world.apply(&world.source("1h")).await;
         world.apply(&world.app("web", "app", "1h")).await;
         let object =
@@ -154,12 +158,17 @@ fn objects_go_where_they_belong() {
         .await;
 
         // The rules of an aggregating one are the aggregation controller's, and nobody fights.
-        let settled = wait_for("the aggregated rules", LIMIT, async || {
+        // The edit above went through it too, unless it has not seen it yet: it takes some time.
+        let settled = wait_for("the aggregated rules to rest", LIMIT, async || {
+            let before = world.get(&roles, &aggregated).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
             let object = world.get(&roles, &aggregated).await;
-            let verbs = &object["rules"][0]["verbs"];
-            if *verbs == json!(["get"]) { Ok(object) } else { Err(object["rules"].clone()) }
+            let rests = object["rules"][0]["verbs"] == json!(["get"]) && object == before;
+            if rests { Ok(object) } else { Err(object["rules"].clone()) }
         })
         .await;
+        probe.idle(0).await;
+        world.plane.settled().await;
         let mark = world.plane.audit().mark();
         world.request(&world.apps(), "web", "once").await;
         world
@@ -231,7 +240,8 @@ fn what_is_deleted_is_made_again_when_it_is_gone() {
             ],
             "two",
         );
-        let _agent = world.agent();
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
         world.apply(&world.source("1h")).await;
         world.apply(&world.app("web", "app", "1h")).await;
         world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
@@ -256,6 +266,7 @@ fn what_is_deleted_is_made_again_when_it_is_gone() {
 
         // Deleted and made anew by hand, from an export, while nobody looked.
         world.edit(&world.apps(), "web", &json!({"spec": {"suspend": true}})).await;
+        probe.suspended("web").await;
         let mut copy = live_config_map(&world, "b", &json!({"value": "by hand"}));
         copy["metadata"]["labels"] = world.get(&maps, "b").await["metadata"]["labels"].clone();
         world.delete(&maps, "b").await;
@@ -268,6 +279,7 @@ fn what_is_deleted_is_made_again_when_it_is_gone() {
 
         // One that does not say it is ours may be somebody else's: nothing of it is overwritten.
         world.edit(&world.apps(), "web", &json!({"spec": {"suspend": true}})).await;
+        probe.suspended("web").await;
         world.delete(&maps, "b").await;
         create(&maps, &live_config_map(&world, "b", &json!({"value": "mine"}))).await;
         world.edit(&world.apps(), "web", &json!({"spec": {"suspend": false}})).await;

@@ -4,6 +4,7 @@
 use plumb_testkit::{runtime, wait_for};
 use serde_json::{Value, json};
 
+use crate::scrape::Probe;
 use crate::world::{LIMIT, World, condition, config_map};
 
 /// Waits until the application has handled this generation and is ready.
@@ -105,7 +106,8 @@ fn suspension_stops_all_and_resuming_goes_on() {
             ],
             "one",
         );
-        let _agent = world.agent();
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
         world.apply(&world.source("1h")).await;
         world.apply(&world.app("web", "app", "1h")).await;
         world.apply(&world.app("other", "other", "1h")).await;
@@ -113,6 +115,7 @@ fn suspension_stops_all_and_resuming_goes_on() {
         world.wait_applied("other", &first).await;
 
         world.edit(&world.apps(), "web", &json!({"spec": {"suspend": true}})).await;
+        probe.suspended("web").await;
         world.edit(&world.config_maps(), "a", &json!({"data": {"value": "by hand"}})).await;
         let second = world.repo.commit(
             &[
@@ -167,6 +170,7 @@ fn a_request_is_handled_and_a_new_interval_writes_no_object() {
         world.wait_applied("web", &first).await;
         world.wait_event("web", &["Applied"]).await;
         world.wait_event("repo", &["NewRevision"]).await;
+        world.plane.settled().await;
         let mark = world.plane.audit().mark();
 
         world.request(&world.apps(), "web", "2026-01-01T00:00:00Z").await;

@@ -31,6 +31,19 @@ impl Probe {
         Scrape(String::from_utf8(text).unwrap())
     }
 
+    /// Waits until the agent knows that an Application is suspended and does nothing any more: the
+    /// watch that tells it is another than that of the members, and may be slower.
+    pub(crate) async fn suspended(&self, app: &str) {
+        let labels = format!("name=\"{app}\"");
+        wait_for(&format!("{app} to be seen as suspended"), LIMIT, async || {
+            let scrape = self.scrape().await;
+            let seen = scrape.sum("plumb_suspended", &labels) == 1;
+            if seen { Ok(()) } else { Err(scrape) }
+        })
+        .await;
+        self.idle(0).await;
+    }
+
     /// Waits until that many runs have ended since the start and no other is due.
     pub(crate) async fn idle(&self, runs: u64) -> Scrape {
         wait_for(&format!("rest after {runs} runs"), LIMIT, async || {

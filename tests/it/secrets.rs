@@ -47,7 +47,7 @@ struct Guarded {
 impl Guarded {
     async fn new(prefix: &str) -> Self {
         let world = World::new(prefix).await;
-        let proxy = Proxy::to_api(world.plane, SEED).await;
+        let proxy = Proxy::to_api(&world.plane, SEED).await;
         let kubeconfig = world.identity.through(&proxy.url());
         Self { world, proxy, kubeconfig }
     }

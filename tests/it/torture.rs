@@ -193,7 +193,7 @@ impl Stand {
     async fn new(phase: &str, seed: u64, moment: Option<Moment>) -> Self {
         let world = World::new(phase).await;
         let far = world.plane.namespace(&format!("{phase}-far")).await;
-        let api = Proxy::to_api(world.plane, seed).await;
+        let api = Proxy::to_api(&world.plane, seed).await;
         let git = Proxy::to_http(&world.git.base(), seed).await;
         let cache = Scratch::new("torture");
         let agent = start(&world, &api, &cache);

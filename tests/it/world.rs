@@ -1,5 +1,6 @@
 //! What a test of the agent needs: a namespace, a Git server, an identity, and the agent itself.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,14 +13,32 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 /// The longest that any single step may take before a test gives up. Generous: the machine may be
-/// busy, and nothing is measured by it.
-pub(crate) const LIMIT: Duration = Duration::from_mins(1);
+/// busy, and nothing is measured by it. Longer than the agent's longest back-off of a minute.
+pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 
 static CRDS: OnceCell<()> = OnceCell::const_new();
 
+/// Where the world is.
+pub(crate) enum Plane {
+    Shared(&'static ControlPlane),
+    /// Ended with the test.
+    Own(Box<ControlPlane>),
+}
+
+impl Deref for Plane {
+    type Target = ControlPlane;
+
+    fn deref(&self) -> &ControlPlane {
+        match self {
+            Self::Shared(plane) => plane,
+            Self::Own(plane) => plane,
+        }
+    }
+}
+
 /// A test's own part of the world.
 pub(crate) struct World {
-    pub(crate) plane: &'static ControlPlane,
+    pub(crate) plane: Plane,
     pub(crate) client: kube::Client,
     /// The namespace that everything of the test is in, the agent's Lease included.
     pub(crate) ns: String,
@@ -36,17 +55,17 @@ impl World {
         let plane = ControlPlane::shared().await;
         let client = plane.client().await;
         CRDS.get_or_init(|| install_crds(client.clone())).await;
-        Self::with_crds(plane, client, prefix).await
+        Self::with_crds(Plane::Shared(plane), client, prefix).await
     }
 
     /// The same on a control plane that the test has for itself.
-    pub(crate) async fn on(plane: &'static ControlPlane, prefix: &str) -> Self {
+    pub(crate) async fn on(plane: ControlPlane, prefix: &str) -> Self {
         let client = plane.client().await;
         install_crds(client.clone()).await;
-        Self::with_crds(plane, client, prefix).await
+        Self::with_crds(Plane::Own(Box::new(plane)), client, prefix).await
     }
 
-    async fn with_crds(plane: &'static ControlPlane, client: kube::Client, prefix: &str) -> Self {
+    async fn with_crds(plane: Plane, client: kube::Client, prefix: &str) -> Self {
         let ns = plane.namespace(prefix).await;
         let git = GitServer::start().await;
         let repo = git.repo("repo");

@@ -111,17 +111,27 @@ impl Agent {
         &self.log
     }
 
-    /// Waits for a line that contains `part` and returns it.
+    /// Waits for a line that contains `part` and returns it. It may have been written before.
     ///
     /// # Panics
     /// When `limit` has passed, or it ended without such a line.
     pub async fn wait_for_log(&mut self, part: &str, limit: Duration) -> String {
+        self.wait_for_log_after(0, part, limit).await
+    }
+
+    /// As [`Agent::wait_for_log`] for a line that comes after the first `from` bytes of
+    /// [`Agent::logs`].
+    ///
+    /// # Panics
+    /// When `limit` has passed, or it ended without such a line.
+    pub async fn wait_for_log_after(&mut self, from: usize, part: &str, limit: Duration) -> String {
         let what = format!("a line with {part:?} in the log of plumb");
         wait_for(&what, limit, || {
             // In this order: what an ended process wrote is complete.
             let ended = self.ended();
             let logs = self.logs();
-            let found = logs.lines().find(|line| line.contains(part)).map(str::to_owned);
+            let new = logs.get(from..).unwrap_or_default();
+            let found = new.lines().find(|line| line.contains(part)).map(str::to_owned);
             assert!(
                 found.is_some() || ended.is_none(),
                 "plumb ended ({ended:?}) before it wrote {part:?}:\n{logs}"
