@@ -27,6 +27,18 @@ pub(crate) fn sort<T>(keys: &mut Vec<(&str, T)>) {
     }
 }
 
+/// Whether keys are in order for certain: they have letters and signs only, among which the order
+/// is a total one, and each stands behind the one before it.
+pub(crate) fn is_sorted<'k>(keys: impl Iterator<Item = &'k String>) -> bool {
+    let rank = |byte: &u8| (byte.is_ascii_alphabetic(), *byte);
+    let mut before: &[u8] = &[];
+    keys.map(String::as_bytes).all(|key| {
+        let clear = key.iter().all(|byte| byte.is_ascii() && !byte.is_ascii_digit());
+        let before = std::mem::replace(&mut before, key);
+        clear && before.iter().map(rank).le(key.iter().map(rank))
+    })
+}
+
 fn less(a: &str, b: &str) -> bool {
     // Most keys differ where plain comparison says enough.
     if a.is_ascii() && b.is_ascii() {
@@ -96,6 +108,30 @@ mod tests {
             let got: Vec<&str> = keys.into_iter().map(|(key, ())| key).collect();
             assert_eq!(got.join(" "), want);
         }
+    }
+
+    #[test]
+    fn keys_in_order_stay_as_they_are() {
+        let seed = 9;
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut found = 0;
+        for _ in 0..20_000 {
+            let keys: Vec<String> = (0..random.usize(0..5))
+                .map(|_| {
+                    (0..random.usize(0..4))
+                        .map(|_| random.choice(['a', 'B', '-', '_', '/', 'c', '1', 'é']).unwrap())
+                        .collect()
+                })
+                .collect();
+            if is_sorted(keys.iter()) {
+                let mut sorted: Vec<(&str, ())> = keys.iter().map(|key| (&**key, ())).collect();
+                sort(&mut sorted);
+                assert!(sorted.iter().map(|(key, ())| *key).eq(keys.iter()), "{keys:?}");
+                found += 1;
+            }
+        }
+        assert!(found > 1000, "{found}");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a scalar means: the rules of go-yaml v3 with Kustomize's trip through JSON behind it, and
 //! the words that YAML 1.1 readers take for something else, which the writer quotes.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -49,7 +51,11 @@ pub(crate) fn meaning(text: &str) -> Meaning {
             if let Some(stamp) = timestamp::rewrite(text) {
                 return Meaning::Timestamp(stamp);
             }
-            let plain = text.replace('_', "");
+            let plain = if text.contains('_') {
+                Cow::Owned(text.replace('_', ""))
+            } else {
+                Cow::Borrowed(text)
+            };
             if let Some(integer) = number::integer(&plain) {
                 Meaning::Integer(integer)
             } else {

@@ -100,22 +100,32 @@ impl Writer {
     }
 
     fn map(&mut self, map: &Map<String, Value>, indent: usize) {
+        if natural::is_sorted(map.keys()) {
+            for (key, value) in map {
+                self.entry(key, value, indent);
+            }
+            return;
+        }
         let mut entries: Vec<(&str, &Value)> =
             map.iter().map(|(key, value)| (key.as_str(), value)).collect();
         natural::sort(&mut entries);
         for (key, value) in entries {
-            self.indent(indent);
-            if key.len() <= SIMPLE_KEY && !key.contains(is_break) {
-                self.string(key, indent + INDENT, Context::SimpleKey);
-                self.indicator(":", false, false, false);
-            } else {
-                self.indicator("?", true, false, true);
-                self.string(key, indent + INDENT, Context::Value);
-                self.indent(indent);
-                self.indicator(":", true, false, true);
-            }
-            self.node(value, Some(indent), Context::Value);
+            self.entry(key, value, indent);
         }
+    }
+
+    fn entry(&mut self, key: &str, value: &Value, indent: usize) {
+        self.indent(indent);
+        if key.len() <= SIMPLE_KEY && !key.contains(is_break) {
+            self.string(key, indent + INDENT, Context::SimpleKey);
+            self.indicator(":", false, false, false);
+        } else {
+            self.indicator("?", true, false, true);
+            self.string(key, indent + INDENT, Context::Value);
+            self.indent(indent);
+            self.indicator(":", true, false, true);
+        }
+        self.node(value, Some(indent), Context::Value);
     }
 
     fn empty(&mut self, open: char, close: char) {
@@ -124,6 +134,15 @@ impl Writer {
     }
 
     fn string(&mut self, text: &str, indent: usize, context: Context) {
+        if is_word(text) {
+            if !self.whitespace {
+                self.put(' ');
+            }
+            self.run(text);
+            self.whitespace = false;
+            self.indention = false;
+            return;
+        }
         match style(text, context) {
             Style::Plain => self.plain(text, indent, context),
             Style::Single => self.single(text, indent, context),
@@ -165,23 +184,29 @@ impl Writer {
         style: Style,
         breaks: impl Fn(usize, usize, Option<u8>) -> bool,
     ) {
-        let mut spaces = false;
-        for (at, c) in text.char_indices() {
-            if c == ' ' {
+        let mut at = 0;
+        for word in text.split_inclusive(' ') {
+            let (word, space) = match word.strip_suffix(' ') {
+                Some(word) => (word, true),
+                None => (word, false),
+            };
+            for (i, part) in word.split('\'').enumerate() {
+                if i > 0 {
+                    self.run(if style == Style::Single { "''" } else { "'" });
+                }
+                self.run(part);
+            }
+            self.indention &= word.is_empty();
+            at += word.len();
+            if space {
                 let next = text.as_bytes().get(at + 1).copied();
-                if !spaces && breaks(at, self.column, next) {
+                // Of several spaces the first alone may become a break.
+                if (at == 0 || !word.is_empty()) && breaks(at, self.column, next) {
                     self.indent(indent);
                 } else {
                     self.put(' ');
                 }
-                spaces = true;
-            } else {
-                if c == '\'' && style == Style::Single {
-                    self.put('\'');
-                }
-                self.put(c);
-                self.indention = false;
-                spaces = false;
+                at += 1;
             }
         }
     }
@@ -264,6 +289,21 @@ impl Writer {
         self.line_break('\n');
         self.indention = true;
         self.whitespace = true;
+        if text.bytes().all(|byte| byte != b'\r' && byte.is_ascii()) {
+            for line in text.split_inclusive('\n') {
+                let content = line.strip_suffix('\n');
+                if content != Some("") {
+                    self.indent(indent);
+                    self.run(content.unwrap_or(line));
+                    self.indention = false;
+                }
+                if content.is_some() {
+                    self.line_break('\n');
+                    self.indention = true;
+                }
+            }
+            return;
+        }
         let mut breaks = true;
         for c in text.chars() {
             if is_break(c) {
@@ -286,6 +326,12 @@ impl Writer {
         self.column += 1;
     }
 
+    /// Writes a text without breaks.
+    fn run(&mut self, text: &str) {
+        self.out.push_str(text);
+        self.column += if text.is_ascii() { text.len() } else { text.chars().count() };
+    }
+
     fn line_break(&mut self, c: char) {
         self.out.push(c);
         self.column = 0;
@@ -296,8 +342,9 @@ impl Writer {
         if !self.indention || self.column > indent || (self.column == indent && !self.whitespace) {
             self.line_break('\n');
         }
-        while self.column < indent {
-            self.put(' ');
+        if self.column < indent {
+            self.out.extend(std::iter::repeat_n(' ', indent - self.column));
+            self.column = indent;
         }
         self.whitespace = true;
         self.indention = true;
@@ -307,10 +354,20 @@ impl Writer {
         if space_before && !self.whitespace {
             self.put(' ');
         }
-        text.chars().for_each(|c| self.put(c));
+        self.run(text);
         self.whitespace = is_space;
         self.indention = self.indention && is_indention;
     }
+}
+
+/// Whether a text is one plain word wherever it stands, as most keys and values are. Others may be
+/// plain too.
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '_'))
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+        && !text.ends_with(':')
+        // The longest word that means something is `false`.
+        && (text.len() > 5 || !scalar::needs_quotes(text))
 }
 
 /// Chooses how a string is written.
@@ -347,11 +404,9 @@ impl Allowed {
         let (mut special, mut breaks) = (false, false);
         let (mut space_break, mut break_space) = (false, false);
         let mut previous: Option<char> = None;
-        for (at, c) in text.char_indices() {
-            let before_space = text[at + c.len_utf8()..]
-                .chars()
-                .next()
-                .is_none_or(|next| matches!(next, ' ' | '\t'));
+        let mut chars = text.char_indices().peekable();
+        while let Some((at, c)) = chars.next() {
+            let before_space = chars.peek().is_none_or(|(_, next)| matches!(next, ' ' | '\t'));
             let after_space =
                 previous.is_none_or(|c| matches!(c, ' ' | '\t' | '\0') || is_break(c));
             indicators |= match c {
