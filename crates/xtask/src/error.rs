@@ -68,6 +68,12 @@ pub(crate) enum TaskError {
     /// The program that we are compared with cannot be had.
     #[error("no reference to compare with")]
     Reference(#[source] ToolError),
+    /// We do not build what the reference builds.
+    #[error("{what} is not built as by the reference")]
+    Unequal {
+        /// The checkout.
+        what: PathBuf,
+    },
     /// There is no such bench.
     #[error("there is no bench {name:?}; there are: {known}")]
     UnknownBench {

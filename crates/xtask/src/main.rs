@@ -1,4 +1,5 @@
-//! Tasks of the project: `cargo xtask test`, `demo`, `bench`, `generate`, `ci`.
+//! Tasks of the project: `cargo xtask test`, `demo`, `bench`, `compare`, `generate`,
+//! `ci`.
 //!
 //! Nothing here is shipped. Each task can be run from a fresh clone: it builds what is missing,
 //! says so, and ends whatever it started.
@@ -12,6 +13,7 @@
 
 mod bench;
 mod ci;
+mod compare;
 mod demo;
 mod error;
 mod generate;
@@ -43,6 +45,8 @@ enum Task {
     Ci,
     /// Show the main job on a real control plane, step by step, with kubectl's own output.
     Demo(demo::DemoArgs),
+    /// Build every kustomization of a checkout with kustomize and with ours, and compare.
+    Compare(compare::CompareArgs),
     /// Measure two variants of one thing in pairs and print JSON; alone it lists what there is.
     Bench(bench::BenchArgs),
 }
@@ -70,6 +74,7 @@ async fn run(task: Task) -> Result<(), TaskError> {
         Task::Generate(args) => generate::run(&args).await,
         Task::Ci => ci::run().await,
         Task::Demo(args) => demo::run(&args).await,
+        Task::Compare(args) => compare::run(args).await,
         Task::Bench(args) => bench::run(&args).await,
     }
 }

@@ -37,6 +37,13 @@ impl Reference {
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
+
+    /// What it calls itself.
+    pub(crate) async fn version(&self) -> Result<String, TaskError> {
+        let mut command = Command::new(&self.binary);
+        command.arg("version");
+        Ok(text(command).await?.trim().to_owned())
+    }
 }
 
 /// Runs a command and takes what it prints; what it complains about goes to standard error.
