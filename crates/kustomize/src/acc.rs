@@ -54,11 +54,11 @@ impl Acc {
         change: impl FnOnce(&mut Res) -> Result<T>,
     ) -> Result<T> {
         let res = &mut self.items[at];
-        let before = res.id(schemas);
+        let (before, earlier) = (res.id(schemas), res.previous.len());
         let done = change(res)?;
         let res = &self.items[at];
         self.emptied |= res.is_empty();
-        if res.id(schemas) != before {
+        if res.id(schemas) != before || res.previous.len() < earlier {
             self.changed();
         }
         Ok(done)

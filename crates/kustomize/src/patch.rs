@@ -105,6 +105,9 @@ fn read(text: &Text, loader: &Loader<'_, '_>, options: &PatchOptions) -> Result<
     }
 }
 
+/// Stands for the annotations of the reference while a patch clears annotations.
+const KNOWN: &str = "internal.config.kubernetes.io/previousNames";
+
 /// Applies an entry of `patches`.
 pub(crate) fn apply(
     acc: &mut Acc,
@@ -181,7 +184,31 @@ fn merge_selected(acc: &mut Acc, at: usize, patch: &Res, schemas: &Schemas) -> R
     acc.change(at, schemas, |res| merge_one(res, patch, schemas))
 }
 
+/// Whether a patch may take all annotations away.
+fn clears_annotations(patch: &Node) -> bool {
+    let clears = |node: &Node| node.is_null() || node.get(merge::DIRECTIVE).is_some();
+    patch
+        .get("metadata")
+        .is_some_and(|metadata| clears(metadata) || metadata.get("annotations").is_some_and(clears))
+}
+
 fn merge_one(res: &mut Res, patch: Res, schemas: &Schemas) -> Result<()> {
+    if !res.is_annotated() || !clears_annotations(&patch.node) {
+        return merge_into(res, patch, schemas);
+    }
+    // The reference keeps what it knows there, and forgets it with them.
+    if let Some(annotations) = res.annotations_or_new() {
+        annotations.insert(KNOWN, Node::map());
+    }
+    merge_into(res, patch, schemas)?;
+    if res.annotations_mut().and_then(|annotations| annotations.remove(KNOWN)).is_none() {
+        res.forget();
+    }
+    res.stringify("annotations");
+    Ok(())
+}
+
+fn merge_into(res: &mut Res, patch: Res, schemas: &Schemas) -> Result<()> {
     let kind = res.marked(&["kind"]);
     let name = res.marked(&["metadata", "name"]);
     let namespace = res.marked(&["metadata", "namespace"]);
@@ -226,6 +253,9 @@ fn json(
             res.node
                 .respell()
                 .map_err(|problem| invalid!("{problem}").on(|| label.clone()).at(&res.place))?;
+            if res.is_annotated() {
+                res.annotations_or_new();
+            }
             json_patch::apply(&mut res.node, operations).map_err(|error| error.on(|| label))?;
             res.stringify("annotations");
             Ok(())

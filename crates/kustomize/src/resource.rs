@@ -230,6 +230,37 @@ impl Res {
         self.node.get_mut("metadata")?.get_mut("annotations")?.as_map_mut()
     }
 
+    /// Whether the reference has annotations of its own on the object now. They count where a step
+    /// looks at the annotations as a whole.
+    pub(crate) fn is_annotated(&self) -> bool {
+        !(self.previous.is_empty()
+            && self.prefixes.is_empty()
+            && self.suffixes.is_empty()
+            && self.transformations.is_empty())
+            || self.needs_hash
+            || self.origin.is_some()
+    }
+
+    /// The annotations, made when there are none.
+    pub(crate) fn annotations_or_new(&mut self) -> Option<&mut Map> {
+        let annotations =
+            self.metadata_mut()?.as_map_mut()?.get_or_insert_with("annotations", Node::map);
+        if annotations.is_null() {
+            *annotations = Node::map();
+        }
+        annotations.as_map_mut()
+    }
+
+    /// Forgets what the reference keeps in annotations, which a patch took away.
+    pub(crate) fn forget(&mut self) {
+        self.previous.clear();
+        self.prefixes.clear();
+        self.suffixes.clear();
+        self.transformations.clear();
+        self.needs_hash = false;
+        self.origin = None;
+    }
+
     /// A text with its mark; no text is empty.
     pub(crate) fn marked(&self, path: &[&str]) -> (Text, LineMark) {
         let mark = self.node.at(path).map(Node::mark).unwrap_or_default();
