@@ -17,6 +17,14 @@ pub(crate) const AGENT: &str = concat!("plumb/", env!("CARGO_PKG_VERSION"));
 /// How many haves are sent at most; servers only need one that is close.
 const MAX_HAVES: usize = 256;
 
+/// How many capabilities a version 2 server may have, and how long each may be. Git has ten, of
+/// some dozens of bytes.
+const MAX_CAPABILITIES: usize = 1000;
+const MAX_CAPABILITY: usize = 4096;
+
+/// The version 2 capabilities that are asked for.
+const USED: [&str; 3] = ["ls-refs", "fetch", "object-format"];
+
 /// The depth that Git takes for "everything".
 pub(crate) const FULL_DEPTH: u32 = 0x7fff_ffff;
 
@@ -125,11 +133,17 @@ pub(crate) fn read_advertisement<R: Read>(
         };
     }
     if first.strip_suffix(b"\n").unwrap_or(&first) == b"version 2" {
+        // They are remembered for as long as the repository is: only those that are asked for.
         let mut words = BTreeSet::new();
+        let mut lines = 0;
         loop {
             match reader.next()? {
-                Pkt::Data(data) if words.len() < 1000 => {
-                    words.insert(pkt::text(data));
+                Pkt::Data(data) if lines < MAX_CAPABILITIES && data.len() <= MAX_CAPABILITY => {
+                    lines += 1;
+                    let word = pkt::text(data);
+                    if USED.contains(&word.split('=').next().unwrap_or_default()) {
+                        words.insert(word);
+                    }
                 }
                 Pkt::Data(_) => return protocol("too many capabilities"),
                 Pkt::Flush => break,
@@ -467,6 +481,18 @@ mod tests {
         let other = format!("{ONE} refs/heads/other\0x\n");
         assert!(advertised(&[&other, "0000"]).unwrap().1.is_empty());
         assert!(advertised(&[service, "0000", "0000"]).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn of_what_a_server_offers_only_what_is_used_is_remembered() {
+        let offered = ["version 2\n", "agent=x\n", "ls-refs=unborn\n", "fetch=shallow\n"];
+        let more = format!("padding={}\n", "x".repeat(4000));
+        let (server, _) = advertised(&[&offered[..], &[&more, "0000"]].concat()).unwrap();
+        let words = ["ls-refs=unborn", "fetch=shallow"];
+        assert_eq!(server, Server::V2(Capabilities::of(words.into_iter())));
+        let more = format!("padding={}\n", "x".repeat(5000));
+        let error = advertised(&[&offered[..], &[&more, "0000"]].concat());
+        assert!(matches!(error, Err(WireError::Protocol(_))), "{error:?}");
     }
 
     #[test]
