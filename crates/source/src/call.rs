@@ -308,7 +308,7 @@ impl Call<'_> {
         if !found {
             return Err(bad("the wanted object is not among them"));
         }
-        let commit = peel(repo, wanted)
+        let commit = peel(repo, wanted)?
             .ok_or_else(|| SourceError::NotACommit { reference: format!("object {wanted}") })?;
         let base = lock(&mirror.holds).last.filter(|last| Store::is_anchored(repo, *last));
         match mirror.store.is_complete(repo, commit.oid(), base, Check::Exists, self.limits) {

@@ -24,6 +24,7 @@ mod pkt;
 mod reference;
 mod remote;
 mod snapshot;
+mod unpack;
 mod version;
 mod wire;
 

@@ -11,14 +11,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-use git2::{ObjectType, OdbLookupFlags, Oid, Repository, RepositoryInitOptions};
+use git2::{Commit, ObjectType, Odb, OdbLookupFlags, Oid, Repository, RepositoryInitOptions, Tree};
 
 use crate::http::{Endpoint, Session};
+use crate::unpack::{MAX_COMMIT, MAX_DIRECTORY, Unpacking, too_large};
 use crate::wire::{FetchRequest, Server, WireError, read_pack};
 use crate::{CommitId, Limits, SourceError};
 
 /// Below it lie our anchors; no server's reference is ever stored.
 const ANCHORS: &str = "refs/plumb/";
+
+/// Tags that may point to one another before a commit comes. Git itself makes them point to commits.
+const MAX_TAGS: usize = 10;
+
+/// Files above this size are not compared with each other when packs are made one: each would be in
+/// memory, and all that are compared with it.
+const MAX_COMPARED: i64 = 1 << 20;
 
 /// Where one mirror lies.
 #[derive(Debug)]
@@ -111,10 +119,7 @@ impl Store {
         if missing(commit) && !odb.exists(commit) {
             return Ok(false);
         }
-        let root = match repo.find_commit(commit) {
-            Ok(commit) => commit.tree_id(),
-            Err(error) => return Err(corrupt(error)),
-        };
+        let root = self.find_commit(repo, &odb, commit)?.tree_id();
         let base = base.and_then(|base| repo.find_commit(base).ok()).map(|base| base.tree_id());
         // Trees that share subtrees can be far larger to walk than to store.
         let mut seen: HashSet<Oid> = HashSet::new();
@@ -129,7 +134,7 @@ impl Store {
             if missing(id) {
                 return Ok(false);
             }
-            let tree = repo.find_tree(id).map_err(corrupt)?;
+            let tree = self.find_tree(repo, &odb, id)?;
             let base = base.and_then(|base| repo.find_tree(base).ok());
             for entry in &tree {
                 let old = base
@@ -152,6 +157,28 @@ impl Store {
         Ok(true)
     }
 
+    fn find_commit<'r>(
+        &self,
+        repo: &'r Repository,
+        odb: &Odb<'_>,
+        id: Oid,
+    ) -> Result<Commit<'r>, SourceError> {
+        let corrupt = |e| self.git_error("read", e);
+        bounded(odb.read_header(id).map_err(corrupt)?.0, MAX_COMMIT)?;
+        repo.find_commit(id).map_err(corrupt)
+    }
+
+    fn find_tree<'r>(
+        &self,
+        repo: &'r Repository,
+        odb: &Odb<'_>,
+        id: Oid,
+    ) -> Result<Tree<'r>, SourceError> {
+        let corrupt = |e| self.git_error("read", e);
+        bounded(odb.read_header(id).map_err(corrupt)?.0, MAX_DIRECTORY)?;
+        repo.find_tree(id).map_err(corrupt)
+    }
+
     /// The commits reached from the anchors that are here without all their parents. The server
     /// must know them, or it leaves out what it believes we have.
     ///
@@ -169,7 +196,7 @@ impl Store {
         let mut todo: Vec<Oid> = from.iter().copied().collect();
         let mut boundary = Vec::new();
         while let Some(id) = todo.pop() {
-            let commit = repo.find_commit(id).map_err(corrupt)?;
+            let commit = self.find_commit(repo, &odb, id)?;
             let mut whole = true;
             for parent in commit.parent_ids() {
                 if !odb.exists_ext(parent, OdbLookupFlags::NO_REFRESH) {
@@ -205,7 +232,13 @@ impl Store {
 
         let odb = repo.odb().map_err(|e| self.git_error("open", e))?;
         let mut writer = odb.packwriter().map_err(|e| self.git_error("write", e))?;
-        let mut head = Vec::with_capacity(12);
+        // One look finds those of all packs, or every object of the pack itself would be searched
+        // for on disk.
+        let known = |id| {
+            let here = odb.exists_ext(id, OdbLookupFlags::NO_REFRESH);
+            here.then(|| odb.read_header(id).ok()).flatten().map(|(size, _)| size as u64)
+        };
+        let mut unpacking = Unpacking::new(limits, &known);
         let mut bytes = 0;
         let result = read_pack(&mut answer, server, |piece| {
             session.cancel().check()?;
@@ -216,10 +249,8 @@ impl Store {
                     limit: limits.pack_bytes,
                 }));
             }
-            if head.len() < 12 {
-                head.extend(piece.iter().take(12 - head.len()));
-                check_head(&head, limits)?;
-            }
+            // Before libgit2 gets it, which loads whole what it needs.
+            unpacking.feed(piece)?;
             // libgit2 keeps the reason for itself until it is asked.
             writer.write_all(piece).map_err(|_| self.pack_error(git2::Error::last_error(-1)).into())
         });
@@ -261,6 +292,10 @@ impl Store {
         commits: &BTreeSet<Oid>,
     ) -> Result<(), SourceError> {
         let write = || -> Result<Option<String>, git2::Error> {
+            let mut config = repo.config()?;
+            // The first is what libgit2 1.9 takes for the second.
+            config.set_i64("pack.deltaCacheSize", MAX_COMPARED)?;
+            config.set_i64("core.bigFileThreshold", MAX_COMPARED)?;
             let mut builder = repo.packbuilder()?;
             builder.set_threads(1);
             for commit in commits {
@@ -343,6 +378,12 @@ impl Store {
     }
 }
 
+/// Refuses what libgit2 would load whole and is too large for that. What came as a difference has
+/// shown its kind only now.
+fn bounded(size: usize, limit: u64) -> Result<(), SourceError> {
+    if size as u64 > limit { Err(too_large(limit)) } else { Ok(()) }
+}
+
 enum ReceiveError {
     Wire(WireError),
     Ours(SourceError),
@@ -360,24 +401,22 @@ impl From<SourceError> for ReceiveError {
     }
 }
 
-/// Looks at a pack's first bytes, as far as they came: the magic word and the number of objects.
-fn check_head(head: &[u8], limits: &Limits) -> Result<(), SourceError> {
-    if !b"PACK".starts_with(&head[..head.len().min(4)]) {
-        return Err(SourceError::BadObjects { why: "the pack does not start like one".into() });
-    }
-    if let Some(count) = head.get(8..12) {
-        let count = count.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
-        if count > limits.objects {
-            return Err(SourceError::TooLarge { what: "objects", limit: limits.objects });
+/// The commit that an object is or, for a tag, leads to.
+pub(crate) fn peel(repo: &Repository, id: Oid) -> Result<Option<CommitId>, SourceError> {
+    let Ok(odb) = repo.odb() else { return Ok(None) };
+    let mut at = id;
+    for _ in 0..MAX_TAGS {
+        match odb.read_header(at) {
+            Ok((_, ObjectType::Commit)) => return Ok(Some(CommitId::of(at))),
+            Ok((size, ObjectType::Tag)) => {
+                bounded(size, MAX_COMMIT)?;
+                let Ok(tag) = repo.find_tag(at) else { break };
+                at = tag.target_id();
+            }
+            _ => break,
         }
     }
-    Ok(())
-}
-
-/// The commit that an object is or, for a tag, leads to.
-pub(crate) fn peel(repo: &Repository, id: Oid) -> Option<CommitId> {
-    let commit = repo.find_object(id, None).ok()?.peel_to_commit().ok()?;
-    Some(CommitId::of(commit.id()))
+    Ok(None)
 }
 
 pub(crate) fn cache_error(action: &'static str, path: &Path, source: io::Error) -> SourceError {

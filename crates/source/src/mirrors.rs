@@ -26,6 +26,15 @@ pub struct Limits {
     /// Bytes of one fetch. The first fetch of a repository of manifests is a few megabytes; half
     /// a gigabyte leaves room for repositories that hold other things too.
     pub pack_bytes: u64,
+    /// Bytes of one file in it, whatever it is compressed to. Manifests are read up to a few
+    /// megabytes; what else lies beside them is at least copied when packs are made one.
+    pub object_bytes: u64,
+    /// Bytes of what may be part of a difference between objects: its base, the difference and its
+    /// result are in memory at a time. Git leaves larger files whole too, from 512 MB on.
+    pub delta_bytes: u64,
+    /// Bytes of all objects of one fetch. Each is inflated and hashed, so this bounds the time
+    /// that a small pack can take.
+    pub unpacked_bytes: u64,
     /// Objects of one fetch, and directories of one commit.
     pub objects: u64,
     /// References in one listing. Only servers without protocol version 2, and version ranges,
@@ -38,7 +47,15 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { pack_bytes: 512 << 20, objects: 1_000_000, refs: 200_000, packs: 32 }
+        Self {
+            pack_bytes: 512 << 20,
+            object_bytes: 256 << 20,
+            delta_bytes: 64 << 20,
+            unpacked_bytes: 8 << 30,
+            objects: 1_000_000,
+            refs: 200_000,
+            packs: 32,
+        }
     }
 }
 

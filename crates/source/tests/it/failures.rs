@@ -248,6 +248,35 @@ fn floods_are_cut_off() {
 }
 
 #[test]
+fn what_inflates_to_too_much_is_refused_before_it_is_loaded() {
+    let too_large = |error: SourceError, what: &str, limit: u64| match error {
+        SourceError::TooLarge { what: found, limit: at } => assert_eq!((found, at), (what, limit)),
+        error => panic!("{error:?}"),
+    };
+    let world = World::new();
+    // Some kilobytes on the wire each.
+    let letters = "a".repeat(3 << 20);
+    world.repo.commit("refs/heads/main", &[("big.txt", &letters), ("b", "2")]);
+    let files = Limits { object_bytes: 1 << 20, ..Limits::default() };
+    too_large(resolve_within(&world.remote(), files).unwrap_err(), "bytes of one object", 1 << 20);
+    let all = Limits { unpacked_bytes: 2 << 20, ..Limits::default() };
+    too_large(resolve_within(&world.remote(), all).unwrap_err(), "unpacked bytes", 2 << 20);
+    resolve(&world.remote()).unwrap();
+
+    let blob = world.repo.blob("1");
+    let tree = world.repo.tree(&[("100644", "a.yaml", &blob)]);
+    let commit = world.repo.commit_tree(&tree, &[], &letters);
+    world.repo.point("refs/heads/main", &commit);
+    let error = world.resolve(&branch("main")).unwrap_err();
+    assert!(error.hint().unwrap().contains("without large files"), "{error}");
+    too_large(error, "bytes of one object", 1 << 20);
+    // Nothing of it stays, and a commit that is as it should be is fetched as before.
+    assert_eq!(world.packs(), 0);
+    let good = world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
+    assert_eq!(world.main().commit, good);
+}
+
+#[test]
 fn what_is_no_git_server() {
     let page = |content_type: &'static str, body: &'static str| {
         let server = Server::with(move |_| Reply::git(content_type, body));

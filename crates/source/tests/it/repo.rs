@@ -74,11 +74,11 @@ impl Repo {
 
     /// Makes a commit of a tree; no reference points to it.
     pub(crate) fn commit_tree(&self, tree: &str, parents: &[&str], message: &str) -> CommitId {
-        let mut args = vec!["commit-tree", tree, "-m", message];
+        let mut args = vec!["commit-tree", tree];
         for parent in parents {
             args.extend(["-p", parent]);
         }
-        self.git(&args).parse().unwrap()
+        self.git_with(&args, &format!("{message}\n")).parse().unwrap()
     }
 
     /// Commits these files, and nothing else, on top of a reference, and moves it there.
