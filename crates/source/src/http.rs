@@ -1,6 +1,7 @@
 //! HTTP for one call: one agent, one deadline, one switch to cancel it, and errors that say what
 //! happened.
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,6 +86,8 @@ pub(crate) struct Session<'a> {
     agent: Agent,
     cancel: &'a Cancel,
     deadline: Instant,
+    /// What was asked last, which after a redirect is on another host.
+    asked: RefCell<Url>,
     _watch: Watch,
 }
 
@@ -101,6 +104,7 @@ impl<'a> Session<'a> {
             agent,
             cancel,
             deadline,
+            asked: RefCell::new(remote.url.clone()),
             _watch: cancel.on_cancel(move || doomed.clone().shutdown()),
         }
     }
@@ -117,6 +121,7 @@ impl<'a> Session<'a> {
         at.set_query(Some("service=git-upload-pack"));
         let mut trusted = true;
         for _ in 0..=MAX_REDIRECTS {
+            *self.asked.borrow_mut() = at.clone();
             let mut request = self
                 .agent
                 .get(at.as_str())
@@ -164,6 +169,7 @@ impl<'a> Session<'a> {
         protocol: Option<&str>,
         limit: u64,
     ) -> Result<Answer, SourceError> {
+        *self.asked.borrow_mut() = endpoint.url.clone();
         let url = format!("{}/git-upload-pack", endpoint.url.as_str().trim_end_matches('/'));
         let mut request = self
             .agent
@@ -233,8 +239,9 @@ impl<'a> Session<'a> {
         self.remote.url.to_string()
     }
 
+    /// Who was asked last, and whom an error is about.
     fn host(&self) -> String {
-        let url = &self.remote.url;
+        let url = self.asked.borrow();
         let host = url.host_str().unwrap_or_default();
         match url.port() {
             Some(port) => format!("{host}:{port}"),
@@ -287,6 +294,14 @@ impl<'a> Session<'a> {
         let url = self.shown();
         match response.status().as_u16() {
             200 => Ok(()),
+            401 | 403 if !trusted && self.remote.authorization.is_some() => {
+                let host = self.host();
+                let why = format!(
+                    "it leads to {host}, which wants credentials; they are sent to the host of \
+                     the url only, so set the url to that"
+                );
+                Err(SourceError::Redirect { url, why })
+            }
             status @ (401 | 403) => Err(SourceError::Unauthorized {
                 url,
                 status,
@@ -302,9 +317,9 @@ impl<'a> Session<'a> {
             return SourceError::Cancelled;
         }
         let host = self.host();
-        let unknown = || SourceError::UnknownHost {
-            host: self.remote.url.host_str().unwrap_or_default().into(),
-        };
+        let asked = self.asked.borrow();
+        let unknown =
+            || SourceError::UnknownHost { host: asked.host_str().unwrap_or_default().into() };
         match error {
             ureq::Error::HostNotFound => unknown(),
             ureq::Error::Timeout(timeout) => SourceError::Timeout { doing: doing(timeout) },
@@ -314,7 +329,7 @@ impl<'a> Session<'a> {
                     SourceError::Timeout { doing: "talking to the Git server" }
                 }
                 // rustls reports a certificate that it does not accept in this way.
-                io::ErrorKind::InvalidData if self.remote.url.scheme() == "https" => {
+                io::ErrorKind::InvalidData if asked.scheme() == "https" => {
                     SourceError::Tls { host, source: Arc::new(error) }
                 }
                 io::ErrorKind::UnexpectedEof

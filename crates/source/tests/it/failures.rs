@@ -110,6 +110,32 @@ fn redirects_are_followed_and_credentials_are_not() {
 }
 
 #[test]
+fn after_a_redirect_errors_name_the_host_that_was_asked() {
+    let elsewhere = Server::with(|_| Reply::status(401));
+    let strict = elsewhere.url("app.git");
+    let server = Server::with(move |request| {
+        let to = match request.path.as_str() {
+            "/strict/info/refs" => &strict,
+            _ => "http://127.0.0.1:1/app.git",
+        };
+        let to = format!("{to}/info/refs?{}", request.query);
+        Reply::Whole(302, vec![("location".into(), to)], Vec::new())
+    });
+    let at = |path: &str, credentials| {
+        resolve(&Remote { credentials, ..remote(&server.url(path)) }).unwrap_err()
+    };
+    let ours = || Credentials::Basic { username: "ada".into(), password: "s3cret".into() };
+    let error = at("strict", ours());
+    let host = elsewhere.url("").replace("http://", "").replace('/', "");
+    assert_eq!(error.reason(), "RedirectRefused", "{error}");
+    assert!(error.to_string().contains(&format!("it leads to {host}, which wants")), "{error}");
+    let error = at("strict", Credentials::Anonymous);
+    assert_eq!(error.reason(), "AuthenticationFailed", "{error}");
+    let error = at("gone", ours());
+    assert_eq!(error.to_string(), "127.0.0.1:1 refused the connection");
+}
+
+#[test]
 fn a_repository_that_moves_is_found_again() {
     let mut world = World::new();
     world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
