@@ -22,5 +22,5 @@ pub use inputs::{Inputs, Recorder, Seen};
 pub use key::{GroupKind, Gvk, ObjectKey};
 pub use object::Object;
 pub use path::{PathError, RelPath};
-pub use place::{FieldPlaces, Place};
+pub use place::{BuildStep, FieldPlaces, Place};
 pub use tree::{ContentId, DirTree, Entry, EntryKind, MemTree, Tree, TreeError, follow};

@@ -1,11 +1,13 @@
 //! A desired object and where it came from.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
-use crate::{Digest, FieldHash, FieldPath, FieldPlaces, Gvk, ObjectKey, Place};
+use crate::{BuildStep, Digest, FieldHash, FieldPath, FieldPlaces, Gvk, ObjectKey, Place};
 
-/// A Kubernetes object as desired: a JSON map with the place it was written at, and the place of
-/// each field.
+/// A Kubernetes object as desired: a JSON map with the place it was written at, the place of each
+/// field, and the steps that changed it since.
 ///
 /// Invariant: `apiVersion` (if present), `kind` and `metadata.name` are strings; [`Object::new`]
 /// checks them.
@@ -14,6 +16,7 @@ pub struct Object {
     body: Value,
     place: Place,
     fields: FieldPlaces,
+    steps: Vec<Arc<BuildStep>>,
 }
 
 impl Object {
@@ -39,7 +42,13 @@ impl Object {
                 return Err(format!("a {} that is not a string", path.join(".")));
             }
         }
-        Ok(Self { body, place, fields })
+        Ok(Self { body, place, fields, steps: Vec::new() })
+    }
+
+    /// This object with the steps that changed it, which many objects have in common.
+    #[must_use]
+    pub fn with_steps(self, steps: Vec<Arc<BuildStep>>) -> Self {
+        Self { steps, ..self }
     }
 
     fn text(&self, path: &[&str]) -> &str {
@@ -104,6 +113,12 @@ impl Object {
         &self.place
     }
 
+    /// The steps that made or changed the object, in their order, if its renderer was asked for
+    /// them.
+    pub fn steps(&self) -> &[Arc<BuildStep>] {
+        &self.steps
+    }
+
     /// The places of the fields, without a guess for those that have none.
     pub fn fields(&self) -> &FieldPlaces {
         &self.fields
@@ -148,8 +163,6 @@ impl Object {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::{RelPath, Step};
 

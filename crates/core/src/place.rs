@@ -24,6 +24,25 @@ impl fmt::Display for Place {
     }
 }
 
+/// Something that a build did to an object; displays as
+/// `patches at prod/kustomization.yaml:12 with prod/patch.yaml:1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildStep {
+    /// What it was, such as `patches`: the field of a kustomization.
+    pub kind: &'static str,
+    /// Where it was asked for.
+    pub place: Place,
+    /// What was read for it, such as the file of a patch.
+    pub source: Option<Place>,
+}
+
+impl fmt::Display for BuildStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.kind, self.place)?;
+        self.source.iter().try_for_each(|source| write!(f, " with {source}"))
+    }
+}
+
 /// Where an object's fields are, each in a file of its own if need be: sixteen bytes a field beside
 /// the object, not in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,6 +121,18 @@ mod tests {
     #[test]
     fn a_field_takes_sixteen_bytes() {
         assert_eq!(size_of::<Field>(), 16);
+    }
+
+    #[test]
+    fn steps_are_displayed_with_what_they_read() {
+        let place = |path: &str, line| {
+            let file = Arc::new(RelPath::parse(path).unwrap());
+            Place { file, document: 0, line, column: 1 }
+        };
+        let mut step = BuildStep { kind: "patches", place: place("k.yaml", 12), source: None };
+        assert_eq!(step.to_string(), "patches at k.yaml:12");
+        step.source = Some(place("patch.yaml", 1));
+        assert_eq!(step.to_string(), "patches at k.yaml:12 with patch.yaml:1");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Prints what a directory builds to:
 //! `build ROOT [PATH] [--legacy] [--any-file] [--origins] [--times N]`.
-//! PATH is inside ROOT, which nothing can leave. With `--origins` it prints where each field comes
-//! from instead. With `--times` it builds N times and says how long the fastest took.
+//! PATH is inside ROOT, which nothing can leave. With `--origins` it prints the steps that made each
+//! object and where its fields come from instead. With `--times` it builds N times and says how long
+//! the fastest took.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -57,11 +58,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// An object a paragraph, a field a line; values are left out, because they may be a Secret's.
+/// The steps of each object, then its fields, a line each; values are left out, because they may be a Secret's.
 fn origins(objects: &[Object]) -> String {
     let mut text = String::new();
     for object in objects {
         let _ = writeln!(text, "{}  {}", object.key(), object.place());
+        for step in object.steps() {
+            let _ = writeln!(text, "  {step}");
+        }
+        text.push('\n');
         fields(object, object.body(), &FieldPath::root(), &mut text);
         text.push('\n');
     }

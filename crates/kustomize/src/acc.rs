@@ -8,9 +8,11 @@ use std::sync::Arc;
 use plumb_yaml::Text;
 
 use crate::config::Config;
+use crate::decode::Placed;
 use crate::error::{Problem, Result, invalid};
 use crate::kustomization::Var;
 use crate::openapi::Schemas;
+use crate::origins::StepId;
 use crate::resid::{Id, Key};
 use crate::resource::{Behavior, Origin, Res};
 
@@ -19,7 +21,7 @@ use crate::resource::{Behavior, Origin, Res};
 pub(crate) struct Acc {
     pub(crate) items: Vec<Res>,
     pub(crate) config: Arc<Config>,
-    pub(crate) vars: BTreeMap<String, Var>,
+    pub(crate) vars: BTreeMap<String, Placed<Var>>,
     /// Objects by current identity; gone when a step may have changed some.
     current: Option<HashMap<Key, usize>>,
     /// Objects by current and earlier identities; gone likewise.
@@ -56,7 +58,8 @@ impl Acc {
         let res = &mut self.items[at];
         let (before, earlier) = (res.id(schemas), res.previous.len());
         let done = change(res)?;
-        let res = &self.items[at];
+        let res = &mut self.items[at];
+        res.story.touched = true;
         self.emptied |= res.is_empty();
         if res.id(schemas) != before || res.previous.len() < earlier {
             self.changed();
@@ -164,7 +167,7 @@ impl Acc {
         Ok(())
     }
 
-    pub(crate) fn add_var(&mut self, var: Var) -> Result<()> {
+    pub(crate) fn add_var(&mut self, var: Placed<Var>) -> Result<()> {
         if self.vars.contains_key(&var.name) {
             return Err(invalid!("variable {:?} is defined twice", var.name));
         }
@@ -196,6 +199,24 @@ impl Acc {
                 Ok(())
             }),
             _ => Err(invalid!("several objects are or were {id}, the generator fits each")),
+        }
+    }
+
+    /// Adds a step to the stories of the objects that changed in it.
+    pub(crate) fn record(&mut self, step: Option<StepId>) {
+        let Some(step) = step else { return };
+        for res in self.items.iter_mut().filter(|res| !res.is_empty()) {
+            if res.story.changed(&res.node) {
+                res.story.add([step]);
+            }
+        }
+    }
+
+    /// Adds a step that has others inside to the stories that went on in it.
+    pub(crate) fn record_around(&mut self, step: Option<StepId>) {
+        let Some(step) = step else { return };
+        for res in self.items.iter_mut().filter(|res| res.story.goes_on_after(step)) {
+            res.story.add([step]);
         }
     }
 

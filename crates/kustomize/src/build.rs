@@ -14,7 +14,8 @@ use crate::fieldspec::FieldSpec;
 use crate::kustomization::Kustomization;
 use crate::load::{Loader, Source};
 use crate::openapi::Schemas;
-use crate::output::{Notes, output};
+use crate::origins::StepId;
+use crate::output::{Note, Notes, output};
 use crate::overlay::Overlay;
 use crate::plugins::{self, Context};
 use crate::resid::Gvk;
@@ -169,8 +170,13 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         let place = self.place.clone();
         let mut acc = self.accumulate(Acc::default())?;
         add_hashes(&mut acc, schemas)?;
-        nameref::fix(&mut acc, schemas)?;
-        vars::resolve(&mut acc)?;
+        for res in acc.items.iter_mut().filter(|res| res.story.touched && origins.is_on()) {
+            if res.story.changed(&res.node) {
+                res.story.add(origins.step("nameSuffixHash", &res.place, None));
+            }
+        }
+        nameref::fix(&mut acc, schemas, origins)?;
+        vars::resolve(&mut acc, &place, origins)?;
         acc.items.retain(|res| {
             !matches!(
                 res.node.at(&["metadata", "annotations", LOCAL_CONFIG]).map(|n| n.text()),
@@ -186,11 +192,14 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         }
         let asks = |option: &str| {
             let entry = metadata.iter().find(|entry| entry.as_str() == option)?;
-            Some(origins.mark(entry.place_or(&place)))
+            let place = entry.place_or(&place);
+            let step = origins.step("buildMetadata", place, None);
+            Some(Note { mark: origins.mark(place), step })
         };
-        if let Some(mark) = asks("managedByLabel") {
+        if let Some(Note { mark, step }) = asks("managedByLabel") {
             let spec = FieldSpec::new(Gvk::default(), "metadata/labels", true);
             simple::set_strings(&mut acc, &[(MANAGED_BY.0, MANAGED_BY.1, mark)], &[spec])?;
+            acc.record(step);
         }
         let notes = Notes {
             origin: asks("originAnnotations"),
@@ -275,29 +284,37 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         let content = &self.content;
         let global = content.generator_options.as_ref();
         let mut generated: Vec<Res> = Vec::new();
+        let origins = &self.loader.source.origins;
         let entries = [
-            (Kind::ConfigMap, "ConfigMapGenerator", &content.config_maps),
-            (Kind::Secret, "SecretGenerator", &content.secrets),
+            (Kind::ConfigMap, "ConfigMapGenerator", "configMapGenerator", &content.config_maps),
+            (Kind::Secret, "SecretGenerator", "secretGenerator", &content.secrets),
         ];
-        for (kind, name, list) in entries {
+        for (kind, name, field, list) in entries {
             for args in list {
                 let options = generate::options(args.options.as_ref(), global);
                 let place = args.place_or(&self.place);
                 let mut res = generate::generate(kind, args, options.as_ref(), &self.loader, place)
                     .map_err(|error| error.at(&self.place))?;
                 res.origin = self.step(name);
+                res.story = origins.begin(&res.node, origins.step(field, place, None));
                 generated.push(res);
             }
         }
-        for config in self.plugin_configs(&content.generators)? {
+        for (config, place) in self.plugin_configs(&content.generators)? {
             let mut list = plugins::generate(&config, &self.context())?;
+            let step = origins.step("generators", place, self.elsewhere(&config));
             for res in &mut list {
+                res.story = origins.begin(&res.node, step);
                 res.origin = self.plugin_origin(&config);
             }
             generated.extend(list);
         }
         for res in generated {
             acc.absorb(res, self.schemas).map_err(|error| error.at(&self.place))?;
+        }
+        // What a generator merges belongs to its own step.
+        for res in acc.items.iter_mut().filter(|res| res.story.touched && origins.is_on()) {
+            res.story.changed(&res.node);
         }
         self.limit(acc)
     }
@@ -317,10 +334,19 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         })
     }
 
-    /// The objects that configure plugins: in place, in files or built.
-    fn plugin_configs(&self, entries: &[Placed<String>]) -> Result<Vec<Res>> {
+    /// The place of an object that configures a plugin, unless it stands in this kustomization.
+    fn elsewhere<'c>(&self, config: &'c Res) -> Option<&'c Place> {
+        Some(&config.place).filter(|place| place.file != self.file)
+    }
+
+    /// The objects that configure plugins, in place, in files or built; and where they are listed.
+    fn plugin_configs<'e>(
+        &'e self,
+        entries: &'e [Placed<String>],
+    ) -> Result<Vec<(Res, &'e Place)>> {
         let mut acc = Acc::default();
         let mut paths = Vec::new();
+        let mut places = Vec::new();
         for entry in entries {
             let place = entry.place_or(&self.place);
             let source = self.loader.source;
@@ -335,14 +361,19 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                         }
                     }
                     acc.append_all(list, self.schemas)?;
+                    places.resize(acc.items.len(), place);
                 }
                 Err(error) if entry.contains('\n') => {
                     return Err(invalid!("{}", error.problem()).at(&self.place));
                 }
-                Err(_) => paths.push(entry.value.clone()),
+                Err(_) => paths.push(entry),
             }
         }
-        Ok(self.resources(acc, &paths)?.items)
+        for path in paths {
+            acc = self.resources(acc, std::slice::from_ref(&path.value))?;
+            places.resize(acc.items.len(), path.place_or(&self.place));
+        }
+        Ok(acc.items.into_iter().zip(places).collect())
     }
 
     fn transformers(&self, acc: &mut Acc) -> Result<()> {
@@ -351,37 +382,45 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         let schemas = self.schemas;
         let at = |error: Error| error.at(&self.place);
         let origins = &self.loader.source.origins;
+        let step = |kind, place: &Place| origins.step(kind, place, None);
         if !content.patches_strategic_merge.is_empty() {
             let entries = &content.patches_strategic_merge;
-            patch::strategic_merge(acc, entries, &self.loader, &self.place, schemas)?;
-            self.done(acc, "PatchStrategicMergeTransformer");
+            let mut done = |acc: &mut Acc, place: &Place, source: Option<&Place>| {
+                acc.record(origins.step("patchesStrategicMerge", place, source));
+            };
+            patch::strategic_merge(acc, entries, &self.loader, &self.place, schemas, &mut done)?;
+            self.done(acc, "PatchStrategicMergeTransformer", None);
         }
         for entry in &content.patches {
-            patch::apply(acc, entry, &self.loader, entry.place_or(&self.place), schemas)?;
-            self.done(acc, "PatchTransformer");
+            let place = entry.place_or(&self.place);
+            let source = patch::apply(acc, entry, &self.loader, place, schemas)?;
+            self.done(acc, "PatchTransformer", origins.step("patches", place, source.as_ref()));
         }
         self.overlay_patches(acc)?;
         if !content.namespace.is_empty() {
+            let place = content.namespace.place_or(&self.place);
             let how = Namespacing {
                 namespace: content.namespace.value.clone(),
-                mark: origins.mark(content.namespace.place_or(&self.place)),
+                mark: origins.mark(place),
                 ..Namespacing::default()
             };
             simple::set_namespace(acc, &how, &config.namespace, schemas)
                 .map_err(|error| self.of_namespace(error))?;
-            self.done(acc, "NamespaceTransformer");
+            self.done(acc, "NamespaceTransformer", step("namespace", place));
         }
         if !content.name_prefix.is_empty() {
             let (prefix, specs) = (&content.name_prefix, &config.name_prefix);
-            let text = (prefix.as_str(), origins.mark(prefix.place_or(&self.place)));
+            let place = prefix.place_or(&self.place);
+            let text = (prefix.as_str(), origins.mark(place));
             simple::add_to_names(acc, End::Prefix, text, specs, schemas)?;
-            self.done(acc, "PrefixTransformer");
+            self.done(acc, "PrefixTransformer", step("namePrefix", place));
         }
         if !content.name_suffix.is_empty() {
             let (suffix, specs) = (&content.name_suffix, &config.name_suffix);
-            let text = (suffix.as_str(), origins.mark(suffix.place_or(&self.place)));
+            let place = suffix.place_or(&self.place);
+            let text = (suffix.as_str(), origins.mark(place));
             simple::add_to_names(acc, End::Suffix, text, specs, schemas)?;
-            self.done(acc, "SuffixTransformer");
+            self.done(acc, "SuffixTransformer", step("nameSuffix", place));
         }
         for label in &content.labels {
             let mut specs = label.fields.clone();
@@ -400,41 +439,48 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
             }
             let place = label.place_or(&self.place);
             simple::set_strings(acc, &origins.pairs(&label.pairs, place), &specs)?;
-            self.done(acc, "LabelTransformer");
+            self.done(acc, "LabelTransformer", step("labels", place));
         }
         if !content.labels.is_empty() || !content.common_labels.is_empty() {
             let labels = &content.common_labels;
-            let pairs = origins.pairs(labels, labels.place_or(&self.place));
+            let place = labels.place_or(&self.place);
+            let pairs = origins.pairs(labels, place);
             simple::set_strings(acc, &pairs, &config.common_labels)?;
-            self.done(acc, "LabelTransformer");
+            self.done(acc, "LabelTransformer", step("commonLabels", place));
         }
         if !content.common_annotations.is_empty() {
             let annotations = &content.common_annotations;
-            let pairs = origins.pairs(annotations, annotations.place_or(&self.place));
+            let place = annotations.place_or(&self.place);
+            let pairs = origins.pairs(annotations, place);
             simple::set_strings(acc, &pairs, &config.common_annotations)?;
-            self.done(acc, "AnnotationsTransformer");
+            self.done(acc, "AnnotationsTransformer", step("commonAnnotations", place));
         }
         for entry in &content.patches_json6902 {
-            patch::json6902(acc, entry, &self.loader, entry.place_or(&self.place), schemas)?;
-            self.done(acc, "PatchJson6902Transformer");
+            let place = entry.place_or(&self.place);
+            let source = patch::json6902(acc, entry, &self.loader, place, schemas)?;
+            let step = origins.step("patchesJson6902", place, source.as_ref());
+            self.done(acc, "PatchJson6902Transformer", step);
         }
         for replica in &content.replicas {
-            let mark = origins.mark(replica.place_or(&self.place));
+            let place = replica.place_or(&self.place);
+            let mark = origins.mark(place);
             simple::set_replicas(acc, replica, mark, &config.replicas, schemas).map_err(at)?;
-            self.done(acc, "ReplicaCountTransformer");
+            self.done(acc, "ReplicaCountTransformer", step("replicas", place));
         }
         for image in &content.images {
-            let mark = origins.mark(image.place_or(&self.place));
-            images::set_image(acc, image, mark, &config.images)?;
-            self.done(acc, "ImageTagTransformer");
+            let place = image.place_or(&self.place);
+            images::set_image(acc, image, origins.mark(place), &config.images)?;
+            self.done(acc, "ImageTagTransformer", step("images", place));
         }
         if !content.replacements.is_empty() {
             let entries = &content.replacements;
-            replacements::apply(acc, entries, &self.loader, &self.place)?;
-            self.done(acc, "ReplacementTransformer");
+            let mut done = |acc: &mut Acc, place: &Place| acc.record(step("replacements", place));
+            replacements::apply(acc, entries, &self.loader, &self.place, &mut done)?;
+            self.done(acc, "ReplacementTransformer", None);
         }
-        for config in self.plugin_configs(&content.transformers)? {
+        for (config, place) in self.plugin_configs(&content.transformers)? {
             plugins::transform(acc, &config, &self.context())?;
+            acc.record(origins.step("transformers", place, self.elsewhere(&config)));
             if let Some(origin) = self.plugin_origin(&config) {
                 acc.note(&origin);
             }
@@ -444,7 +490,8 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
     }
 
     /// Notes a built-in step, and drops what it deleted.
-    pub(crate) fn done(&self, acc: &mut Acc, kind: &str) {
+    pub(crate) fn done(&self, acc: &mut Acc, kind: &str, step: Option<StepId>) {
+        acc.record(step);
         if let Some(origin) = self.step(kind) {
             acc.note(&origin);
         }
@@ -452,7 +499,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
     }
 
     fn validators(&self, acc: &mut Acc) -> Result<()> {
-        for config in self.plugin_configs(&self.content.validators)? {
+        for (config, _) in self.plugin_configs(&self.content.validators)? {
             let nodes = |acc: &Acc| -> Vec<_> {
                 acc.items
                     .iter()
@@ -484,6 +531,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
 pub(crate) fn add_hashes(acc: &mut Acc, schemas: &Schemas) -> Result<()> {
     acc.changed();
     for res in acc.items.iter_mut().filter(|res| res.needs_hash) {
+        res.story.touched = true;
         let name = format!("{}-{}", res.name(), generate::hash(res)?);
         res.store_id(schemas);
         let (_, mark) = res.marked(&["metadata", "name"]);

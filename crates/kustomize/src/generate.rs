@@ -241,6 +241,7 @@ pub(crate) fn take_over(res: &mut Res, old: &Res, behavior: Behavior) {
         res.node.keep_marks(&old.node);
         res.place = old.place.clone();
     }
+    res.story.continue_from(&old.story);
     res.previous.clone_from(&old.previous);
     res.prefixes.clone_from(&old.prefixes);
     res.suffixes.clone_from(&old.suffixes);

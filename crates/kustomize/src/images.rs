@@ -24,6 +24,7 @@ pub(crate) fn set_image(
         if res.kind() == "CustomResourceDefinition" {
             continue;
         }
+        res.story.touched = true;
         updater
             .containers(&mut res.node)
             .map_err(|error| error.on(|| res.label()).at(&res.place))?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plumb_core::RelPath;
+use plumb_core::{Place, RelPath};
 
 use crate::acc::Acc;
 use crate::build::{Target, read_resources};
@@ -32,6 +32,9 @@ impl<'s, 't> Target<'_, 's, 't> {
     ) -> Result<()> {
         let source = self.loader.source;
         let mut list = read_resources(text, file, source, source.origins.file(file))?;
+        for res in &mut list {
+            res.story = source.origins.begin(&res.node, None);
+        }
         if let Some(origin) = &self.origin {
             for res in &mut list {
                 let path = origin.join(path).text();
@@ -76,15 +79,18 @@ impl<'s, 't> Target<'_, 's, 't> {
 
     pub(crate) fn components(&self, mut acc: Acc) -> Result<Acc> {
         for path in &self.content.components {
-            acc = self.add_component(acc, &self.enter(path, true)?)?;
+            let child = self.enter(path, true)?;
+            acc = self.add_component(acc, &child, path.place_or(&self.place))?;
         }
         self.overlay_components(acc)
     }
 
-    pub(crate) fn add_component(&self, acc: Acc, child: &Self) -> Result<Acc> {
+    pub(crate) fn add_component(&self, acc: Acc, child: &Self, at: &Place) -> Result<Acc> {
+        let step = self.loader.source.origins.step("components", at, Some(&child.place));
         let built = child.accumulate(acc).map_err(|error| error.within(&child.file))?;
         let mut acc = Acc::default();
         acc.merge(built, self.schemas)?;
+        acc.record_around(step);
         Ok(acc)
     }
 }

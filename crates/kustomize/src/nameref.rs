@@ -1,5 +1,6 @@
 //! Follows names: fields that name an object get the name that it has in the end.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use plumb_yaml::{LineMark, Node, ScalarTag, Text};
@@ -9,6 +10,7 @@ use crate::config::BackReferences;
 use crate::error::{Result, invalid};
 use crate::fieldspec::{Create, FieldSpec, set_field, set_scalar, walk};
 use crate::openapi::Schemas;
+use crate::origins::{Origins, StepId};
 use crate::resid::{DEFAULT, Gvk, Id, NOT_NAMESPACED};
 use crate::resource::Res;
 
@@ -31,9 +33,11 @@ struct Referrer<'r> {
 }
 
 /// Follows all references.
-pub(crate) fn fix(acc: &mut Acc, schemas: &Schemas) -> Result<()> {
+pub(crate) fn fix(acc: &mut Acc, schemas: &Schemas, origins: &Origins) -> Result<()> {
     let config = acc.config.clone();
     let index = Index::new(&acc.items, schemas);
+    // A step for each place that names come from.
+    let mut steps: HashMap<LineMark, Option<StepId>> = HashMap::new();
     // Most objects are of few kinds, so the specs of a kind are looked for once.
     let mut specs: HashMap<Gvk, Vec<(&BackReferences, &FieldSpec)>> = HashMap::new();
     for at in 0..acc.items.len() {
@@ -62,14 +66,29 @@ pub(crate) fn fix(acc: &mut Acc, schemas: &Schemas) -> Result<()> {
             role: role(&node),
             id,
         };
-        let finder = Finder { items: &acc.items, index: &index };
+        let finder = Finder { items: &acc.items, index: &index, used: RefCell::default() };
         for (refs, spec) in specs.iter() {
             walk(&mut node, spec, Create::Nothing, &mut |node| {
                 finder.set(node, &referrer, &refs.target, spec)
             })
             .map_err(|error| error.on(|| referrer.id.to_string()).at(&referrer.res.place))?;
         }
-        acc.items[at].node = node;
+        let used = finder.used.take();
+        let res = &mut acc.items[at];
+        res.node = node;
+        if used.is_empty() {
+            continue;
+        }
+        res.story.touched = true;
+        if origins.is_on() && res.story.changed(&res.node) {
+            for mark in used {
+                let step = steps.entry(mark).or_insert_with(|| {
+                    let place = origins.place(mark)?;
+                    origins.step("nameReference", &place, None)
+                });
+                res.story.add(*step);
+            }
+        }
     }
     Ok(())
 }
@@ -144,9 +163,18 @@ struct Within(Option<Text>);
 struct Finder<'a> {
     items: &'a [Res],
     index: &'a Index,
+    /// Where the names come from that an object got, each once.
+    used: RefCell<Vec<LineMark>>,
 }
 
 impl Finder<'_> {
+    fn note(&self, mark: LineMark) {
+        let mut used = self.used.borrow_mut();
+        if !used.contains(&mark) {
+            used.push(mark);
+        }
+    }
+
     fn set(
         &self,
         node: &mut Node,
@@ -168,6 +196,7 @@ impl Finder<'_> {
                 if found.id.name == old {
                     return Ok(());
                 }
+                self.note(found.marks.0);
                 set_scalar(node, &found.id.name, ScalarTag::None, found.marks.0)
             }
             Node::Map(map) => {
@@ -185,6 +214,7 @@ impl Finder<'_> {
                     return Ok(());
                 }
                 let marks = found.marks;
+                self.note(marks.0);
                 set_field(node, "name", new, ScalarTag::None, marks.0)?;
                 if !namespace.is_empty() {
                     set_field(node, "namespace", namespace, ScalarTag::None, marks.1)?;

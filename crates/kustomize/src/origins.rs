@@ -1,14 +1,18 @@
-//! Where fields come from, for callers that ask for it.
+//! Where fields come from and which steps changed which objects, for callers that ask for it.
 //!
 //! Scalars carry a mark, which goes with them through copies and merges; a step that sets a scalar
-//! marks it with the place that the value has. Callers that do not ask get marks of nothing.
+//! marks it with the place that the value has. Whether a step changed an object is told by a hash of
+//! the object, made after each step that may have. Callers that do not ask get marks of nothing, and
+//! no hash is made.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use plumb_core::{FieldHash, FieldPlaces, Place, RelPath};
-use plumb_yaml::{LineMark, Marking, Node};
+use plumb_core::{BuildStep, FieldHash, FieldPlaces, Place, RelPath};
+use plumb_yaml::{LineMark, Marking, Node, Scalar, ScalarTag};
+use serde_json::Value;
 
 use crate::decode::Placed;
 use crate::kustomization::Pairs;
@@ -16,11 +20,54 @@ use crate::kustomization::Pairs;
 /// How far below the place of a field its text is looked for.
 const BLOCK_LINES: usize = 8;
 
-/// The files of a build, by number.
+/// The files and the steps of a build, by number.
 #[derive(Default)]
 pub(crate) struct Origins {
     on: bool,
     files: RefCell<Files>,
+    steps: RefCell<Vec<Arc<BuildStep>>>,
+}
+
+/// The number of a step; later ones have higher numbers.
+pub(crate) type StepId = usize;
+
+/// What is known of the steps of one object.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Story {
+    /// How many steps there were when the object was made.
+    born: StepId,
+    steps: Vec<StepId>,
+    /// The object after the last step.
+    hash: u64,
+    /// Whether the object may have changed since.
+    pub(crate) touched: bool,
+}
+
+impl Story {
+    /// Whether the object was made or changed after a step began.
+    pub(crate) fn goes_on_after(&self, step: StepId) -> bool {
+        self.born > step || self.steps.last().is_some_and(|last| *last > step)
+    }
+
+    pub(crate) fn add(&mut self, steps: impl IntoIterator<Item = StepId>) {
+        self.steps.extend(steps);
+    }
+
+    /// Goes on with the story of the object that this one takes the place of.
+    pub(crate) fn continue_from(&mut self, old: &Self) {
+        self.born = old.born;
+        self.steps.splice(0..0, old.steps.iter().copied());
+    }
+
+    /// Whether the object has changed since this was asked last.
+    pub(crate) fn changed(&mut self, node: &Node) -> bool {
+        debug_assert!(self.touched || self.hash == hash(node), "changed without a note");
+        if !std::mem::take(&mut self.touched) {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.hash, hash(node));
+        self.hash != before
+    }
 }
 
 #[derive(Default)]
@@ -35,6 +82,53 @@ struct Files {
 impl Origins {
     pub(crate) fn new(on: bool) -> Self {
         Self { on, ..Self::default() }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// Begins a step that is asked for at a place and reads another one.
+    pub(crate) fn step(
+        &self,
+        kind: &'static str,
+        place: &Place,
+        source: Option<&Place>,
+    ) -> Option<StepId> {
+        if !self.on {
+            return None;
+        }
+        let mut steps = self.steps.borrow_mut();
+        let step = BuildStep { kind, place: place.clone(), source: source.cloned() };
+        steps.push(Arc::new(step));
+        Some(steps.len() - 1)
+    }
+
+    /// Begins the story of an object, with the step that made it if it was generated.
+    pub(crate) fn begin(&self, node: &Node, made_by: Option<StepId>) -> Story {
+        if !self.on {
+            return Story::default();
+        }
+        Story {
+            born: self.steps.borrow().len(),
+            steps: made_by.into_iter().collect(),
+            hash: hash(node),
+            touched: false,
+        }
+    }
+
+    /// The steps of a story.
+    pub(crate) fn steps(&self, story: &Story) -> Vec<Arc<BuildStep>> {
+        let steps = self.steps.borrow();
+        story.steps.iter().map(|step| Arc::clone(&steps[*step])).collect()
+    }
+
+    /// The place of a mark.
+    pub(crate) fn place(&self, mark: LineMark) -> Option<Place> {
+        let (number, line) = mark.get()?;
+        let index = usize::try_from(number).ok()?.checked_sub(1)?;
+        let file = Arc::clone(self.files.borrow().list.get(index)?);
+        Some(Place { file, document: 0, line, column: 1 })
     }
 
     /// The mark of a place.
@@ -124,6 +218,66 @@ impl Origins {
             .collect();
         let files = numbers.iter().map(|number| Arc::clone(&list[*number as usize - 1]));
         FieldPlaces::collect(files.collect(), fields)
+    }
+}
+
+/// Mixes eight bytes at a time, which is good enough to see a change and costs little: an object is
+/// hashed after most steps.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks();
+        for word in words {
+            self.write_u64(u64::from_le_bytes(*word));
+        }
+        self.write_u64(rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+    }
+
+    fn write_u8(&mut self, number: u8) {
+        self.write_u64(number.into());
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // An odd constant with about as many ones as zeros.
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        self.0 = (self.0.rotate_left(23) ^ number).wrapping_mul(FACTOR);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A number that tells what an object means, however it is spelled.
+fn hash(node: &Node) -> u64 {
+    let mut hasher = Mixer::default();
+    add(node, &mut hasher);
+    hasher.finish()
+}
+
+fn add(node: &Node, hasher: &mut Mixer) {
+    match node {
+        Node::Map(map) => {
+            hasher.write_usize(map.len());
+            for (key, node) in map {
+                key.as_str().hash(hasher);
+                add(node, hasher);
+            }
+        }
+        Node::List(items) => {
+            hasher.write_usize(items.len());
+            for node in items {
+                add(node, hasher);
+            }
+        }
+        Node::Scalar(Scalar { text, tag: ScalarTag::Str, .. }) => text.as_str().hash(hasher),
+        Node::Scalar(scalar) => match scalar.to_value() {
+            Ok(Value::String(text)) => text.hash(hasher),
+            Ok(value) => (1, value.to_string()).hash(hasher),
+            Err(_) => (2, scalar.text.as_str()).hash(hasher),
+        },
     }
 }
 

@@ -5,7 +5,7 @@ use plumb_yaml::{LineMark, Node, Scalar};
 use serde_json::Value;
 
 use crate::error::{Error, Problem, Result, invalid};
-use crate::origins::Origins;
+use crate::origins::{Origins, StepId};
 use crate::resource::{ORIGIN, Origin, Res, TRANSFORMATIONS};
 
 fn origin_value(origin: &Origin) -> Value {
@@ -52,45 +52,55 @@ fn origin_text(origin: &Origin, indent: &str) -> String {
 }
 
 /// The annotations that tell where objects come from, each with the place that asks for it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Notes {
-    pub(crate) origin: Option<LineMark>,
-    pub(crate) transformations: Option<LineMark>,
+    pub(crate) origin: Option<Note>,
+    pub(crate) transformations: Option<Note>,
+}
+
+/// What an annotation comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Note {
+    pub(crate) mark: LineMark,
+    pub(crate) step: Option<StepId>,
 }
 
 /// Makes an object of what was built.
 pub(crate) fn output(mut res: Res, wanted: Notes, origins: &Origins) -> Result<Object> {
-    let mut notes: Vec<(&str, String, LineMark)> = Vec::new();
-    if let (Some(origin), Some(mark)) = (&res.origin, wanted.origin) {
-        notes.push((ORIGIN, origin_text(origin, ""), mark));
+    let mut notes: Vec<(&str, String, Note)> = Vec::new();
+    if let (Some(origin), Some(note)) = (&res.origin, wanted.origin) {
+        notes.push((ORIGIN, origin_text(origin, ""), note));
     }
-    if let Some(mark) = wanted.transformations.filter(|_| !res.transformations.is_empty()) {
+    if let Some(note) = wanted.transformations.filter(|_| !res.transformations.is_empty()) {
         let text = res
             .transformations
             .iter()
             .map(|origin| origin_text(origin, "  ").replacen("  ", "- ", 1))
             .collect();
-        notes.push((TRANSFORMATIONS, text, mark));
+        notes.push((TRANSFORMATIONS, text, note));
     }
     res.stringify("annotations");
     if let Some(annotations) = res.annotations_mut() {
         annotations.remove(ORIGIN);
         annotations.remove(TRANSFORMATIONS);
     }
+    for (_, _, note) in &notes {
+        res.story.add(note.step);
+    }
     if !notes.is_empty()
         && let Some(metadata) = res.metadata_mut().and_then(Node::as_map_mut)
     {
         let annotations = metadata.get_or_insert_with("annotations", Node::map);
         if let Some(annotations) = annotations.as_map_mut() {
-            for (key, text, mark) in notes {
-                annotations.insert(key, Node::Scalar(Scalar::string(text).marked(mark)));
+            for (key, text, note) in notes {
+                annotations.insert(key, Node::Scalar(Scalar::string(text).marked(note.mark)));
             }
         }
     }
     res.stringify("annotations");
     let label = res.label();
     let place = res.place.clone();
-    let fields = origins.places(&res.node);
+    let (fields, steps) = (origins.places(&res.node), origins.steps(&res.story));
     let value = res
         .node
         .to_value()
@@ -99,5 +109,6 @@ pub(crate) fn output(mut res: Res, wanted: Notes, origins: &Origins) -> Result<O
         return Err(invalid!("the object is no map").on(|| label).at(&place));
     };
     Object::new(body, res.place, fields)
+        .map(|object| object.with_steps(steps))
         .map_err(|missing| invalid!("object has {missing}").on(|| label).at(&place))
 }

@@ -128,8 +128,12 @@ impl Overlay {
 
 /// A value of a field of the overlay, which stands for a file of its own.
 fn placed<T>(value: T, field: &str) -> Placed<T> {
+    Placed { value, place: Some(place_of(field)) }
+}
+
+fn place_of(field: &str) -> Place {
     let file = Arc::new(RelPath::root().child(field));
-    Placed { value, place: Some(Place { file, document: 0, line: 1, column: 1 }) }
+    Place { file, document: 0, line: 1, column: 1 }
 }
 
 impl From<&PatchTarget> for Selector {
@@ -204,7 +208,8 @@ impl Target<'_, '_, '_> {
                 continue;
             }
             let child = self.enter(path, true).map_err(|error| self.of(error, "components", i))?;
-            acc = self.add_component(acc, &child)?;
+            let place = place_of(&format!("spec.components[{i}]"));
+            acc = self.add_component(acc, &child, &place)?;
         }
         Ok(acc)
     }
@@ -218,18 +223,17 @@ impl Target<'_, '_, '_> {
 
     pub(crate) fn overlay_patches(&self, acc: &mut Acc) -> Result<()> {
         for (i, patch) in self.overlay.iter().flat_map(|overlay| &overlay.patches).enumerate() {
-            let inline = placed(patch.patch.clone(), &format!("spec.patches[{i}]"));
-            if let Some(place) = &inline.place {
-                self.loader.source.origins.keep(&place.file, inline.as_bytes());
-            }
+            let origins = &self.loader.source.origins;
+            let place = place_of(&format!("spec.patches[{i}]"));
+            origins.keep(&place.file, patch.patch.as_bytes());
             let entry = Patch {
-                inline,
+                inline: Placed { value: patch.patch.clone(), place: Some(place.clone()) },
                 target: patch.target.as_ref().map(Selector::from),
                 ..Patch::default()
             };
             patch::apply(acc, &entry, &self.loader, &self.place, self.schemas)
                 .map_err(|error| self.of(error, "patches", i))?;
-            self.done(acc, "PatchTransformer");
+            self.done(acc, "PatchTransformer", origins.step("patches", &place, None));
         }
         Ok(())
     }

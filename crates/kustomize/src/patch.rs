@@ -29,6 +29,8 @@ struct Text {
     file: Arc<RelPath>,
     bytes: Vec<u8>,
     marking: Marking,
+    /// The file's place, unless it is that of the entry.
+    source: Option<Place>,
 }
 
 impl Text {
@@ -41,6 +43,7 @@ impl Text {
                 file: Arc::clone(&place.file),
                 bytes: inline.as_bytes().to_vec(),
                 marking: loader.source.origins.inline(patch.inline.place_or(place), inline),
+                source: None,
             }),
             _ => Err(invalid!("a patch has both a path and a patch")),
         }
@@ -49,7 +52,8 @@ impl Text {
     fn file(path: &str, loader: &Loader<'_, '_>) -> Result<Self> {
         let (file, bytes) = loader.file(path)?;
         let marking = loader.source.origins.file(&file);
-        Ok(Self { file, bytes, marking })
+        let source = Place { file: Arc::clone(&file), document: 0, line: 1, column: 1 };
+        Ok(Self { file, bytes, marking, source: Some(source) })
     }
 
     fn resources(&self, loader: &Loader<'_, '_>) -> Result<Vec<Res>> {
@@ -108,15 +112,15 @@ fn read(text: &Text, loader: &Loader<'_, '_>, options: &PatchOptions) -> Result<
 /// Stands for the annotations of the reference while a patch clears annotations.
 const KNOWN: &str = "internal.config.kubernetes.io/previousNames";
 
-/// Applies an entry of `patches`.
+/// Applies an entry of `patches`. Gives the place of the file that it names.
 pub(crate) fn apply(
     acc: &mut Acc,
     patch: &Patch,
     loader: &Loader<'_, '_>,
     place: &Place,
     schemas: &Schemas,
-) -> Result<()> {
-    let result = (|| {
+) -> Result<Option<Place>> {
+    let result = (|| -> Result<_> {
         let inline = patch.inline.trim();
         let text = Text::of(patch, inline, loader, place)?;
         let mut content = read(&text, loader, &patch.options).map_err(|error| {
@@ -137,7 +141,8 @@ pub(crate) fn apply(
                     patch.target.as_ref().ok_or_else(|| invalid!("a JSON patch needs a target"))?;
                 json(acc, &operations, target, true, schemas)
             }
-        }
+        }?;
+        Ok(text.source)
     })();
     result.map_err(|error| error.at(place))
 }
@@ -264,49 +269,54 @@ fn json(
     Ok(())
 }
 
-/// Applies `patchesStrategicMerge`: each entry is a patch itself or a file.
+/// Applies `patchesStrategicMerge`: each entry is a patch itself or a file. Calls `done` after each
+/// patch with the place of its entry and of its file.
 pub(crate) fn strategic_merge(
     acc: &mut Acc,
     entries: &[Placed<String>],
     loader: &Loader<'_, '_>,
     place: &Place,
     schemas: &Schemas,
+    done: &mut dyn FnMut(&mut Acc, &Place, Option<&Place>),
 ) -> Result<()> {
-    let mut patches = Vec::new();
+    let mut patches: Vec<(Res, &Place, Option<Place>)> = Vec::new();
     for entry in entries {
-        let marking = loader.source.origins.inline(entry.place_or(place), entry);
+        let at = entry.place_or(place);
+        let marking = loader.source.origins.inline(at, entry);
         match read_resources(entry.as_bytes(), &place.file, loader.source, marking) {
-            Ok(inline) => patches.extend(inline),
+            Ok(inline) => patches.extend(inline.into_iter().map(|patch| (patch, at, None))),
             Err(error) if entry.contains('\n') => {
                 return Err(invalid!("{}", error.problem()).at(place));
             }
             Err(_) => {
                 let text = Text::file(entry, loader).map_err(|error| error.at(place))?;
-                patches.extend(text.resources(loader)?);
+                let list = text.resources(loader)?.into_iter();
+                patches.extend(list.map(|patch| (patch, at, text.source.clone())));
             }
         }
     }
     if patches.is_empty() {
         return Err(invalid!("the patches of patchesStrategicMerge are empty").at(place));
     }
-    for patch in &patches {
+    for (patch, place, source) in &patches {
         let id = patch.original_id(schemas);
         let at = acc.the(&id, schemas).map_err(|error| error.at(&patch.place))?;
         merge_selected(acc, at, patch, schemas)?;
+        done(acc, place, source.as_ref());
         acc.drop_empty();
     }
     Ok(())
 }
 
-/// Applies an entry of `patchesJson6902`.
+/// Applies an entry of `patchesJson6902`. Gives the place of the file that it names.
 pub(crate) fn json6902(
     acc: &mut Acc,
     patch: &Patch,
     loader: &Loader<'_, '_>,
     place: &Place,
     schemas: &Schemas,
-) -> Result<()> {
-    let result = (|| {
+) -> Result<Option<Place>> {
+    let result = (|| -> Result<_> {
         let Some(target) = patch.target.as_ref().filter(|target| !target.name.is_empty()) else {
             return Err(invalid!("a patch of patchesJson6902 needs a target with a name"));
         };
@@ -317,7 +327,8 @@ pub(crate) fn json6902(
         if operations.is_empty() {
             return Err(invalid!("the patch is empty"));
         }
-        json(acc, &operations, target, false, schemas)
+        json(acc, &operations, target, false, schemas)?;
+        Ok(text.source)
     })();
     result.map_err(|error| error.at(place))
 }

@@ -185,7 +185,7 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
                 target: f.take("target")?,
                 options: f.take::<PatchOptions>("options")?,
             };
-            patch::apply(acc, &entry, loader, place, schemas)
+            patch::apply(acc, &entry, loader, place, schemas).map(drop)
         }
         "PatchJson6902Transformer" => {
             let entry = Patch {
@@ -194,7 +194,7 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
                 target: f.take("target")?,
                 ..Patch::default()
             };
-            patch::json6902(acc, &entry, loader, place, schemas)
+            patch::json6902(acc, &entry, loader, place, schemas).map(drop)
         }
         "PatchStrategicMergeTransformer" => {
             let mut entries: Vec<Placed<String>> = f.take("paths")?;
@@ -204,11 +204,11 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
                 read_resources(inline.as_bytes(), &place.file, loader.source, Marking::None)?;
                 entries.push(inline);
             }
-            patch::strategic_merge(acc, &entries, loader, place, schemas)
+            patch::strategic_merge(acc, &entries, loader, place, schemas, &mut |_, _, _| {})
         }
         "ReplacementTransformer" => {
             let entries: Vec<Placed<ReplacementField>> = f.take("replacements")?;
-            replacements::apply(acc, &entries, loader, place)
+            replacements::apply(acc, &entries, loader, place, &mut |_, _| {})
         }
         "HashTransformer" => crate::build::add_hashes(acc, schemas),
         "ValueAddTransformer" => {
@@ -288,6 +288,7 @@ fn value_add(
                 simple::namespace_of(res, &how, &[], context.schemas)?;
                 continue;
             }
+            res.story.touched = true;
             let mut node = &mut res.node;
             for name in crate::fieldspec::split(&target.path, '/') {
                 let index = name.parse::<usize>();

@@ -21,12 +21,13 @@ use crate::vars::lookup;
 
 const DEFAULT_PATH: &str = "metadata.name";
 
-/// Applies replacements, those in files too.
+/// Applies replacements, those in files too. Calls `done` with the place of each when it is done.
 pub(crate) fn apply(
     acc: &mut Acc,
     entries: &[Placed<ReplacementField>],
     loader: &Loader<'_, '_>,
     place: &Place,
+    done: &mut dyn FnMut(&mut Acc, &Place),
 ) -> Result<()> {
     let mut all: Vec<Placed<ReplacementField>> = Vec::new();
     for entry in entries {
@@ -57,6 +58,7 @@ pub(crate) fn apply(
     for replacement in &all {
         let place = replacement.place_or(place);
         one(acc, replacement, loader, place).map_err(|error| error.at(place))?;
+        done(acc, place);
     }
     Ok(())
 }
@@ -188,6 +190,7 @@ fn put(acc: &mut Acc, target: &Target, value: &Node, loader: &Loader<'_, '_>) ->
         if rejected || !select.fits_marks(res) || !ids.iter().any(|id| fits(&select, id)) {
             continue;
         }
+        res.story.touched = true;
         for path in paths {
             copy(&mut res.node, value, path, &target.options, loader)
                 .map_err(|error| error.on(|| format!("{} ({})", res.kind(), res.place)))?;

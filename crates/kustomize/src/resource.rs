@@ -5,6 +5,7 @@ use plumb_yaml::{LineMark, Map, Node, Scalar, Text};
 
 use crate::fieldspec::set_field;
 use crate::openapi::Schemas;
+use crate::origins::Story;
 use crate::resid::{Gvk, Id};
 
 /// Annotations that mean something while a build runs and that never leave it.
@@ -76,6 +77,7 @@ pub(crate) struct Res {
     pub(crate) vars: Vec<String>,
     pub(crate) origin: Option<Origin>,
     pub(crate) transformations: Vec<Origin>,
+    pub(crate) story: Story,
 }
 
 impl Res {
@@ -94,6 +96,7 @@ impl Res {
             vars: Vec::new(),
             origin: None,
             transformations: Vec::new(),
+            story: Story::default(),
         };
         this.take_annotations();
         this

@@ -19,6 +19,7 @@ pub(crate) fn each<'s>(
 ) -> Result<()> {
     let gvk = res.gvk();
     for spec in specs.into_iter().filter(|spec| spec.selects(&gvk)) {
+        res.story.touched = true;
         walk(&mut res.node, spec, create, set)
             .map_err(|error| error.on(|| res.label()).at(&res.place))?;
     }
@@ -147,6 +148,7 @@ pub(crate) fn namespace_of(
     specs: &[FieldSpec],
     schemas: &Schemas,
 ) -> Result<()> {
+    res.story.touched = true;
     let mut set = |node: &mut Node| {
         if how.unset_only && !node.is_empty() && node.text().is_some_and(|text| !text.is_empty()) {
             return Ok(());

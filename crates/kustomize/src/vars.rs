@@ -1,7 +1,9 @@
 //! Variables: `$(NAME)` in some fields stands for a field of some object.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
+use plumb_core::Place;
 use plumb_yaml::{Node, Scalar, ScalarTag};
 
 use crate::acc::Acc;
@@ -10,6 +12,7 @@ use crate::error::{Result, invalid};
 use crate::fieldspec::{Create, split_dotted, walk};
 use crate::kustomization::Var;
 use crate::openapi::Schemas;
+use crate::origins::{Origins, StepId};
 use crate::resid::{Gvk, Id};
 
 const DEFAULT_PATH: &str = "metadata.name";
@@ -57,7 +60,7 @@ pub(crate) fn bind(acc: &mut Acc, vars: &[Placed<Var>], schemas: &Schemas) -> Re
                 ));
             }
         }
-        acc.add_var(var.value.clone())?;
+        acc.add_var(var.clone())?;
     }
     Ok(())
 }
@@ -115,9 +118,17 @@ fn with_indices(path: Vec<String>) -> Vec<String> {
     parts
 }
 
+/// What variables stand for.
+#[derive(Default)]
+struct Values {
+    values: BTreeMap<String, Option<Scalar>>,
+    /// Those that the object at hand has.
+    used: RefCell<BTreeSet<String>>,
+}
+
 /// Replaces all variables.
-pub(crate) fn resolve(acc: &mut Acc) -> Result<()> {
-    let mut values: BTreeMap<String, Option<Scalar>> = BTreeMap::new();
+pub(crate) fn resolve(acc: &mut Acc, place: &Place, origins: &Origins) -> Result<()> {
+    let mut values = Values::default();
     for (name, var) in &acc.vars {
         let path = match var.field.field_path.as_str() {
             "" => DEFAULT_PATH,
@@ -138,17 +149,26 @@ pub(crate) fn resolve(acc: &mut Acc) -> Result<()> {
                 .on(|| holder.label())
                 .at(&holder.place));
         }
-        values.insert(name.clone(), scalar_value(found));
+        values.values.insert(name.clone(), scalar_value(found));
     }
-    if values.is_empty() {
+    if values.values.is_empty() {
         return Ok(());
     }
+    let step = |var: &Placed<Var>| origins.step("vars", var.place_or(place), None);
+    let steps: BTreeMap<String, Option<StepId>> =
+        acc.vars.iter().map(|(name, var)| (name.clone(), step(var))).collect();
     let config = acc.config.clone();
     for res in &mut acc.items {
         let gvk = res.gvk();
         for spec in config.var_reference.iter().filter(|spec| spec.selects(&gvk)) {
             walk(&mut res.node, spec, Create::Nothing, &mut |node| replace(node, &values))
                 .map_err(|error| error.on(|| res.kind().to_owned()).at(&res.place))?;
+            res.story.touched = true;
+        }
+        let used = values.used.take();
+        if origins.is_on() && res.story.changed(&res.node) {
+            let used = used.iter().filter_map(|name| steps.get(name).copied().flatten());
+            res.story.add(used);
         }
     }
     Ok(())
@@ -174,7 +194,7 @@ fn scalar_value(node: &Node) -> Option<Scalar> {
     Some(Scalar::new(text, tag).marked(scalar.mark))
 }
 
-fn replace(node: &mut Node, values: &BTreeMap<String, Option<Scalar>>) -> Result<()> {
+fn replace(node: &mut Node, values: &Values) -> Result<()> {
     match node {
         node if node.is_null() => {}
         Node::Scalar(scalar) => {
@@ -207,7 +227,7 @@ fn replace(node: &mut Node, values: &BTreeMap<String, Option<Scalar>>) -> Result
 
 /// Puts values into a text. A text that is one variable becomes its value, number or not; any text
 /// comes from where the last value in it does.
-fn expand(scalar: &Scalar, values: &BTreeMap<String, Option<Scalar>>) -> Scalar {
+fn expand(scalar: &Scalar, values: &Values) -> Scalar {
     let (text, mut mark) = (scalar.text.as_str(), scalar.mark);
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -223,7 +243,8 @@ fn expand(scalar: &Scalar, values: &BTreeMap<String, Option<Scalar>>) -> Scalar 
             '(' => match rest.split_once(')') {
                 Some((name, after)) => {
                     rest = after;
-                    if let Some(Some(value)) = values.get(name) {
+                    if let Some(Some(value)) = values.values.get(name) {
+                        values.used.borrow_mut().insert(name.to_owned());
                         if text.len() == name.len() + 3 {
                             return value.clone();
                         }
@@ -254,11 +275,14 @@ mod tests {
     #[test]
     fn texts_expand() {
         let number = Scalar::new("80", ScalarTag::Int);
-        let values = BTreeMap::from([
-            ("A".to_owned(), Some(Scalar::string("x"))),
-            ("N".to_owned(), Some(number.clone())),
-            ("M".to_owned(), None),
-        ]);
+        let values = Values {
+            values: BTreeMap::from([
+                ("A".to_owned(), Some(Scalar::string("x"))),
+                ("N".to_owned(), Some(number.clone())),
+                ("M".to_owned(), None),
+            ]),
+            ..Values::default()
+        };
         for (text, want) in [
             ("$(A)b", "xb"),
             ("$$(A)", "$(A)"),

@@ -307,6 +307,170 @@ fn fields_come_from_the_line_that_sets_them() {
     );
 }
 
+fn steps(object: &Object) -> Vec<String> {
+    object.steps().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn objects_know_the_steps_that_changed_them() {
+    let built = built(&tree(), "prod", true);
+    let names = [
+        "namespace at prod/kustomization.yaml:1",
+        "namePrefix at prod/kustomization.yaml:2",
+        "labels at prod/kustomization.yaml:10",
+        "commonLabels at prod/kustomization.yaml:7",
+        "commonAnnotations at prod/kustomization.yaml:12",
+    ];
+    let component = "components at prod/kustomization.yaml:6 with debug/kustomization.yaml:1";
+    let cases: [(&str, &[&str], &[&str]); 6] = [
+        (
+            "Deployment",
+            &[
+                "patches at debug/kustomization.yaml:5",
+                component,
+                "patches at prod/kustomization.yaml:20 with prod/strategy.yaml:1",
+            ],
+            &[
+                "replicas at prod/kustomization.yaml:17",
+                "images at prod/kustomization.yaml:14",
+                "replacements at prod/kustomization.yaml:39",
+                "nameReference at prod/kustomization.yaml:2",
+            ],
+        ),
+        ("Service", &["patches at prod/kustomization.yaml:21 with prod/port.json:1"], &[]),
+        (
+            "Ingress",
+            &["patches at prod/kustomization.yaml:24", "patches at prod/kustomization.yaml:31"],
+            &[
+                "replacements at prod/kustomization.yaml:44",
+                "nameReference at prod/kustomization.yaml:2",
+            ],
+        ),
+        (
+            "ConfigMap",
+            &[
+                "configMapGenerator at base/kustomization.yaml:5",
+                "configMapGenerator at prod/kustomization.yaml:34",
+            ],
+            &["nameSuffixHash at base/kustomization.yaml:5"],
+        ),
+        (
+            "Secret",
+            &["secretGenerator at base/kustomization.yaml:16"],
+            &["nameSuffixHash at base/kustomization.yaml:16"],
+        ),
+        (
+            "Pod",
+            &[component],
+            &[
+                "transformers at prod/kustomization.yaml:50",
+                "transformers at prod/kustomization.yaml:56 with prod/suffix.yaml:1",
+            ],
+        ),
+    ];
+    for (kind, before, after) in cases {
+        let want = [before, &names, after].concat();
+        assert_eq!(steps(object(&built, kind)), want, "{kind}");
+    }
+}
+
+#[test]
+fn a_step_that_changes_nothing_is_not_told() {
+    let tree = MemTree::new()
+        .file(
+            "kustomization.yaml",
+            "\
+resources: [a.yaml]
+namespace: shop
+commonAnnotations: {number: '1'}
+images: [{name: nginx, newTag: '1'}]
+patches:
+- patch: |
+    kind: Pod
+    apiVersion: v1
+    metadata: {name: x, namespace: shop}
+    spec: {hostname: host}
+- target: {kind: Pod}
+  patch: '[{\"op\": \"replace\", \"path\": \"/spec/hostname\", \"value\": \"host\"}]'
+- target: {kind: Pod}
+  patch: '[{\"op\": \"remove\", \"path\": \"/spec/nodeName\"}]'
+patchesStrategicMerge:
+- |-
+  apiVersion: v1
+  kind: Pod
+  metadata: {name: x, namespace: shop}
+  spec: {hostIPC: null}
+",
+        )
+        .file(
+            "a.yaml",
+            "\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: x
+  namespace: shop
+  annotations:
+    number: '1'
+spec:
+  hostname: host
+  nodeName: node
+  containers:
+  - image: nginx:1
+",
+        );
+    let built = built(&tree, "", true);
+    assert_eq!(steps(&built.objects[0]), ["patches at kustomization.yaml:13"]);
+    for (path, place) in scalars(&built.objects[0]) {
+        let place = place.unwrap();
+        assert!(place.starts_with("a.yaml:"), "{path} comes from {place}, which only repeats it");
+    }
+}
+
+#[test]
+fn variables_and_build_metadata_are_steps() {
+    let tree = MemTree::new()
+        .file(
+            "kustomization.yaml",
+            "\
+resources: [a.yaml]
+buildMetadata:
+- managedByLabel
+- originAnnotations
+vars:
+- name: PORT
+  objref: {apiVersion: v1, kind: Service, name: s}
+  fieldref: {fieldPath: 'spec.ports[0].port'}
+",
+        )
+        .file(
+            "a.yaml",
+            "\
+apiVersion: v1
+kind: Service
+metadata: {name: s}
+spec:
+  ports:
+  - port: 80
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  containers:
+  - args: [$(PORT)]
+",
+        );
+    let built = built(&tree, "", true);
+    let metadata =
+        ["buildMetadata at kustomization.yaml:3", "buildMetadata at kustomization.yaml:4"];
+    assert_eq!(steps(&built.objects[0]), metadata);
+    let want = [&["vars at kustomization.yaml:6"][..], &metadata].concat();
+    assert_eq!(steps(&built.objects[1]), want);
+    let arg = object(&built, "Pod").field_place(&path("spec.containers.0.args.0"));
+    assert_eq!(arg.to_string(), "a.yaml:6");
+}
+
 #[test]
 fn maps_and_lists_are_where_their_first_field_of_the_file_is() {
     let built = built(&tree(), "prod", true);
@@ -382,12 +546,16 @@ fn every_field_has_a_place_and_the_output_stays() {
         };
         assert_eq!(with.to_yaml(), without.to_yaml(), "{case}");
         for object in &with.objects {
+            let own_file = object.place().file.to_string();
             for (path, place) in scalars(object) {
-                assert!(place.is_some(), "{case}: {} {}: {path}", object.kind(), object.name());
+                let at = format!("{case}: {} {}: {path}", object.kind(), object.name());
+                let place = place.unwrap_or_else(|| panic!("{at} has no place"));
+                let elsewhere = !place.starts_with(&own_file);
+                assert!(!elsewhere || !object.steps().is_empty(), "{at} is at {place} by no step");
                 scalars_seen += 1;
             }
         }
-        assert!(without.objects.iter().all(|object| object.fields().is_empty()));
+        assert!(without.objects.iter().all(|o| o.fields().is_empty() && o.steps().is_empty()));
     }
     assert!(scalars_seen > 1000, "{scalars_seen}");
 }
