@@ -151,7 +151,8 @@ impl Acc {
 
     /// Takes over what a child has built.
     pub(crate) fn merge(&mut self, child: Self, schemas: &Schemas) -> Result<()> {
-        if self.items.is_empty() && self.vars.is_empty() {
+        // Without its index a child may have an identity twice.
+        if self.items.is_empty() && self.vars.is_empty() && child.current.is_some() {
             self.items = child.items;
             self.current = child.current;
             self.any = child.any;

@@ -198,7 +198,12 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         };
         if let Some(Note { mark, step }) = asks("managedByLabel") {
             let spec = FieldSpec::new(Gvk::default(), "metadata/labels", true);
-            simple::set_strings(&mut acc, &[(MANAGED_BY.0, MANAGED_BY.1, mark)], &[spec])?;
+            simple::set_strings(
+                &mut acc,
+                "labels",
+                &[(MANAGED_BY.0, MANAGED_BY.1, mark)],
+                &[spec],
+            )?;
             acc.record(step);
         }
         let notes = Notes {
@@ -438,21 +443,21 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 merge_one(&mut specs, &own).map_err(at)?;
             }
             let place = label.place_or(&self.place);
-            simple::set_strings(acc, &origins.pairs(&label.pairs, place), &specs)?;
+            simple::set_strings(acc, "labels", &origins.pairs(&label.pairs, place), &specs)?;
             self.done(acc, "LabelTransformer", step("labels", place));
         }
         if !content.labels.is_empty() || !content.common_labels.is_empty() {
             let labels = &content.common_labels;
             let place = labels.place_or(&self.place);
             let pairs = origins.pairs(labels, place);
-            simple::set_strings(acc, &pairs, &config.common_labels)?;
+            simple::set_strings(acc, "labels", &pairs, &config.common_labels)?;
             self.done(acc, "LabelTransformer", step("commonLabels", place));
         }
         if !content.common_annotations.is_empty() {
             let annotations = &content.common_annotations;
             let place = annotations.place_or(&self.place);
             let pairs = origins.pairs(annotations, place);
-            simple::set_strings(acc, &pairs, &config.common_annotations)?;
+            simple::set_strings(acc, "annotations", &pairs, &config.common_annotations)?;
             self.done(acc, "AnnotationsTransformer", step("commonAnnotations", place));
         }
         for entry in &content.patches_json6902 {

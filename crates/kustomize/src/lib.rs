@@ -35,6 +35,7 @@ mod replacements;
 mod resid;
 mod resource;
 mod selector;
+mod shared;
 mod simple;
 mod sort;
 mod vars;

@@ -4,13 +4,15 @@
 //! replaced, or merged item by item where the type of the object says so. A field that is new is
 //! merged with itself, which takes its nulls and directives out.
 
+use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 
-use plumb_yaml::{Map, Node, Text};
+use plumb_yaml::{Map, Node, ScalarTag, Text};
 
 use crate::error::{Result, invalid};
 use crate::merge_lists::set_element;
 use crate::openapi::{Schemas, Shape};
+use crate::shared::{self, Change};
 
 /// The key of a directive in a patch.
 pub(crate) const DIRECTIVE: &str = "$patch";
@@ -23,13 +25,23 @@ pub(crate) fn merge(
     patch: Option<Node>,
     schemas: &Schemas,
 ) -> Result<Option<Node>> {
-    let merger = Merger { schemas };
-    merger.walk(dest, patch, None)
+    let merger = Merger::new(schemas);
+    let mut merged = merger.walk(dest, patch, None, false)?;
+    if let Some(merged) = &mut merged {
+        for change in merger.changes.into_inner() {
+            change.spread(merged);
+        }
+    }
+    Ok(merged)
 }
 
 /// Merges by what is known about kinds.
 pub(crate) struct Merger<'s> {
     pub(crate) schemas: &'s Schemas,
+    /// What was changed and is shared with other fields.
+    changes: RefCell<Vec<Change>>,
+    /// Whether the map at hand is one of annotations.
+    annotations: Cell<bool>,
 }
 
 fn missing(node: Option<&Node>) -> bool {
@@ -116,12 +128,18 @@ fn both(old: Map, new: Map) -> impl Iterator<Item = (Text, Option<Node>, Option<
     })
 }
 
-impl Merger<'_> {
+impl<'s> Merger<'s> {
+    pub(crate) fn new(schemas: &'s Schemas) -> Self {
+        Self { schemas, changes: RefCell::default(), annotations: Cell::default() }
+    }
+
+    /// Merges two nodes; `twins` says that both are the same one, a new field merged with itself.
     pub(crate) fn walk(
         &self,
         dest: Option<Node>,
         patch: Option<Node>,
         shape: Option<Shape>,
+        twins: bool,
     ) -> Result<Option<Node>> {
         let shape = shape.or_else(|| self.shape_of(dest.as_ref(), patch.as_ref()));
         let first = if missing(dest.as_ref()) { patch.as_ref() } else { dest.as_ref() };
@@ -141,10 +159,10 @@ impl Merger<'_> {
             ));
         }
         match first.filter(|node| !node.is_null()) {
-            None | Some(Node::Map(_)) => self.map(dest, patch, shape.as_ref()),
+            None | Some(Node::Map(_)) => self.map(dest, patch, shape.as_ref(), twins),
             Some(Node::Scalar(_)) => Ok(instead(dest, patch)),
             Some(Node::List(_)) => match shape.as_ref().and_then(Shape::keys) {
-                Some(keys) => self.list(dest, patch, shape.as_ref(), &keys),
+                Some(keys) => self.list(dest, patch, shape.as_ref(), &keys, twins),
                 None => Ok(instead(dest, patch)),
             },
         }
@@ -157,7 +175,8 @@ impl Merger<'_> {
             Node::Scalar(_) => {}
             Node::List(items) => {
                 if let Some(keys) = shape.as_ref().and_then(Shape::keys) {
-                    *items = self.items(std::mem::take(items), None, shape.as_ref(), &keys)?;
+                    *items =
+                        self.items(std::mem::take(items), None, shape.as_ref(), &keys, false)?;
                 }
             }
             Node::Map(_) => {
@@ -189,6 +208,7 @@ impl Merger<'_> {
         dest: Option<Node>,
         mut patch: Option<Node>,
         shape: Option<&Shape>,
+        mut twins: bool,
     ) -> Result<Option<Node>> {
         let (into, from) = if missing(dest.as_ref()) {
             if let Some(patch) = &mut patch
@@ -199,7 +219,10 @@ impl Merger<'_> {
             match (dest, patch) {
                 (Some(null), None) if !vanishes(&null) => return Ok(Some(null)),
                 (_, None) => return Ok(None),
-                (_, Some(Node::Map(patch))) => (patch.clone(), patch),
+                (_, Some(Node::Map(patch))) => {
+                    twins = true;
+                    (patch.clone(), patch)
+                }
                 (_, Some(other)) => return Ok(Some(other)),
             }
         } else {
@@ -208,12 +231,18 @@ impl Merger<'_> {
                 Some(patch) => map_directive(patch)?,
                 None => Directive::Merge,
             };
-            let Some(Node::Map(dest)) = dest else {
+            let Some(Node::Map(mut dest)) = dest else {
                 return Ok(None);
             };
+            if twins {
+                dest.remove(DIRECTIVE);
+            }
             match (directive, patch) {
                 (Directive::Delete, _) => return Ok(None),
-                (Directive::Replace, Some(Node::Map(patch))) => (patch.clone(), patch),
+                (Directive::Replace, Some(Node::Map(patch))) => {
+                    twins = true;
+                    (patch.clone(), patch)
+                }
                 (_, Some(Node::Map(patch))) => (dest, patch),
                 (..) => (dest, Map::new()),
             }
@@ -236,8 +265,14 @@ impl Merger<'_> {
                 Some(_) => Some(false),
                 None => None,
             };
-            let Some(mut value) = self.walk(old, new, inner)?.filter(|value| !value.is_null())
-            else {
+            let shared = match &old {
+                Some(Node::Scalar(old)) if old.tag == ScalarTag::Shared => Some(old.clone()),
+                _ => None,
+            };
+            let annotations = self.annotations.replace(name == shared::ANNOTATIONS);
+            let value = self.walk(old, new, inner, twins)?;
+            self.annotations.set(annotations);
+            let Some(mut value) = value.filter(|value| !value.is_null()) else {
                 continue;
             };
             if let Node::Scalar(scalar) = &mut value {
@@ -246,6 +281,12 @@ impl Merger<'_> {
                     Some(quoted) => quoted,
                     None => scalar.quoted || (scalar.is_text() && scalar.reads_as_other()),
                 };
+                if let Some(old) = shared {
+                    if scalar.tag == ScalarTag::Str {
+                        scalar.tag = ScalarTag::Shared;
+                    }
+                    self.changes.borrow_mut().extend(Change::of(annotations, &name, &old, scalar));
+                }
             }
             merged.push((name, value));
         }
@@ -258,10 +299,14 @@ impl Merger<'_> {
         mut patch: Option<Node>,
         shape: Option<&Shape>,
         keys: &[&str],
+        mut twins: bool,
     ) -> Result<Option<Node>> {
         let dest = if missing(dest.as_ref()) {
             match &patch {
-                Some(patch) => patch.clone(),
+                Some(patch) => {
+                    twins = true;
+                    patch.clone()
+                }
                 None => return Ok(None),
             }
         } else {
@@ -270,7 +315,10 @@ impl Merger<'_> {
                 Some(patch) if patch.is_null() => return Ok(None),
                 Some(Node::List(items)) => match list_directive(items)? {
                     Directive::Delete => return Ok(None),
-                    Directive::Replace => Node::List(items.clone()),
+                    Directive::Replace => {
+                        twins = true;
+                        Node::List(items.clone())
+                    }
                     Directive::Merge => dest.unwrap_or_else(Node::map),
                 },
                 Some(_) => return Ok(patch),
@@ -283,6 +331,6 @@ impl Merger<'_> {
             Some(Node::List(items)) => Some(items),
             _ => None,
         };
-        self.items(dest, patch, shape, keys).map(|items| Some(Node::List(items)))
+        self.items(dest, patch, shape, keys, twins).map(|items| Some(Node::List(items)))
     }
 }

@@ -20,14 +20,15 @@ impl Merger<'_> {
         patch: Option<Vec<Node>>,
         shape: Option<&Shape>,
         keys: &[&str],
+        twins: bool,
     ) -> Result<Vec<Node>> {
         let inner = shape.and_then(|shape| shape.items(self.schemas));
         match plainly(keys, &dest, patch.as_deref()) {
             Some(Plainly::Kept) => self.settle_items(dest, inner.as_ref()),
             Some(Plainly::By(key)) => {
-                self.items_by(key, dest, patch.unwrap_or_default(), inner.as_ref())
+                self.items_by(key, dest, patch.unwrap_or_default(), inner.as_ref(), twins)
             }
-            None => self.elements(keys, dest, patch.as_deref(), inner.as_ref()),
+            None => self.elements(keys, dest, patch.as_deref(), inner.as_ref(), twins),
         }
     }
 
@@ -43,6 +44,7 @@ impl Merger<'_> {
         dest: Vec<Node>,
         patch: Vec<Node>,
         shape: Option<&Shape>,
+        twins: bool,
     ) -> Result<Vec<Node>> {
         let mut places = HashMap::with_capacity(dest.len());
         for (at, item) in dest.iter().enumerate() {
@@ -53,8 +55,8 @@ impl Merger<'_> {
         for new in patch {
             let at = places.get(&new.get(key).and_then(Node::text).map(Text::from));
             let old = at.and_then(|at| dest[*at].take());
-            let kept = if replaces(&new) { old.clone() } else { None };
-            let item = self.walk(old, Some(new), shape.cloned())?;
+            let kept = if !twins && replaces(&new) { old.clone() } else { None };
+            let item = self.walk(old, Some(new), shape.cloned(), twins)?;
             if let Some(item) = item.filter(|item| !item.is_empty()) {
                 merged.push(kept.unwrap_or(item));
             }
@@ -71,6 +73,7 @@ impl Merger<'_> {
         dest: Vec<Node>,
         patch: Option<&[Node]>,
         item_shape: Option<&Shape>,
+        twins: bool,
     ) -> Result<Vec<Node>> {
         let (keys, mut values) = if keys.is_empty() {
             (vec![String::new()], primitive_values(patch, &dest))
@@ -92,8 +95,9 @@ impl Merger<'_> {
             let there = element(&dest, &own_keys, &own);
             let new =
                 patch.and_then(|patch| element(patch, &own_keys, &own).map(|at| patch[at].clone()));
-            let replaces = new.as_ref().is_some_and(replaces);
-            let merged = self.walk(there.map(|at| dest[at].clone()), new, item_shape.cloned())?;
+            let replaces = !twins && new.as_ref().is_some_and(replaces);
+            let merged =
+                self.walk(there.map(|at| dest[at].clone()), new, item_shape.cloned(), twins)?;
             if let (Some(at), Some(merged), false) = (there, &merged, replaces) {
                 dest[at] = merged.clone();
             }
@@ -386,7 +390,7 @@ mod tests {
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
         let schemas = Schemas::default();
-        let merger = Merger { schemas: &schemas };
+        let merger = Merger::new(&schemas);
         let shape = ["spec", "template", "spec", "containers"]
             .iter()
             .try_fold(schemas.shape("apps/v1", "Deployment").unwrap(), |shape, field| {
@@ -407,8 +411,8 @@ mod tests {
                 Some(Plainly::By(_)) => plain += 1,
                 None => continue,
             }
-            let fast = merger.items(dest.clone(), patch.clone(), Some(&shape), keys);
-            let slow = merger.elements(keys, dest.clone(), patch.as_deref(), inner.as_ref());
+            let fast = merger.items(dest.clone(), patch.clone(), Some(&shape), keys, false);
+            let slow = merger.elements(keys, dest.clone(), patch.as_deref(), inner.as_ref(), false);
             assert_eq!(fast.ok(), slow.ok(), "{dest:#?} {patch:#?}");
         }
         assert!(plain > 500 && kept > 500, "{plain} {kept}");

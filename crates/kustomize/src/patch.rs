@@ -164,6 +164,9 @@ fn merge_all(
             merge_selected(acc, at, patch, schemas)?;
         }
         acc.drop_empty();
+        if patch.allow_name_change || patch.allow_kind_change {
+            acc.check_unique(schemas)?;
+        }
         return Ok(());
     }
     for patch in patches {

@@ -126,12 +126,17 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
         "AnnotationsTransformer" => {
             let pairs: Pairs = f.take("annotations")?;
             let pairs = origins.pairs(&pairs, place);
-            simple::set_strings(acc, &pairs, &f.take::<Vec<FieldSpec>>("fieldSpecs")?)
+            simple::set_strings(
+                acc,
+                "annotations",
+                &pairs,
+                &f.take::<Vec<FieldSpec>>("fieldSpecs")?,
+            )
         }
         "LabelTransformer" => {
             let pairs: Pairs = f.take("labels")?;
             let pairs = origins.pairs(&pairs, place);
-            simple::set_strings(acc, &pairs, &f.take::<Vec<FieldSpec>>("fieldSpecs")?)
+            simple::set_strings(acc, "labels", &pairs, &f.take::<Vec<FieldSpec>>("fieldSpecs")?)
         }
         "NamespaceTransformer" => {
             let how = Namespacing {

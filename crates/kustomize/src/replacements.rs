@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plumb_core::Place;
-use plumb_yaml::{Node, Scalar};
+use plumb_yaml::{Node, Scalar, ScalarTag};
 use regex::Regex;
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ use crate::load::Loader;
 use crate::resid::{Gvk, Id};
 use crate::resource::Res;
 use crate::selector::{Matcher, regex};
+use crate::shared::{ANNOTATIONS, Change};
 use crate::vars::lookup;
 
 const DEFAULT_PATH: &str = "metadata.name";
@@ -82,7 +83,10 @@ fn one(
     place: &Place,
 ) -> Result<()> {
     let targets = match &replacement.targets {
-        Some(targets) if replacement.source.is_some() || replacement.source_value.is_some() => {
+        Some(targets)
+            if !targets.is_empty()
+                && (replacement.source.is_some() || replacement.source_value.is_some()) =>
+        {
             targets
         }
         _ => return Err(invalid!("a replacement needs a source and targets")),
@@ -216,8 +220,22 @@ fn copy(
     }
     let create = options.create.then_some(Made(value));
     let mut found = 0;
-    visit(node, &parts, create, &mut found, &mut |node| assign(node, value, options))
-        .map_err(|error| invalid!("field {path:?}: {}", error.problem()))?;
+    let mut changes = Vec::new();
+    visit(node, &parts, create, &mut found, &mut |node| {
+        let old = match node {
+            Node::Scalar(old) if old.tag == ScalarTag::Shared => Some(old.clone()),
+            _ => None,
+        };
+        assign(node, value, options)?;
+        if let (Some(old), Node::Scalar(new), [.., map, key]) = (old, node, &parts[..]) {
+            changes.extend(Change::of(map == ANNOTATIONS, key, &old, new));
+        }
+        Ok(())
+    })
+    .map_err(|error| invalid!("field {path:?}: {}", error.problem()))?;
+    for change in changes {
+        change.spread(node);
+    }
     match (found, options.create) {
         (0, true) => Err(invalid!("field {path:?} cannot be found or made in the target")),
         (0, false) => Err(invalid!("field {path:?} is not in the target")),

@@ -7,6 +7,7 @@ use crate::fieldspec::set_field;
 use crate::openapi::Schemas;
 use crate::origins::Story;
 use crate::resid::{Gvk, Id};
+use crate::shared;
 
 /// Annotations that mean something while a build runs and that never leave it.
 const INTERNAL: &str = "internal.config.kubernetes.io/";
@@ -218,6 +219,12 @@ impl Res {
             name: id.name,
         };
         self.previous.push(previous);
+        // The reference notes it in the annotations, which it writes anew.
+        if let Some(annotations) =
+            self.node.get_mut("metadata").and_then(|m| m.get_mut("annotations"))
+        {
+            shared::part(annotations, |_, _| true);
+        }
     }
 
     pub(crate) fn metadata_mut(&mut self) -> Option<&mut Node> {

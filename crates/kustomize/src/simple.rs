@@ -4,11 +4,12 @@ use plumb_yaml::{LineMark, Node, ScalarTag};
 
 use crate::acc::Acc;
 use crate::error::{Problem, Result, invalid};
-use crate::fieldspec::{Create, FieldSpec, set_field, set_scalar, walk};
+use crate::fieldspec::{Create, FieldSpec, set_scalar, walk};
 use crate::kustomization::Replica;
 use crate::openapi::Schemas;
 use crate::resid::Gvk;
 use crate::resource::Res;
+use crate::shared::Setter;
 
 /// What is done at the end of a path.
 pub(crate) fn each<'s>(
@@ -33,9 +34,10 @@ pub(crate) fn prepare(acc: &mut Acc, specs: &[FieldSpec]) {
     }
 }
 
-/// Puts labels or annotations where the specs say.
+/// Puts labels or annotations where the specs say; `map` is the name of the map in the metadata.
 pub(crate) fn set_strings(
     acc: &mut Acc,
+    map: &str,
     pairs: &[(&str, &str, LineMark)],
     specs: &[FieldSpec],
 ) -> Result<()> {
@@ -44,11 +46,13 @@ pub(crate) fn set_strings(
     }
     prepare(acc, specs);
     for res in &mut acc.items {
+        let mut setters: Vec<_> = pairs.iter().map(|pair| Setter::new(map, *pair)).collect();
         each(res, specs, Create::Map, &mut |node| {
-            pairs.iter().try_for_each(|(key, value, mark)| {
-                set_field(node, key, value, ScalarTag::Str, *mark)
-            })
+            setters.iter_mut().try_for_each(|setter| setter.set(node))
         })?;
+        for setter in setters {
+            setter.finish(&mut res.node);
+        }
     }
     Ok(())
 }

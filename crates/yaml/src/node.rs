@@ -47,6 +47,8 @@ pub enum ScalarTag {
     None,
     /// A string.
     Str,
+    /// A string that one step put into several fields, which are one to what changes them later.
+    Shared,
     /// An integer.
     Int,
     /// A float.
@@ -95,14 +97,14 @@ impl Scalar {
 
     /// Whether it counts as a string, or as whatever it reads as.
     pub fn is_text(&self) -> bool {
-        matches!(self.tag, ScalarTag::Str | ScalarTag::None)
+        matches!(self.tag, ScalarTag::Str | ScalarTag::Shared | ScalarTag::None)
     }
 
     /// The value it stands for once it is written and read again.
     pub fn to_value(&self) -> Result<Value, Problem> {
         let text = self.text.as_str();
         let name = match self.tag {
-            ScalarTag::Str => return Ok(Value::String(text.to_owned())),
+            ScalarTag::Str | ScalarTag::Shared => return Ok(Value::String(text.to_owned())),
             ScalarTag::None if self.quoted || text.contains('\n') => {
                 return Ok(Value::String(text.to_owned()));
             }
