@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use kube::Api;
 use kube::api::{DynamicObject, PostParams};
 use plumb_testkit::{runtime, wait_for};
 use serde_json::{Value, json};
@@ -286,81 +285,5 @@ fn what_is_not_ours_to_delete_stays() {
             let live = world.get(&maps, name).await;
             assert!(live["metadata"]["deletionTimestamp"].is_null(), "{live}");
         }
-    });
-}
-
-/// Takes the finalizer off and deletes: what happens when the agent was uninstalled in between, or
-/// the namespace was restored from a backup without status.
-async fn lose(world: &World, apps: &Api<DynamicObject>, name: &str) {
-    let patch = json!({"metadata": {"finalizers": null}});
-    world.edit(apps, name, &patch).await;
-    world.delete(apps, name).await;
-    world.wait_gone(apps, name).await;
-}
-
-#[test]
-fn an_application_made_anew_asks_before_it_deletes_what_it_did_not_apply() {
-    runtime().block_on(async {
-        let world = World::new("inherit").await;
-        world.repo.commit(
-            &[
-                ("app/a.yaml", Some(&config_map("a", "1"))),
-                ("app/b.yaml", Some(&config_map("b", "1"))),
-            ],
-            "two",
-        );
-        let mut agent = world.agent();
-        world.apply(&world.source("1h")).await;
-        world.apply(&world.app("web", "app", "1h")).await;
-        ready(&world, "web").await;
-        assert!(agent.stop().success());
-        lose(&world, &world.apps(), "web").await;
-        assert!(world.data("b").await.is_some());
-
-        world.repo.commit(&[("app/b.yaml", None)], "one");
-        // It is told by seconds what was there before.
-        let fields =
-            world.get(&world.config_maps(), "b").await["metadata"]["managedFields"].clone();
-        let applied = fields[0]["time"].as_str().unwrap();
-        wait_for("a second later than the objects'", LIMIT, async || {
-            world.apply(&world.app("web", "app", "1h")).await;
-            let app = world.get(&world.apps(), "web").await;
-            let created = app["metadata"]["creationTimestamp"].as_str().unwrap();
-            if created > applied {
-                return Ok(());
-            }
-            world.delete(&world.apps(), "web").await;
-            world.wait_gone(&world.apps(), "web").await;
-            Err(created.to_owned())
-        })
-        .await;
-        let _agent = world.agent();
-        world.look().await;
-        let parts = ["1 deletion is held", "before this application was created", APPROVE];
-        let object = world.wait_refused(&world.apps(), "web", "PruneHeld", &parts).await;
-        let prune = &object["status"]["prune"];
-        assert_eq!(prune["reason"], "InheritedObjects");
-        assert_eq!(prune["objects"], json!([format!("ConfigMap {}/b", world.ns)]));
-
-        // It is asked for as long as nobody answers, whatever happens meanwhile.
-        world.repo.commit(&[("app/c.yaml", Some("kind: ["))], "broken");
-        world.look().await;
-        world.wait_refused(&world.apps(), "web", "BuildFailed", &["app/c.yaml"]).await;
-        world.repo.commit(&[("app/c.yaml", Some(&config_map("c", "1")))], "another");
-        world.look().await;
-        world.wait_value("c", "1").await;
-        let object = world.wait_refused(&world.apps(), "web", "PruneHeld", &parts).await;
-        assert!(world.data("b").await.is_some());
-
-        let digest = object["status"]["prune"]["digest"].as_str().unwrap();
-        world.annotate(&world.apps(), "web", APPROVE, digest).await;
-        world.wait_gone(&world.config_maps(), "b").await;
-        ready(&world, "web").await;
-
-        // What it applied itself it deletes without asking.
-        world.repo.commit(&[("app/c.yaml", None)], "gone");
-        world.look().await;
-        world.wait_gone(&world.config_maps(), "c").await;
-        ready(&world, "web").await;
     });
 }

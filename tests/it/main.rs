@@ -10,6 +10,7 @@ mod bad_input;
 mod cli;
 mod counts;
 mod deletion;
+mod inherit;
 mod install;
 mod leader;
 mod main_job;

@@ -220,6 +220,16 @@ pub struct Scope {
     /// Their namespaces.
     #[serde(default)]
     pub namespaces: Vec<String>,
+
+    /// The uid of the Application for which it was found out what of these kinds an earlier
+    /// Application of its name left behind. While it is another, deletions of objects that are older
+    /// than this Application are held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_for: Option<String>,
+
+    /// The kinds of which that is not known yet, or of which something is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsettled_kinds: Vec<String>,
 }
 
 /// One thing that went wrong.

@@ -26,6 +26,7 @@ use crate::queue::Lane;
 use crate::sources::revision_of;
 use crate::state::{
     Rendered, annotation, epoch_of, has_facts, has_finalizer, recorded_scope, scope_of,
+    settled_kinds,
 };
 use crate::status::{
     Say, Waits, apply_report, brief, count_drift, is_another_outcome, remember, revision_to_tell,
@@ -262,6 +263,9 @@ impl Daemon {
             || run.before.last_applied_revision.as_deref() != Some(revision.as_str());
         let status = Self::status_with(run, &say, |status| {
             apply_report(status, &report, &revision, now);
+            if let Some(scope) = &mut status.scope {
+                scope.settled_for.clone_from(&run.object.metadata.uid);
+            }
             if is_another_outcome(&status.history, &revision, &report) {
                 let failed = (!report.failures.is_empty()).then_some(say.message.as_str());
                 let digest = report.desired.map(|digest| digest.to_string());
@@ -297,7 +301,6 @@ impl Daemon {
         first_look: bool,
     ) -> (Report, Result<(), EngineError>) {
         let metadata = &run.object.metadata;
-        let held_before = run.before.prune.as_ref().map(|held| held.reason.as_str());
         let digests = (run.before.digest.as_deref().and_then(Digest::parse))
             .zip(run.before.cluster_digest.as_deref().and_then(Digest::parse));
         let wanted = run.wanted;
@@ -310,12 +313,6 @@ impl Daemon {
             objects,
             policy,
             approved: annotation(metadata, names::APPROVE_PRUNE).map(String::from),
-            inherits: metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()).filter(
-                |_| {
-                    held_before == Some("InheritedObjects")
-                        || run.before.last_applied_revision.is_none()
-                },
-            ),
             recorded: digests.filter(|_| first_look),
             epoch: self.epoch(),
             superseded: &superseded,
@@ -501,6 +498,8 @@ fn parent(run: &Run) -> Parent {
         recorded: recorded_scope(Some(&run.before)),
         epoch: epoch_of(metadata),
         finalizer: names::FINALIZER,
+        created: metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
+        settled: settled_kinds(&run.before, metadata.uid.as_deref()),
     }
 }
 

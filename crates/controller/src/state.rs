@@ -282,6 +282,21 @@ pub(crate) fn recorded_scope(status: Option<&plumb_api::ApplicationStatus>) -> S
     })
 }
 
+/// The kinds of which an Application is known to have inherited nothing.
+pub(crate) fn settled_kinds(
+    status: &plumb_api::ApplicationStatus,
+    uid: Option<&str>,
+) -> BTreeSet<GroupKind> {
+    let settled =
+        status.scope.iter().filter(|s| s.settled_for.is_some() && s.settled_for.as_deref() == uid);
+    settled
+        .flat_map(|scope| {
+            scope.group_kinds.iter().filter(|kind| !scope.unsettled_kinds.contains(kind))
+        })
+        .filter_map(|text| GroupKind::parse(text))
+        .collect()
+}
+
 /// Whether our label, annotations and finalizer are on an Application.
 pub(crate) fn has_facts(metadata: &kube::core::ObjectMeta) -> bool {
     let annotation = |key: &str| metadata.annotations.as_ref().is_some_and(|a| a.contains_key(key));
@@ -354,6 +369,27 @@ mod tests {
         assert_eq!(store.put_app(app(2, &json!({}))), [], "the request taken off");
         let approved = json!({names::APPROVE_PRUNE: "sha256:1"});
         assert_eq!(store.put_app(app(2, &approved)), key, "approved");
+    }
+
+    #[test]
+    fn what_is_settled_is_settled_for_one_application() {
+        let kinds = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut status = plumb_api::ApplicationStatus::default();
+        assert!(settled_kinds(&status, Some("u")).is_empty());
+        assert!(settled_kinds(&status, None).is_empty());
+        let scope = plumb_api::Scope {
+            group_kinds: kinds(&["ConfigMap", "Deployment.apps"]),
+            ..Default::default()
+        };
+        status.scope = Some(scope.clone());
+        assert!(settled_kinds(&status, Some("u")).is_empty(), "never found out");
+        assert!(settled_kinds(&status, None).is_empty());
+        let settled_for = Some("u".to_owned());
+        let unsettled_kinds = kinds(&["ConfigMap"]);
+        status.scope = Some(plumb_api::Scope { settled_for, unsettled_kinds, ..scope });
+        let deployments = GroupKind::new("apps", "Deployment");
+        assert_eq!(settled_kinds(&status, Some("u")), BTreeSet::from([deployments]));
+        assert!(settled_kinds(&status, Some("other")).is_empty(), "restored from a backup");
     }
 
     #[test]

@@ -257,7 +257,11 @@ pub(crate) fn say_of_farewell(report: &Report, namespace: &str, name: &str) -> S
         return Say::not_ready(reasons::TERMINATING, message, class.into());
     }
     let Some(first) = report.terminating.first() else {
-        return say_of_report(report, "", namespace, name);
+        let mut say = say_of_report(report, "", namespace, name);
+        if report.held.is_some() {
+            say.message.push_str("; to keep the objects, set spec.deletionPolicy to Orphan");
+        }
+        return say;
     };
     let more = match report.terminating.len() - 1 {
         0 => String::new(),
@@ -295,6 +299,10 @@ pub(crate) fn apply_report(
     status.scope = Some(plumb_api::Scope {
         group_kinds: report.scope.kinds.iter().map(ToString::to_string).collect(),
         namespaces: report.scope.namespaces.iter().cloned().collect(),
+        settled_for: None,
+        unsettled_kinds: (report.scope.kinds.difference(&report.settled))
+            .map(ToString::to_string)
+            .collect(),
     });
     status.failures = report
         .failures

@@ -52,7 +52,8 @@ impl Engine {
             self.orphan(set, &scope, &mut report).await?;
         } else {
             let judged = (Occasion::Deletion, &policy.limits, approved);
-            let going = self.delete_members(set, &scope.kinds, &none, judged, &mut report).await?;
+            let going =
+                self.delete_members(set, parent, &scope.kinds, &none, judged, &mut report).await?;
             if policy.farewell == Farewell::DeleteAndWait && report.held.is_none() {
                 report.terminating = going;
             }

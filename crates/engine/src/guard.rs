@@ -14,6 +14,9 @@ pub struct Candidate {
     pub uid: Box<str>,
     /// Why deleting it loses what Git cannot bring back; `None` for most objects.
     pub precious: Option<&'static str>,
+    /// Whether it is older than the application itself, so that nobody knows whether it was ever
+    /// its own.
+    pub inherited: bool,
 }
 
 /// What is known of a kind without reading the object: why deleting one cannot be undone from Git.
@@ -38,11 +41,9 @@ pub enum Occasion {
         desired: usize,
         /// Live members, the candidates included.
         members: usize,
-        /// Whether these candidates are older than the application itself, so that it cannot know
-        /// whether they were ever its own.
-        inherited: bool,
     },
-    /// The application itself is deleted: its owner's word, but for what cannot come back.
+    /// The application itself is deleted: its owner's word, but for what cannot come back and for
+    /// what it inherited.
     Deletion,
 }
 
@@ -124,15 +125,16 @@ pub fn judge(
         return Ok(());
     }
     let precious = candidates.iter().find_map(|c| Some((&c.key, c.precious?)));
+    let inherited = candidates.iter().filter(|c| c.inherited).count();
     let (reason, message) = match (occasion, precious) {
-        (Occasion::Sync { inherited: true, .. }, _) => (
+        _ if inherited > 0 => (
             HoldReason::Inherited,
             format!(
                 "{} before this application was created, by an earlier one of its name",
-                if count == 1 {
+                if inherited == 1 {
                     "1 object was applied".into()
                 } else {
-                    format!("{count} objects were applied")
+                    format!("{inherited} objects were applied")
                 }
             ),
         ),
@@ -170,7 +172,7 @@ mod tests {
             .map(|i| {
                 let key = ObjectKey::new(GroupKind::parse(kind).unwrap(), "ns", &format!("o{i}"));
                 let precious = precious_kind(&key);
-                Candidate { key, uid: format!("u{i}").into(), precious }
+                Candidate { key, uid: format!("u{i}").into(), precious, inherited: false }
             })
             .collect()
     }
@@ -184,12 +186,11 @@ mod tests {
     }
 
     fn sync(desired: usize, members: usize) -> Occasion {
-        Occasion::Sync { desired, members, inherited: false }
+        Occasion::Sync { desired, members }
     }
 
     #[test]
     fn holds_what_looks_like_an_accident() {
-        let inherited = Occasion::Sync { desired: 5, members: 6, inherited: true };
         let cases = [
             ("ConfigMap", 0, sync(0, 0), None),
             ("ConfigMap", 1, sync(3, 4), None),
@@ -199,13 +200,25 @@ mod tests {
             ("ConfigMap", 1, sync(0, 1), Some(HoldReason::Empty)),
             ("Namespace", 1, sync(30, 31), Some(HoldReason::Precious)),
             ("PersistentVolumeClaim", 1, sync(30, 31), Some(HoldReason::Precious)),
-            ("ConfigMap", 1, inherited, Some(HoldReason::Inherited)),
             ("ConfigMap", 500, Occasion::Deletion, None),
             ("Namespace", 1, Occasion::Deletion, Some(HoldReason::Precious)),
         ];
         for (kind, count, occasion, want) in cases {
             let got = held(&candidates(kind, count), occasion, None).err();
             assert_eq!(got.map(|held| held.reason), want, "{kind} {count} {occasion:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_application_applied_is_nobodys_word() {
+        for occasion in [sync(5, 7), Occasion::Deletion] {
+            let mut plan = candidates("ConfigMap", 2);
+            assert_eq!(held(&plan, occasion, None), Ok(()));
+            plan[1].inherited = true;
+            let hold = held(&plan, occasion, None).unwrap_err();
+            assert_eq!(hold.reason, HoldReason::Inherited);
+            assert!(hold.message.starts_with("1 object was applied before"), "{}", hold.message);
+            assert_eq!(held(&plan, occasion, Some(&hold.digest.to_string())), Ok(()));
         }
     }
 

@@ -16,7 +16,7 @@ use crate::guard::{self, Candidate, Limits, Occasion};
 use crate::live::Live;
 use crate::report::{Failure, Report};
 use crate::stage::Stage;
-use crate::sync::{RACES, ends_run, is_ours_to_delete};
+use crate::sync::{Parent, RACES, ends_run, is_ours_to_delete};
 
 impl Engine {
     /// Deletes the members of these kinds that are not `desired`, if the guard lets it. Returns
@@ -24,6 +24,7 @@ impl Engine {
     pub(crate) async fn delete_members(
         &self,
         set: &ApplySet,
+        parent: &Parent,
         kinds: &BTreeSet<GroupKind>,
         desired: &HashMap<ObjectKey, u64>,
         (occasion, limits, approved): (Occasion, &Limits, Option<&str>),
@@ -72,6 +73,7 @@ impl Engine {
                         key: key.clone(),
                         uid: live.uid.clone(),
                         precious,
+                        inherited: parent.inherits(set, &key, &live),
                     });
                     judged.push((resource, key, live));
                 }

@@ -1,6 +1,8 @@
 //! What a run did, object by object. Partial failure is a value, not the first error.
 
-use plumb_core::{Digest, ErrorClass, ObjectKey, Place};
+use std::collections::BTreeSet;
+
+use plumb_core::{Digest, ErrorClass, GroupKind, ObjectKey, Place};
 
 use crate::applyset::Scope;
 use crate::explain::FieldChange;
@@ -81,6 +83,8 @@ pub struct Report {
     pub cluster: Option<Digest>,
     /// Where members are.
     pub scope: Scope,
+    /// The kinds of these of which nothing is live that an earlier parent of the name left behind.
+    pub settled: BTreeSet<GroupKind>,
     /// The run ended early because a newer revision or spec is waiting.
     pub superseded: bool,
     /// A failure makes the objects doubtful as a whole, so nothing was applied.

@@ -1,8 +1,8 @@
 //! One run of a set: plan from the index, then write ahead, apply by stages, prune, tidy up.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use plumb_core::{Digest, Object, ObjectKey};
+use plumb_core::{Digest, GroupKind, Object, ObjectKey};
 
 use crate::applyset::{ApplySet, Scope};
 use crate::cluster::{ApiError, ApplyHow, Resource};
@@ -11,6 +11,7 @@ use crate::error::EngineError;
 use crate::facts::check_epoch;
 use crate::guard::Occasion;
 use crate::live::Live;
+use crate::members::KindState;
 use crate::plan::desired_digest;
 use crate::policy::Policy;
 use crate::prepare;
@@ -36,6 +37,21 @@ pub struct Parent {
     pub epoch: Option<u64>,
     /// Our finalizer.
     pub finalizer: &'static str,
+    /// When it was created, in seconds since the epoch.
+    pub created: Option<i64>,
+    /// The kinds of which it is known that nothing is live that an earlier parent of its name left
+    /// behind.
+    pub settled: BTreeSet<GroupKind>,
+}
+
+impl Parent {
+    /// Whether an earlier parent of the same name may have applied this object. The API server
+    /// counts in seconds: what was applied in the second of the parent's birth is taken for its own,
+    /// lest it has to ask for what it just applied.
+    pub(crate) fn inherits(&self, set: &ApplySet, key: &ObjectKey, live: &Live) -> bool {
+        let applied = live.entry(&set.manager).map_or(0, |entry| entry.time);
+        !self.settled.contains(&key.group_kind) && self.created.is_some_and(|born| applied < born)
+    }
 }
 
 /// What a run is to do.
@@ -50,9 +66,6 @@ pub struct Job<'a> {
     pub policy: &'a Policy,
     /// The digest of a held plan that a person approved.
     pub approved: Option<String>,
-    /// When the parent was created, in seconds since the epoch, as long as members that are not
-    /// desired may be older: an earlier parent of the same name applied those.
-    pub inherits: Option<i64>,
     /// Digests of the desired objects and of the live ones, as recorded when they were equal.
     pub recorded: Option<(Digest, Digest)>,
     /// The epoch of this leader.
@@ -85,6 +98,7 @@ impl Engine {
             total: prepared.len() + preparation.failures.len() + preparation.refusals.len(),
             failures: preparation.failures,
             scope: job.parent.hints.union(&job.parent.recorded),
+            settled: job.parent.settled.clone(),
             ..Report::default()
         };
         if !preparation.refusals.is_empty() {
@@ -139,6 +153,7 @@ impl Engine {
             if !blocked {
                 report.scope = scope;
             }
+            report.settled = self.settled(set, &parent, &desired, &report.scope.kinds);
         }
         if report.is_complete() {
             report.cluster = self.members().verified_digest(&set.id, &desired);
@@ -172,15 +187,35 @@ impl Engine {
         let occasion = Occasion::Sync {
             desired: desired.len(),
             members: self.members().applied(&set.id, &set.manager).len(),
-            inherited: job.inherits.is_some_and(|born| {
-                let applied = |live: &Live| live.entry(&set.manager).map_or(0, |e| e.time);
-                // The API server counts in seconds: what was applied in the second of the parent's
-                // birth is taken for its own, lest it has to ask for what it just applied.
-                extras.iter().any(|(_, live)| applied(live) < born)
-            }),
         };
         let judged = (occasion, &job.policy.limits, job.approved.as_deref());
-        self.delete_members(set, &kinds, desired, judged, report).await.map(|_| ())
+        self.delete_members(set, &job.parent, &kinds, desired, judged, report).await.map(|_| ())
+    }
+
+    /// The kinds of these of which nothing is left that the parent inherits.
+    fn settled(
+        &self,
+        set: &ApplySet,
+        parent: &Parent,
+        desired: &HashMap<ObjectKey, u64>,
+        kinds: &BTreeSet<GroupKind>,
+    ) -> BTreeSet<GroupKind> {
+        let members = self.members();
+        let inherited: BTreeSet<GroupKind> = members
+            .applied(&set.id, &set.manager)
+            .into_iter()
+            .filter(|(key, live)| !desired.contains_key(key) && !live.terminating)
+            .filter(|(key, live)| parent.inherits(set, key, live))
+            .map(|(key, _)| key.group_kind)
+            .collect();
+        let known = |kind: &GroupKind| members.kind(kind) == Some(&KindState::Synced);
+        kinds
+            .iter()
+            .filter(|&kind| {
+                parent.settled.contains(kind) || known(kind) && !inherited.contains(kind)
+            })
+            .cloned()
+            .collect()
     }
 
     /// Members that nothing asks for, as far as the watches know.
