@@ -17,10 +17,9 @@ async fn uid(world: &World, name: &str) -> Value {
 #[test]
 fn what_was_applied_stays_when_the_definition_of_applications_is_deleted() {
     runtime().block_on(async {
-        // One of its own: the definitions are taken away. It ends with the process.
+        // One of its own: the definitions are taken away.
         let options = Options { nodes: 0, controllers: false };
-        let plane: &ControlPlane = Box::leak(Box::new(ControlPlane::start(options).await));
-        let world = World::on(plane, "uninstall").await;
+        let world = World::on(ControlPlane::start(options).await, "uninstall").await;
         let policies = ["MirrorPrune", "Delete", "WaitForTermination", "Orphan"];
         let names: Vec<String> = policies.iter().map(|policy| policy.to_lowercase()).collect();
         let files: Vec<(String, String)> =
@@ -72,7 +71,7 @@ fn an_application_waits_while_it_cannot_be_told_whether_its_definition_goes_too(
     runtime().block_on(async {
         let world = World::new("uninstall-denied").await;
         world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
-        let proxy = Proxy::to_api(world.plane, 1).await;
+        let proxy = Proxy::to_api(&world.plane, 1).await;
         let _agent = world.agent_with(world.identity.through(&proxy.url()), &[]);
         world.apply(&world.source("1h")).await;
         world.apply(&world.app("web", "app", "1h")).await;
