@@ -12,6 +12,7 @@ mod counts;
 mod deletion;
 mod inherit;
 mod install;
+mod kustomize;
 mod leader;
 mod main_job;
 mod outage;

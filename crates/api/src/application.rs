@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Duration, Time};
+use crate::{CommonMetadata, Condition, Duration, Image, Patch, Time};
 
 /// How many failures a status lists; the count tells of the rest.
 pub const MAX_FAILURES: usize = 20;
@@ -105,6 +105,54 @@ pub struct ApplicationSpec {
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{40}$')").message("must be a full commit id: 40 hexadecimal digits in lower case"))]
     pub revision: Option<String>,
+
+    /// Patches, which come after those of the path's kustomization. A path without one is built as
+    /// if one listed all its files; that goes for images, components, namePrefix, nameSuffix and
+    /// targetNamespace, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub patches: Vec<Patch>,
+
+    /// Names, tags and digests of images. An entry changes the one of the same name in the path's
+    /// kustomization; tag and digest are replaced together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub images: Vec<Image>,
+
+    /// Directories with Kustomize Components, relative to the path. They come after those of the
+    /// path's kustomization.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
+    #[x_kube(validation = Rule::new("self.all(component, !component.startsWith('/') && !component.contains('://'))").message("must be directories of the same repository, relative to the path"))]
+    pub components: Vec<String>,
+
+    /// Whether components that are not there are passed over instead of being an error.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_missing_components: bool,
+
+    /// Stands before the names of all objects, and before names that refer to them, instead of the
+    /// prefix in the path's kustomization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    pub name_prefix: Option<String>,
+
+    /// Stands after the names of all objects, and after names that refer to them, instead of the
+    /// suffix in the path's kustomization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    pub name_suffix: Option<String>,
+
+    /// The namespace of all objects that can have one, instead of that in the manifests and in the
+    /// path's kustomization. As in Kustomize, Namespaces in the path are renamed to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub target_namespace: Option<String>,
+
+    /// Labels and annotations that all objects get in the end, in their own metadata and nowhere
+    /// else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub common_metadata: Option<CommonMetadata>,
 }
 
 /// A source in the same namespace.

@@ -27,6 +27,11 @@ mod duration;
               repeats the keys of its attribute"
 )]
 mod git_repository;
+#[expect(
+    unreachable_pub,
+    reason = "KubeSchema copies each struct, with its visibility, into a function"
+)]
+mod overlay;
 
 pub use application::{
     Application, ApplicationSpec, ApplicationStatus, DeletionPolicy, Drift, Failure, HeldPrune,
@@ -39,3 +44,4 @@ pub use git_repository::{
     GitReference, GitRepository, GitRepositorySpec, GitRepositoryStatus, SecretRef,
 };
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+pub use overlay::{CommonMetadata, Image, Patch, PatchTarget};

@@ -97,7 +97,8 @@ async fn check(resource: &ApiResource, base: Value, table: &[(Value, &str)]) {
 /// How many mistakes a refusal names: each begins with the path of its field.
 fn mistakes(message: &str) -> usize {
     message
-        .split([' ', '['])
+        .split(' ')
+        .map(|word| word.trim_start_matches('['))
         .filter(|word| word.starts_with("spec.") && word.ends_with(':'))
         .count()
 }
@@ -177,6 +178,62 @@ async fn an_application_is_checked_when_it_is_applied() {
             (json!({ "deletionPolicy": "Keep" }), "supported values"),
             (json!({ "revision": COMMIT }), ""),
             (json!({ "revision": "main" }), "must be a full commit id"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_application_adds_to_its_path_is_checked() {
+    let base = json!({ "sourceRef": { "name": "repo" }, "interval": "10m" });
+    let patch = |value: Value| json!({ "patches": [value] });
+    let image = |value: Value| json!({ "images": [value] });
+    let component = |path: &str| json!({ "components": [path] });
+    let label = |key: &str, value: &str| json!({ "commonMetadata": { "labels": { key: value } } });
+    let merge = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+    let operations = "- {op: remove, path: /data}";
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let many = |count: usize| vec![json!({ "patch": merge }); count];
+    check(
+        &Application::api_resource(),
+        base,
+        &[
+            (patch(json!({ "patch": merge })), ""),
+            (patch(json!({ "patch": operations, "target": { "kind": "ConfigMap" } })), ""),
+            (patch(json!({ "patch": operations })), "a JSON patch needs a target"),
+            (patch(json!({ "patch": "[]" })), "a JSON patch needs a target"),
+            (patch(json!({ "patch": " \n" })), "should match"),
+            (patch(json!({ "target": { "name": "a.*" } })), "patches[0].patch: Required value"),
+            (patch(json!({ "patch": merge, "target": { "labelSelector": "a in (b)" } })), ""),
+            (json!({ "patches": many(100) }), ""),
+            (json!({ "patches": many(101) }), "spec.patches: Too many"),
+            (image(json!({ "name": "nginx", "newTag": "1.10" })), ""),
+            (image(json!({ "name": "nginx", "newTag": "a b" })), "should match"),
+            (image(json!({ "name": "nginx", "newTag": 1.1 })), "must be of type string"),
+            (image(json!({ "name": "nginx", "newName": "host:5000/n", "digest": digest })), ""),
+            (image(json!({ "name": "nginx", "digest": "sha256:12" })), "should match"),
+            (image(json!({ "name": "nginx" })), "set newName, newTag or digest"),
+            (image(json!({ "newTag": "1" })), "images[0].name: Required value"),
+            (
+                json!({ "images": vec![json!({ "name": "nginx", "newTag": "1" }); 2] }),
+                "Duplicate value",
+            ),
+            (component("../components/a"), ""),
+            (component("/a"), "relative to the path"),
+            (component("https://example.com/a.git"), "relative to the path"),
+            (component(""), "at least 1 chars long"),
+            (json!({ "components": ["../a"], "ignoreMissingComponents": true }), ""),
+            (json!({ "namePrefix": "a-", "nameSuffix": "-z" }), ""),
+            (json!({ "namePrefix": "" }), "at least 1 chars long"),
+            (json!({ "nameSuffix": "x".repeat(201) }), "may not be more than 200"),
+            (json!({ "targetNamespace": "web" }), ""),
+            (json!({ "targetNamespace": "Web" }), "should match"),
+            (json!({ "targetNamespace": "" }), "at least 1 chars long"),
+            (label("team", "a"), ""),
+            (label("example.com/team", ""), ""),
+            (label("team", "a b"), "should match"),
+            (label("applyset.kubernetes.io/part-of", "a"), "which Plumb sets"),
+            (json!({ "commonMetadata": { "annotations": { "note": "any text: at all" } } }), ""),
         ],
     )
     .await;

@@ -3,6 +3,7 @@
 
 mod build;
 mod farewell;
+pub(crate) mod how;
 mod policy;
 mod say;
 
@@ -17,7 +18,7 @@ use plumb_core::{Digest, Object};
 use plumb_engine::{ApplySet, Change, EngineError, Job, Parent, Policy, Report, Resource};
 use plumb_source::Revision;
 
-use self::build::{Base, Blocked, Built, Failed, options_digest};
+use self::build::{Base, Blocked, Built, Failed};
 use self::policy::policy_of;
 use crate::daemon::{Daemon, PANICKED, chain};
 use crate::metrics::{Kind, Outcome};
@@ -142,9 +143,7 @@ impl Daemon {
     }
 
     async fn converge(self: &Arc<Self>, run: &Run, base: Base) -> Outcome {
-        let options = options_digest(&run.object, base.ignore.as_deref());
-        let known =
-            run.rendered.as_ref().filter(|r| r.options == options && r.remote == base.remote);
+        let known = run.rendered.as_ref().filter(|r| r.how == base.how && r.remote == base.remote);
         if let Some(known) = known
             && !run.forced
         {
@@ -198,9 +197,7 @@ impl Daemon {
         let rendered = Rendered {
             remote: base.remote.clone(),
             revision: base.revision.clone(),
-            path: base.path.clone(),
-            ignore: base.ignore.clone(),
-            options,
+            how: Arc::clone(&base.how),
             inputs: Arc::new(inputs),
             settled: false,
             broken: matches!(built, Built::Broken { .. }),
@@ -336,12 +333,7 @@ impl Daemon {
             // After a restart only the revision is known.
             let last = run.before.last_applied_revision.as_deref();
             let Some(revision) = last.and_then(revision_of) else { return };
-            Base {
-                remote: wanted.remote.clone(),
-                revision,
-                path: wanted.path.clone(),
-                ignore: wanted.ignore.clone(),
-            }
+            Base { remote: wanted.remote.clone(), revision, how: Arc::clone(&wanted.how) }
         };
         self.enforce(run, last).await;
     }

@@ -10,6 +10,7 @@ use plumb_core::{Digest, GroupKind, Inputs};
 use plumb_engine::{ApplySet, Scope};
 use plumb_source::{CommitId, Remote, Revision};
 
+use crate::apps::how::How;
 use crate::backoff::Backoff;
 use crate::metrics::Kind;
 use crate::names::{Key, Name};
@@ -38,10 +39,7 @@ pub(crate) struct Source {
 pub(crate) struct Rendered {
     pub(crate) remote: Remote,
     pub(crate) revision: Revision,
-    pub(crate) path: String,
-    pub(crate) ignore: Option<String>,
-    /// Digest of the options that the render depends on.
-    pub(crate) options: Digest,
+    pub(crate) how: Arc<How>,
     pub(crate) inputs: Arc<Inputs>,
     /// Whether its last run left nothing to do.
     pub(crate) settled: bool,

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use plumb_api::Application;
 use plumb_api::conditions::reasons;
-use plumb_core::{Digest, ErrorClass, Hasher, Object, RelPath};
-use plumb_render::{RenderError, RenderOptions, render};
+use plumb_core::{ErrorClass, Object, RelPath};
+use plumb_render::{RenderError, render};
 use plumb_source::{Remote, Revision};
 
 use super::Run;
+use super::how::How;
 use crate::daemon::{Daemon, chain};
 use crate::names::Name;
 use crate::state::Rendered;
@@ -18,14 +18,13 @@ use crate::status::{Waits, shorten, with_hint};
 pub(super) struct Base {
     pub(super) remote: Remote,
     pub(super) revision: Revision,
-    pub(super) path: String,
-    pub(super) ignore: Option<String>,
+    pub(super) how: Arc<How>,
 }
 
 impl From<Rendered> for Base {
     fn from(rendered: Rendered) -> Self {
-        let Rendered { remote, revision, path, ignore, .. } = rendered;
-        Self { remote, revision, path, ignore }
+        let Rendered { remote, revision, how, .. } = rendered;
+        Self { remote, revision, how }
     }
 }
 
@@ -67,12 +66,12 @@ impl Daemon {
                 waits: Waits::User,
             });
         };
-        let (path, ignore) = (spec.path.clone(), source.object.spec.ignore.clone());
+        let how = How::new(spec, source.object.spec.ignore.as_deref());
         let pinned = spec.revision.as_deref().and_then(|commit| commit.parse().ok());
         let (Some(remote), Some(revision)) = (&source.remote, &source.revision) else {
             if let (Some(remote), Some(commit)) = (&source.remote, pinned) {
                 let revision = Revision { name: String::new(), commit };
-                return Ok(Base { remote: remote.clone(), revision, path, ignore });
+                return Ok(Base { remote: remote.clone(), revision, how });
             }
             let message = match &source.problem {
                 Some(problem) => format!("GitRepository {source_name} is not ready: {problem}"),
@@ -85,7 +84,7 @@ impl Daemon {
             Some(commit) if commit != revision.commit => Revision { name: String::new(), commit },
             _ => revision.clone(),
         };
-        Ok(Base { remote: remote.clone(), revision, path, ignore })
+        Ok(Base { remote: remote.clone(), revision, how })
     }
 
     /// Whether another commit gives every answer that the last render read.
@@ -111,8 +110,7 @@ impl Daemon {
         base: &Base,
     ) -> Result<(Built, plumb_core::Inputs), Failed> {
         let (remote, commit) = (base.remote.clone(), base.revision.commit);
-        let path = base.path.clone();
-        let options = RenderOptions { ignore: base.ignore.clone(), ..RenderOptions::default() };
+        let how = Arc::clone(&base.how);
         let mirrors = Arc::clone(&self.mirrors);
         let stop = self.stop_flag();
         let pinned = run.object.spec.revision.is_some();
@@ -135,7 +133,7 @@ impl Daemon {
                     error => failed(error),
                 })?;
                 let snapshot = mirrors.snapshot(&remote, &commit).map_err(failed)?;
-                let path = match RelPath::parse(&path) {
+                let path = match RelPath::parse(&how.path) {
                     Ok(path) => path,
                     Err(error) => {
                         return Err(Failed {
@@ -146,7 +144,7 @@ impl Daemon {
                     }
                 };
                 let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
-                match render(&snapshot, &path, &options, &stopped) {
+                match render(&snapshot, &path, &how.options, &stopped) {
                     Ok(rendered) => Ok((Built::Objects(rendered.objects), rendered.inputs)),
                     Err(failure) => broken(failure),
                 }
@@ -190,10 +188,4 @@ fn problem(problem: &plumb_render::Problem) -> plumb_api::Failure {
         reason: reasons::BUILD_FAILED.into(),
         message: shorten(with_hint(problem.defect.to_string(), problem.hint()), 1024),
     }
-}
-
-pub(super) fn options_digest(object: &Application, ignore: Option<&str>) -> Digest {
-    let mut hasher = Hasher::new();
-    hasher.part(object.spec.path.as_bytes()).part(ignore.unwrap_or("").as_bytes());
-    hasher.finish()
 }
