@@ -18,7 +18,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Run the agent: watch Git repositories and keep the cluster like them
     Controller(Controller),
-    /// Render a directory as the agent would, and print the objects
+    /// Render a directory as the agent would, and print the objects. For a directory with a
+    /// kustomization that is what `kustomize build` prints
     Build(Build),
     /// Print the custom resource definitions
     Crds,
@@ -77,13 +78,21 @@ pub(crate) struct Build {
     pub(crate) path: PathBuf,
 
     /// The root of the repository, above which nothing is read; the nearest directory with a .git
-    /// when left out
+    /// when left out, and without one the current directory or the one to render
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
 
     /// Patterns to leave out, in gitignore syntax, as in spec.ignore of a GitRepository
     #[arg(long, value_name = "PATTERN")]
     pub(crate) ignore: Vec<String>,
+
+    /// The order of what a kustomization builds, when it does not say itself
+    #[arg(long, value_enum, default_value_t = Reorder::Legacy)]
+    pub(crate) reorder: Reorder,
+
+    /// Which files a kustomization may use
+    #[arg(long, value_enum, default_value_t = LoadRestrictor::RootOnly)]
+    pub(crate) load_restrictor: LoadRestrictor,
 
     /// How objects are printed
     #[arg(short, long, value_enum, default_value_t = Output::Yaml)]
@@ -103,6 +112,24 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reorder {
+    /// Namespaces and definitions first, webhooks last
+    Legacy,
+    /// As they are listed, which is how the agent renders them
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LoadRestrictor {
+    /// Files in or below its directory
+    #[value(name = "LoadRestrictionsRootOnly")]
+    RootOnly,
+    /// Any file in the repository, as the agent lets it
+    #[value(name = "LoadRestrictionsNone")]
+    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

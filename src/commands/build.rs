@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use plumb_core::{DirTree, RelPath};
-use plumb_render::{RenderOptions, render};
+use plumb_render::{LoadRestrictions, RenderOptions, Reorder, render};
 
-use crate::args::{Build, Output};
+use crate::args::{self, Build, LoadRestrictor, Output};
 use crate::exit::Failure;
 
 /// Renders and prints.
@@ -15,8 +15,8 @@ pub(crate) fn run(args: &Build) -> Result<(), Failure> {
             .map_err(|error| Failure::input(format!("cannot open {}: {error}", path.display())))
     };
     let target = full(&args.path)?;
-    let root = match &args.root {
-        Some(root) => full(root)?,
+    let (root, alone) = match &args.root {
+        Some(root) => (full(root)?, None),
         None => repository_root(&target),
     };
     let Ok(inside) = target.strip_prefix(&root) else {
@@ -28,9 +28,21 @@ pub(crate) fn run(args: &Build) -> Result<(), Failure> {
         .ok_or_else(|| Failure::input(format!("{} is not UTF-8", inside.display())))
         .and_then(|text| RelPath::parse(text).map_err(|e| Failure::input(e.to_string())))?;
     let ignore = (!args.ignore.is_empty()).then(|| args.ignore.join("\n"));
-    let options = RenderOptions { ignore, ..RenderOptions::default() };
+    let options = RenderOptions {
+        ignore,
+        reorder: match args.reorder {
+            args::Reorder::Legacy => Reorder::Legacy,
+            args::Reorder::None => Reorder::Fifo,
+        },
+        load_restrictions: match args.load_restrictor {
+            LoadRestrictor::RootOnly => LoadRestrictions::RootOnly,
+            LoadRestrictor::None => LoadRestrictions::None,
+        },
+        ..RenderOptions::default()
+    };
     let rendered = render(&DirTree::new(root), &path, &options, &|| false).map_err(|failure| {
-        Failure::new(failure.error.class(), &failure.error).with_hint(failure.error.hint())
+        let hint = failure.error.hint().or(alone);
+        Failure::new(failure.error.class(), &failure.error).with_hint(hint)
     })?;
     let objects = rendered.objects.into_iter().map(plumb_core::Object::into_body);
     let text = match args.output {
@@ -47,8 +59,18 @@ pub(crate) fn run(args: &Build) -> Result<(), Failure> {
     super::print(&text)
 }
 
-/// The nearest directory above that is a repository, or the directory itself.
-fn repository_root(target: &Path) -> PathBuf {
+/// The nearest directory above that is a repository. Without one the current directory, if the
+/// target is in it, or the directory itself, and then a hint that this was a guess.
+fn repository_root(target: &Path) -> (PathBuf, Option<String>) {
     let own = if target.is_dir() { target } else { target.parent().unwrap_or(target) };
-    own.ancestors().find(|dir| dir.join(".git").exists()).unwrap_or(own).to_owned()
+    if let Some(root) = own.ancestors().find(|dir| dir.join(".git").exists()) {
+        return (root.to_owned(), None);
+    }
+    let current = std::env::current_dir().ok().and_then(|dir| dir.canonicalize().ok());
+    let root = current.filter(|dir| own.starts_with(dir)).unwrap_or_else(|| own.to_owned());
+    let hint = format!(
+        "{} is taken for the repository, as no .git was found; --root names another directory",
+        root.display()
+    );
+    (root, Some(hint))
 }

@@ -45,6 +45,74 @@ fn build_prints_what_the_agent_would_apply() {
     assert_eq!(list["items"][0]["data"]["b"], "yes");
 }
 
+/// A kustomization that lists a Namespace last and a file beside its directory.
+fn kustomization() -> Scratch {
+    tree(&[
+        ("base/a.yaml", GOOD),
+        ("base/ns.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: team}\n"),
+        ("base/kustomization.yaml", "namePrefix: p-\nresources:\n- a.yaml\n- ns.yaml\n"),
+        ("prod/kustomization.yaml", "resources:\n- ../base\n"),
+        ("far/kustomization.yaml", "resources:\n- ../base/a.yaml\n"),
+        ("typo/kustomization.yaml", "resources:\n- ../base\nnameprefx: x\n"),
+    ])
+}
+
+const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: team\n";
+const PREFIXED: &str =
+    "apiVersion: v1\ndata:\n  a: \"1\"\n  b: \"yes\"\nkind: ConfigMap\nmetadata:\n  name: p-a\n";
+
+#[test]
+fn build_prints_what_kustomize_build_prints() {
+    let dir = kustomization();
+    let build = |path: &str, args: &[&str]| {
+        let path = dir.path().join(path);
+        let mut all = vec!["build", path.to_str().unwrap()];
+        all.extend(args);
+        plumb(&all)
+    };
+    let printed = |path: &str, args: &[&str]| {
+        let output = build(path, args);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let legacy = format!("{NAMESPACE}---\n{PREFIXED}");
+    assert_eq!(printed("prod", &[]), legacy);
+    assert_eq!(printed("prod", &["--reorder", "legacy"]), legacy);
+    assert_eq!(printed("prod", &["--reorder", "none"]), format!("{PREFIXED}---\n{NAMESPACE}"));
+    let any = printed("far", &["--load-restrictor", "LoadRestrictionsNone"]);
+    assert_eq!(any, PREFIXED.replace("p-a", "a"));
+    for (path, said) in [
+        (
+            "far",
+            "error: far/kustomization.yaml:1: cannot load \"../base/a.yaml\": file base/a.yaml is not in or below far\nhint: move the file, or include its directory as a base with a kustomization\n",
+        ),
+        (
+            "typo",
+            "error: typo/kustomization.yaml:3: unknown field \"nameprefx\"\nhint: did you mean \"namePrefix\"?\n",
+        ),
+    ] {
+        let output = build(path, &[]);
+        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(3), said));
+        assert_eq!(text(&output.stdout), "");
+    }
+}
+
+#[test]
+fn outside_a_repository_the_current_directory_is_its_root() {
+    let dir = kustomization();
+    std::fs::remove_dir(dir.path().join(".git")).unwrap();
+    let build = |current: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plumb"));
+        command.current_dir(dir.path().join(current)).arg("build").args(args).output().unwrap()
+    };
+    assert_eq!(build("", &["prod"]).status.code(), Some(0));
+    assert_eq!(build("prod", &[".", "--root", ".."]).status.code(), Some(0));
+    let output = build("prod", &["."]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = text(&output.stderr);
+    assert!(said.contains("leaves the repository") && said.contains("--root"), "{said}");
+}
+
 #[test]
 fn exit_codes_are_those_of_the_table() {
     let dir = tree(&[("app/a.yaml", "kind: ["), ("app/b.yaml", "metadata: {name: x}")]);
