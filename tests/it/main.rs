@@ -14,6 +14,7 @@ mod inherit;
 mod install;
 mod kustomize;
 mod leader;
+mod logs;
 mod main_job;
 mod outage;
 mod ownership;

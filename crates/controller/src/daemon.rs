@@ -88,6 +88,8 @@ pub(crate) struct Daemon {
     pub(crate) random: Mutex<fastrand::Rng>,
     /// What marks the facts that this process writes while it leads.
     epoch: AtomicU64,
+    /// Numbers the runs, so that the lines of one can be told from others' in the log.
+    runs: AtomicU64,
     settings: Settings,
     stopping: Arc<AtomicBool>,
     cancels: Mutex<Vec<(u64, Cancel)>>,
@@ -139,6 +141,7 @@ pub async fn run(
         metrics: metrics.clone(),
         random: Mutex::new(fastrand::Rng::with_seed(settings.seed)),
         epoch: AtomicU64::default(),
+        runs: AtomicU64::default(),
         settings: settings.clone(),
         stopping: Arc::default(),
         cancels: Mutex::default(),
@@ -327,17 +330,18 @@ impl Daemon {
     async fn work(self: Arc<Self>, key: Key) {
         use tracing::Instrument as _;
         let started = Instant::now();
-        let name = key.name().clone();
-        let span = tracing::info_span!(
-            "reconcile",
-            kind = key.kind(),
-            namespace = name.namespace,
-            name = name.name
-        );
-        let outcome = match &key {
-            Key::Source(name) => self.run_source(name).instrument(span).await,
-            Key::App(name) => self.run_app(name).instrument(span).await,
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        let span = tracing::info_span!("reconcile", run, object = %key);
+        let work = async {
+            tracing::debug!("begins");
+            let outcome = match &key {
+                Key::Source(name) => self.run_source(name).await,
+                Key::App(name) => self.run_app(name).await,
+            };
+            tracing::debug!("ends");
+            outcome
         };
+        let outcome = work.instrument(span).await;
         self.metrics.reconciled(kind_of(&key), outcome, started.elapsed());
     }
 
