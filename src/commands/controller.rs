@@ -21,6 +21,8 @@ pub(crate) fn run(args: Controller) -> Result<(), Failure> {
 }
 
 async fn serve(args: Controller) -> Result<(), Failure> {
+    // Before anything is begun that would have to be ended in good order.
+    let stop = stopped();
     let mut config = match &args.kubeconfig {
         Some(file) => {
             let kubeconfig = kube::config::Kubeconfig::read_from(file)
@@ -53,23 +55,24 @@ async fn serve(args: Controller) -> Result<(), Failure> {
         build: option_env!("PLUMB_BUILD").unwrap_or("").to_owned(),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = settings.identity, "starting");
-    plumb_controller::run(client, settings, stopped())
+    plumb_controller::run(client, settings, stop)
         .await
         .map_err(|error| Failure::new(error.class(), &error))
 }
 
-/// Ends at the first SIGTERM or SIGINT.
-async fn stopped() {
+/// Ends at the first SIGTERM or SIGINT after this call.
+fn stopped() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers the signals end the process by themselves.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async {
+        let (Ok(mut term), Ok(mut int)) = signals else {
+            // Without handlers the signals end the process by themselves.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
     }
 }
 

@@ -32,3 +32,17 @@ fn the_lines_of_a_run_carry_its_number_and_its_object() {
         assert_eq!((&first["message"], &last["message"]), (&"begins".into(), &"ends".into()));
     });
 }
+
+/// A Pod can be asked to go as soon as it has come.
+#[test]
+fn a_stop_right_after_the_start_ends_in_good_order() {
+    runtime().block_on(async {
+        let world = World::new("stop").await;
+        for _ in 0..5 {
+            let mut agent = world.agent();
+            agent.wait_for_log("starting", LIMIT).await;
+            let status = agent.stop();
+            assert!(status.success(), "{status}: {}", agent.logs());
+        }
+    });
+}
