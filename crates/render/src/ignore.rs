@@ -18,6 +18,11 @@ pub(crate) const OPTIONS: &str = "spec.ignore";
 /// Bytes of one ignore file; each pattern becomes an automaton, so this is much.
 pub(crate) const MAX_BYTES: u64 = 64 << 10;
 
+/// How many ignore files one path may have, and how many bytes in all. The same few bytes can lie in
+/// every directory of a tree, and each time they become automatons.
+pub(crate) const MAX_FILES: u64 = 1000;
+pub(crate) const MAX_TOTAL: u64 = 1 << 20;
+
 /// What Git and build systems keep in a repository under names that manifests have. A strict
 /// subset of what Flux excludes, which leaves out pictures and archives because they are never
 /// read here; unlike there, patterns of one's own do not switch these off.

@@ -489,6 +489,19 @@ fn limits() {
     assert_eq!(error, "0 has more than 1000 names in its directories");
 }
 
+#[test]
+fn ignore_files_count_against_a_budget_too() {
+    let each = |count: usize, text: &str| {
+        (0..count).fold(MemTree::new(), |tree, i| tree.file(&format!("a/{i}/.plumbignore"), text))
+    };
+    let refused = |tree: &MemTree| failed(tree, "a").error.to_string();
+    assert_eq!(refused(&each(1001, "x\n")), "a has more than 1000 ignore files");
+    // A comment costs nothing but its bytes.
+    let large = format!("# {}\n", "x".repeat(60_000));
+    assert_eq!(refused(&each(18, &large)), "a has more than 1048576 bytes in its ignore files");
+    try_render(&each(17, &large), "a", &RenderOptions::default()).unwrap();
+}
+
 /// Any tree of few names, so that links, ignore files and duplicates meet often.
 fn any_tree(random: &mut fastrand::Rng, mut tree: MemTree, changes: usize) -> MemTree {
     let dirs = ["", "a/", "a/b/", "a/b/c/", "d/", "d/b/"];

@@ -40,6 +40,8 @@ pub(crate) struct Walk<'r> {
     items: Vec<Item>,
     problems: Problems,
     entries: usize,
+    ignore_files: u64,
+    ignore_bytes: u64,
     /// The directories that the walk is in, links followed.
     inside: Vec<RelPath>,
 }
@@ -62,6 +64,8 @@ impl<'r> Walk<'r> {
             items: Vec::new(),
             problems: Problems::default(),
             entries: 0,
+            ignore_files: 0,
+            ignore_bytes: 0,
             inside: Vec::new(),
         };
         walk.bad_patterns(&Arc::new(RelPath::root().child(ignore::OPTIONS)), bad);
@@ -234,6 +238,14 @@ impl<'r> Walk<'r> {
             Ok(text) => text,
             Err(error) => return self.problems.unusable(&path, error),
         };
+        self.ignore_files += 1;
+        self.ignore_bytes += text.len() as u64;
+        if self.ignore_files > ignore::MAX_FILES {
+            return Err(self.too_much("ignore files", ignore::MAX_FILES));
+        }
+        if self.ignore_bytes > ignore::MAX_TOTAL {
+            return Err(self.too_much("bytes in its ignore files", ignore::MAX_TOTAL));
+        }
         // Like Git, which matches bytes: what is no UTF-8 matches nothing.
         let text = String::from_utf8_lossy(&text);
         let (domain, bad) = Domain::parse(dir.clone(), path.to_string(), &text);
