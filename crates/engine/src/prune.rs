@@ -178,7 +178,10 @@ impl Engine {
                 let target = Target::new(resource, &key.namespace, &key.name);
                 let found = self.cluster.get_metadata(&target).await?;
                 let kinds = found.and_then(|found| found.annotations.get(GROUP_KINDS).cloned());
-                let has_members = kinds.is_some_and(|kinds| !kinds.is_empty());
+                // Annotations can be edited; what is live under its label cannot be argued away.
+                let inner = ApplySet::new(key.group_kind.clone(), &key.namespace, &key.name);
+                let has_members = kinds.is_some_and(|kinds| !kinds.is_empty())
+                    || !self.members().applied(&inner.id, &inner.manager).is_empty();
                 Ok(has_members.then_some("the objects that it applied go with it"))
             }
             _ => Ok(None),
@@ -246,3 +249,7 @@ pub(crate) fn unlisted(kind: &GroupKind, why: &str, class: ErrorClass) -> Failur
         class,
     }
 }
+
+#[cfg(test)]
+#[path = "prune_tests.rs"]
+mod tests;

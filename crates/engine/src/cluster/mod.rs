@@ -12,7 +12,7 @@ mod fields;
 mod request;
 mod resource;
 #[cfg(test)]
-mod script;
+pub(crate) mod script;
 mod watch;
 
 use std::fmt;

@@ -18,7 +18,7 @@ use tower::BoxError;
 use super::{Cluster, ClusterOptions};
 
 /// One answer.
-pub(super) enum Says {
+pub(crate) enum Says {
     /// A status, a Retry-After in seconds and a body.
     Status(u16, Option<u64>, String),
     /// HTTP 200 and a body in pieces, then the end.
@@ -34,28 +34,28 @@ pub(super) enum Says {
 }
 
 impl Says {
-    pub(super) fn ok(body: impl Into<String>) -> Self {
+    pub(crate) fn ok(body: impl Into<String>) -> Self {
         Self::Status(200, None, body.into())
     }
 }
 
 /// One request.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub(super) method: Method,
-    pub(super) uri: String,
-    pub(super) headers: HeaderMap,
-    pub(super) body: String,
-    pub(super) after: Duration,
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) uri: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+    pub(crate) after: Duration,
 }
 
 impl Asked {
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// A parameter of the query, decoded as far as tests need it.
-    pub(super) fn parameter(&self, name: &str) -> Option<String> {
+    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
         let (_, query) = self.uri.split_once('?')?;
         let value = query
             .split('&')
@@ -68,22 +68,22 @@ impl Asked {
 
 /// The server.
 #[derive(Clone)]
-pub(super) struct Script {
+pub(crate) struct Script {
     answers: Arc<Mutex<VecDeque<Says>>>,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Script {
-    pub(super) fn new(answers: impl IntoIterator<Item = Says>) -> Self {
+    pub(crate) fn new(answers: impl IntoIterator<Item = Says>) -> Self {
         Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), asked: Arc::default() }
     }
 
     /// A cluster before this server, with a time-out of 30 s.
-    pub(super) fn cluster(&self) -> Cluster {
+    pub(crate) fn cluster(&self) -> Cluster {
         self.cluster_with(|_| {})
     }
 
-    pub(super) fn cluster_with(&self, change: impl FnOnce(&mut ClusterOptions)) -> Cluster {
+    pub(crate) fn cluster_with(&self, change: impl FnOnce(&mut ClusterOptions)) -> Cluster {
         let mut options = ClusterOptions {
             request_timeout: Duration::from_secs(30),
             user_agent: Some("plumb/test".into()),
@@ -100,12 +100,12 @@ impl Script {
         Cluster::new(kube::Client::new(service, "default"), options)
     }
 
-    pub(super) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
     /// Whether every line was said.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.answers.lock().unwrap().is_empty()
     }
 
