@@ -173,7 +173,12 @@ impl Agent {
         status
     }
 
-    /// Waits until it ends without being asked to.
+    /// SIGTERM: it is asked to end.
+    pub fn sigterm(&mut self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Waits until it ends.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let status = self.process.wait(limit)?;
         self.finish();

@@ -74,6 +74,16 @@ pub(crate) enum TaskError {
         /// The checkout.
         what: PathBuf,
     },
+    /// The torture found what must not be.
+    #[error("seed {seed}, round {round}: {count} violations")]
+    Violation {
+        /// The seed.
+        seed: u64,
+        /// The round.
+        round: u32,
+        /// How many.
+        count: usize,
+    },
     /// There is no such bench.
     #[error("there is no bench {name:?}; there are: {known}")]
     UnknownBench {

@@ -1,4 +1,4 @@
-//! Tasks of the project: `cargo xtask test`, `demo`, `bench`, `compare`, `generate`,
+//! Tasks of the project: `cargo xtask test`, `demo`, `bench`, `compare`, `torture`, `generate`,
 //! `ci`.
 //!
 //! Nothing here is shipped. Each task can be run from a fresh clone: it builds what is missing,
@@ -20,6 +20,7 @@ mod generate;
 mod process;
 mod reference;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,9 @@ enum Task {
     Compare(compare::CompareArgs),
     /// Measure two variants of one thing in pairs and print JSON; alone it lists what there is.
     Bench(bench::BenchArgs),
+    /// Commits, hands of others and faults at random, on a real control plane: does the cluster
+    /// end as Git asks, and was nothing done that must not be done?
+    Torture(torture::TortureArgs),
 }
 
 #[tokio::main]
@@ -76,5 +80,6 @@ async fn run(task: Task) -> Result<(), TaskError> {
         Task::Demo(args) => demo::run(&args).await,
         Task::Compare(args) => compare::run(args).await,
         Task::Bench(args) => bench::run(&args).await,
+        Task::Torture(args) => torture::run(&args).await,
     }
 }

@@ -287,12 +287,13 @@ impl Handler for State {
                 Action::HoldAnswer(_) => record.fault("answer held".to_owned()),
             }
 
-            let mut limit = None;
+            let (mut limit, mut lag) = (None, Duration::ZERO);
             match action.clone() {
                 Action::Pass | Action::HoldAnswer(_) => {}
                 Action::HoldRequest(held) => held.wait(&seen).await,
                 Action::Fault(fault, gate) => match fault {
                     Fault::Delay(time) => tokio::time::sleep(time).await,
+                    Fault::Lag(time) => lag = time,
                     Fault::CutBefore => return Err(Cut),
                     Fault::CutAfter => {}
                     Fault::CutBody(bytes) => limit = Some(bytes),
@@ -329,7 +330,7 @@ impl Handler for State {
                 _ => {}
             }
             record.status(response.status().as_u16());
-            Ok(self.recorded(record, response, limit))
+            Ok(self.recorded(record, response, limit, lag))
         })
     }
 }
@@ -346,6 +347,7 @@ impl State {
         record: Arc<Record>,
         response: Response<kube::client::Body>,
         limit: Option<usize>,
+        lag: Duration,
     ) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         for name in HOP_BY_HOP {
@@ -369,6 +371,7 @@ impl State {
             record,
             body,
             left: limit.unwrap_or(usize::MAX),
+            lag,
         };
         let frames = stream::try_unfold(flow, |mut flow| async move {
             Ok(flow.next().await?.map(|piece| (Frame::data(piece), flow)))
@@ -387,6 +390,8 @@ struct Flow {
     promised: Option<usize>,
     /// Bytes until the connection is cut.
     left: usize,
+    /// How much later each piece is passed on.
+    lag: Duration,
 }
 
 impl Flow {
@@ -398,6 +403,9 @@ impl Flow {
             _ = self.cut.wait_for(|cut| *cut) => return Err(Cut),
             frame = self.body.frame() => frame,
         };
+        if !self.lag.is_zero() {
+            tokio::time::sleep(self.lag).await;
+        }
         tokio::select! {
             _ = self.cut.wait_for(|cut| *cut) => return Err(Cut),
             () = self.state.connected() => {}

@@ -93,6 +93,9 @@ impl fmt::Debug for Match {
 pub enum Fault {
     /// It is passed on that much later.
     Delay(Duration),
+    /// It is passed on at once; what comes back of it, piece by piece that much later, such as the
+    /// events of a watch.
+    Lag(Duration),
     /// The connection closes; the server never sees the request.
     CutBefore,
     /// The server answers; the client gets a closed connection instead.

@@ -1,0 +1,325 @@
+//! Reads what the API server was asked in a round, and names what must never be done.
+//!
+//! Every deletion carries the uid and version it was meant for, so what it deleted is looked up
+//! there. What was written is looked up in the commits by the number that each manifest carries.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use plumb_testkit::{AuditEvent, Version};
+use serde_json::Value;
+
+use super::checker::{entry, label, owner, text};
+use super::hands::Traces;
+use super::kinds::{CLAIM, KINDS, Key, STAMP};
+use super::model::{Desired, File, Model};
+
+/// As many deletions are never held for their share.
+const FREE: usize = 10;
+/// Members that hands may have taken away between a plan and its first deletion.
+const SLACK: usize = 3;
+
+/// One run of an application, as the log tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Run {
+    /// `Application one/app-00`.
+    object: String,
+    /// When it began, as the audit log writes times.
+    begin: String,
+    /// Whether it is told of the end.
+    pub(super) ended: bool,
+    number: u64,
+}
+
+/// The runs in a log of JSON lines, and lines that no log must have.
+pub(super) fn read_log(log: &str) -> (Vec<Run>, Vec<String>) {
+    let (mut runs, mut wrong): (Vec<Run>, _) = (Vec::new(), Vec::new());
+    for line in log.lines() {
+        if line.contains("panicked") {
+            wrong.push(format!("in the log: {line}"));
+        }
+        let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
+        let (span, time) = (&line["span"], text(&line["timestamp"]));
+        let Some(number) = span["run"].as_u64() else { continue };
+        let object = text(&span["object"]).to_owned();
+        match text(&line["message"]) {
+            "begins" => runs.push(Run { object, begin: time.to_owned(), ended: false, number }),
+            "ends" => {
+                for run in runs.iter_mut().rev().filter(|run| run.number == number).take(1) {
+                    run.ended = true;
+                }
+            }
+            _ => {}
+        }
+    }
+    (runs, wrong)
+}
+
+/// What is known of a round.
+pub(super) struct Evidence<'e> {
+    pub(super) model: &'e Model,
+    pub(super) ids: &'e [String],
+    pub(super) traces: &'e Traces,
+    /// Which commit each application had applied when the round began.
+    pub(super) applied: &'e [usize],
+    /// What the one under test asked, in the order of time.
+    pub(super) events: &'e [AuditEvent],
+    pub(super) runs: &'e [Run],
+    /// Every version of the round, with the one before it.
+    pub(super) versions: &'e [(Option<Version>, Version)],
+    /// A version by uid and number.
+    pub(super) at: &'e dyn Fn(&str, u64) -> Option<Version>,
+    /// What was live when the counter stood there.
+    pub(super) live_at: &'e dyn Fn(u64) -> Vec<Version>,
+}
+
+/// Requests that changed something or tried to, and were not refused.
+pub(super) fn writes(events: &[AuditEvent]) -> Vec<&AuditEvent> {
+    let writes = events.iter().filter(|event| {
+        !matches!(event.verb.as_str(), "get" | "list" | "watch")
+            && event.counts()
+            && event.code < 300
+            && event.resource != "leases"
+    });
+    writes.collect()
+}
+
+fn key_of(event: &AuditEvent) -> Option<Key> {
+    let kind = KINDS.into_iter().find(|kind| {
+        kind.plural == event.resource && kind.group() == event.group && event.subresource.is_empty()
+    })?;
+    Some(Key { kind, namespace: event.namespace.clone(), name: event.name.clone() })
+}
+
+fn key_of_version(version: &Version) -> Key {
+    let metadata = &version.object["metadata"];
+    let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
+    Key { kind: version.kind, namespace: namespace.into(), name: name.into() }
+}
+
+/// The manager in the query of a patch.
+fn manager_of(event: &AuditEvent) -> String {
+    let (_, query) = event.uri.split_once('?').unwrap_or_default();
+    let manager = query.split('&').find_map(|part| part.strip_prefix("fieldManager="));
+    manager.unwrap_or_default().replace("%3A", ":").replace("%2F", "/")
+}
+
+/// What was done to which objects, with the commit they carried, by application and run.
+type Acts = BTreeMap<(usize, Option<usize>), Vec<(Key, String)>>;
+
+/// Everything that must not have been done.
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut applied = Acts::new();
+    let mut deleted = Acts::new();
+    for event in writes(evidence.events) {
+        let own = event.group == "plumb.dev" && event.verb == "patch";
+        if own || event.resource == "events" {
+            continue;
+        }
+        match (key_of(event), event.verb.as_str()) {
+            (Some(key), "patch") if !event.uri.contains("dryRun=") => {
+                if let Some((app, stamp)) = evidence.patch(event, &key, &mut wrong) {
+                    let run = evidence.run_of(app, &event.received);
+                    applied.entry((app, run)).or_default().push((key, stamp));
+                }
+            }
+            (Some(key), "delete") => {
+                if let Some((app, uid)) = evidence.delete(event, &key, &mut wrong) {
+                    let run = evidence.run_of(app, &event.received);
+                    deleted.entry((app, run)).or_default().push((key, uid));
+                }
+            }
+            _ => wrong.push(format!("an unexpected request: {} {}", event.what(), event.uri)),
+        }
+    }
+    for ((app, run), objects) in &applied {
+        if !evidence.is_of_one_commit(*app, objects) {
+            let name = &evidence.model.apps[*app].name;
+            let texts: Vec<_> =
+                objects.iter().map(|(key, stamp)| format!("{key} of {stamp}")).collect();
+            wrong.push(format!(
+                "{name}: run {run:?} applied from two commits: {}",
+                texts.join(", ")
+            ));
+        }
+    }
+    for ((app, _), objects) in &deleted {
+        evidence.guarded(*app, objects, &mut wrong);
+    }
+    for (before, now) in evidence.versions {
+        if let (Some(before), false) = (before, now.deleted) {
+            evidence.transition(before, now, &mut wrong);
+        }
+    }
+    wrong
+}
+
+impl Evidence<'_> {
+    /// The run of an application that was going on when a request arrived.
+    fn run_of(&self, app: usize, received: &str) -> Option<usize> {
+        let app = &self.model.apps[app];
+        let object = format!("Application {}/{}", app.namespace, app.name);
+        let begun = |run: &Run| run.object == object && run.begin.as_str() <= received;
+        let runs = self.runs.iter().enumerate().filter(|(_, run)| begun(run));
+        runs.max_by(|a, b| a.1.begin.cmp(&b.1.begin)).map(|(index, _)| index)
+    }
+
+    /// Commits that an application may have been at in this round, with what they ask for.
+    fn candidates(&self, app: usize) -> Vec<BTreeMap<Key, super::kinds::Object>> {
+        let count = self.model.commits[self.model.apps[app].repository].len();
+        let asked = (self.applied[app]..count).map(|commit| self.model.wanted_at(app, commit));
+        asked
+            .filter_map(|desired| match desired {
+                Desired::Objects(objects) => Some(objects),
+                Desired::Unsound(_) => None,
+            })
+            .collect()
+    }
+
+    /// An object was applied: by an application, from a commit of its repository.
+    fn patch(
+        &self,
+        event: &AuditEvent,
+        key: &Key,
+        wrong: &mut Vec<String>,
+    ) -> Option<(usize, String)> {
+        let manager = manager_of(event);
+        let stamp = text(&event.body["metadata"]["annotations"][STAMP]).to_owned();
+        let Some(app) = self.model.apps.iter().position(|app| app.manager() == manager) else {
+            wrong.push(format!("{key} was written by {manager:?}"));
+            return None;
+        };
+        if !self.is_of_one_commit(app, &[(key.clone(), stamp.clone())]) {
+            wrong.push(format!("{key} was written by {manager} as no commit has it: {stamp:?}"));
+            return None;
+        }
+        Some((app, stamp))
+    }
+
+    /// Whether one commit has all these objects as they were written.
+    fn is_of_one_commit(&self, app: usize, objects: &[(Key, String)]) -> bool {
+        let commits = &self.model.commits[self.model.apps[app].repository];
+        commits.iter().rev().any(|tree| {
+            let Some(folder) = tree.get(&app) else { return false };
+            objects.iter().all(|(key, stamp)| {
+                let mut all = folder.values().filter_map(|file| match file {
+                    File::Objects(objects) => Some(objects),
+                    File::Broken { .. } => None,
+                });
+                all.any(|all| all.iter().any(|o| o.key == *key && o.stamp.to_string() == *stamp))
+            })
+        })
+    }
+
+    /// An object was deleted: its application's own, which that does not ask for.
+    fn delete(
+        &self,
+        event: &AuditEvent,
+        key: &Key,
+        wrong: &mut Vec<String>,
+    ) -> Option<(usize, String)> {
+        let preconditions = &event.body["preconditions"];
+        let uid = text(&preconditions["uid"]);
+        let number = text(&preconditions["resourceVersion"]).parse().unwrap_or(0);
+        let Some(state) = (self.at)(uid, number) else {
+            wrong.push(format!("{key} was deleted by {preconditions}, and never was there so"));
+            return None;
+        };
+        let Some(app) = owner(&state.object, &self.model.apps, self.ids) else {
+            let managed = state.object["metadata"]["managedFields"].as_array();
+            let managers: Vec<_> =
+                managed.into_iter().flatten().map(|entry| text(&entry["manager"])).collect();
+            let label = label(&state.object);
+            wrong.push(format!(
+                "{key} was deleted and was nobody's: labelled {label:?}, managed by {managers:?}"
+            ));
+            return None;
+        };
+        if self.candidates(app).iter().all(|objects| objects.contains_key(key)) {
+            let name = &self.model.apps[app].name;
+            wrong.push(format!("{key} was deleted from {name}, which wants it"));
+            return None;
+        }
+        Some((app, uid.to_owned()))
+    }
+
+    /// What one run deleted did not need approval, or had it.
+    fn guarded(&self, app: usize, deleted: &[(Key, String)], wrong: &mut Vec<String>) {
+        let ends: HashMap<&str, u64> = self
+            .versions
+            .iter()
+            .rev()
+            .map(|(_, version)| version)
+            .filter(|v| v.deleted || !v.object["metadata"]["deletionTimestamp"].is_null())
+            .map(|version| (version.uid(), version.number))
+            .collect();
+        let first = deleted.iter().filter_map(|(_, uid)| ends.get(uid.as_str())).min();
+        let name = &self.model.apps[app].name;
+        let Some(first) = first else {
+            wrong.push(format!("{name}: the end of {} was not seen", deleted[0].0));
+            return;
+        };
+        let members: BTreeMap<Key, String> = (self.live_at)(first - 1)
+            .iter()
+            .filter(|version| owner(&version.object, &self.model.apps, self.ids) == Some(app))
+            .map(|version| (key_of_version(version), version.uid().to_owned()))
+            .collect();
+        let count = deleted.len();
+        let large = count > FREE && 2 * count > members.len() + SLACK;
+        let claim = deleted.iter().any(|(key, _)| key.kind == CLAIM);
+        let allowed = self.candidates(app).iter().any(|objects| {
+            if deleted.iter().any(|(key, _)| objects.contains_key(key)) {
+                return false;
+            }
+            let too_much = members.iter().filter(|(key, _)| !objects.contains_key(*key));
+            let plan: BTreeSet<&String> = too_much.map(|(_, uid)| uid).collect();
+            let approved = self
+                .traces
+                .approved
+                .iter()
+                .any(|(of, uids)| *of == app && plan.iter().all(|uid| uids.contains(*uid)));
+            approved || !(large || claim || objects.is_empty())
+        });
+        if !allowed {
+            let keys: Vec<_> = deleted.iter().map(|(key, _)| key.to_string()).collect();
+            wrong.push(format!(
+                "{name} deleted {count} of {} without approval: {}",
+                members.len(),
+                keys.join(", ")
+            ));
+        }
+    }
+
+    /// Who wrote a version may write to that object, and left to others what was theirs.
+    fn transition(&self, before: &Version, now: &Version, wrong: &mut Vec<String>) {
+        for (app, id) in self.model.apps.iter().zip(self.ids) {
+            let manager = app.manager();
+            let (was, is) = (entry(&before.object, &manager), entry(&now.object, &manager));
+            if is.is_none() || is == was || was.is_some() || label(&before.object) == Some(id) {
+                continue;
+            }
+            let key = key_of_version(now);
+            if let Some(other) = owner(&before.object, &self.model.apps, self.ids) {
+                let other = &self.model.apps[other].name;
+                wrong.push(format!("{} wrote to {key}, which is {other}'s", app.name));
+            }
+            let entries = before.object["metadata"]["managedFields"].as_array();
+            for entry in entries.into_iter().flatten() {
+                let after = now.object["metadata"]["managedFields"].as_array();
+                let kept = after.into_iter().flatten().any(|after| {
+                    ["manager", "operation", "subresource", "fieldsV1"]
+                        .iter()
+                        .all(|part| after[*part] == entry[*part])
+                });
+                if !kept {
+                    let theirs = text(&entry["manager"]);
+                    wrong.push(format!("{} took fields of {key} from {theirs}", app.name));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "audit_tests.rs"]
+mod tests;

@@ -1,0 +1,302 @@
+use super::*;
+use crate::torture::hands::PART_OF;
+use crate::torture::kinds::Object;
+use crate::torture::model::tests::{map, tree};
+use crate::torture::model::{Folder, Tree};
+use serde_json::json;
+use std::sync::Arc;
+
+/// A round that a case fills.
+struct Round {
+    model: Model,
+    ids: Vec<String>,
+    traces: Traces,
+    applied: Vec<usize>,
+    events: Vec<AuditEvent>,
+    runs: Vec<Run>,
+    /// Every version, in the order of their numbers.
+    versions: Vec<Version>,
+}
+
+const ALL: u64 = u64::MAX;
+
+fn managed(app: usize) -> Value {
+    let labels = json!({ format!("f:{PART_OF}"): {} });
+    json!({
+        "manager": format!("plumb:{}/app-0{app}", ["one", "two"][app]), "operation": "Apply",
+        "fieldsV1": { "f:metadata": { "f:labels": labels } },
+    })
+}
+
+/// A version of an object that an application has applied.
+fn member(app: usize, object: &Object, number: u64) -> Version {
+    let mut live = object.wanted();
+    live["metadata"]["uid"] = format!("uid-{}", object.key.name).into();
+    live["metadata"]["labels"] = json!({ PART_OF: format!("set-{app}") });
+    live["metadata"]["managedFields"] = json!([managed(app)]);
+    Version { kind: object.key.kind, number, object: Arc::new(live), deleted: false }
+}
+
+fn changed(version: &Version, number: u64, change: impl FnOnce(&mut Value)) -> Version {
+    let mut next = Version { number, ..version.clone() };
+    change(Arc::make_mut(&mut next.object));
+    next
+}
+
+fn event(verb: &str, object: &Object, uri: &str, received: &str, body: Value) -> AuditEvent {
+    AuditEvent {
+        verb: verb.into(),
+        group: object.key.kind.group().into(),
+        resource: object.key.kind.plural.into(),
+        subresource: String::new(),
+        namespace: object.key.namespace.clone(),
+        name: object.key.name.clone(),
+        user: "plumb".into(),
+        user_agent: String::new(),
+        uri: uri.into(),
+        code: 200,
+        received: received.into(),
+        body,
+        stage: "ResponseComplete".into(),
+    }
+}
+
+fn patch(app: usize, object: &Object, received: &str) -> AuditEvent {
+    let uri = format!("/x?fieldManager=plumb%3A{}%2Fapp-0{app}&force=true", ["one", "two"][app]);
+    event("patch", object, &uri, received, object.manifest())
+}
+
+fn delete(version: &Version, object: &Object) -> AuditEvent {
+    let body = json!({ "preconditions": {
+        "uid": version.uid(), "resourceVersion": version.number.to_string(),
+    } });
+    event("delete", object, "/x", "t5", body)
+}
+
+fn end(version: &Version, number: u64) -> Version {
+    Version { number, deleted: true, ..version.clone() }
+}
+
+impl Round {
+    fn new(trees: Vec<Tree>) -> Self {
+        let mut model = Model::new(2);
+        for tree in trees {
+            assert!(!model.commit(0, tree).is_empty());
+        }
+        let begun = |begin: &str, number| Run {
+            object: "Application one/app-00".into(),
+            begin: begin.into(),
+            ended: true,
+            number,
+        };
+        Self {
+            model,
+            ids: vec!["set-0".into(), "set-1".into()],
+            traces: Traces::default(),
+            applied: vec![0, 0],
+            events: Vec::new(),
+            runs: vec![begun("t1", 1), begun("t4", 2)],
+            versions: Vec::new(),
+        }
+    }
+
+    fn judge(&self) -> Vec<String> {
+        let at = |uid: &str, number: u64| {
+            self.versions.iter().find(|v| v.uid() == uid && v.number == number).cloned()
+        };
+        let newest = |uid: &str, number: u64| {
+            self.versions.iter().rfind(|v| v.uid() == uid && v.number <= number).cloned()
+        };
+        let live_at = |number: u64| -> Vec<Version> {
+            let uids: BTreeSet<&str> = self.versions.iter().map(Version::uid).collect();
+            uids.into_iter().filter_map(|uid| newest(uid, number)).filter(|v| !v.deleted).collect()
+        };
+        let pairs: Vec<_> = self
+            .versions
+            .iter()
+            .map(|version| (newest(version.uid(), version.number - 1), version.clone()))
+            .collect();
+        assert!(live_at(ALL).len() <= self.versions.len());
+        judge(&Evidence {
+            model: &self.model,
+            ids: &self.ids,
+            traces: &self.traces,
+            applied: &self.applied,
+            events: &self.events,
+            runs: &self.runs,
+            versions: &pairs,
+            at: &at,
+            live_at: &live_at,
+        })
+    }
+
+    #[track_caller]
+    fn says(&self, part: &str) {
+        let wrong = self.judge();
+        assert!(wrong.len() == 1 && wrong[0].contains(part), "{part}: {wrong:?}");
+    }
+}
+
+fn maps(names: std::ops::Range<u32>) -> Vec<Object> {
+    names.map(|number| map(&format!("m{number:02}"), 1)).collect()
+}
+
+#[test]
+fn one_run_applies_one_commit() {
+    let (old, new) = (map("a", 1), Object { stamp: 2, value: 2, ..map("a", 1) });
+    let other = Object { stamp: 2, ..map("b", 1) };
+    let mut round = Round::new(vec![
+        tree(0, &[old.clone(), map("b", 1)]),
+        tree(0, &[new.clone(), other.clone()]),
+    ]);
+    round.events = vec![patch(0, &old, "t2"), patch(0, &map("b", 1), "t3"), patch(0, &new, "t5")];
+    assert_eq!(round.judge(), [""; 0], "two runs, each of its commit");
+    round.events.push(patch(0, &map("b", 1), "t6"));
+    round.says("applied from two commits: ConfigMap one/a of 2, ConfigMap one/b of 1");
+    round.events = vec![patch(0, &Object { stamp: 9, ..old.clone() }, "t2")];
+    round.says("as no commit has it: \"9\"");
+    round.events = vec![patch(1, &old, "t2")];
+    round.says("as no commit has it");
+}
+
+#[test]
+fn nothing_but_members_and_our_own_kinds_is_written() {
+    let mut round = Round::new(vec![tree(0, &[map("a", 1)])]);
+    let mut status = patch(0, &map("a", 1), "t2");
+    (status.group, status.resource) = ("plumb.dev".into(), "applications".into());
+    let mut refused = patch(0, &Object { stamp: 9, ..map("a", 1) }, "t2");
+    refused.code = 409;
+    round.events = vec![status.clone(), refused];
+    assert_eq!(round.judge(), [""; 0]);
+    status.verb = "delete".into();
+    round.events = vec![status];
+    round.says("an unexpected request: delete plumb.dev/applications");
+    let mut pod = patch(0, &map("a", 1), "t2");
+    pod.resource = "pods".into();
+    round.events = vec![pod];
+    round.says("an unexpected request: patch pods");
+    let mut other = patch(0, &map("a", 1), "t2");
+    other.uri = "/x?fieldManager=kubectl".into();
+    round.events = vec![other];
+    round.says("was written by \"kubectl\"");
+}
+
+#[test]
+fn only_what_is_its_own_and_not_wanted_is_deleted() {
+    let (a, b) = (map("a", 1), map("b", 1));
+    let mut round =
+        Round::new(vec![tree(0, &[a.clone(), b.clone()]), tree(0, std::slice::from_ref(&a))]);
+    let (live_a, live_b) = (member(0, &a, 10), member(0, &b, 11));
+    round.versions = vec![live_a.clone(), live_b.clone(), end(&live_b, 12)];
+    round.events = vec![delete(&live_b, &b)];
+    assert_eq!(round.judge(), [""; 0]);
+
+    round.versions = vec![live_a.clone(), live_b.clone(), end(&live_a, 12)];
+    round.events = vec![delete(&live_a, &a)];
+    round.says("ConfigMap one/a was deleted from app-00, which wants it");
+
+    let forged = changed(&live_b, 11, |live| {
+        live["metadata"]["managedFields"] = json!([{ "manager": "by-hand" }]);
+    });
+    round.versions = vec![live_a.clone(), forged.clone(), end(&forged, 12)];
+    round.events = vec![delete(&forged, &b)];
+    round.says("was nobody's: labelled Some(\"set-0\"), managed by [\"by-hand\"]");
+
+    round.versions = vec![live_a, live_b.clone(), end(&live_b, 12)];
+    let mut blind = delete(&live_b, &b);
+    blind.body = Value::Null;
+    round.events = vec![blind];
+    round.says("and never was there so");
+}
+
+#[test]
+fn much_at_once_or_what_is_precious_needs_approval() {
+    let many = maps(0..12);
+    let all: Vec<Version> =
+        many.iter().zip(10..).map(|(object, number)| member(0, object, number)).collect();
+    let run = |after: Tree, gone: &[usize], approved: &[usize]| {
+        let mut round = Round::new(vec![tree(0, &many), after]);
+        round.versions.clone_from(&all);
+        for (index, number) in gone.iter().zip(50..) {
+            round.versions.push(end(&all[*index], number));
+            round.events.push(delete(&all[*index], &many[*index]));
+        }
+        if !approved.is_empty() {
+            let uids = approved.iter().map(|index| all[*index].uid().to_owned()).collect();
+            round.traces.approved.push((0, uids));
+        }
+        round.judge()
+    };
+    let first_eleven: Vec<usize> = (0..11).collect();
+    let everything: Vec<usize> = (0..12).collect();
+    let last = tree(0, &many[11..]);
+    let empty = Tree::from([(0, Arc::new(Folder::new()))]);
+    assert_eq!(run(tree(0, &many[10..]), &first_eleven[..10], &[]), [""; 0], "ten are free");
+    let wrong = run(last.clone(), &first_eleven, &[]);
+    assert!(wrong[0].starts_with("app-00 deleted 11 of 12 without approval"), "{wrong:?}");
+    assert_eq!(run(last.clone(), &first_eleven, &first_eleven), [""; 0]);
+    assert_eq!(run(last, &first_eleven, &first_eleven[1..]).len(), 1, "of another plan");
+    assert_eq!(run(empty.clone(), &[0], &[]).len(), 1, "nothing is left");
+    assert_eq!(run(empty, &everything, &everything), [""; 0]);
+
+    let mut claim = map("claim", 1);
+    claim.key.kind = CLAIM;
+    let version = member(0, &claim, 10);
+    let mut round =
+        Round::new(vec![tree(0, &[claim.clone(), map("a", 1)]), tree(0, &[map("a", 1)])]);
+    round.versions = vec![member(0, &map("a", 1), 9), version.clone(), end(&version, 11)];
+    round.events = vec![delete(&version, &claim)];
+    round.says("without approval: PersistentVolumeClaim one/claim");
+}
+
+#[test]
+fn nobody_writes_to_what_is_anothers() {
+    let a = map("a", 1);
+    let mut round = Round::new(vec![tree(0, std::slice::from_ref(&a))]);
+    let mine = member(0, &a, 10);
+    let again = changed(&mine, 11, |live| {
+        live["metadata"]["managedFields"][0]["time"] = "later".into();
+    });
+    round.versions = vec![mine.clone(), again];
+    assert_eq!(round.judge(), [""; 0]);
+
+    let taken = changed(&mine, 11, |live| {
+        let both = json!([managed(0), managed(1)]);
+        live["metadata"]["managedFields"] = both;
+    });
+    round.versions = vec![mine.clone(), taken];
+    round.says("app-01 wrote to ConfigMap one/a, which is app-00's");
+
+    let by_hand = |fields: &str| json!({ "manager": "by-hand", "operation": "Update", "fieldsV1": { fields: {} } });
+    let theirs = changed(&mine, 10, |live| {
+        live["metadata"]["labels"] = json!({});
+        live["metadata"]["managedFields"] = json!([by_hand("f:data")]);
+    });
+    let claimed = |fields: &str| {
+        let fields = by_hand(fields);
+        changed(&theirs, 11, |live| {
+            live["metadata"]["managedFields"] = json!([fields, managed(0)]);
+        })
+    };
+    round.versions = vec![theirs.clone(), claimed("f:data")];
+    assert_eq!(round.judge(), [""; 0], "an unforced apply leaves to others what is theirs");
+    round.versions = vec![theirs.clone(), claimed("f:other")];
+    round.says("app-00 took fields of ConfigMap one/a from by-hand");
+}
+
+#[test]
+fn the_log_tells_runs_and_panics() {
+    let line = |message: &str, time: &str| {
+        format!(
+            r#"{{"timestamp":"{time}","level":"DEBUG","message":"{message}","span":{{"object":"Application one/a","run":3}}}}"#
+        )
+    };
+    let log = [&line("begins", "t1"), "no JSON", &line("ends", "t2"), &line("begins", "t3")];
+    let log = log.map(str::to_owned).join("\n");
+    let (runs, wrong) = read_log(&log);
+    assert!(wrong.is_empty());
+    let ended: Vec<_> = runs.iter().map(|run| (run.begin.as_str(), run.ended)).collect();
+    assert_eq!(ended, [("t1", true), ("t3", false)]);
+    let (_, wrong) = read_log("thread 'main' panicked at src/x.rs:1");
+    assert_eq!(wrong.len(), 1);
+}

@@ -1,0 +1,319 @@
+//! What every commit of every repository says: pure, and nothing of it from the code under test.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plumb_testkit::Change;
+
+use super::kinds::{Key, Object};
+
+/// How many repositories there are.
+pub(super) const REPOSITORIES: usize = 3;
+/// The namespaces of the Applications, and of what they apply.
+pub(super) const NAMESPACES: [&str; 3] = ["one", "two", "three"];
+
+/// Stands in every folder, so that an empty folder is there at all.
+const README: &str = "README.md";
+
+/// One Application.
+#[derive(Debug, Clone)]
+pub(super) struct App {
+    /// Also its folder in the repository.
+    pub(super) name: String,
+    pub(super) namespace: &'static str,
+    pub(super) repository: usize,
+    /// Has so many objects that the guard minds their share.
+    pub(super) large: bool,
+}
+
+impl App {
+    /// The field manager of its objects.
+    pub(super) fn manager(&self) -> String {
+        format!("plumb:{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum File {
+    /// Manifests, one after the other.
+    Objects(Vec<Object>),
+    /// Somebody broke it.
+    Broken {
+        how: Broken,
+        /// What was in it before.
+        was: Vec<Object>,
+    },
+}
+
+/// How a file is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// It is no YAML.
+    Syntax,
+    /// It is, but no manifest.
+    NoKind,
+}
+
+impl File {
+    /// What is in it, or was before it broke.
+    pub(super) fn objects(&self) -> &[Object] {
+        match self {
+            Self::Objects(objects) | Self::Broken { was: objects, .. } => objects,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Broken { how: Broken::Syntax, .. } => "kind: [ConfigMap\nmetadata: {\n".into(),
+            Self::Broken { how: Broken::NoKind, .. } => {
+                "apiVersion: v1\nmetadata:\n  name: nameless\n".into()
+            }
+            // JSON is YAML too.
+            Self::Objects(objects) => {
+                let texts: Vec<_> =
+                    objects.iter().map(|o| format!("{:#}\n", o.manifest())).collect();
+                texts.join("---\n")
+            }
+        }
+    }
+}
+
+/// The files of one folder by their name.
+pub(super) type Folder = BTreeMap<String, File>;
+
+/// One commit of one repository: the folders of its applications. A folder that is not there was
+/// removed as a whole.
+pub(super) type Tree = BTreeMap<usize, Arc<Folder>>;
+
+/// What one commit asks for of one application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Desired {
+    /// These objects.
+    Objects(BTreeMap<Key, Object>),
+    /// Nothing can be told from it, for one of these reasons in the status.
+    Unsound(&'static [&'static str]),
+}
+
+impl Desired {
+    pub(super) fn objects(&self) -> Option<&BTreeMap<Key, Object>> {
+        match self {
+            Self::Objects(objects) => Some(objects),
+            Self::Unsound(_) => None,
+        }
+    }
+}
+
+/// All repositories with all their commits.
+pub(super) struct Model {
+    pub(super) apps: Vec<App>,
+    /// The commits of each repository, oldest first.
+    pub(super) commits: Vec<Vec<Arc<Tree>>>,
+    /// The application that had an object last, or has it.
+    pub(super) owners: BTreeMap<Key, usize>,
+    names: u32,
+    stamps: u32,
+}
+
+impl Model {
+    /// Applications without any object.
+    pub(super) fn new(apps: usize) -> Self {
+        let app = |index: usize| App {
+            name: format!("app-{index:02}"),
+            namespace: NAMESPACES[index % NAMESPACES.len()],
+            // Each repository is used from two namespaces.
+            repository: (index / 2) % REPOSITORIES,
+            large: index % 8 == 3,
+        };
+        Self {
+            apps: (0..apps).map(app).collect(),
+            commits: vec![Vec::new(); REPOSITORIES],
+            owners: BTreeMap::new(),
+            names: 0,
+            stamps: 0,
+        }
+    }
+
+    /// The applications of a repository.
+    pub(super) fn apps_of(&self, repository: usize) -> Vec<usize> {
+        (0..self.apps.len()).filter(|app| self.apps[*app].repository == repository).collect()
+    }
+
+    /// The namespace and repository of every GitRepository that is needed.
+    pub(super) fn sources(&self) -> Vec<(&'static str, usize)> {
+        let mut sources: Vec<_> =
+            self.apps.iter().map(|app| (app.namespace, app.repository)).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        sources
+    }
+
+    /// The newest commit of a repository.
+    pub(super) fn head(&self, repository: usize) -> Arc<Tree> {
+        self.commits[repository].last().cloned().unwrap_or_default()
+    }
+
+    /// What an application is asked for by the newest commit.
+    pub(super) fn wanted(&self, app: usize) -> Desired {
+        desired(app, &self.head(self.apps[app].repository))
+    }
+
+    /// What it was asked for by a commit.
+    pub(super) fn wanted_at(&self, app: usize, commit: usize) -> Desired {
+        desired(app, &self.commits[self.apps[app].repository][commit])
+    }
+
+    /// Every object of the newest commits with its application: what is sound and what is not.
+    pub(super) fn objects(&self) -> Vec<(usize, Object)> {
+        let mut objects = Vec::new();
+        for repository in 0..REPOSITORIES {
+            for (app, folder) in self.head(repository).iter() {
+                let all = folder.values().flat_map(File::objects);
+                objects.extend(all.map(|object| (*app, object.clone())));
+            }
+        }
+        objects
+    }
+
+    /// A number that no name has yet.
+    pub(super) fn name(&mut self) -> u32 {
+        self.names += 1;
+        self.names
+    }
+
+    /// The number of the commit that is being made.
+    pub(super) fn stamp(&self) -> u32 {
+        self.stamps + 1
+    }
+
+    /// Takes a commit in and returns the files that it changes; none when it changes nothing.
+    pub(super) fn commit(&mut self, repository: usize, tree: Tree) -> Vec<Change> {
+        let before = self.head(repository);
+        let changes = changes(&self.apps, &before, &tree);
+        if changes.is_empty() {
+            return changes;
+        }
+        for (app, folder) in &tree {
+            for object in folder.values().flat_map(File::objects) {
+                self.owners.insert(object.key.clone(), *app);
+            }
+        }
+        self.stamps += 1;
+        self.commits[repository].push(Arc::new(tree));
+        changes
+    }
+}
+
+/// What a commit asks for of an application.
+pub(super) fn desired(app: usize, tree: &Tree) -> Desired {
+    let Some(folder) = tree.get(&app) else { return Desired::Unsound(&["PathNotFound"]) };
+    let mut objects = BTreeMap::new();
+    let mut twice = false;
+    for file in folder.values() {
+        let File::Objects(all) = file else { return Desired::Unsound(&["BuildFailed"]) };
+        for object in all {
+            twice |= objects.insert(object.key.clone(), object.clone()).is_some();
+        }
+    }
+    if twice {
+        Desired::Unsound(&["BuildFailed", "DuplicateObject"])
+    } else {
+        Desired::Objects(objects)
+    }
+}
+
+fn changes(apps: &[App], before: &Tree, after: &Tree) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let none = Arc::new(Folder::new());
+    for (app, App { name, .. }) in apps.iter().enumerate() {
+        let (was, is) = (before.get(&app), after.get(&app));
+        if was.is_some() && is.is_none() {
+            changes.push(Change::Delete(name.clone()));
+        }
+        let Some(is) = is else { continue };
+        if was.is_none() {
+            let text = b"Keeps the folder when it is empty.\n".to_vec();
+            changes.push(Change::File(format!("{name}/{README}"), text));
+        }
+        let was = was.unwrap_or(&none);
+        for file in was.keys().filter(|file| !is.contains_key(*file)) {
+            changes.push(Change::Delete(format!("{name}/{file}")));
+        }
+        for (file, content) in is.iter().filter(|(file, content)| was.get(*file) != Some(*content))
+        {
+            changes.push(Change::File(format!("{name}/{file}"), content.text().into_bytes()));
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::torture::kinds::KINDS;
+
+    /// A ConfigMap of the first namespace.
+    pub(in crate::torture) fn map(name: &str, value: u32) -> Object {
+        let key = Key { kind: KINDS[0], namespace: "one".into(), name: name.into() };
+        Object { key, value, stamp: value }
+    }
+
+    /// A commit with one file for an application.
+    pub(in crate::torture) fn tree(app: usize, objects: &[Object]) -> Tree {
+        let file = File::Objects(objects.to_vec());
+        Tree::from([(app, Arc::new(Folder::from([("f.yaml".to_owned(), file)])))])
+    }
+
+    fn paths(changes: &[Change]) -> Vec<String> {
+        let path = |change: &Change| match change {
+            Change::File(path, _) => format!("+{path}"),
+            Change::Delete(path) => format!("-{path}"),
+            _ => unreachable!("only files are made here"),
+        };
+        changes.iter().map(path).collect()
+    }
+
+    #[test]
+    fn a_commit_changes_the_files_that_differ() {
+        let mut model = Model::new(2);
+        let mut next = tree(0, &[map("a", 1)]);
+        assert_eq!(paths(&model.commit(0, next.clone())), ["+app-00/README.md", "+app-00/f.yaml"]);
+        assert!(model.commit(0, next.clone()).is_empty(), "nothing changes");
+        let folder = Arc::make_mut(next.get_mut(&0).unwrap());
+        folder.insert("g.yaml".into(), File::Objects(vec![map("b", 1)]));
+        folder.remove("f.yaml");
+        assert_eq!(paths(&model.commit(0, next.clone())), ["-app-00/f.yaml", "+app-00/g.yaml"]);
+        next.remove(&0);
+        assert_eq!(paths(&model.commit(0, next)), ["-app-00"]);
+        assert_eq!(model.commits[0].len(), 3);
+    }
+
+    #[test]
+    fn a_folder_asks_for_its_objects_or_for_nothing_that_can_be_told() {
+        let mut model = Model::new(1);
+        assert_eq!(model.wanted(0), Desired::Unsound(&["PathNotFound"]));
+        model.commit(0, tree(0, &[map("a", 1), map("b", 2)]));
+        let wanted = model.wanted(0);
+        assert_eq!(wanted.objects().unwrap().len(), 2);
+        model.commit(0, tree(0, &[map("a", 1), map("a", 2)]));
+        assert!(model.wanted(0).objects().is_none());
+        let broken = File::Broken { how: Broken::Syntax, was: vec![map("b", 2)] };
+        let mut next = tree(0, &[map("a", 1)]);
+        Arc::make_mut(next.get_mut(&0).unwrap()).insert("g.yaml".into(), broken);
+        model.commit(0, next);
+        assert_eq!(model.wanted(0), Desired::Unsound(&["BuildFailed"]));
+        assert_eq!(model.wanted_at(0, 0), wanted);
+        assert_eq!(model.objects().len(), 2, "what broke is still somebody's");
+    }
+
+    #[test]
+    fn a_manifest_is_yaml_of_one_object_after_the_other() {
+        let text = File::Objects(vec![map("a", 1), map("b", 2)]).text();
+        let names: Vec<_> = text
+            .split("---\n")
+            .map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap())
+            .map(|object| object["metadata"]["name"].clone())
+            .collect();
+        assert_eq!(names, ["a", "b"]);
+    }
+}
