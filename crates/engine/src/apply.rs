@@ -110,11 +110,12 @@ impl Engine {
             }
             Action::Update | Action::Verify => {
                 let live = self.overwrite(set, p, before.as_ref()).await?;
+                let has_status = p.resource.subresources.contains("status");
                 let change = match &before {
                     Some(before) if before.uid != live.uid => Change::Corrected(Drift::Deleted),
                     Some(before)
                         if *action == Action::Verify
-                            && is_untouched(before, &live, &set.manager) =>
+                            && is_untouched(before, &live, &set.manager, has_status) =>
                     {
                         Change::Verified
                     }

@@ -37,10 +37,15 @@ impl Engine {
 
 /// Whether an apply of ours changed nothing. It would have changed the fields or the time of our
 /// entry; the resource version alone may have been moved by somebody else's status just before.
-pub(crate) fn is_untouched(before: &Live, after: &Live, manager: &str) -> bool {
+/// Times are told in seconds, so of two applies within one the second does not show. Where there is
+/// no status, what moved the version without a trace in other entries was ours.
+pub(crate) fn is_untouched(before: &Live, after: &Live, manager: &str, has_status: bool) -> bool {
     before.uid == after.uid
         && after.entry(manager).is_some()
         && before.entry(manager) == after.entry(manager)
+        && (has_status
+            || before.resource_version == after.resource_version
+            || before.others != after.others)
 }
 
 #[cfg(test)]
@@ -65,7 +70,7 @@ mod tests {
         let after = |change: fn(&mut Live)| {
             let mut live = Live { resource_version: 11, ..before.clone() };
             change(&mut live);
-            is_untouched(&before, &live, MANAGER)
+            is_untouched(&before, &live, MANAGER, true)
         };
         assert!(after(|_| {}));
         assert!(after(|live| live.others = 4));
@@ -73,5 +78,33 @@ mod tests {
         assert!(!after(|live| live.entries[0].time = 101));
         assert!(!after(|live| live.entries.clear()));
         assert!(!after(|live| live.uid = "u2".into()));
+    }
+
+    #[test]
+    fn a_change_within_the_second_of_the_last_one_shows_where_there_is_no_status() {
+        const MANAGER: &str = "plumb:ns/app";
+        let before = Live {
+            uid: "u1".into(),
+            resource_version: 10,
+            generation: 0,
+            terminating: false,
+            owned: false,
+            part_of: Some("set".into()),
+            entries: vec![Entry {
+                manager: MANAGER.into(),
+                fields: 7,
+                time: 100,
+                owns_part_of: true,
+            }],
+            others: 3,
+        };
+        let untouched = |version: u64, others: u64, has_status: bool| {
+            let after = Live { resource_version: version, others, ..before.clone() };
+            is_untouched(&before, &after, MANAGER, has_status)
+        };
+        assert!(untouched(10, 3, false));
+        assert!(!untouched(11, 3, false));
+        assert!(untouched(11, 4, false), "somebody else moved it");
+        assert!(untouched(11, 3, true), "a status may have moved it");
     }
 }

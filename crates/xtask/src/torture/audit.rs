@@ -103,7 +103,7 @@ fn manager_of(event: &AuditEvent) -> String {
     manager.unwrap_or_default().replace("%3A", ":").replace("%2F", "/")
 }
 
-/// What was done to which objects, with the commit they carried, by application and run.
+/// What was done by application and run: to which objects, and of which commit or uid they were.
 type Acts = BTreeMap<(usize, Option<usize>), Vec<(Key, String)>>;
 
 /// Everything that must not have been done.
