@@ -4,40 +4,79 @@
 //! the two run by turns, the order within a pair changes, and the ratio is taken within each pair;
 //! the median of the ratios is the result. Facts of the machine stand beside the figures.
 
+mod kustomize;
 mod machine;
 mod pairs;
 mod yaml;
+
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::error::TaskError;
-use crate::process::{cargo, run as run_command};
+use crate::process::{cargo, root, run as run_command};
+use crate::reference::Reference;
 
 /// A bench by its name.
 struct Bench {
     name: &'static str,
     about: &'static str,
-    run: fn(&BenchArgs) -> Value,
+    /// Whether it compares whole programs, which are built first.
+    peers: bool,
+    /// Gives `agree`, whether what is compared does the same, and `measured`, a list.
+    run: fn(&BenchArgs, Option<&Peers>) -> Result<Value, TaskError>,
+    /// Its result for people.
+    table: Option<fn(&Value) -> String>,
 }
 
 /// All benches.
-const BENCHES: &[Bench] = &[Bench {
-    name: "yaml",
-    about: "read N manifests: plumb-yaml against yaml_serde, which keeps no positions",
-    run: yaml::run,
-}];
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "yaml",
+        about: "read N manifests: plumb-yaml against yaml_serde, which keeps no positions",
+        peers: false,
+        run: yaml::run,
+        table: None,
+    },
+    Bench {
+        name: "kustomize",
+        about: "build N objects: twice as many against them, and kustomize against plumb",
+        peers: true,
+        run: kustomize::run,
+        table: Some(kustomize::table),
+    },
+];
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct BenchArgs {
     /// Which bench; left out, all are listed.
     name: Option<String>,
-    /// How many objects.
-    #[arg(long, default_value_t = 1000)]
-    objects: usize,
-    /// How many pairs of runs.
-    #[arg(long, default_value_t = 15)]
-    pairs: usize,
+    /// How many objects; several numbers are measured one after the other. Each bench has its own.
+    #[arg(long, value_delimiter = ',')]
+    objects: Vec<usize>,
+    /// How many pairs of runs. Each bench has its own.
+    #[arg(long)]
+    pairs: Option<usize>,
+    /// Leave out other programs, which have to be built first.
+    #[arg(long)]
+    alone: bool,
+}
+
+/// Whole programs that are compared.
+struct Peers {
+    plumb: PathBuf,
+    kustomize: PathBuf,
+}
+
+impl Peers {
+    async fn ready() -> Result<Self, TaskError> {
+        let kustomize = Reference::ready().await?.binary().to_owned();
+        run_command(cargo(&["build", "--release", "--package", "plumb"])).await?;
+        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+        let target = root().join(target.unwrap_or_else(|| "target".into()));
+        Ok(Self { plumb: target.join("release/plumb"), kustomize })
+    }
 }
 
 pub(crate) async fn run(args: &BenchArgs) -> Result<(), TaskError> {
@@ -54,15 +93,22 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<(), TaskError> {
     if cfg!(debug_assertions) {
         // Figures of an unoptimised build mislead, so we run again as an optimised one.
         let mut again = cargo(&["run", "--profile", "bench", "--package", "xtask", "--", "bench"]);
-        again.arg(name).arg(format!("--objects={}", args.objects));
-        again.arg(format!("--pairs={}", args.pairs));
+        again.arg(name);
+        again.args(args.objects.iter().map(|objects| format!("--objects={objects}")));
+        again.args(args.pairs.map(|pairs| format!("--pairs={pairs}")));
+        again.args(args.alone.then_some("--alone"));
         return run_command(again).await;
+    }
+    let peers = if bench.peers && !args.alone { Some(Peers::ready().await?) } else { None };
+    let result = (bench.run)(args, peers.as_ref())?;
+    if let Some(table) = bench.table {
+        eprint!("{}", table(&result));
     }
     let report = json!({
         "bench": bench.name,
         "about": bench.about,
         "machine": machine::facts(),
-        "result": (bench.run)(args),
+        "result": result,
     });
     let text = serde_json::to_string_pretty(&report)
         .map_err(|source| TaskError::Json { what: "the report", source })?;
@@ -77,18 +123,19 @@ mod tests {
     #[test]
     fn every_bench_compares_what_agrees() {
         for bench in BENCHES {
-            let args = BenchArgs { name: Some(bench.name.into()), objects: 3, pairs: 2 };
-            let result = (bench.run)(&args);
+            let args = BenchArgs { objects: vec![3], pairs: Some(2), ..BenchArgs::default() };
+            let result = (bench.run)(&args, None).unwrap();
             assert_eq!(result["agree"], true, "{}", bench.name);
-            assert_eq!(result["measured"]["pairs"], 2, "{}", bench.name);
-            assert!(result["measured"]["ratio"]["spread"]["median"].is_f64(), "{result}");
+            let figures = &result["measured"][0]["figures"];
+            assert_eq!(figures["pairs"], 2, "{}", bench.name);
+            assert!(figures["ratio"]["spread"]["median"].is_f64(), "{result}");
         }
     }
 
     #[tokio::test]
     async fn an_unknown_bench_is_named_with_what_there_is() {
-        let args = BenchArgs { name: Some("none".into()), objects: 1, pairs: 1 };
+        let args = BenchArgs { name: Some("none".into()), ..BenchArgs::default() };
         let error = run(&args).await.unwrap_err().to_string();
-        assert_eq!(error, "there is no bench \"none\"; there are: yaml");
+        assert_eq!(error, "there is no bench \"none\"; there are: yaml, kustomize");
     }
 }

@@ -25,6 +25,11 @@ impl Reference {
         Ok(Self { binary })
     }
 
+    /// Where it is.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// The command that builds a directory. It finds no program and no network, so that nothing
     /// but files decides what it prints. It ends when it is dropped.
     pub(crate) fn build(&self, dir: &Path) -> Command {

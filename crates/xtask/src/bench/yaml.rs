@@ -7,8 +7,9 @@ use plumb_core::RelPath;
 use plumb_yaml::Limits;
 use serde_json::{Value, json};
 
-use super::BenchArgs;
 use super::pairs::{Variant, measure};
+use super::{BenchArgs, Peers};
+use crate::error::TaskError;
 
 /// A Deployment of common size, a file each.
 fn manifests(count: usize) -> Vec<String> {
@@ -54,8 +55,17 @@ fn plain(text: &str) -> Option<Value> {
     serde_yaml::from_str(text).ok()
 }
 
-pub(super) fn run(args: &BenchArgs) -> Value {
-    let texts = manifests(args.objects);
+#[expect(clippy::unnecessary_wraps, reason = "all benches have one shape")]
+pub(super) fn run(args: &BenchArgs, _: Option<&Peers>) -> Result<Value, TaskError> {
+    let sizes = if args.objects.is_empty() { &[1000][..] } else { &args.objects };
+    let all: Vec<_> = sizes.iter().map(|objects| one(*objects, args.pairs.unwrap_or(15))).collect();
+    let agree = all.iter().all(|(agree, _)| *agree);
+    let measured: Vec<_> = all.into_iter().map(|(_, measured)| measured).collect();
+    Ok(json!({ "agree": agree, "measured": measured }))
+}
+
+fn one(objects: usize, pairs: usize) -> (bool, Value) {
+    let texts = manifests(objects);
     let file = Arc::new(RelPath::root());
     let limits = Limits::default();
     // What differs must not be compared.
@@ -73,17 +83,17 @@ pub(super) fn run(args: &BenchArgs) -> Value {
             black_box(plain(text));
         }
     };
-    let measured = measure(
-        args.pairs,
+    let figures = measure(
+        pairs,
         Variant { name: "plumb-yaml", run: &mut first },
         Variant { name: "yaml_serde", run: &mut second },
     );
-    json!({
+    let measured = json!({
         "objects": texts.len(),
         "bytes": texts.iter().map(String::len).sum::<usize>(),
-        "agree": agree,
-        "measured": measured,
-    })
+        "figures": figures,
+    });
+    (agree, measured)
 }
 
 #[cfg(test)]
