@@ -191,12 +191,7 @@ impl Target<'_, '_, '_> {
             match self.loader.found(follow(self.loader.source.tree, path)?)? {
                 Found::File(file, text) => self.add_file(&mut acc, path.as_str(), &file, &text)?,
                 Found::Directory => {
-                    let child = self.include(
-                        self.loader.enter_at(path)?,
-                        path.as_str(),
-                        false,
-                        &self.place,
-                    )?;
+                    let child = self.include(self.loader.enter_at(path)?, path.as_str(), false)?;
                     self.add_child(&mut acc, &child)?;
                 }
             }
@@ -212,9 +207,7 @@ impl Target<'_, '_, '_> {
             if overlay.ignore_missing_components && self.is_missing(path) {
                 continue;
             }
-            let child = self
-                .enter(path, true, &self.place)
-                .map_err(|error| self.of(error, "components", i))?;
+            let child = self.enter(path, true).map_err(|error| self.of(error, "components", i))?;
             let place = place_of(&format!("spec.components[{i}]"));
             acc = self.add_component(acc, &child, &place)?;
         }

@@ -65,9 +65,8 @@ impl Text {
         let limits = &loader.source.options.limits.file;
         let config = || plumb_yaml::read_config(&self.bytes, &self.file, limits);
         let (value, places) = if self.bytes.first() == Some(&b'[') {
-            let value = serde_json::from_slice(&self.bytes).map_err(|error| {
-                invalid!("{error}").hinting("a patch that starts with [ is JSON, not YAML")
-            })?;
+            let value = serde_json::from_slice(&self.bytes)
+                .map_err(|error| invalid!("the patch is no JSON: {error}"))?;
             // Only for the lines.
             let document = loader.source.options.origins.then(config);
             let document = document.and_then(|read| read.ok().flatten());
@@ -97,11 +96,13 @@ fn read(text: &Text, loader: &Loader<'_, '_>, options: &PatchOptions) -> Result<
                 // What it was meant to be is told by how it starts.
                 let start = text.bytes.trim_ascii_start();
                 if start.starts_with(b"[") || start.starts_with(b"-") {
-                    json_error.part_of("the patch is no JSON patch")
+                    invalid!("the patch is no JSON patch: {}", json_error.problem())
                 } else {
-                    merge_error
-                        .part_of("the patch is neither an object nor a JSON patch")
-                        .hinting("an object has a kind and a name, a JSON patch is a list")
+                    let error = invalid!("the patch is no object: {}", merge_error.problem());
+                    match merge_error.place() {
+                        Some(place) => error.at(place),
+                        None => error,
+                    }
                 }
             })
         }
@@ -122,8 +123,10 @@ pub(crate) fn apply(
     let result = (|| -> Result<_> {
         let inline = patch.inline.trim();
         let text = Text::of(patch, inline, loader, place)?;
-        let mut content = read(&text, loader, &patch.options)
-            .map_err(|error| if inline.is_empty() { error } else { error.in_text() })?;
+        let mut content = read(&text, loader, &patch.options).map_err(|error| {
+            // Lines of a patch inside the kustomization count from the patch.
+            if inline.is_empty() { error } else { invalid!("{}", error.problem()) }
+        })?;
         if let Content::Merge(patches) = &mut content
             && !inline.is_empty()
         {
@@ -162,14 +165,13 @@ fn merge_all(
         }
         acc.drop_empty();
         if patch.allow_name_change || patch.allow_kind_change {
-            acc.check_unique(schemas)
-                .map_err(|error| error.hinting("the patch gives both the same name"))?;
+            acc.check_unique(schemas)?;
         }
         return Ok(());
     }
     for patch in patches {
         let id = patch.original_id(schemas);
-        let at = acc.the(&id, schemas).map_err(|error| error.at(&patch.place))?;
+        let at = acc.the(&id, schemas)?;
         acc.change(at, schemas, |res| merge_one(res, patch.clone(), schemas))?;
     }
     Ok(())
@@ -287,10 +289,10 @@ pub(crate) fn strategic_merge(
         match read_resources(entry.as_bytes(), &place.file, loader.source, marking) {
             Ok(inline) => patches.extend(inline.into_iter().map(|patch| (patch, at, None))),
             Err(error) if entry.contains('\n') => {
-                return Err(error.in_text().at(at));
+                return Err(invalid!("{}", error.problem()).at(place));
             }
             Err(_) => {
-                let text = Text::file(entry, loader).map_err(|error| error.at(at))?;
+                let text = Text::file(entry, loader).map_err(|error| error.at(place))?;
                 let list = text.resources(loader)?.into_iter();
                 patches.extend(list.map(|patch| (patch, at, text.source.clone())));
             }
@@ -324,8 +326,7 @@ pub(crate) fn json6902(
         let text = Text::of(patch, &patch.inline, loader, place)?;
         let operations = text
             .operations(loader)
-            .map_err(|error| error.part_of("the patch is no JSON patch"))
-            .map_err(|error| if text.source.is_some() { error } else { error.in_text() })?;
+            .map_err(|error| invalid!("the patch is no JSON patch: {}", error.problem()))?;
         if operations.is_empty() {
             return Err(invalid!("the patch is empty"));
         }

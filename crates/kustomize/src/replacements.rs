@@ -89,10 +89,7 @@ fn one(
         {
             targets
         }
-        Some(targets) if !targets.is_empty() => {
-            return Err(invalid!("a replacement needs a source or a sourceValue"));
-        }
-        _ => return Err(invalid!("a replacement needs targets")),
+        _ => return Err(invalid!("a replacement needs a source and targets")),
     };
     let value = match (&replacement.source, &replacement.source_value) {
         (Some(_), Some(_)) => {
@@ -140,8 +137,7 @@ fn read_source(acc: &mut Acc, source: &Source) -> Result<Node> {
     let fitting = candidates.into_iter().map(|at| &acc.items[at]);
     let mut found = fitting.filter(|res| ids(res).iter().any(fits));
     let Some(res) = found.next() else {
-        return Err(invalid!("the source of a replacement is not there: {}", describe(source))
-            .hinting("it is looked for in what this kustomization has built so far"));
+        return Err(invalid!("the source of a replacement is not there: {}", describe(source)));
     };
     if let Some(second) = found.next() {
         return Err(invalid!(
@@ -149,8 +145,7 @@ fn read_source(acc: &mut Acc, source: &Source) -> Result<Node> {
             describe(source),
             res.place,
             second.place
-        )
-        .hinting("say more of kind, name and namespace"));
+        ));
     }
     let path = if source.field_path.is_empty() { DEFAULT_PATH } else { &source.field_path };
     let node = lookup(&res.node, &split_dotted(path))
@@ -243,8 +238,7 @@ fn copy(
     }
     match (found, options.create) {
         (0, true) => Err(invalid!("field {path:?} cannot be found or made in the target")),
-        (0, false) => Err(invalid!("field {path:?} is not in the target")
-            .hinting("set create: true in the options to make it")),
+        (0, false) => Err(invalid!("field {path:?} is not in the target")),
         _ => Ok(()),
     }
 }
