@@ -78,8 +78,15 @@ impl Acc {
             Entry::Vacant(entry) => entry.insert(self.items.len()),
             Entry::Occupied(first) => {
                 let first = self.items[*first.get()].place.clone();
+                let same = first == res.place;
                 let problem = Problem::Duplicate { id: id.to_string(), first: Some(first) };
-                return Err(crate::Error::from(problem).at(&res.place));
+                let error = crate::Error::from(problem);
+                // One place says nothing; who included it the second time does.
+                return Err(if same {
+                    error.hinting("it is included twice; give one of the two another name")
+                } else {
+                    error.at(&res.place)
+                });
             }
         };
         if let Some(any) = &mut self.any {
@@ -144,9 +151,30 @@ impl Acc {
     pub(crate) fn the(&mut self, id: &Id, schemas: &Schemas) -> Result<usize> {
         match self.by_any_id(id, schemas)[..] {
             [one] => Ok(one),
-            [] => Err(invalid!("no object is {id}, so the patch has no target")),
+            [] => {
+                let error = invalid!("no object is {id}, so the patch has no target");
+                Err(match self.nearest(id, schemas) {
+                    Some(hint) => error.hinting(hint),
+                    None => error,
+                })
+            }
             [..] => Err(invalid!("several objects are or were {id}, so the patch is ambiguous")),
         }
+    }
+
+    /// Names an object that somebody may have meant: of the same name, or else of the same kind.
+    fn nearest(&self, id: &Id, schemas: &Schemas) -> Option<String> {
+        let ids = || self.items.iter().map(|res| (res.original_id(schemas), res));
+        let (near, res) = ids()
+            .find(|(near, _)| near.name == id.name && near.gvk.kind == id.gvk.kind)
+            .or_else(|| ids().find(|(near, _)| near.name == id.name))
+            .or_else(|| ids().find(|(near, _)| near.gvk.kind == id.gvk.kind))?;
+        let version = |id: &Id| id.gvk.api_version();
+        Some(if near.to_string() == id.to_string() {
+            format!("its apiVersion is {} at {}, not {}", version(&near), res.place, version(id))
+        } else {
+            format!("there is {near} at {}", res.place)
+        })
     }
 
     /// Takes over what a child has built.
@@ -190,10 +218,12 @@ impl Acc {
         let found = self.by_any_id(&id, schemas);
         match (&found[..], res.behavior) {
             ([], Behavior::Create) => self.append(res, schemas),
-            ([], _) => Err(invalid!("{id} does not exist; a generator can only create it")),
-            ([_], Behavior::Create) => Err(invalid!(
-                "{id} already exists; a generator can only merge with it or replace it"
-            )),
+            ([], _) => Err(invalid!("{id} does not exist, so nothing is merged or replaced")
+                .hinting("leave out the behavior, or check name and namespace")),
+            ([at], Behavior::Create) => {
+                Err(invalid!("{id} is already defined at {}", self.items[*at].place)
+                    .hinting("set behavior to merge or replace, or choose another name"))
+            }
             ([at], behavior) => self.change(*at, schemas, |old| {
                 crate::generate::take_over(&mut res, old, behavior);
                 *old = res;

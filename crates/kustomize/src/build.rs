@@ -113,7 +113,11 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
             .map_err(|errors| within(errors.into()))?;
         let place = Place { file: Arc::clone(&file), document: 0, line: 1, column: 1 };
         let Some(document) = document.filter(|document| !document.value.is_null()) else {
-            return Err(within(invalid!("the kustomization is empty").at(&place)));
+            return Err(within(
+                invalid!("the kustomization is empty")
+                    .at(&place)
+                    .hinting("list in resources what to build"),
+            ));
         };
         let at = At {
             place: &document.place,
@@ -134,7 +138,9 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
             schemas,
             origin: None,
         };
-        this.choose_schema().map_err(|error| error.at(&this.place).within(&this.file))?;
+        let chosen = this.content.openapi.values().next();
+        let place = chosen.map_or(&this.place, |chosen| chosen.place_or(&this.place));
+        this.choose_schema().map_err(|error| error.at(place).within(&this.file))?;
         Ok(this)
     }
 
@@ -150,7 +156,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 self.config_file(&text, &file)?.map(|(value, _)| value)
             }
         };
-        self.schemas.choose(openapi.get("version").map(String::as_str), schema.as_ref())
+        self.schemas.choose(openapi.get("version").map(|version| version.as_str()), schema.as_ref())
     }
 
     /// Reads a file that is read into a struct.
@@ -185,7 +191,8 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         });
         match (&sorted, options.reorder) {
             (Some(sorted), _) => {
-                sort::sort(&mut acc, sorted, schemas).map_err(|error| error.at(&place))?;
+                sort::sort(&mut acc, sorted, schemas)
+                    .map_err(|error| error.at(sorted.place_or(&place)))?;
             }
             (None, Reorder::Legacy) => sort::default_legacy(&mut acc, schemas),
             (None, Reorder::Fifo) => {}
@@ -217,18 +224,16 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
     pub(crate) fn accumulate(&self, acc: Acc) -> Result<Acc> {
         let acc = self.generated_resources(acc)?;
         let mut acc = self.resources(acc, &self.content.resources)?;
-        self.limit(&acc)?;
         acc.config = acc.config.merge(&self.config()?)?;
         self.generators(&mut acc)?;
         let mut acc = self.components(acc)?;
         self.transformers(&mut acc)?;
         self.validators(&mut acc)?;
-        vars::bind(&mut acc, &self.content.vars, self.schemas)
-            .map_err(|error| error.at(&self.place))?;
+        vars::bind(&mut acc, &self.content.vars, &self.place, self.schemas)?;
         Ok(acc)
     }
 
-    fn limit(&self, acc: &Acc) -> Result<()> {
+    pub(crate) fn limit(&self, acc: &Acc) -> Result<()> {
         let limit = self.loader.source.options.limits.objects;
         if acc.items.len() > limit {
             return Err(Problem::TooMuch { what: "objects", limit: limit as u64 }.into());
@@ -241,7 +246,8 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         let mut config = Config::builtin();
         let mut more = Arc::new(Config::default());
         for path in &self.content.configurations {
-            let (file, text) = self.loader.file(path).map_err(|error| error.at(&self.place))?;
+            let place = path.place_or(&self.place);
+            let (file, text) = self.loader.file(path).map_err(|error| error.at(place))?;
             let limits = &self.loader.source.options.limits.file;
             let Some(document) = plumb_yaml::read_config(&text, &file, limits)? else {
                 continue;
@@ -256,12 +262,15 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 strict: true,
                 lenient: true,
             };
-            let read = Config::read(&at, &document.value)?;
-            more = more.merge(&Arc::new(read)).map_err(|error| error.at(&document.place))?;
+            let read = Arc::new(Config::read(&at, &document.value)?);
+            // Only to know which file it is that contradicts the built-in ones.
+            config.merge(&read).map_err(|error| error.at(&document.place))?;
+            more = more.merge(&read).map_err(|error| error.at(&document.place))?;
         }
         config = config.merge(&more).map_err(|error| error.at(&self.place))?;
         for path in &self.content.crds {
-            let (file, text) = self.loader.file(path).map_err(|error| error.at(&self.place))?;
+            let place = path.place_or(&self.place);
+            let (file, text) = self.loader.file(path).map_err(|error| error.at(place))?;
             let Some((value, place)) = self.config_file(&text, &file)? else { continue };
             let read = crds::config(&value).map_err(|error| error.at(&place))?;
             config = config.merge(&Arc::new(read)).map_err(|error| error.at(&place))?;
@@ -299,7 +308,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 let options = generate::options(args.options.as_ref(), global);
                 let place = args.place_or(&self.place);
                 let mut res = generate::generate(kind, args, options.as_ref(), &self.loader, place)
-                    .map_err(|error| error.at(&self.place))?;
+                    .map_err(|error| error.at(place))?;
                 res.origin = self.step(name);
                 res.story = origins.begin(&res.node, origins.step(field, place, None));
                 generated.push(res);
@@ -315,13 +324,16 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
             generated.extend(list);
         }
         for res in generated {
-            acc.absorb(res, self.schemas).map_err(|error| error.at(&self.place))?;
+            let place = res.place.clone();
+            acc.absorb(res, self.schemas)
+                .and_then(|()| self.limit(acc))
+                .map_err(|error| error.at(&place))?;
         }
         // What a generator merges belongs to its own step.
         for res in acc.items.iter_mut().filter(|res| res.story.touched && origins.is_on()) {
             res.story.changed(&res.node);
         }
-        self.limit(acc)
+        Ok(())
     }
 
     fn plugin_origin(&self, config: &Res) -> Option<Origin> {
@@ -369,13 +381,13 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                     places.resize(acc.items.len(), place);
                 }
                 Err(error) if entry.contains('\n') => {
-                    return Err(invalid!("{}", error.problem()).at(&self.place));
+                    return Err(error.in_text().at(place));
                 }
                 Err(_) => paths.push(entry),
             }
         }
         for path in paths {
-            acc = self.resources(acc, std::slice::from_ref(&path.value))?;
+            acc = self.resources(acc, std::slice::from_ref(path))?;
             places.resize(acc.items.len(), path.place_or(&self.place));
         }
         Ok(acc.items.into_iter().zip(places).collect())
@@ -469,7 +481,8 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         for replica in &content.replicas {
             let place = replica.place_or(&self.place);
             let mark = origins.mark(place);
-            simple::set_replicas(acc, replica, mark, &config.replicas, schemas).map_err(at)?;
+            simple::set_replicas(acc, replica, mark, &config.replicas, schemas)
+                .map_err(|error| error.at(place))?;
             self.done(acc, "ReplicaCountTransformer", step("replicas", place));
         }
         for image in &content.images {
@@ -522,9 +535,13 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
             };
             let before = nodes(acc);
             plugins::transform(acc, &config, &self.context())?;
-            if nodes(acc) != before {
+            let after = nodes(acc);
+            if after != before {
+                let changed = acc.items.iter().zip(after.iter().zip(&before));
+                let changed = changed.into_iter().find(|(_, (after, before))| after != before);
+                let what = changed.map_or("the list of objects".into(), |(res, _)| res.label());
                 return Err(
-                    invalid!("validator {} changes objects", config.name()).at(&config.place)
+                    invalid!("validator {} changes {what}", config.name()).at(&config.place)
                 );
             }
         }

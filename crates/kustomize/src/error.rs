@@ -17,6 +17,7 @@ struct Inner {
     field: Option<String>,
     object: Option<String>,
     chain: Vec<RelPath>,
+    hint: Option<String>,
 }
 
 /// What is wrong.
@@ -56,6 +57,16 @@ pub enum Problem {
         /// The limit.
         limit: u64,
     },
+    /// More bytes than a build may read.
+    #[error("{path} has {size} bytes, with which the build reads more than {limit}")]
+    TooLarge {
+        /// The file that was too much.
+        path: RelPath,
+        /// Its size.
+        size: u64,
+        /// The limit for all files together.
+        limit: u64,
+    },
     /// A directory without a kustomization.
     #[error("{dir} has no kustomization.yaml, kustomization.yml or Kustomization")]
     NoKustomization {
@@ -71,7 +82,7 @@ pub enum Problem {
         files: Vec<String>,
     },
     /// A directory that includes itself.
-    #[error("{dir} is included by {by}, which it contains or is")]
+    #[error("{}", cycle(dir, by))]
     Cycle {
         /// The directory that is included.
         dir: RelPath,
@@ -101,7 +112,7 @@ pub enum Problem {
     #[error(transparent)]
     Tree(TreeError),
     /// A file that was named, and what became of reading it.
-    #[error("cannot load {path:?}: {source}")]
+    #[error("{}", load(path, source))]
     Load {
         /// The path as written.
         path: String,
@@ -122,6 +133,33 @@ pub enum Problem {
     /// The caller asked to stop.
     #[error("the build was interrupted")]
     Interrupted,
+}
+
+/// Characters of a message; what is longer was written by nobody.
+const LENGTH: usize = 1000;
+/// Kustomizations that are named on the way to a problem.
+const WAY: usize = 8;
+
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(LENGTH) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+fn cycle(dir: &RelPath, by: &RelPath) -> String {
+    if dir == by {
+        format!("{dir} is included while it is built itself")
+    } else {
+        format!("{dir} is included by {by}, which is inside of it")
+    }
+}
+
+/// Says the path as it is written only where the rest does not.
+fn load(path: &str, source: &Problem) -> String {
+    let source = source.to_string();
+    if source.contains(path) { source } else { format!("cannot load {path:?}: {source}") }
 }
 
 fn at(place: Option<&Place>) -> String {
@@ -164,12 +202,16 @@ impl Error {
         let Inner { problem, field, object, chain, .. } = &*self.0;
         let mut parts: Vec<String> = [field, object].into_iter().flatten().cloned().collect();
         parts.push(problem.to_string());
-        let mut text = parts.join(": ");
+        let mut text = shortened(parts.join(": "));
         // The innermost file is named by the place in most cases; the way there helps where one
         // base is used by several overlays.
         if chain.len() > 1 {
-            let chain: Vec<_> = chain.iter().rev().map(RelPath::to_string).collect();
-            text = format!("{text} (by way of {})", chain.join(" > "));
+            let mut way: Vec<_> = chain.iter().rev().map(RelPath::to_string).collect();
+            if way.len() > WAY {
+                let left_out = way.len() - WAY;
+                way.splice(WAY / 2..WAY / 2 + left_out, [format!("{left_out} more")]);
+            }
+            text = format!("{text} (by way of {})", way.join(" > "));
         }
         text
     }
@@ -193,6 +235,9 @@ impl Error {
 
     /// What to do about it, where that is not plain from the message.
     pub fn hint(&self) -> Option<String> {
+        if self.0.hint.is_some() {
+            return self.0.hint.clone();
+        }
         let text = match self.cause() {
             Problem::UnknownField { nearest: Some(nearest), .. } => {
                 format!("did you mean {nearest:?}?")
@@ -201,10 +246,17 @@ impl Error {
             Problem::NoKustomization { .. } => {
                 "add a kustomization.yaml that lists what to build".into()
             }
+            Problem::TooMuch { .. } | Problem::TooLarge { .. } => {
+                "split what is built, or leave files out of it".into()
+            }
             Problem::ManyKustomizations { .. } => "keep one of them".into(),
-            Problem::Cycle { .. } => "a directory cannot include itself or one above it".into(),
+            Problem::Cycle { .. } => {
+                "move what both need into a directory of its own, and list that".into()
+            }
             Problem::Outside { .. } => {
-                "move the file, or include its directory as a base with a kustomization".into()
+                "move the file, include its directory as a base with a kustomization, or lift the \
+                 restriction with LoadRestrictionsNone"
+                    .into()
             }
             Problem::Duplicate { .. } => "remove one of the two, or patch the first".into(),
             Problem::Yaml(problem) => return problem.hint(),
@@ -242,6 +294,27 @@ impl Error {
         self
     }
 
+    /// Says what to do about it, unless something closer to it already did.
+    pub(crate) fn hinting(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
+    /// Says what it is that this is wrong with.
+    pub(crate) fn part_of(mut self, of: &str) -> Self {
+        self.0.problem = Problem::Invalid(format!("{of}: {}", self.0.problem));
+        self
+    }
+
+    /// Takes the place for one inside a text of the file: its lines count from there.
+    pub(crate) fn in_text(mut self) -> Self {
+        if let Some(place) = self.0.place.take().filter(|place| place.line > 1) {
+            self.0.problem =
+                Problem::Invalid(format!("{} (line {} of it)", self.0.problem, place.line));
+        }
+        self
+    }
+
     /// Says which object it is about, unless something closer to it already did.
     pub(crate) fn on(mut self, object: impl FnOnce() -> String) -> Self {
         self.0.object.get_or_insert_with(object);
@@ -272,7 +345,14 @@ impl Error {
 
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
-        Self(Box::new(Inner { problem, place: None, field: None, object: None, chain: Vec::new() }))
+        Self(Box::new(Inner {
+            problem,
+            place: None,
+            field: None,
+            object: None,
+            chain: Vec::new(),
+            hint: None,
+        }))
     }
 }
 

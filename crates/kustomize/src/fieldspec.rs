@@ -146,7 +146,9 @@ fn step(
         Node::List(items) => {
             return items.iter_mut().try_for_each(|item| step(item, steps, create, set));
         }
-        Node::Scalar(_) => return Err(invalid!("expected a list or a map, found a scalar")),
+        Node::Scalar(_) => {
+            return Err(invalid!("there is a scalar where it leads to {:?}", first.name));
+        }
         Node::Map(map) => map,
     };
     if first.name.is_empty() {

@@ -1,16 +1,17 @@
 //! ConfigMaps and Secrets from literals and files, and the hashes in their names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use plumb_core::Place;
+use plumb_core::{Place, TreeError};
 use plumb_yaml::{LineMark, Map, Node, Scalar, ScalarTag};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::decode::Placed;
-use crate::error::{Result, invalid};
+use crate::error::{Problem, Result, invalid};
 use crate::kustomization::{GeneratorArgs, GeneratorOptions};
 use crate::load::Loader;
 use crate::resource::{Behavior, Res};
@@ -57,7 +58,13 @@ pub(crate) fn generate(
     if args.name.is_empty() {
         return Err(invalid!("a generator has no name").at(place));
     }
-    let data = pairs(args, loader, place).map_err(|error| error.on(|| args.name.to_string()))?;
+    let data = pairs(kind, args, loader, place).map_err(|error| {
+        let kind = match kind {
+            Kind::ConfigMap => "ConfigMap",
+            Kind::Secret => "Secret",
+        };
+        error.on(|| format!("{kind} {}", args.name.value))
+    })?;
     let origins = &loader.source.origins;
     let placed = |text: &Placed<String>| string(text, origins.mark(text.place_or(place)));
     let mark = origins.mark(place);
@@ -141,61 +148,76 @@ fn wrapped_base64(bytes: &[u8]) -> String {
     lines
 }
 
-/// Keys and values from env files, then literals, then files; each with its place.
+/// Keys and values from env files, then literals, then files; each with its place. Errors name no
+/// keys of a Secret, which are content where somebody forgot the key.
 fn pairs(
+    kind: Kind,
     args: &GeneratorArgs,
     loader: &Loader<'_, '_>,
     place: &Place,
 ) -> Result<BTreeMap<String, (Vec<u8>, LineMark)>> {
     let origins = &loader.source.origins;
+    let secret = kind == Kind::Secret;
     let mut all = BTreeMap::new();
-    let mut add = |key: String, value: Vec<u8>, mark: LineMark| {
-        if all.contains_key(&key) {
-            return Err(invalid!("key {key:?} is given twice"));
+    let mut add = |key: &str, value: Vec<u8>, mark: LineMark, place: &Place| {
+        if all.contains_key(key) {
+            let error = if secret {
+                invalid!("the key is given twice")
+            } else {
+                invalid!("key {key:?} is given twice")
+            };
+            return Err(error.at(place));
         }
-        all.insert(key, (value, mark));
+        all.insert(key.to_owned(), (value, mark));
         Ok(())
     };
     for path in args.env_files() {
-        let (file, content) = loader.file(path)?;
+        let (file, content) = loader.file(path).map_err(|error| error.at(path.place_or(place)))?;
         let marking = origins.file(&file);
-        for (i, line) in content.split(|byte| *byte == b'\n').enumerate() {
-            let mark = marking.mark(u32::try_from(i + 1).unwrap_or(u32::MAX));
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let Ok(line) = std::str::from_utf8(line) else {
-                return Err(invalid!("{file}:{}: the line is not UTF-8 text", i + 1));
-            };
-            let line = if i == 0 { line.trim_start_matches('\u{feff}') } else { line };
-            let line = line.trim_start();
-            if line.is_empty() || line.starts_with('#') {
+        for (line, text) in (1..).zip(content.split(|byte| *byte == b'\n')) {
+            let place = Place { file: Arc::clone(&file), document: 0, line, column: 1 };
+            let text = text.strip_suffix(b"\r").unwrap_or(text);
+            let text = std::str::from_utf8(text)
+                .map_err(|_| invalid!("the line is not UTF-8 text").at(&place))?;
+            let text = if line == 1 { text.trim_start_matches('\u{feff}') } else { text };
+            let text = text.trim_start();
+            if text.is_empty() || text.starts_with('#') {
                 continue;
             }
-            let (key, value) = line.split_once('=').unwrap_or((line, ""));
+            let (key, value) = text.split_once('=').unwrap_or((text, ""));
             if !key.is_empty() {
-                add(key.to_owned(), value.into(), mark)?;
+                add(key, value.into(), marking.mark(line), &place)?;
             }
         }
     }
     for literal in &args.literals {
+        let place = literal.place_or(place);
         let (key, value) = literal
             .split_once('=')
             .filter(|(key, _)| !key.is_empty())
-            .ok_or_else(|| invalid!("a literal is not of the form key=value"))?;
-        add(key.to_owned(), unquoted(value).into(), origins.mark(literal.place_or(place)))?;
+            .ok_or_else(|| invalid!("a literal is not of the form key=value").at(place))?;
+        add(key, unquoted(value).into(), origins.mark(place), place)?;
     }
     for source in &args.files {
+        let place = source.place_or(place);
         let (key, path) = match source.split_once('=') {
             None => (source.rsplit('/').next().unwrap_or_default(), source.as_str()),
-            Some((_, path)) if path.contains('=') => {
-                return Err(invalid!("file {source:?} has more than one `=`"));
-            }
             Some(("", _) | (_, "")) => {
-                return Err(invalid!("file {source:?} is not of the form key=path"));
+                return Err(invalid!("a file is not of the form path or key=path").at(place));
+            }
+            Some((_, path)) if path.contains('=') => {
+                return Err(invalid!("a file has more than one `=`").at(place));
             }
             Some(pair) => pair,
         };
-        let (file, content) = loader.file(path)?;
-        add(key.to_owned(), content, origins.file(&file).mark(1))?;
+        let (file, content) = loader.file(path).map_err(|error| match error.cause() {
+            // It is no path where somebody meant a literal.
+            Problem::Tree(TreeError::NotFound(_)) if secret && key != path => {
+                invalid!("a file does not exist").at(place)
+            }
+            _ => error.at(place),
+        })?;
+        add(key, content, origins.file(&file).mark(1), place)?;
     }
     Ok(all)
 }

@@ -6,21 +6,26 @@ use plumb_core::{Place, RelPath};
 
 use crate::acc::Acc;
 use crate::build::{Target, read_resources};
+use crate::decode::Placed;
 use crate::error::{Result, invalid};
 use crate::load::{Found, Loader};
 use crate::resource::Origin;
 
 impl<'s, 't> Target<'_, 's, 't> {
-    pub(crate) fn resources(&self, mut acc: Acc, paths: &[String]) -> Result<Acc> {
+    pub(crate) fn resources(&self, mut acc: Acc, paths: &[Placed<String>]) -> Result<Acc> {
         for path in paths {
-            let found =
-                self.loader.find(path).map_err(|error| error.loading(path).at(&self.place))?;
-            match found {
-                Found::File(file, text) => self.add_file(&mut acc, path, &file, &text)?,
-                Found::Directory => self.add_child(&mut acc, &self.enter(path, false)?)?,
-            }
+            let place = path.place_or(&self.place);
+            self.resource(&mut acc, path, place).map_err(|error| error.at(place))?;
         }
         Ok(acc)
+    }
+
+    fn resource(&self, acc: &mut Acc, path: &str, place: &Place) -> Result<()> {
+        match self.loader.find(path).map_err(|error| error.loading(path))? {
+            Found::File(file, text) => self.add_file(acc, path, &file, &text)?,
+            Found::Directory => self.add_child(acc, &self.enter(path, false, place)?)?,
+        }
+        self.limit(acc)
     }
 
     pub(crate) fn add_file(
@@ -50,9 +55,9 @@ impl<'s, 't> Target<'_, 's, 't> {
     }
 
     /// Loads a directory that this kustomization includes.
-    pub(crate) fn enter(&self, path: &str, component: bool) -> Result<Self> {
-        let loader = self.loader.enter(path).map_err(|error| error.at(&self.place))?;
-        self.include(loader, path, component)
+    pub(crate) fn enter(&self, path: &str, component: bool, place: &Place) -> Result<Self> {
+        let loader = self.loader.enter(path).map_err(|error| error.at(place))?;
+        self.include(loader, path, component, place)
     }
 
     pub(crate) fn include(
@@ -60,18 +65,18 @@ impl<'s, 't> Target<'_, 's, 't> {
         loader: Loader<'s, 't>,
         path: &str,
         component: bool,
+        place: &Place,
     ) -> Result<Self> {
-        let mut child = Self::load(loader, self.schemas)?;
+        let mut child = Self::load(loader, self.schemas).map_err(|error| error.at(place))?;
         child.content.build_metadata.clone_from(&self.content.build_metadata);
         child.origin = self.origin.as_ref().map(|origin| origin.join(path));
         match (component, child.content.component) {
             (true, false) => Err(invalid!(
                 "{path} is listed in components but its kind is Kustomization, not Component"
             )
-            .at(&self.place)),
+            .at(place)),
             (false, true) => {
-                Err(invalid!("{path} is a Component, which belongs into components")
-                    .at(&self.place))
+                Err(invalid!("{path} is a Component, which belongs in components").at(place))
             }
             _ => Ok(child),
         }
@@ -79,8 +84,9 @@ impl<'s, 't> Target<'_, 's, 't> {
 
     pub(crate) fn components(&self, mut acc: Acc) -> Result<Acc> {
         for path in &self.content.components {
-            let child = self.enter(path, true)?;
-            acc = self.add_component(acc, &child, path.place_or(&self.place))?;
+            let place = path.place_or(&self.place);
+            let child = self.enter(path, true, place)?;
+            acc = self.add_component(acc, &child, place)?;
         }
         self.overlay_components(acc)
     }

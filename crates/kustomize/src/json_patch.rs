@@ -95,7 +95,8 @@ fn one(document: &mut Node, operation: &Operation) -> Result<()> {
                 Err(invalid!("test of {path:?} failed"))
             }
         }
-        other => Err(invalid!("{other:?} is no JSON patch operation")),
+        other => Err(invalid!("{other:?} is no JSON patch operation")
+            .hinting("it is add, remove, replace, move, copy or test")),
     }
 }
 
@@ -130,14 +131,20 @@ fn unescape(segment: &str) -> String {
 
 /// The container of what a path names, and the last key.
 fn find<'v>(document: &'v mut Node, path: &str) -> Result<(&'v mut Node, String)> {
-    let nothing = || invalid!("path {path:?} leads nowhere in the object");
-    let rest = path.split_once('/').ok_or_else(nothing)?.1;
+    let rest = path
+        .split_once('/')
+        .ok_or_else(|| invalid!("path {path:?} leads nowhere: it does not start with /"))?
+        .1;
     let (parents, key) = match rest.rsplit_once('/') {
         Some((parents, key)) => (Some(parents), key),
         None => (None, rest),
     };
+    let nothing = |parent: &str| invalid!("path {path:?} leads nowhere: there is no {parent}");
     let mut at = document;
+    let mut so_far = String::new();
     for segment in parents.into_iter().flat_map(|parents| parents.split('/')) {
+        so_far.push('/');
+        so_far.push_str(segment);
         let segment = unescape(segment);
         at = match at {
             Node::Map(map) => map.get_mut(&segment),
@@ -147,10 +154,10 @@ fn find<'v>(document: &'v mut Node, path: &str) -> Result<(&'v mut Node, String)
             }
             Node::Scalar(_) => None,
         }
-        .ok_or_else(nothing)?;
+        .ok_or_else(|| nothing(&so_far))?;
     }
     if matches!(at, Node::Scalar(_)) {
-        return Err(nothing());
+        return Err(invalid!("path {path:?} leads nowhere: {so_far} is no map and no list"));
     }
     Ok((at, unescape(key)))
 }

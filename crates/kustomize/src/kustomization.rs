@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use plumb_core::Place;
 use serde_json::Value;
 
 use crate::decode::{Any, At, Decode, Fields, Placed};
@@ -21,7 +22,7 @@ pub(crate) type Pairs = BTreeMap<String, Placed<String>>;
 #[derive(Debug, Default)]
 pub(crate) struct Kustomization {
     pub(crate) component: bool,
-    pub(crate) openapi: Strings,
+    pub(crate) openapi: BTreeMap<String, Placed<String>>,
     pub(crate) name_prefix: Placed<String>,
     pub(crate) name_suffix: Placed<String>,
     pub(crate) namespace: Placed<String>,
@@ -35,14 +36,14 @@ pub(crate) struct Kustomization {
     pub(crate) replacements: Vec<Placed<ReplacementField>>,
     pub(crate) replicas: Vec<Placed<Replica>>,
     pub(crate) vars: Vec<Placed<Var>>,
-    pub(crate) sort_options: Option<SortOptions>,
-    pub(crate) resources: Vec<String>,
+    pub(crate) sort_options: Option<Placed<SortOptions>>,
+    pub(crate) resources: Vec<Placed<String>>,
     pub(crate) components: Vec<Placed<String>>,
-    pub(crate) crds: Vec<String>,
+    pub(crate) crds: Vec<Placed<String>>,
     pub(crate) config_maps: Vec<Placed<GeneratorArgs>>,
     pub(crate) secrets: Vec<Placed<GeneratorArgs>>,
     pub(crate) generator_options: Option<GeneratorOptions>,
-    pub(crate) configurations: Vec<String>,
+    pub(crate) configurations: Vec<Placed<String>>,
     pub(crate) generators: Vec<Placed<String>>,
     pub(crate) transformers: Vec<Placed<String>>,
     pub(crate) validators: Vec<Placed<String>>,
@@ -53,17 +54,24 @@ impl Kustomization {
     /// Reads the file's content.
     pub(crate) fn read(at: &At<'_>, value: &Value) -> Result<Self> {
         let mut f = Fields::new(at, value)?;
-        let kind: String = f.take("kind")?;
-        let version: String = f.take("apiVersion")?;
+        let kind: Placed<String> = f.take("kind")?;
+        let version: Placed<String> = f.take("apiVersion")?;
+        check_kind(&kind, &version, at.place)?;
         let _: Option<Any> = f.take("metadata")?;
-        let mut resources: Vec<String> = f.take("resources")?;
-        resources.extend(f.take::<Vec<String>>("bases")?);
+        let mut resources: Vec<Placed<String>> = f.take("resources")?;
+        resources.extend(f.take::<Vec<Placed<String>>>("bases")?);
         let mut images: Vec<Placed<Image>> = f.take("images")?;
         images.extend(f.take::<Vec<Placed<Image>>>("imageTags")?);
-        let helm: (Option<Any>, Vec<Any>, Vec<Any>) =
-            (f.take("helmGlobals")?, f.take("helmCharts")?, f.take("helmChartInflationGenerator")?);
+        // Without a chart it does nothing.
+        let _: Option<Any> = f.take("helmGlobals")?;
+        for field in ["helmCharts", "helmChartInflationGenerator"] {
+            let charts: Vec<Placed<Any>> = f.take(field)?;
+            if let Some(chart) = charts.first() {
+                return Err(refuse_helm(field).at(chart.place_or(at.place)));
+            }
+        }
         let this = Self {
-            component: kind == COMPONENT,
+            component: kind.as_str() == COMPONENT,
             openapi: f.take("openapi")?,
             name_prefix: f.take("namePrefix")?,
             name_suffix: f.take("nameSuffix")?,
@@ -98,32 +106,31 @@ impl Kustomization {
                     || ["kind", "apiversion"].contains(&key.to_ascii_lowercase().as_str())
             })
         }) {
-            return Err(invalid!("the kustomization is empty").at(at.place));
-        }
-        if !["", KIND, COMPONENT].contains(&kind.as_str()) {
-            return Err(invalid!("kind must be {KIND} or {COMPONENT}, not {kind:?}").at(at.place));
-        }
-        let wanted = if this.component { COMPONENT_VERSION } else { VERSION };
-        if !version.is_empty() && version != wanted {
-            return Err(invalid!("apiVersion must be {wanted}, not {version:?}").at(at.place));
-        }
-        for option in &this.build_metadata {
-            if !["originAnnotations", "transformerAnnotations", "managedByLabel"]
-                .contains(&option.as_str())
-            {
-                return Err(invalid!(
-                    "buildMetadata takes originAnnotations, transformerAnnotations and \
-                     managedByLabel, not {:?}",
-                    option.value
-                )
-                .at(at.place));
-            }
-        }
-        if helm.0.is_some() || !helm.1.is_empty() || !helm.2.is_empty() {
-            return Err(refuse_helm("helmCharts").at(at.place));
+            return Err(invalid!("the kustomization is empty")
+                .at(at.place)
+                .hinting("list in resources what to build"));
         }
         Ok(this)
     }
+}
+
+/// Checks what the file says that it is.
+fn check_kind(kind: &Placed<String>, version: &Placed<String>, at: &Place) -> Result<()> {
+    if !["", KIND, COMPONENT].contains(&kind.as_str()) {
+        return Err(invalid!("kind must be {KIND} or {COMPONENT}, not {:?}", kind.value)
+            .at(kind.place_or(at)));
+    }
+    let wanted = if kind.as_str() == COMPONENT { COMPONENT_VERSION } else { VERSION };
+    if !version.is_empty() && version.as_str() != wanted {
+        let error = invalid!("apiVersion must be {wanted}, not {:?}", version.value)
+            .at(version.place_or(at));
+        return Err(if version.contains("fluxcd.io") {
+            error.hinting("this is an object for Flux; its spec.path is what can be built")
+        } else {
+            error
+        });
+    }
+    Ok(())
 }
 
 pub(crate) fn refuse_helm(what: &str) -> crate::Error {
@@ -325,9 +332,9 @@ record! {
         namespace: Placed<String> = "namespace",
         behavior: String = "behavior",
         literals: Vec<Placed<String>> = "literals",
-        files: Vec<String> = "files",
-        envs: Vec<String> = "envs",
-        env: String = "env",
+        files: Vec<Placed<String>> = "files",
+        envs: Vec<Placed<String>> = "envs",
+        env: Placed<String> = "env",
         options: Option<GeneratorOptions> = "options",
         secret_type: Placed<String> = "type",
     }
@@ -335,7 +342,7 @@ record! {
 
 impl GeneratorArgs {
     /// The files with `NAME=value` lines.
-    pub(crate) fn env_files(&self) -> impl Iterator<Item = &String> {
+    pub(crate) fn env_files(&self) -> impl Iterator<Item = &Placed<String>> {
         self.envs.iter().chain((!self.env.is_empty()).then_some(&self.env))
     }
 }

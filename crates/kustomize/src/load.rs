@@ -40,7 +40,9 @@ impl<'t> Source<'t> {
         let limit = self.options.limits.bytes;
         let left = limit - self.read.get();
         let content = self.tree.read(path, left).map_err(|error| match error {
-            TreeError::TooLarge { .. } => Error::from(Problem::TooMuch { what: "bytes", limit }),
+            TreeError::TooLarge { path, size, .. } => {
+                Error::from(Problem::TooLarge { path, size, limit })
+            }
             error => error.into(),
         })?;
         self.read.set(self.read.get() + content.len() as u64);
@@ -78,7 +80,9 @@ impl<'s, 't> Loader<'s, 't> {
     fn resolve(&self, path: &str) -> Result<RelPath> {
         self.root.resolve(path).map_err(|error| match error {
             PathError::Escapes(path) => invalid!("path {path:?} leaves the repository"),
-            error => invalid!("{error}"),
+            PathError::Absolute(path) => invalid!("path {path:?} is absolute")
+                .hinting("give it relative to the directory of the kustomization"),
+            error @ PathError::Nul(_) => invalid!("{error}"),
         })
     }
 

@@ -189,9 +189,18 @@ impl Target<'_, '_, '_> {
     pub(crate) fn generated_resources(&self, mut acc: Acc) -> Result<Acc> {
         for path in self.generated {
             match self.loader.found(follow(self.loader.source.tree, path)?)? {
-                Found::File(file, text) => self.add_file(&mut acc, path.as_str(), &file, &text)?,
+                Found::File(file, text) => {
+                    let place = Place { file, document: 0, line: 1, column: 1 };
+                    self.add_file(&mut acc, path.as_str(), &place.file, &text)
+                        .map_err(|error| error.at(&place))?;
+                }
                 Found::Directory => {
-                    let child = self.include(self.loader.enter_at(path)?, path.as_str(), false)?;
+                    let child = self.include(
+                        self.loader.enter_at(path)?,
+                        path.as_str(),
+                        false,
+                        &self.place,
+                    )?;
                     self.add_child(&mut acc, &child)?;
                 }
             }
@@ -207,7 +216,9 @@ impl Target<'_, '_, '_> {
             if overlay.ignore_missing_components && self.is_missing(path) {
                 continue;
             }
-            let child = self.enter(path, true).map_err(|error| self.of(error, "components", i))?;
+            let child = self
+                .enter(path, true, &self.place)
+                .map_err(|error| self.of(error, "components", i))?;
             let place = place_of(&format!("spec.components[{i}]"));
             acc = self.add_component(acc, &child, &place)?;
         }

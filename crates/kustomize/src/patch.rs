@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::acc::Acc;
 use crate::build::read_resources;
 use crate::decode::Placed;
-use crate::error::{Result, invalid};
+use crate::error::{Error, Result, invalid};
 use crate::json_patch::{self, Operation};
 use crate::kustomization::{Patch, PatchOptions, Selector};
 use crate::load::Loader;
@@ -65,8 +65,7 @@ impl Text {
         let limits = &loader.source.options.limits.file;
         let config = || plumb_yaml::read_config(&self.bytes, &self.file, limits);
         let (value, places) = if self.bytes.first() == Some(&b'[') {
-            let value = serde_json::from_slice(&self.bytes)
-                .map_err(|error| invalid!("the patch is no JSON: {error}"))?;
+            let value = serde_json::from_slice(&self.bytes).map_err(|error| json_error(&error))?;
             // Only for the lines.
             let document = loader.source.options.origins.then(config);
             let document = document.and_then(|read| read.ok().flatten());
@@ -96,18 +95,28 @@ fn read(text: &Text, loader: &Loader<'_, '_>, options: &PatchOptions) -> Result<
                 // What it was meant to be is told by how it starts.
                 let start = text.bytes.trim_ascii_start();
                 if start.starts_with(b"[") || start.starts_with(b"-") {
-                    invalid!("the patch is no JSON patch: {}", json_error.problem())
+                    json_error.part_of("the patch is no JSON patch")
                 } else {
-                    let error = invalid!("the patch is no object: {}", merge_error.problem());
-                    match merge_error.place() {
-                        Some(place) => error.at(place),
-                        None => error,
-                    }
+                    merge_error
+                        .part_of("the patch is neither an object nor a JSON patch")
+                        .hinting("an object has a kind and a name, a JSON patch is a list")
                 }
             })
         }
     }
 }
+
+/// What is wrong with a text that starts as JSON.
+fn json_error(error: &serde_json::Error) -> Error {
+    let text = error.to_string();
+    if text.starts_with("recursion limit") {
+        return invalid!("maps and lists are nested more than {JSON_DEPTH} deep");
+    }
+    invalid!("{text}").hinting("a patch that starts with [ is JSON, not YAML")
+}
+
+/// The depth at which the JSON reader gives up.
+const JSON_DEPTH: usize = 127;
 
 /// Stands for the annotations of the reference while a patch clears annotations.
 const KNOWN: &str = "internal.config.kubernetes.io/previousNames";
@@ -123,10 +132,8 @@ pub(crate) fn apply(
     let result = (|| -> Result<_> {
         let inline = patch.inline.trim();
         let text = Text::of(patch, inline, loader, place)?;
-        let mut content = read(&text, loader, &patch.options).map_err(|error| {
-            // Lines of a patch inside the kustomization count from the patch.
-            if inline.is_empty() { error } else { invalid!("{}", error.problem()) }
-        })?;
+        let mut content = read(&text, loader, &patch.options)
+            .map_err(|error| if inline.is_empty() { error } else { error.in_text() })?;
         if let Content::Merge(patches) = &mut content
             && !inline.is_empty()
         {
@@ -165,13 +172,14 @@ fn merge_all(
         }
         acc.drop_empty();
         if patch.allow_name_change || patch.allow_kind_change {
-            acc.check_unique(schemas)?;
+            acc.check_unique(schemas)
+                .map_err(|error| error.hinting("the patch gives both the same name"))?;
         }
         return Ok(());
     }
     for patch in patches {
         let id = patch.original_id(schemas);
-        let at = acc.the(&id, schemas)?;
+        let at = acc.the(&id, schemas).map_err(|error| error.at(&patch.place))?;
         acc.change(at, schemas, |res| merge_one(res, patch.clone(), schemas))?;
     }
     Ok(())
@@ -289,10 +297,10 @@ pub(crate) fn strategic_merge(
         match read_resources(entry.as_bytes(), &place.file, loader.source, marking) {
             Ok(inline) => patches.extend(inline.into_iter().map(|patch| (patch, at, None))),
             Err(error) if entry.contains('\n') => {
-                return Err(invalid!("{}", error.problem()).at(place));
+                return Err(error.in_text().at(at));
             }
             Err(_) => {
-                let text = Text::file(entry, loader).map_err(|error| error.at(place))?;
+                let text = Text::file(entry, loader).map_err(|error| error.at(at))?;
                 let list = text.resources(loader)?.into_iter();
                 patches.extend(list.map(|patch| (patch, at, text.source.clone())));
             }
@@ -326,7 +334,8 @@ pub(crate) fn json6902(
         let text = Text::of(patch, &patch.inline, loader, place)?;
         let operations = text
             .operations(loader)
-            .map_err(|error| invalid!("the patch is no JSON patch: {}", error.problem()))?;
+            .map_err(|error| error.part_of("the patch is no JSON patch"))
+            .map_err(|error| if text.source.is_some() { error } else { error.in_text() })?;
         if operations.is_empty() {
             return Err(invalid!("the patch is empty"));
         }

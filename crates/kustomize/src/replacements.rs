@@ -89,7 +89,10 @@ fn one(
         {
             targets
         }
-        _ => return Err(invalid!("a replacement needs a source and targets")),
+        Some(targets) if !targets.is_empty() => {
+            return Err(invalid!("a replacement needs a source or a sourceValue"));
+        }
+        _ => return Err(invalid!("a replacement needs targets")),
     };
     let value = match (&replacement.source, &replacement.source_value) {
         (Some(_), Some(_)) => {
@@ -137,7 +140,8 @@ fn read_source(acc: &mut Acc, source: &Source) -> Result<Node> {
     let fitting = candidates.into_iter().map(|at| &acc.items[at]);
     let mut found = fitting.filter(|res| ids(res).iter().any(fits));
     let Some(res) = found.next() else {
-        return Err(invalid!("the source of a replacement is not there: {}", describe(source)));
+        return Err(invalid!("the source of a replacement is not there: {}", describe(source))
+            .hinting("it is looked for in what this kustomization has built so far"));
     };
     if let Some(second) = found.next() {
         return Err(invalid!(
@@ -145,7 +149,8 @@ fn read_source(acc: &mut Acc, source: &Source) -> Result<Node> {
             describe(source),
             res.place,
             second.place
-        ));
+        )
+        .hinting("say more of kind, name and namespace"));
     }
     let path = if source.field_path.is_empty() { DEFAULT_PATH } else { &source.field_path };
     let node = lookup(&res.node, &split_dotted(path))
@@ -238,7 +243,8 @@ fn copy(
     }
     match (found, options.create) {
         (0, true) => Err(invalid!("field {path:?} cannot be found or made in the target")),
-        (0, false) => Err(invalid!("field {path:?} is not in the target")),
+        (0, false) => Err(invalid!("field {path:?} is not in the target")
+            .hinting("set create: true in the options to make it")),
         _ => Ok(()),
     }
 }

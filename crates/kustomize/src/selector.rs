@@ -76,14 +76,17 @@ pub(crate) struct Matcher {
 
 impl Matcher {
     pub(crate) fn new(selector: &Selector) -> Result<Self> {
+        let whole =
+            |field: &str, pattern: &str| Whole::new(pattern).map_err(|error| error.part_of(field));
+        let marks = |field: &str, text: &str| parse(text).map_err(|error| error.part_of(field));
         Ok(Self {
-            group: Whole::new(&selector.group)?,
-            version: Whole::new(&selector.version)?,
-            kind: Whole::new(&selector.kind)?,
-            name: Whole::new(&selector.name)?,
-            namespace: Whole::new(&selector.namespace)?,
-            labels: parse(&selector.labels)?,
-            annotations: parse(&selector.annotations)?,
+            group: whole("group", &selector.group)?,
+            version: whole("version", &selector.version)?,
+            kind: whole("kind", &selector.kind)?,
+            name: whole("name", &selector.name)?,
+            namespace: whole("namespace", &selector.namespace)?,
+            labels: marks("labelSelector", &selector.labels)?,
+            annotations: marks("annotationSelector", &selector.annotations)?,
             no_identity: [
                 &selector.group,
                 &selector.version,
@@ -206,7 +209,11 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Requirement>> {
     let tokens = tokens(text);
     let mut at = 0;
     let mut found = Vec::new();
-    let bad = || invalid!("{text:?} is no label selector");
+    let bad = || {
+        invalid!("{text:?} is no selector").hinting(
+            "it is like `a`, `!a`, `a=b`, `a!=b`, `a in (b,c)`, several with commas between",
+        )
+    };
     let mut next = || {
         at += 1;
         tokens.get(at - 1).map(String::as_str)

@@ -143,6 +143,7 @@ pub(crate) fn set_namespace(
         }
     }
     acc.check_unique(schemas)
+        .map_err(|error| error.hinting("the namespace brings both together; rename one of them"))
 }
 
 /// Sets the namespace of one object.

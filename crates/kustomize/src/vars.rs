@@ -18,8 +18,14 @@ use crate::resid::{Gvk, Id};
 const DEFAULT_PATH: &str = "metadata.name";
 
 /// Binds variables to the objects that they are about.
-pub(crate) fn bind(acc: &mut Acc, vars: &[Placed<Var>], schemas: &Schemas) -> Result<()> {
+pub(crate) fn bind(
+    acc: &mut Acc,
+    vars: &[Placed<Var>],
+    around: &Place,
+    schemas: &Schemas,
+) -> Result<()> {
     for var in vars {
+        let place = var.place_or(around);
         let object = &var.object;
         let mut gvk = Gvk {
             group: object.group.as_str().into(),
@@ -57,10 +63,11 @@ pub(crate) fn bind(acc: &mut Acc, vars: &[Placed<Var>], schemas: &Schemas) -> Re
                 return Err(invalid!(
                     "variable {:?} is about several objects: {id} is ambiguous",
                     var.name
-                ));
+                )
+                .at(place));
             }
         }
-        acc.add_var(var.clone())?;
+        acc.add_var(var.clone()).map_err(|error| error.at(place))?;
     }
     Ok(())
 }
@@ -136,10 +143,16 @@ pub(crate) fn resolve(acc: &mut Acc, place: &Place, origins: &Origins) -> Result
         };
         let holder = acc.items.iter().find(|res| res.vars.contains(name)).ok_or_else(|| {
             invalid!("variable {name:?}: no object is {} {}", var.object.kind, var.object.name)
+                .at(var.place_or(place))
         })?;
         let parts = with_indices(split_dotted(path));
         let found = lookup(&holder.node, &parts).ok().flatten().ok_or_else(|| {
-            invalid!("variable {name:?}: {} has no field {path}", holder.label()).at(&holder.place)
+            invalid!(
+                "variable {name:?}: {} at {} has no field {path}",
+                holder.label(),
+                holder.place
+            )
+            .at(var.place_or(place))
         })?;
         // The reference reads decimal integers only.
         if let Node::Scalar(Scalar { tag: ScalarTag::Int, text, .. }) = found

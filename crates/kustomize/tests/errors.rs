@@ -1,191 +1,154 @@
-//! What people are told when something is wrong: each message, and its hint.
+//! What people are told when something is wrong. Each case is a directory: what is built, the
+//! message with its hint in `expected.txt`, and in `options` the directory below it that is built,
+//! if it is not the first. Cases that are too large for files are made here; their directories
+//! hold the message alone. `PLUMB_BLESS` writes the messages as they are.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use plumb_core::{MemTree, RelPath};
+use std::path::{Path, PathBuf};
+
+use plumb_core::{DirTree, MemTree, RelPath, Tree};
 use plumb_kustomize::{Limits, Options, build};
 
 const CONFIG_MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n";
+const USES_A: &str = "namePrefix: p-\nresources:\n- a.yaml\n";
 
-fn message(tree: &MemTree, path: &str, options: &Options) -> String {
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/errors")
+}
+
+fn message(tree: &dyn Tree, path: &str, options: &Options) -> String {
     let error = build(tree, &RelPath::parse(path).unwrap(), options, &|| false).unwrap_err();
     match error.hint() {
-        Some(hint) => format!("{error}\nhint: {hint}"),
-        None => error.to_string(),
+        Some(hint) => format!("{error}\nhint: {hint}\n"),
+        None => format!("{error}\n"),
     }
 }
 
-fn check(files: &[(&str, &str)], want: &str) {
-    let tree = files.iter().fold(MemTree::new(), |tree, (path, text)| tree.file(path, *text));
-    assert_eq!(message(&tree, "", &Options::default()), want);
+/// Compares a message with the file of its case.
+fn check(name: &str, message: &str) {
+    let file = root().join(name).join("expected.txt");
+    if std::env::var_os("PLUMB_BLESS").is_some() {
+        std::fs::create_dir_all(root().join(name)).unwrap();
+        std::fs::write(&file, message).unwrap();
+    }
+    let want = std::fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(message, want, "{name}");
 }
 
-fn kustomization(text: &str, want: &str) {
-    check(&[("kustomization.yaml", text), ("a.yaml", CONFIG_MAP)], want);
+/// Cases whose files lie beside the message.
+fn cases() -> Vec<String> {
+    let names = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap());
+    let has_files = |dir: &Path| {
+        std::fs::read_dir(dir).unwrap().any(|f| f.unwrap().file_name() != "expected.txt")
+    };
+    let mut names: Vec<String> = names
+        .filter(|entry| has_files(&entry.path()))
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 #[test]
-fn fields_of_the_kustomization() {
-    kustomization(
-        "resources: [a.yaml]\nnameprefx: x-\n",
-        "kustomization.yaml:2: unknown field \"nameprefx\"\nhint: did you mean \"namePrefix\"?",
-    );
-    kustomization(
-        "resources:\n- a.yaml\nimages:\n- name: nginx\n  newTag: 1.10\n",
-        "kustomization.yaml:5: images[0].newTag must be a string, not a number\nhint: put quotes around the value",
-    );
-    kustomization(
-        "resources: a.yaml\n",
-        "kustomization.yaml:1: resources must be a list, not a string",
-    );
-    kustomization("kind: Kustomization\n", "kustomization.yaml:1: the kustomization is empty");
+fn messages_of_directories() {
+    for name in cases() {
+        let dir = root().join(&name);
+        let path = std::fs::read_to_string(dir.join("options")).unwrap_or_default();
+        check(&name, &message(&DirTree::new(dir), path.trim(), &Options::default()));
+    }
 }
 
 #[test]
-fn files_and_directories() {
-    kustomization(
-        "resources:\n- b.yaml\n",
-        "kustomization.yaml:1: cannot load \"b.yaml\": b.yaml does not exist",
-    );
-    kustomization(
-        "resources: [.]\n",
-        "kustomization.yaml:1: . is included by ., which it contains or is\nhint: a directory cannot include itself or one above it",
-    );
+fn nothing_of_a_secret_is_told() {
+    // What is secret in these cases is called hunter2 or hunter3.
+    for name in cases() {
+        let text = std::fs::read_to_string(root().join(&name).join("expected.txt")).unwrap();
+        assert!(!text.contains("hunter"), "{name}: {text}");
+    }
+}
+
+fn with_a(text: impl Into<Vec<u8>>) -> MemTree {
+    MemTree::new().file("kustomization.yaml", USES_A).file("a.yaml", text)
+}
+
+#[test]
+fn limits_of_one_file() {
+    let defaults = Options::default();
+    let bomb =
+        (b'b'..=b'j').fold(format!("{CONFIG_MAP}a: &a [x,x,x,x,x,x,x,x,x,x]\n"), |text, c| {
+            let (this, before) = (char::from(c), char::from(c - 1));
+            let aliases = vec![format!("*{before}"); 10].join(",");
+            format!("{text}{this}: &{this} [{aliases}]\n")
+        });
+    let deep = |open: &str, close: &str| format!("{}{}", open.repeat(10_000), close.repeat(10_000));
+    check("alias-bomb", &message(&with_a(bomb.clone()), "", &defaults));
     check(
-        &[("kustomization.yaml", "resources: [a]\n"), ("Kustomization", "resources: [a]\n")],
-        ". has more than one kustomization: kustomization.yaml, Kustomization\nhint: keep one of them",
+        "alias-bomb-in-the-kustomization",
+        &message(&MemTree::new().file("kustomization.yaml", bomb), "", &defaults),
     );
+    let lists = format!("{CONFIG_MAP}data: {}\n", deep("[", "]"));
+    check("nesting-of-lists", &message(&with_a(lists.clone()), "", &defaults));
+    let maps = format!("{CONFIG_MAP}data: {}\n", deep("{a: ", "}"));
+    check("nesting-of-maps", &message(&with_a(maps), "", &defaults));
+    // More levels take more bytes than a file may have.
+    let blocks = (0..2_000).fold(String::new(), |text, i| text + &" ".repeat(i) + "a:\n");
+    check("nesting-of-blocks", &message(&with_a(blocks), "", &defaults));
+    let json = format!("{{\"apiVersion\":\"v1\",\"kind\":\"A\",\"a\":{}}}", deep("[", "]"));
+    check("nesting-in-json", &message(&with_a(json), "", &defaults));
     check(
-        &[("kustomization.yaml", "resources: [base]\n"), ("base/a.yaml", CONFIG_MAP)],
-        "kustomization.yaml: base has no kustomization.yaml, kustomization.yml or Kustomization\nhint: add a kustomization.yaml that lists what to build",
+        "nesting-in-the-kustomization",
+        &message(&MemTree::new().file("kustomization.yaml", lists), "", &defaults),
     );
-    let tree = MemTree::new()
-        .file("overlay/kustomization.yaml", "resources: [../a.yaml]\n")
-        .file("a.yaml", CONFIG_MAP);
-    assert_eq!(
-        message(&tree, "overlay", &Options::default()),
-        "overlay/kustomization.yaml:1: cannot load \"../a.yaml\": file a.yaml is not in or below overlay\nhint: move the file, or include its directory as a base with a kustomization"
-    );
-    let tree = tree.file("out/kustomization.yaml", "resources: [../../etc]\n");
-    assert_eq!(
-        message(&tree, "out", &Options::default()),
-        "out/kustomization.yaml:1: cannot load \"../../etc\": path \"../../etc\" leaves the repository"
-    );
+    let patch = format!("patches:\n- target: {{kind: A}}\n  patch: '{}'\n", deep("[", "]"));
+    let tree = MemTree::new().file("kustomization.yaml", patch);
+    check("nesting-in-a-json-patch", &message(&tree, "", &defaults));
+    let documents = format!("---\n{CONFIG_MAP}").repeat(10_001);
+    check("documents-in-one-file", &message(&with_a(documents), "", &defaults));
+    let large = format!("{CONFIG_MAP}data:\n  a: {}\n", "x".repeat(17 << 20));
+    check("manifest-of-17-megabytes", &message(&with_a(large), "", &defaults));
 }
 
 #[test]
-fn objects_and_patches() {
-    check(
-        &[
-            ("kustomization.yaml", "resources: [a.yaml, b.yaml]\n"),
-            ("a.yaml", CONFIG_MAP),
-            ("b.yaml", CONFIG_MAP),
-        ],
-        "b.yaml:1: ConfigMap a is already defined at a.yaml:1\nhint: remove one of the two, or patch the first",
-    );
-    kustomization(
-        "resources: [a.yaml]\npatches:\n- patch: |\n    apiVersion: v1\n    kind: Secret\n    metadata: {name: a}\n",
-        "kustomization.yaml:3: no object is Secret a, so the patch has no target",
-    );
-    kustomization(
-        "resources: [a.yaml]\npatches:\n- patch: just text\n",
-        "kustomization.yaml:3: the patch is no object: a manifest must be a map, not a string",
-    );
-    kustomization(
-        "resources: [a.yaml]\npatches:\n- target: {kind: ConfigMap}\n  patch: |\n    - {op: remove, path: /data/x}\n",
-        "kustomization.yaml:3: ConfigMap a: path \"/data/x\" leads nowhere in the object",
-    );
-    kustomization(
-        "resources: [a.yaml]\npatches:\n- target: {name: 'a('}\n  patch: |\n    kind: A\n    metadata: {name: a}\n",
-        "kustomization.yaml:3: \"a(\" is no regular expression: unclosed group",
-    );
-    kustomization(
-        "resources: [a.yaml]\npatches:\n- target: {labelSelector: 'a in b'}\n  patch: |\n    kind: A\n    metadata: {name: a}\n",
-        "kustomization.yaml:3: \"a in b\" is no label selector",
-    );
+fn limits_of_a_build() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("kustomization.yaml"), USES_A).unwrap();
+    // Nothing of it is read, so it may be empty as far as the disk goes.
+    let file = std::fs::File::create(dir.path().join("a.yaml")).unwrap();
+    file.set_len(100 << 20).unwrap();
+    let tree = DirTree::new(dir.path());
+    check("file-of-100-megabytes", &message(&tree, "", &Options::default()));
+
+    let with = |limits| Options { limits, ..Options::default() };
+    let tree = with_a(CONFIG_MAP);
+    let few_bytes = with(Limits { bytes: USES_A.len() as u64 + 10, ..Limits::default() });
+    check("bytes-of-a-build", &message(&tree, "", &few_bytes));
+
+    let two = CONFIG_MAP.replace("name: a", "name: b");
+    let one_object = with(Limits { objects: 1, ..Limits::default() });
+    let tree = with_a(CONFIG_MAP)
+        .file("kustomization.yaml", "resources:\n- a.yaml\n- b.yaml\n")
+        .file("b.yaml", two);
+    check("objects-of-a-build", &message(&tree, "", &one_object));
+    let generated = "configMapGenerator:\n- name: a\n- name: b\n- name: c\n";
+    let tree = MemTree::new().file("kustomization.yaml", generated);
+    check("objects-of-generators", &message(&tree, "", &one_object));
+
+    let tree = (0..100).fold(MemTree::new(), |tree, i| {
+        let path = format!("{}kustomization.yaml", "a/".repeat(i));
+        tree.file(&path, "resources:\n- a\n")
+    });
+    check("directories-inside-each-other", &message(&tree, "", &Options::default()));
+
+    let regex =
+        "replacements:\n- sourceValue: x\n  targets:\n  - select:\n      name: (\\d{1000}){1000}\n";
+    let tree = MemTree::new().file("kustomization.yaml", regex);
+    check("size-of-an-expression", &message(&tree, "", &Options::default()));
 }
 
 #[test]
-fn replacements_that_are_ambiguous() {
-    let two = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n";
-    check(
-        &[
-            (
-                "kustomization.yaml",
-                "resources: [a.yaml]\nreplacements:\n- source: {kind: ConfigMap}\n  targets: [{select: {name: a}}]\n",
-            ),
-            ("a.yaml", two),
-        ],
-        "kustomization.yaml:3: the source of a replacement is ambiguous: ConfigMap is at a.yaml:1 and at a.yaml:5",
-    );
-}
-
-#[test]
-fn what_would_run_or_fetch_is_refused() {
-    kustomization(
-        "resources: ['https://me:secret@example.com/x?ref=v1']\n",
-        "kustomization.yaml:1: remote resource https://example.com/x?ref=v1 is not supported\nhint: commit a copy of it to the repository and list that",
-    );
-}
-
-#[test]
-fn plugins_and_charts_are_refused() {
-    kustomization(
-        "resources: [a.yaml]\nhelmCharts: [{name: x}]\n",
-        "kustomization.yaml:1: helmCharts is not supported\nhint: commit the output of `helm template` and list it in resources",
-    );
-    kustomization(
-        "resources: [a.yaml]\ntransformers:\n- |\n  apiVersion: v1\n  kind: Run\n  metadata: {name: x}\n",
-        "kustomization.yaml:4: plugin v1 Run is not supported\nhint: run it before the commit and list its output in resources",
-    );
-}
-
-#[test]
-fn a_secret_is_never_told() {
-    let tree = MemTree::new()
-        .file("kustomization.yaml", "secretGenerator:\n- name: s\n  literals: [hunter2]\n");
-    let text = message(&tree, "", &Options::default());
-    assert!(!text.contains("hunter2"), "{text}");
-}
-
-#[test]
-fn the_way_is_told() {
-    check(
-        &[
-            ("kustomization.yaml", "resources: [one]\n"),
-            ("one/kustomization.yaml", "resources: [two]\n"),
-            ("one/two/kustomization.yaml", "resources: [a.yaml]\n"),
-            ("one/two/a.yaml", "kind: ConfigMap\n"),
-        ],
-        "one/two/a.yaml:1: ConfigMap has no metadata.name (by way of kustomization.yaml > one/kustomization.yaml > one/two/kustomization.yaml)",
-    );
-}
-
-#[test]
-fn limits_are_named() {
-    let tree = MemTree::new()
-        .file("kustomization.yaml", "resources: [a.yaml]\n")
-        .file("a.yaml", format!("{CONFIG_MAP}data: {{a: {}}}\n", "x".repeat(1000)));
-    let with = |limits: Limits| message(&tree, "", &Options { limits, ..Options::default() });
-    assert_eq!(
-        with(Limits { bytes: 500, ..Limits::default() }),
-        "kustomization.yaml:1: cannot load \"a.yaml\": the build has more than 500 bytes"
-    );
-    assert_eq!(
-        with(Limits { objects: 0, ..Limits::default() }),
-        "kustomization.yaml: the build has more than 0 objects"
-    );
-    let bomb = format!("a: &a [x,x,x,x,x,x,x,x,x]\n{}", (0..9).fold(String::new(), |text, i| {
-        let (from, to) = (char::from(b'a' + i), char::from(b'b' + i));
-        format!("{text}{to}: &{to} [*{from},*{from},*{from},*{from},*{from},*{from},*{from},*{from},*{from}]\n")
-    }));
-    check(
-        &[("kustomization.yaml", "resources: [a.yaml]\n"), ("a.yaml", &bomb)],
-        "a.yaml:7: more than 1000000 values once aliases are expanded",
-    );
-    let deep = format!("a: {}{}", "[".repeat(10_000), "]".repeat(10_000));
-    check(
-        &[("kustomization.yaml", "resources: [a.yaml]\n"), ("a.yaml", &deep)],
-        "a.yaml:1: maps and lists are nested more than 250 deep",
-    );
+fn a_build_ends_when_it_is_asked_to() {
+    let tree = with_a(CONFIG_MAP);
+    let error = build(&tree, &RelPath::root(), &Options::default(), &|| true).unwrap_err();
+    assert_eq!(error.to_string(), "the build was interrupted");
 }

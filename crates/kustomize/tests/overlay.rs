@@ -134,7 +134,7 @@ fn errors_name_the_field() {
     let cases = [
         (
             with(vec![patch("x", None)]),
-            "spec.patches[0]: the patch is no object: a manifest must be a map, not a string",
+            "spec.patches[0]: the patch is neither an object nor a JSON patch: a manifest must be a map, not a string",
         ),
         (
             with(vec![patch("- {op: remove, path: /spec/x}", None)]),
@@ -150,7 +150,7 @@ fn errors_name_the_field() {
         ),
         (
             with(vec![patch("kind: A\nmetadata: {name: a}", Some("("))]),
-            "spec.patches[0]: \"(\" is no regular expression: unclosed group",
+            "spec.patches[0]: kind: \"(\" is no regular expression: unclosed group",
         ),
         (
             with(vec![patch(
@@ -258,7 +258,7 @@ fn files_and_directories_build_without_a_kustomization() {
         "app/a.yaml:1: ConfigMap a is already defined at app/a.yaml:1"
     );
     assert_eq!(failed(&["app/x.yaml"]), "app/x.yaml does not exist");
-    assert_eq!(failed(&["c2"]), "c2 is a Component, which belongs into components");
+    assert_eq!(failed(&["c2"]), "c2 is a Component, which belongs in components");
 }
 
 /// The place of a patch inside a kustomization is the kustomization's, not a line of the patch.

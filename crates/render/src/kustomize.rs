@@ -64,20 +64,15 @@ fn said(error: plumb_kustomize::Error, path: &RelPath) -> RenderError {
         Ok(error) => return RenderError::Tree(error),
         Err(error) => error,
     };
-    match error.cause() {
-        Cause::Interrupted => RenderError::Interrupted,
-        Cause::TooMuch { what, limit } => {
-            RenderError::TooMuch { path: path.clone(), what, limit: *limit }
-        }
-        _ => {
-            let place = error.place().cloned();
-            let file = match (&place, error.field()) {
-                (Some(place), _) => Arc::clone(&place.file),
-                (None, Some(field)) => Arc::new(RelPath::root().child(field)),
-                (None, None) => Arc::new(error.chain().last().unwrap_or(path).clone()),
-            };
-            let problems = vec![Problem { file, place, defect: Defect::Kustomize(error) }];
-            RenderError::Invalid { problems, omitted: 0 }
-        }
+    if matches!(error.cause(), Cause::Interrupted) {
+        return RenderError::Interrupted;
     }
+    let place = error.place().cloned();
+    let file = match (&place, error.field()) {
+        (Some(place), _) => Arc::clone(&place.file),
+        (None, Some(field)) => Arc::new(RelPath::root().child(field)),
+        (None, None) => Arc::new(error.chain().last().unwrap_or(path).clone()),
+    };
+    let problems = vec![Problem { file, place, defect: Defect::Kustomize(error) }];
+    RenderError::Invalid { problems, omitted: 0 }
 }

@@ -233,12 +233,18 @@ fn errors_of_the_path() {
             "apps/x.tmp.yaml",
             "path apps/x.tmp.yaml is excluded by the pattern `*.tmp.yaml` of apps/.plumbignore [remove `*.tmp.yaml`, or take the path back in with a `!` pattern]",
         ),
-        ("kust", "kust/Kustomization:1: the kustomization is empty"),
+        (
+            "kust",
+            "kust/Kustomization:1: the kustomization is empty [list in resources what to build]",
+        ),
         (
             "kust/Kustomization",
             "path kust/Kustomization is a kustomization; what is built is its directory [set the path to kust]",
         ),
-        ("deep", "deep/er/kustomization.yml:1: the kustomization is empty"),
+        (
+            "deep",
+            "deep/er/kustomization.yml:1: the kustomization is empty [list in resources what to build]",
+        ),
         (
             "chart",
             "chart/Chart.yaml makes chart a Helm chart, which cannot be rendered [commit the output of `helm template` instead]",

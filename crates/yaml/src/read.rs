@@ -112,6 +112,8 @@ struct Reading<'a, V> {
     dialect: Dialect,
     how: How,
     document: u32,
+    /// Where the last document began.
+    last: Mark,
     plain: Vec<Document<V>>,
     listed: Vec<Document<V>>,
     problems: Vec<YamlError>,
@@ -133,6 +135,7 @@ impl<'a, V: Form> Reading<'a, V> {
             dialect,
             how,
             document: 0,
+            last: Mark { line: 1, column: 1 },
             plain: Vec::new(),
             listed: Vec::new(),
             problems: Vec::new(),
@@ -326,6 +329,7 @@ impl<'a, V: Form> Reading<'a, V> {
     /// Takes over one document's objects or problems.
     fn composed(&mut self, composed: Composed<'_>) {
         let Composed { nodes, root, problems } = composed;
+        self.last = root.map_or(self.last, |root| nodes[root].mark);
         if !problems.is_empty() {
             return self.problems(problems);
         }
@@ -352,8 +356,7 @@ impl<'a, V: Form> Reading<'a, V> {
         // A document more than the limit may be the empty one behind the last `---`, which
         // nobody counts; it is let through.
         if self.document as usize > limit {
-            let mark = Mark { line: 1, column: 1 };
-            self.problem(mark, Problem::TooManyDocuments { limit });
+            self.problem(self.last, Problem::TooManyDocuments { limit });
             return Err(Stop);
         }
         Ok(())

@@ -214,7 +214,7 @@ fn what_cannot_be_built_is_told_with_its_place() {
         (
             "plain/a.yaml",
             patch("{"),
-            "spec.patches[0]: the patch is no object: invalid YAML: unclosed bracket '{'",
+            "spec.patches[0]: the patch is neither an object nor a JSON patch: invalid YAML: unclosed bracket '{' [an object has a kind and a name, a JSON patch is a list]",
         ),
     ];
     for (at, overlay, want) in cases {
@@ -229,7 +229,7 @@ fn what_cannot_be_built_is_told_with_its_place() {
         assert!(failure.inputs.unchanged_in(&tree).unwrap(), "{at}");
     }
     let component = failed(&tree.clone().file("plain/b.yaml", ""), "plain").to_string();
-    assert_eq!(component, "plain/part is a Component, which belongs into components");
+    assert_eq!(component, "plain/part is a Component, which belongs in components");
 
     let failure = failed(&tree, "typo");
     assert_eq!(failure.error.problems()[0].place.as_ref().map(|place| place.line), Some(3));
@@ -245,9 +245,18 @@ fn limits_hold_for_kustomize_too() {
         .file("a/kustomization.yaml", "resources: [../b]\n")
         .file("b/kustomization.yaml", "resources: [../base]\n");
     for (limits, want) in [
-        (RenderLimits { bytes: 100, ..defaults }, "a has more than 100 bytes"),
-        (RenderLimits { objects: 1, ..defaults }, "a has more than 1 objects"),
-        (RenderLimits { depth: 1, ..defaults }, "a has more than 1 directories inside each other"),
+        (
+            RenderLimits { bytes: 100, ..defaults },
+            "base/kustomization.yaml:1: base/deployment.yaml has 207 bytes, with which the build reads more than 100 (by way of a/kustomization.yaml > b/kustomization.yaml > base/kustomization.yaml)",
+        ),
+        (
+            RenderLimits { objects: 1, ..defaults },
+            "base/kustomization.yaml:1: the build has more than 1 objects (by way of a/kustomization.yaml > b/kustomization.yaml > base/kustomization.yaml)",
+        ),
+        (
+            RenderLimits { depth: 1, ..defaults },
+            "b/kustomization.yaml:1: the build has more than 1 directories inside each other (by way of a/kustomization.yaml > b/kustomization.yaml)",
+        ),
     ] {
         let options = RenderOptions { limits, ..RenderOptions::default() };
         assert_eq!(try_render(&tree, "a", &options).unwrap_err().to_string(), want);

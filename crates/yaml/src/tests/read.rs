@@ -488,7 +488,7 @@ fn limits() {
         ),
         (
             "a: 1\n---\na: 1\n---\na: 1\n---\na: 1\n---\na: 1\n".into(),
-            "1:1 more than 3 documents in one file\n",
+            "7:1 more than 3 documents in one file\n",
         ),
     ];
     for (text, want) in cases {
