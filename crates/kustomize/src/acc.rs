@@ -118,6 +118,11 @@ impl Acc {
         self.append_all(items, schemas)
     }
 
+    /// The same after steps that may have changed identities.
+    pub(crate) fn check_unique_if_changed(&mut self, schemas: &Schemas) -> Result<()> {
+        if self.current.is_some() { Ok(()) } else { self.check_unique(schemas) }
+    }
+
     /// The objects that have or had an identity.
     pub(crate) fn by_any_id(&mut self, id: &Id, schemas: &Schemas) -> Vec<usize> {
         let items = &self.items;

@@ -175,6 +175,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         let schemas = self.schemas;
         let place = self.place.clone();
         let mut acc = self.accumulate(Acc::default())?;
+        acc.check_unique_if_changed(schemas)?;
         add_hashes(&mut acc, schemas)?;
         for res in acc.items.iter_mut().filter(|res| res.story.touched && origins.is_on()) {
             if res.story.changed(&res.node) {
