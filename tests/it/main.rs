@@ -12,6 +12,7 @@ mod counts;
 mod deletion;
 mod inherit;
 mod install;
+mod kept;
 mod kustomize;
 mod leader;
 mod logs;

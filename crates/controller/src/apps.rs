@@ -115,15 +115,14 @@ impl Daemon {
         self.again(run);
         let mut say = Say::not_ready(&blocked.reason, blocked.message.clone(), blocked.waits);
         let sound = run.rendered.clone().filter(|rendered| !rendered.broken);
+        let mut kept = true;
         if let Some(rendered) = sound.or_else(|| self.last_good(run)) {
             say.message = format!(
                 "{}; {} stays applied and is kept as it is",
                 blocked.message,
                 brief(&rendered.revision)
             );
-            if !self.engine.in_sync(&run.set) {
-                self.enforce(run, rendered.into()).await;
-            }
+            kept = self.enforce(run, rendered.into()).await;
         } else if run.before.last_applied_revision.is_some() {
             say.message =
                 format!("{}; until then nothing is corrected and nothing pruned", blocked.message);
@@ -138,7 +137,7 @@ impl Daemon {
             let status = Self::status_with(run, &say, |_| {});
             self.say_app(run, status, &say, None).await;
         }
-        self.plan_interval(run);
+        self.plan_kept(run, kept);
         Outcome::Waiting
     }
 
@@ -154,8 +153,8 @@ impl Daemon {
             if same {
                 self.remember_render(run, |rendered| rendered.revision = base.revision.clone());
                 if known.broken {
-                    self.enforce_last_good(run, &base).await;
-                    self.plan_interval(run);
+                    let kept = self.enforce_last_good(run, &base).await;
+                    self.plan_kept(run, kept);
                     return Outcome::Stalled;
                 }
                 if known.settled && self.engine.in_sync(&run.set) {
@@ -221,8 +220,8 @@ impl Daemon {
                     }
                 });
                 self.say_app(run, status, &say, Some(&base.revision)).await;
-                self.enforce_last_good(run, &base).await;
-                self.plan_interval(run);
+                let kept = self.enforce_last_good(run, &base).await;
+                self.plan_kept(run, kept);
                 Outcome::Stalled
             }
         }
@@ -232,6 +231,7 @@ impl Daemon {
         let first_look = run.rendered.is_none();
         let (report, result) =
             self.sync(run, objects, &policy_of(&run.object.spec), first_look).await;
+        self.note_kept(run, base, &report, &result);
         if let Err(error) = result {
             self.tell(run, &report, &base.revision.to_string());
             return self.cut_short(run, Some(&base.revision), &error, &report).await;
@@ -322,35 +322,36 @@ impl Daemon {
         (report, result)
     }
 
-    /// What is wanted cannot be applied at all: what was applied last is kept in place.
-    async fn enforce_last_good(self: &Arc<Self>, run: &Run, wanted: &Base) {
-        if self.engine.in_sync(&run.set) {
-            return;
-        }
+    /// What is wanted cannot be applied at all: what was applied last is kept in place. Returns
+    /// whether all of it is.
+    async fn enforce_last_good(self: &Arc<Self>, run: &Run, wanted: &Base) -> bool {
         let last = if let Some(good) = self.last_good(run) {
             good.into()
         } else {
             // After a restart only the revision is known.
             let last = run.before.last_applied_revision.as_deref();
-            let Some(revision) = last.and_then(revision_of) else { return };
+            let Some(revision) = last.and_then(revision_of) else { return true };
             Base { remote: wanted.remote.clone(), revision, how: Arc::clone(&wanted.how) }
         };
-        self.enforce(run, last).await;
+        self.enforce(run, last).await
     }
 
     /// Corrects drift to something else than what is wanted. Nothing is pruned, and the only thing
-    /// said is what was corrected.
-    async fn enforce(self: &Arc<Self>, run: &Run, base: Base) {
-        let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else { return };
+    /// said is what was corrected. Returns whether all of it is in place.
+    async fn enforce(self: &Arc<Self>, run: &Run, base: Base) -> bool {
+        let kept = self.state.lock().apps.get(&run.name).and_then(|app| app.kept.clone());
+        if kept == Some(base.what()) && self.engine.in_sync(&run.set) {
+            return true;
+        }
+        let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else { return false };
         let policy = Policy { prune: false, ..policy_of(&run.object.spec) };
         let (report, result) = self.sync(run, objects, &policy, run.rendered.is_none()).await;
         self.tell(run, &report, &base.revision.to_string());
         if let Err(error) = &result {
             tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(error));
         }
-        if result.is_err() || !report.is_complete() {
-            self.plan_retry(run, "enforce");
-        }
+        self.note_kept(run, &base, &report, &result);
+        result.is_ok() && report.is_complete()
     }
 
     /// The run could not begin.
@@ -439,6 +440,18 @@ impl Daemon {
         }
     }
 
+    /// Notes what is in place as a whole, so that what was applied in part is put back or tried again
+    /// when there is nothing newer to apply.
+    fn note_kept(&self, run: &Run, base: &Base, report: &Report, result: &Result<(), EngineError>) {
+        if report.refused {
+            return;
+        }
+        let whole = result.is_ok() && report.is_complete();
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            app.kept = whole.then(|| base.what());
+        }
+    }
+
     fn last_good(&self, run: &Run) -> Option<Rendered> {
         self.state.lock().apps.get(&run.name)?.good.clone()
     }
@@ -459,6 +472,15 @@ impl Daemon {
     fn plan_interval(&self, run: &Run) {
         let wait = self.jitter(run.object.spec.interval.into());
         self.queue.add_after(Key::App(run.name.clone()), wait, Lane::Routine);
+    }
+
+    /// Plans the next look while what was applied last is kept: soon, if not all of it is in place.
+    fn plan_kept(&self, run: &Run, kept: bool) {
+        if kept {
+            self.plan_interval(run);
+        } else {
+            self.plan_retry(run, "enforce");
+        }
     }
 
     fn plan_retry(&self, run: &Run, revision: &str) {

@@ -55,6 +55,9 @@ pub(crate) struct App {
     /// The last render that was applied as a whole: what stays enforced while a newer one, or
     /// another path, is broken.
     pub(crate) good: Option<Rendered>,
+    /// The commit, and how it is rendered, that this process has seen in place as a whole since it
+    /// last applied anything else.
+    pub(crate) kept: Option<(CommitId, Arc<How>)>,
     /// A run was asked for that must not be skipped: spec, approval or request changed.
     pub(crate) forced: bool,
     /// It waits until these kinds are listed.
@@ -82,6 +85,7 @@ impl App {
     pub(crate) fn forget(&mut self) {
         self.rendered = None;
         self.good = None;
+        self.kept = None;
         self.forced = true;
         self.waits_for.clear();
         self.written = None;
@@ -162,6 +166,7 @@ impl Store {
                 set,
                 rendered: None,
                 good: None,
+                kept: None,
                 forced: true,
                 waits_for: BTreeSet::new(),
                 written: None,

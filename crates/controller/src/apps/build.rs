@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plumb_api::conditions::reasons;
 use plumb_core::{ErrorClass, Object, RelPath};
 use plumb_render::{RenderError, render};
-use plumb_source::{Remote, Revision};
+use plumb_source::{CommitId, Remote, Revision};
 
 use super::Run;
 use super::how::How;
@@ -19,6 +19,13 @@ pub(super) struct Base {
     pub(super) remote: Remote,
     pub(super) revision: Revision,
     pub(super) how: Arc<How>,
+}
+
+impl Base {
+    /// What of it names its content.
+    pub(super) fn what(&self) -> (CommitId, Arc<How>) {
+        (self.revision.commit, Arc::clone(&self.how))
+    }
 }
 
 impl From<Rendered> for Base {
