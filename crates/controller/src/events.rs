@@ -8,6 +8,7 @@
 mod filter;
 
 use std::{
+    collections::HashMap,
     future::Future,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
@@ -45,6 +46,10 @@ const QUEUE: usize = 2048;
 /// The pauses between the tries of one Event, while the API server is away for a moment.
 const PAUSES: [Duration; 3] =
     [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(15)];
+
+/// How long a namespace in which all tries failed gets no Events: those of others must not wait for
+/// it, and a webhook that hangs takes its time for each.
+const SHUNNED: Duration = Duration::from_mins(1);
 
 /// Events in a second, when there are many: a small part of what an API server takes.
 const PER_SECOND: u32 = 50;
@@ -259,13 +264,14 @@ pub async fn run(
     let Outbox { queue, metrics } = &mut outbox;
     let mut stop = pin!(stop);
     let mut unsent = None;
+    let mut losses = Losses::default();
     loop {
         let step = async {
             unsent = queue.recv().await;
             let Some(event) = &unsent else {
                 return false;
             };
-            deliver(sink, event, metrics, &PAUSES).await;
+            deliver(sink, event, metrics, &PAUSES, &mut losses).await;
             unsent = None;
             // Paced, not dropped: the queue takes the peaks.
             tokio::time::sleep(Duration::from_secs(1) / PER_SECOND).await;
@@ -289,7 +295,7 @@ pub async fn run(
             let Some(event) = &unsent else {
                 return;
             };
-            deliver(sink, event, metrics, &[]).await;
+            deliver(sink, event, metrics, &[], &mut losses).await;
             unsent = None;
         }
     };
@@ -301,28 +307,55 @@ pub async fn run(
     }
 }
 
+/// Where Events did not get through, so that no other waits for the same.
+#[derive(Default)]
+struct Losses {
+    /// Namespaces in which all tries of an Event failed, and until when they get none.
+    shunned: HashMap<String, Instant>,
+    /// This process did not lead through all tries of an Event, so it is not that a renewal was late.
+    closed: bool,
+}
+
 /// Sends one Event, again after each of the pauses if that can help.
-async fn deliver(sink: &impl EventSink, event: &Value, metrics: &Metrics, pauses: &[Duration]) {
+async fn deliver(
+    sink: &impl EventSink,
+    event: &Value,
+    metrics: &Metrics,
+    pauses: &[Duration],
+    losses: &mut Losses,
+) {
+    let namespace = event["metadata"]["namespace"].as_str().unwrap_or_default();
+    if losses.shunned.get(namespace).is_some_and(|end| now() < *end) {
+        return metrics.event_dropped("unreachable");
+    }
     let mut pauses = pauses.iter();
     loop {
         let error = match sink.create(event).await {
-            Ok(()) => return metrics.event_sent(),
+            Ok(()) => break,
             // An earlier try got through although its answer did not.
-            Err(error) if error.is_already_exists() => return metrics.event_sent(),
+            Err(error) if error.is_already_exists() => break,
             Err(error) => error,
         };
+        let closed = matches!(error, ApiError::NotLeading { .. });
         let again = error.class() == ErrorClass::Retry && !error.is_terminating_namespace();
-        if let Some(pause) = pauses.next().filter(|_| again) {
+        if let Some(pause) = pauses.next().filter(|_| again && !(closed && losses.closed)) {
             tokio::time::sleep(*pause).await;
             continue;
         }
         debug!(%error, "an event is dropped");
-        return metrics.event_dropped(match error {
-            ApiError::NotLeading { .. } => "not-leading",
-            _ if again => "unreachable",
-            _ => "refused",
-        });
+        if closed {
+            losses.closed = true;
+            return metrics.event_dropped("not-leading");
+        }
+        if again {
+            losses.shunned.insert(namespace.to_owned(), now() + SHUNNED);
+            return metrics.event_dropped("unreachable");
+        }
+        return metrics.event_dropped("refused");
     }
+    losses.closed = false;
+    losses.shunned.remove(namespace);
+    metrics.event_sent();
 }
 
 /// Tokio's clock, which is the system's monotonic one outside of tests.

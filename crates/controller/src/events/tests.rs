@@ -193,6 +193,52 @@ async fn a_standby_sends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_namespace_that_takes_no_events_delays_nobody_else() {
+    let metrics = metrics();
+    let (events, outbox) = Events::new("plumb-0", &metrics);
+    for number in 0..100 {
+        let mut event = event("note");
+        event.regarding.uid = number.to_string();
+        events.publish(&event);
+    }
+    let mut other = event("other");
+    other.regarding.namespace = "elsewhere".into();
+    events.publish(&other);
+    drop(events);
+    let sink = Fake::default();
+    *sink.answers.lock().unwrap() = (0..4).map(|_| Some(refused(500, "InternalError"))).collect();
+    let start = now();
+    run(outbox, &sink, std::future::pending(), FLUSH).await;
+    assert_eq!(sink.notes(), ["other"]);
+    assert_eq!(*sink.tries.lock().unwrap(), 5);
+    assert!(now() - start < Duration::from_secs(25), "{:?}", now() - start);
+    assert_eq!(
+        samples(&metrics, "plumb_events_dropped_total"),
+        [r#"plumb_events_dropped_total{reason="unreachable"} 100"#]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_when_the_lease_is_lost_is_not_sent_hours_later() {
+    let metrics = metrics();
+    let (events, outbox) = Events::new("plumb-0", &metrics);
+    for number in 0..100 {
+        let mut event = event("note");
+        event.regarding.uid = number.to_string();
+        events.publish(&event);
+    }
+    drop(events);
+    let sink = Fake::default();
+    let closed = || ApiError::NotLeading { operation: "create one of", subject: "events".into() };
+    *sink.answers.lock().unwrap() = (0..103).map(|_| Some(closed())).collect();
+    let start = now();
+    run(outbox, &sink, std::future::pending(), FLUSH).await;
+    assert_eq!(*sink.tries.lock().unwrap(), 103, "four of the first, one of each other");
+    assert!(now() - start < Duration::from_secs(25), "{:?}", now() - start);
+    assert!(sink.notes().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_queue_drops_and_publishing_never_waits() {
     let metrics = metrics();
     let (events, outbox) = Events::new("plumb-0", &metrics);
