@@ -8,7 +8,8 @@
 //!
 //! - The holder counts its lease from the moment it **sent** the renewal, by its own monotonic
 //!   clock. It starts no write that could outlast that ([`Leadership::admit`]), so a process that
-//!   was stopped past its lease sends nothing when it is woken.
+//!   was stopped past its lease sends nothing when it is woken, but for a request that was admitted
+//!   and not yet sent in that very moment.
 //! - A standby counts from the moment it **received** a record it had not seen, by its own
 //!   monotonic clock, and waits for that record's whole duration and for the time-out of a
 //!   request that may still be on its way. Wall clocks are written for people and never compared.
@@ -16,6 +17,7 @@
 //!
 //! What it does not cover: a Lease that somebody deletes while it is held. A process that has seen
 //! the record waits as if it were still there; one that starts in that moment cannot know of it.
+//! Nor a machine that is frozen as a whole, because its monotonic clock stands still too.
 
 mod leadership;
 mod store;

@@ -18,6 +18,10 @@ use super::{Action, Answer, Elector, LeaseStore, Record};
 /// that was on its way, the second reads what it left, the third releases, the fourth is spare.
 const RELEASE_TRIES: u32 = 4;
 
+/// How long all of that may take. Kubernetes kills 30 s after the stop, half of which runs may have
+/// needed already.
+const RELEASE: Duration = Duration::from_secs(5);
+
 /// Whether this process leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaderState {
@@ -171,7 +175,10 @@ pub async fn run(
         }
     }
     drop(closing);
-    release(store, &mut elector, leadership).await;
+    let _ = tokio::time::timeout(RELEASE, release(store, &mut elector, leadership)).await;
+    if elector.release().is_some() {
+        warn!("the lease could not be released and has to expire");
+    }
 }
 
 /// Hands the lease back, as well as can be done in a few tries.
@@ -183,9 +190,6 @@ async fn release(store: &impl LeaseStore, elector: &mut Elector, leadership: &Le
         let sent = now();
         let answer = request(store, elector, leadership, &action).await;
         elector.apply(sent, now(), &action, answer);
-    }
-    if elector.release().is_some() {
-        warn!("the lease could not be released and has to expire");
     }
 }
 
