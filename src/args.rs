@@ -55,7 +55,8 @@ pub(crate) struct Controller {
     #[arg(long, env = "PLUMB_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
     pub(crate) log_level: String,
 
-    /// Look after these namespaces only, comma separated; all when left out
+    /// Look after these namespaces only, comma separated; all when left out. Agents that look after
+    /// different ones need a --namespace each: those in one share a Lease, and one of them works
     #[arg(long, env = "PLUMB_NAMESPACES", value_name = "NS", value_delimiter = ',')]
     pub(crate) namespaces: Vec<String>,
 

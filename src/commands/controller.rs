@@ -10,8 +10,10 @@ use crate::exit::Failure;
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(args: Controller) -> Result<(), Failure> {
     crate::logging::start(args.log_format, &args.log_level)?;
+    let threads = plumb_controller::blocking_threads(args.concurrent.into());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(threads)
         .build()
         .map_err(|error| Failure::new(ErrorClass::Retry, &error))?;
     let result = runtime.block_on(serve(args));

@@ -26,3 +26,4 @@ mod status;
 pub use daemon::{Settings, run};
 pub use error::ControllerError;
 pub use names::{Key, Name};
+pub use queues::blocking_threads;

@@ -11,6 +11,16 @@ use crate::queue::{Lane, QueueHandle};
 /// repositories back for a time-out.
 pub(crate) const LOOKS_PER_RUN: usize = 8;
 
+/// How many threads may block at a time in a process with so many runs: all looks and runs may,
+/// twice as many while those of a lost term come to their end, and host names are looked up on
+/// such threads too.
+#[must_use]
+pub fn blocking_threads(runs: usize) -> usize {
+    /// What tokio takes by itself.
+    const USUAL: usize = 512;
+    runs.saturating_mul(2 * (LOOKS_PER_RUN + 1)).saturating_add(64).max(USUAL)
+}
+
 /// Both queues; a key finds its own.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Queues {
