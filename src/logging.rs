@@ -1,34 +1,90 @@
 //! Logs to standard error.
 
+use std::any::Any;
+
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::{Filter, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::LogFormat;
 use crate::exit::Failure;
 
-/// Starts logging for the rest of the process.
+/// This library logs whole answers when it cannot read them, and answers can hold Secrets.
+const NEVER: &str = "kube_client";
+
+/// Starts logging for the rest of the process, of panics too.
 pub(crate) fn start(format: LogFormat, filter: &str) -> Result<(), Failure> {
-    let filter = EnvFilter::builder().parse(filter).map_err(|error| {
-        Failure::input(format!("--log-level {filter:?} is not a filter: {error}"))
-            .with_hint(Some("try info, debug, or info,plumb_engine=debug".into()))
-    })?;
-    // This library logs whole answers when it cannot read them, and answers can hold Secrets. No
-    // filter of the user's may bring that back.
-    let filter = match "kube_client=off".parse() {
-        Ok(directive) => filter.add_directive(directive),
-        Err(_) => filter.add_directive(LevelFilter::OFF.into()),
-    };
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_span_events(FmtSpan::NONE);
-    match format {
+    let filter = filter_of(filter)?;
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let logs = match format {
         LogFormat::Text => {
             use std::io::IsTerminal as _;
-            logs.with_ansi(std::io::stderr().is_terminal()).init();
+            logs.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed()
         }
-        LogFormat::Json => logs.json().flatten_event(true).init(),
-    }
+        LogFormat::Json => logs.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry().with(logs).init();
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, message = words_of(info.payload()), "panic");
+    }));
     Ok(())
+}
+
+/// What the user wants to see, and never what could hold a Secret.
+fn filter_of<S>(text: &str) -> Result<impl Filter<S> + use<S>, Failure>
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+{
+    let wanted = EnvFilter::builder().parse(text).map_err(|error| {
+        Failure::input(format!("--log-level {text:?} is not a filter: {error}"))
+            .with_hint(Some("try info, debug, or info,plumb_engine=debug".into()))
+    })?;
+    // A filter of its own: of two directives in one the more exact counts, which is the user's.
+    Ok(wanted.and(filter_fn(|metadata| !metadata.target().starts_with(NEVER))))
+}
+
+/// What a panic says, unless it was put together from values: those may be a Secret's.
+fn words_of(payload: &(dyn Any + Send)) -> &'static str {
+    let words = payload.downcast_ref::<&'static str>().copied();
+    words.unwrap_or("its message is kept back, because it may quote what was read")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn no_filter_of_a_user_brings_back_what_may_hold_a_secret() {
+        for filter in ["trace", "kube_client=trace", "kube_client::client=trace,info"] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let writer = Arc::new(file.reopen().unwrap());
+            let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
+            let layer = layer.with_filter(filter_of(filter).unwrap());
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+                tracing::warn!(target: "kube_client::client", "the body");
+                tracing::warn!(target: "kube_client", "the body");
+                tracing::info!(target: "kube_client::client", "the body");
+                tracing::error!(target: "plumb", "ours");
+            });
+            let said = std::fs::read_to_string(file.path()).unwrap();
+            assert!(!said.contains("the body"), "{filter}: {said}");
+            assert_eq!(said.contains("ours"), filter != "kube_client=trace", "{filter}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_panic_that_was_put_together_from_values_keeps_its_words() {
+        let secret = "hunter2";
+        let literal = std::panic::catch_unwind(|| panic!("a mistake")).unwrap_err();
+        assert_eq!(words_of(&*literal), "a mistake");
+        let quoting = std::panic::catch_unwind(|| panic!("a mistake: {secret}")).unwrap_err();
+        assert!(words_of(&*quoting).contains("kept back"));
+    }
 }

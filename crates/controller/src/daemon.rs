@@ -260,8 +260,8 @@ impl Daemon {
                 let options = RunOptions { concurrency, drain: DRAIN };
                 let daemon = Arc::clone(&self);
                 let worker = move |key| Arc::clone(&daemon).work(key);
-                let panicked = |key: &Key, message: &str| {
-                    tracing::error!(%key, message, "a run panicked");
+                let panicked = |key: &Key| {
+                    tracing::error!(%key, "a run panicked");
                     self.metrics.reconciled(kind_of(key), Outcome::Panic, Duration::ZERO);
                     let (daemon, key) = (Arc::clone(&self), key.clone());
                     tokio::spawn(async move { daemon.panicked(key).await });
@@ -414,8 +414,7 @@ impl Daemon {
     }
 }
 
-/// What a status says after a panic. The panic's own message may quote anything, so it stays in the
-/// log.
+/// What a status says after a panic. The panic's own message may quote anything.
 pub(crate) const PANICKED: &str = "a run of this object panicked, which is a mistake in Plumb; \
                                    please report it with the log around this time";
 

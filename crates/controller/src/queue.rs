@@ -8,7 +8,6 @@
 //! afterwards, also when it was being worked on at that moment.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     hash::Hash,
@@ -311,14 +310,14 @@ pub struct Drained {
 
 /// Works a queue off until `stop` ends: each key is handed to `worker` in a task of its own.
 ///
-/// A panic in a worker ends that run only, and is handed to `on_panic` with its key and message,
-/// before the key can be taken again. After `stop` no key is taken; those that wait stay in the
-/// queue, so the same queue can be run again, by a replica that leads again for instance.
+/// A panic in a worker ends that run only, and `on_panic` is told the key before it can be taken
+/// again. After `stop` no key is taken; those that wait stay in the queue, so the same queue can be
+/// run again, by a replica that leads again for instance.
 pub async fn run<K, W, F>(
     handle: &QueueHandle<K>,
     options: RunOptions,
     worker: W,
-    on_panic: impl Fn(&K, &str),
+    on_panic: impl Fn(&K),
     stop: impl Future<Output = ()>,
 ) -> Drained
 where
@@ -372,7 +371,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Tasks<'_, K> {
         self.keys.insert(id, key);
     }
 
-    fn ended(&mut self, ended: Result<(Id, ()), JoinError>, on_panic: &impl Fn(&K, &str)) {
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>, on_panic: &impl Fn(&K)) {
         let id = match &ended {
             Ok((id, ())) => *id,
             Err(error) => error.id(),
@@ -380,15 +379,13 @@ impl<K: Clone + Eq + Hash + Send + 'static> Tasks<'_, K> {
         let Some(key) = self.keys.remove(&id) else {
             return;
         };
-        if let Err(error) = ended
-            && let Ok(payload) = error.try_into_panic()
-        {
-            on_panic(&key, panic_message(&*payload));
+        if ended.is_err_and(|error| error.is_panic()) {
+            on_panic(&key);
         }
         self.handle.lock().done(&key);
     }
 
-    async fn drain(mut self, limit: Duration, on_panic: &impl Fn(&K, &str)) -> Drained {
+    async fn drain(mut self, limit: Duration, on_panic: &impl Fn(&K)) -> Drained {
         let deadline = tokio::time::Instant::now() + limit;
         let mut finished = 0;
         while let Ok(Some(ended)) =
@@ -412,15 +409,6 @@ impl<K: Clone + Eq + Hash> Drop for Tasks<'_, K> {
             queue.done(&key);
         }
     }
-}
-
-/// The text a panic was raised with.
-fn panic_message(payload: &(dyn Any + Send)) -> &str {
-    payload
-        .downcast_ref::<&'static str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("panic without a message")
 }
 
 /// Tokio's clock, which is the system's monotonic one outside of tests.
