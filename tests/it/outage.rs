@@ -267,6 +267,48 @@ fn a_busy_api_server_is_given_the_time_it_asks_for() {
 }
 
 #[test]
+fn what_the_api_server_does_not_do_is_told_with_what_helps() {
+    runtime().block_on(async {
+        let outage = Outage::new("outage-told").await;
+        let world = &outage.world;
+        let _agent = outage.synced(&["a"], "1h").await;
+        let bystander = outage.bystander("bystander").await;
+        let applies = || Match::method("PATCH").path("/configmaps/");
+        let away = ["the way to it", "tried again by itself"];
+        for (number, (fault, reason, parts)) in [
+            (
+                Fault::Status { code: 429, retry_after: None },
+                "ClusterUnavailable",
+                ["busy", "tried again by itself"],
+            ),
+            // The server is there, and this object is what it does not take.
+            (Fault::Status { code: 503, retry_after: None }, "Refused", ["app/a.yaml:1", "503"]),
+            (Fault::CutBefore, "ClusterUnavailable", away),
+            (Fault::Stall, "ClusterUnavailable", away),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            println!("{fault:?}");
+            let rule = outage.api.add(Rule::new(applies(), fault));
+            let value = format!("{}", number + 2);
+            let commit = outage.commit(&["a"], &value);
+            world.look().await;
+            let place = format!("ConfigMap {}/a", world.ns);
+            let parts = [&*place, parts[0], parts[1]];
+            let object = world.wait_refused(&world.apps(), "web", reason, &parts).await;
+            let again = condition(&object, "Reconciling");
+            assert_eq!(again["message"], "trying again by itself", "{object}");
+            assert!(outage.api.hits(rule) > 0);
+            outage.api.remove(rule);
+            world.wait_applied("web", &commit).await;
+            world.wait_value("a", &value).await;
+        }
+        assert_eq!(outage.uid("bystander").await, Some(bystander));
+    });
+}
+
+#[test]
 fn watches_that_expired_lose_nothing() {
     runtime().block_on(async {
         let outage = Outage::new("outage-gone").await;

@@ -15,7 +15,9 @@ use jiff::Timestamp;
 use plumb_api::conditions::{READY, reasons};
 use plumb_api::{Application, ApplicationStatus, names};
 use plumb_core::{Digest, Object};
-use plumb_engine::{ApplySet, Change, EngineError, Job, Parent, Policy, Report, Resource};
+use plumb_engine::{
+    ApiError, ApplySet, Change, EngineError, Job, Parent, Policy, Report, Resource,
+};
 use plumb_source::Revision;
 
 use self::build::{Base, Blocked, Built, Failed};
@@ -31,7 +33,7 @@ use crate::state::{
 };
 use crate::status::{
     Say, Waits, apply_report, brief, count_drift, is_another_outcome, remember, revision_to_tell,
-    say_of_report,
+    say_of_report, with_hint,
 };
 
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
@@ -382,19 +384,17 @@ impl Daemon {
         if matches!(error, EngineError::ParentGone { .. }) {
             return Outcome::Unchanged;
         }
-        if matches!(error.api(), Some(plumb_engine::ApiError::NotLeading { .. })) {
+        if matches!(error.api(), Some(ApiError::NotLeading { .. })) {
             // A new leader looks at everything anyway; a renewal that was only late is followed by
             // nothing.
             self.plan_retry(run, "");
             return Outcome::Retry;
         }
-        let message = chain(error);
+        let message = with_hint(chain(error), Some(cure_of(error).to_owned()));
         tracing::warn!(application = %run.name, "{message}");
         let reason = match error {
             EngineError::OutOfTime { .. } => reasons::TIMED_OUT,
-            error if error.api().is_some_and(plumb_engine::ApiError::is_forbidden) => {
-                reasons::ACCESS_DENIED
-            }
+            error if error.api().is_some_and(ApiError::is_forbidden) => reasons::ACCESS_DENIED,
             _ => reasons::CLUSTER_UNAVAILABLE,
         };
         let say = Say::not_ready(reason, message, error.class().into());
@@ -493,6 +493,23 @@ impl Daemon {
             app.backoff.failed(generation, revision, cap)
         };
         self.queue.add_after(Key::App(run.name.clone()), wait, Lane::Routine);
+    }
+}
+
+/// What helps against an error that ended a run.
+fn cure_of(error: &EngineError) -> &'static str {
+    match error.api() {
+        _ if matches!(error, EngineError::OutOfTime { .. }) => {
+            "the next run goes on where this one ended; spec.timeout gives it more time"
+        }
+        Some(error) if error.is_forbidden() => "give that right to Plumb's account",
+        Some(error) if error.is_too_many_requests() => {
+            "the API server is busy; this is tried again by itself"
+        }
+        Some(ApiError::Timeout { .. } | ApiError::Transport { .. }) => {
+            "the API server, or the way to it, failed; this is tried again by itself"
+        }
+        _ => "this is tried again by itself",
     }
 }
 
