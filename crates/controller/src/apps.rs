@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use plumb_api::conditions::{READY, reasons};
+use plumb_api::conditions::reasons;
 use plumb_api::{Application, ApplicationStatus, names};
 use plumb_core::{Digest, Object};
 use plumb_engine::{
@@ -23,7 +23,7 @@ use plumb_source::Revision;
 use self::build::{Base, Blocked, Built, Failed};
 use self::policy::policy_of;
 use crate::daemon::{Daemon, PANICKED, chain};
-use crate::metrics::{Kind, Outcome};
+use crate::metrics::Outcome;
 use crate::names::{Key, Name};
 use crate::queue::Lane;
 use crate::sources::revision_of;
@@ -63,9 +63,7 @@ impl Daemon {
             return Outcome::Unchanged;
         }
         if run.object.spec.suspend {
-            let ready =
-                run.before.conditions.iter().any(|c| c.type_ == READY && c.status == "True");
-            self.show(Kind::Application, name, ready, true);
+            self.say_suspended(&run).await;
             return Outcome::Waiting;
         }
         let scope = scope_of(&run.object, Some(&run.before));
@@ -106,6 +104,7 @@ impl Daemon {
             app.waits_for.clone_from(kinds);
             app.forced |= run.forced;
         }
+        self.plan_interval(run);
         // One of them may have been listed between the look and this note of it.
         if self.engine.pending(kinds).is_empty() {
             self.queue.add(Key::App(run.name.clone()), Lane::Urgent);

@@ -46,7 +46,7 @@ const SLOW_RETRY: Duration = Duration::from_mins(1);
 
 /// When a status that could not be written is tried again: the API server is away or busy, and has
 /// been asked for some time already.
-const STATUS_RETRY: Duration = Duration::from_secs(5);
+pub(crate) const STATUS_RETRY: Duration = Duration::from_secs(5);
 
 impl Daemon {
     /// Looks at a GitRepository once and plans the next look.

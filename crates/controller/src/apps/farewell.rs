@@ -31,7 +31,7 @@ impl Daemon {
             Ok(report) => report,
             Err(error) => return self.failed_run(run, None, &error).await,
         };
-        self.tell(run, &report, "deletion");
+        self.tell_farewell(run, &report);
         if report.is_complete() && report.held.is_none() {
             return match self.engine.release(&run.set, &parent).await {
                 Ok(()) => Outcome::Changed,

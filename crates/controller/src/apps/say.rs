@@ -1,9 +1,9 @@
 //! What is said of a run: status, events, metrics and log lines.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
+use plumb_api::conditions::READY;
 use plumb_api::{ApplicationStatus, names};
 use plumb_engine::{Change, Report};
 use plumb_source::Revision;
@@ -14,6 +14,7 @@ use crate::events::Severity;
 use crate::metrics::Kind;
 use crate::names::Key;
 use crate::queue::Lane;
+use crate::sources::STATUS_RETRY;
 use crate::state::annotation;
 use crate::status::{Say, brief, build_conditions, drift_text};
 
@@ -65,17 +66,7 @@ impl Daemon {
         if same == run.before {
             return;
         }
-        let metadata = &run.object.metadata;
-        if let Err(error) = self.write_status(Kind::Application, metadata, &status).await {
-            if !error.is_not_found() && !error.is_other_object() {
-                tracing::warn!(application = %run.name, "cannot write status: {}", chain(&error));
-                self.again(run);
-                self.queue.add_after(
-                    Key::App(run.name.clone()),
-                    Duration::from_secs(5),
-                    Lane::Routine,
-                );
-            }
+        if !self.write_app(run, &status).await {
             return;
         }
         let told = |status: &ApplicationStatus| {
@@ -86,24 +77,49 @@ impl Daemon {
                 .collect::<Vec<_>>()
         };
         let news = told(&status) != told(&run.before);
-        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
-            app.written = Some(status);
-        }
         if !say.ready && news {
-            let about = (Kind::Application, metadata);
+            let about = (Kind::Application, &run.object.metadata);
             let revision = revision.map(ToString::to_string);
             let reason = (say.reason.as_str(), "Apply");
             self.note(about, Severity::Warning, reason, &say.message, revision.as_deref());
         }
     }
 
+    /// A suspended Application keeps what was said of it last. Only that it was looked at is new.
+    pub(super) async fn say_suspended(self: &Arc<Self>, run: &Run) {
+        let mut status = run.before.clone();
+        status.observed_generation = run.object.metadata.generation;
+        if let Some(asked) = annotation(&run.object.metadata, names::REQUESTED_AT) {
+            status.last_handled_reconcile_at = Some(asked.to_owned());
+        }
+        let ready = status.conditions.iter().any(|c| c.type_ == READY && c.status == "True");
+        self.show(Kind::Application, &run.name, ready, true);
+        if status != run.before {
+            self.write_app(run, &status).await;
+        }
+    }
+
+    /// Writes a status, or plans another run that will. Returns whether it was written.
+    async fn write_app(self: &Arc<Self>, run: &Run, status: &ApplicationStatus) -> bool {
+        let written = self.write_status(Kind::Application, &run.object.metadata, status).await;
+        if let Err(error) = written {
+            if !error.is_not_found() && !error.is_other_object() {
+                tracing::warn!(application = %run.name, "cannot write status: {}", chain(&error));
+                self.again(run);
+                self.queue.add_after(Key::App(run.name.clone()), STATUS_RETRY, Lane::Routine);
+            }
+            return false;
+        }
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            app.written = Some(status.clone());
+        }
+        true
+    }
+
     /// Events, metrics and log lines about what was done.
     pub(super) fn tell(&self, run: &Run, report: &Report, revision: &str) {
-        let (created, updated, corrected) = report.counts();
-        let (namespace, name) = (&run.name.namespace, &run.name.name);
-        self.metrics.applied(namespace, name, (created + updated) as u64);
-        self.metrics.pruned(namespace, name, report.pruned.len() as u64);
-        self.metrics.drift_corrected(namespace, name, corrected as u64);
+        self.count(run, report);
+        let (created, updated, _) = report.counts();
         let about = (Kind::Application, &run.object.metadata);
         let normal = |reason: &str, action: &str, text: &str| {
             self.note(about, Severity::Normal, (reason, action), text, Some(revision));
@@ -133,6 +149,30 @@ impl Daemon {
         if rest > 0 {
             let text = format!("{rest} more objects were changed and are put back");
             normal("DriftCorrected", "Correct", &text);
+        }
+    }
+
+    /// The same of the end of an Application, which is about no revision.
+    pub(super) fn tell_farewell(&self, run: &Run, report: &Report) {
+        self.count(run, report);
+        let deleted = report.pruned.len();
+        if deleted > 0 {
+            tracing::info!(application = %run.name, deleted, "deleted");
+            let text = format!("deleted {deleted} object{}", if deleted == 1 { "" } else { "s" });
+            let about = (Kind::Application, &run.object.metadata);
+            self.note(about, Severity::Normal, ("Deleted", "Delete"), &text, None);
+        }
+    }
+
+    /// Metrics, and log lines about what failed.
+    fn count(&self, run: &Run, report: &Report) {
+        let (created, updated, corrected) = report.counts();
+        let (namespace, name) = (&run.name.namespace, &run.name.name);
+        // A run can end after its object did, and nobody would take its figures away again.
+        if self.state.lock().has(Kind::Application, &run.name) {
+            self.metrics.applied(namespace, name, (created + updated) as u64);
+            self.metrics.pruned(namespace, name, report.pruned.len() as u64);
+            self.metrics.drift_corrected(namespace, name, corrected as u64);
         }
         for failure in &report.failures {
             tracing::warn!(application = %run.name, object = %failure.key, reason = failure.reason, "{}", failure.message);
