@@ -21,6 +21,7 @@ mod outage;
 mod ownership;
 mod pinning;
 mod restart;
+mod running;
 mod scrape;
 mod secrets;
 mod torture;

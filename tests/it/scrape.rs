@@ -23,12 +23,17 @@ impl Probe {
 
     /// Asks for the metrics once.
     pub(crate) async fn scrape(&self) -> Scrape {
+        Scrape(self.get("/metrics").await)
+    }
+
+    /// What a path answers, from the status line on.
+    pub(crate) async fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(&self.0).await.unwrap();
-        let request = "GET /metrics HTTP/1.1\r\nHost: plumb\r\nConnection: close\r\n\r\n";
+        let request = format!("GET {path} HTTP/1.1\r\nHost: plumb\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = Vec::new();
         stream.read_to_end(&mut text).await.unwrap();
-        Scrape(String::from_utf8(text).unwrap())
+        String::from_utf8(text).unwrap()
     }
 
     /// Waits until the agent knows that an Application is suspended and does nothing any more: the
