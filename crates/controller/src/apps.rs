@@ -147,10 +147,8 @@ impl Daemon {
         if let Some(known) = known
             && !run.forced
         {
-            let same = known.revision.commit == base.revision.commit || {
-                // What cannot be read here is fetched, or gets its error, when it is built.
-                self.inputs_unchanged(known, &base).await.unwrap_or(false)
-            };
+            let same = known.revision.commit == base.revision.commit
+                || self.inputs_unchanged(known, &base).await;
             if same {
                 self.remember_render(run, |rendered| rendered.revision = base.revision.clone());
                 if known.broken {
@@ -166,7 +164,13 @@ impl Daemon {
         }
         let (built, inputs) = match self.build(run, &base).await {
             Ok(built) => built,
-            Err(Failed { reason, message, class }) => {
+            Err(Failed::CutShort) => {
+                // Who leads next looks at everything; one whose renewal was only late looks again.
+                self.again(run);
+                self.plan_retry(run, "");
+                return Outcome::Retry;
+            }
+            Err(Failed::Because { reason, message, class }) => {
                 let say = Say::not_ready(&reason, message, class.into());
                 let status = Self::status_with(run, &say, |status| {
                     status.last_attempted_revision = Some(base.revision.to_string());

@@ -3,6 +3,8 @@
 
 mod blocking;
 mod follow;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,12 +16,15 @@ use std::time::{Duration, Instant};
 use plumb_api::names;
 use plumb_core::Gvk;
 use plumb_engine::{
-    ApiError, ApplyHow, Cluster, ClusterOptions, Engine, EngineOptions, Resource, Target,
+    ApiError, ApplyHow, Cluster, ClusterOptions, Engine, EngineOptions, Resource, Signal, Target,
 };
-use plumb_source::{Cancel, Mirrors, Traffic};
+use plumb_source::{Mirrors, Traffic};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
+pub(crate) use self::blocking::Panicked;
+use self::blocking::UnderWay;
 use crate::apps::application_resource;
 use crate::error::ControllerError;
 use crate::events::{self, ClusterEvents, Event, Events, Regarding, Severity};
@@ -91,9 +96,10 @@ pub(crate) struct Daemon {
     /// Numbers the runs, so that the lines of one can be told from others' in the log.
     runs: AtomicU64,
     settings: Settings,
-    stopping: Arc<AtomicBool>,
-    cancels: Mutex<Vec<(u64, Cancel)>>,
-    blocking_calls: AtomicU64,
+    stopping: AtomicBool,
+    under_way: UnderWay,
+    /// Whether there may be mirrors that nobody names, of an earlier process or a former object.
+    pub(crate) untidy: AtomicBool,
     /// What of the mirrors' traffic the metrics have been told.
     told: Mutex<Traffic>,
 }
@@ -124,30 +130,10 @@ pub async fn run(
     let mirrors =
         tokio::task::spawn_blocking(move || Mirrors::open(&dir, plumb_source::Limits::default()))
             .await
-            .map_err(|error| ControllerError::Panicked {
-                what: "opening the cache",
-                message: error.to_string(),
-            })?
+            .map_err(|_| ControllerError::Panicked { what: "opening the cache" })?
             .map_err(|source| ControllerError::Cache { dir: settings.cache_dir.clone(), source })?;
-    let (events, outbox) = Events::new(&settings.identity, &metrics);
-    let (engine, signals) = Engine::new(cluster.clone(), EngineOptions::default());
-    let daemon = Arc::new(Daemon {
-        engine,
-        mirrors: Arc::new(mirrors),
-        state: State::default(),
-        queue: Queues::default(),
-        leadership: leadership.clone(),
-        events,
-        metrics: metrics.clone(),
-        random: Mutex::new(fastrand::Rng::with_seed(settings.seed)),
-        epoch: AtomicU64::default(),
-        runs: AtomicU64::default(),
-        settings: settings.clone(),
-        stopping: Arc::default(),
-        cancels: Mutex::default(),
-        blocking_calls: AtomicU64::default(),
-        told: Mutex::default(),
-    });
+    let (daemon, outbox, signals) =
+        Daemon::new(&cluster, mirrors, &leadership, &metrics, settings.clone());
     let Queues { sources, apps } = daemon.queue.clone();
     for (kind, queue) in [(Kind::GitRepository, sources), (Kind::Application, apps)] {
         metrics.watch_queue(kind, move || QueueFigures {
@@ -176,26 +162,37 @@ pub async fn run(
         None => None,
     };
 
+    let (guard, mut early) = Guard::new();
     let (stopped, stop_seen) = watch::channel(false);
-    let watching = tokio::spawn(Arc::clone(&daemon).follow_own_kinds(readiness.clone(), heartbeat));
-    let signalling = tokio::spawn(Arc::clone(&daemon).follow_signals(signals));
+    let watching = Arc::clone(&daemon).follow_own_kinds(readiness.clone(), heartbeat);
+    let watching = guard.spawn("watching custom resources", watching);
+    let signalling = guard.spawn("following members", Arc::clone(&daemon).follow_signals(signals));
     let publishing = {
         let (sink, ended) = (ClusterEvents::new(&cluster), ended.clone());
-        tokio::spawn(async move { events::run(outbox, &sink, until(ended), FLUSH).await })
+        guard.spawn("publishing events", async move {
+            events::run(outbox, &sink, until(ended), FLUSH).await;
+        })
     };
     let (release, released) = watch::channel(false);
     let electing = {
         let store = ClusterLease::new(&cluster, &settings.namespace);
         let elector = Elector::new(&settings.identity, lease_settings);
         let leadership = leadership.clone();
-        tokio::spawn(async move {
+        guard.spawn("holding the lease", async move {
             lease::run(&store, elector, &leadership, until(released)).await;
         })
     };
-    let working = tokio::spawn(Arc::clone(&daemon).lead(readiness, stop_seen));
+    let working =
+        guard.spawn("working the queue off", Arc::clone(&daemon).lead(readiness, stop_seen));
 
-    stop.await;
-    tracing::info!("stopping");
+    let outcome = tokio::select! {
+        () = stop => Ok(()),
+        what = early.ended() => Err(ControllerError::Ended { what }),
+    };
+    match &outcome {
+        Ok(()) => tracing::info!("stopping"),
+        Err(error) => tracing::error!(%error, "stopping, so that another one can take over"),
+    }
     daemon.stopping.store(true, Ordering::Relaxed);
     daemon.cancel_blocking();
     let _ = stopped.send(true);
@@ -211,7 +208,50 @@ pub async fn run(
         let _ = serving.await;
     }
     tracing::info!("stopped");
-    Ok(())
+    outcome
+}
+
+/// Watches over the tasks that must not end before the process does. One that panicked would leave
+/// a process that holds the lease, answers its probes and does a part of its work.
+struct Guard(mpsc::UnboundedSender<&'static str>);
+
+/// The other end of a [`Guard`].
+struct Early(mpsc::UnboundedReceiver<&'static str>);
+
+impl Guard {
+    fn new() -> (Self, Early) {
+        let (to, from) = mpsc::unbounded_channel();
+        (Self(to), Early(from))
+    }
+
+    fn spawn(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        /// Tells of the end, also of one by a panic.
+        struct Told(mpsc::UnboundedSender<&'static str>, &'static str);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                let _ = self.0.send(self.1);
+            }
+        }
+        let told = Told(self.0.clone(), what);
+        tokio::spawn(async move {
+            let _told = told;
+            task.await;
+        })
+    }
+}
+
+impl Early {
+    /// Waits for the first task that ends.
+    async fn ended(&mut self) -> &'static str {
+        match self.0.recv().await {
+            Some(what) => what,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Ends when the value becomes true, or its sender is gone.
@@ -220,6 +260,35 @@ async fn until(mut seen: watch::Receiver<bool>) {
 }
 
 impl Daemon {
+    fn new(
+        cluster: &Cluster,
+        mirrors: Mirrors,
+        leadership: &Leadership,
+        metrics: &Metrics,
+        settings: Settings,
+    ) -> (Arc<Self>, events::Outbox, mpsc::UnboundedReceiver<Signal>) {
+        let (events, outbox) = Events::new(&settings.identity, metrics);
+        let (engine, signals) = Engine::new(cluster.clone(), EngineOptions::default());
+        let daemon = Self {
+            engine,
+            mirrors: Arc::new(mirrors),
+            state: State::default(),
+            queue: Queues::default(),
+            leadership: leadership.clone(),
+            events,
+            metrics: metrics.clone(),
+            random: Mutex::new(fastrand::Rng::with_seed(settings.seed)),
+            epoch: AtomicU64::default(),
+            runs: AtomicU64::default(),
+            settings,
+            stopping: AtomicBool::default(),
+            under_way: UnderWay::default(),
+            untidy: AtomicBool::new(true),
+            told: Mutex::default(),
+        };
+        (Arc::new(daemon), outbox, signals)
+    }
+
     /// Works the queue off whenever this process leads and has seen everything once.
     async fn lead(self: Arc<Self>, readiness: Readiness, stop: watch::Receiver<bool>) {
         let mut leader = self.leadership.subscribe();
@@ -251,7 +320,8 @@ impl Daemon {
                 let end = async {
                     tokio::select! {
                         () = until(stop.clone()) => {}
-                        _ = lost.wait_for(|state| matches!(state, LeaderState::Standby { .. })) => {
+                        // Another term is as good as none: this one is over.
+                        _ = lost.wait_for(|state| *state != LeaderState::Leading { epoch }) => {
                             // A Git server that stalls must not hold up the next term.
                             self.cancel_blocking();
                         }
@@ -285,7 +355,8 @@ impl Daemon {
     /// restart, but for the caches that its watches fill: what it remembers of an earlier term may
     /// be older than what another leader has done since.
     fn take_over(&self, lease: u64, last: Option<u64>) {
-        let alone = last.is_some_and(|last| lease <= last + 1);
+        // A Lease that counts anew was deleted meanwhile, and others may have led in between.
+        let alone = last.is_some_and(|last| lease == last || lease == last + 1);
         if !alone {
             self.engine.forget_verified();
         }
@@ -341,12 +412,11 @@ impl Daemon {
     /// Whether this is not worth telling: what a shutdown cut short is no failure, and the next
     /// process finds out by itself.
     pub(crate) fn is_cut_short(&self, say: &crate::status::Say) -> bool {
-        !say.ready && self.stopping.load(Ordering::Relaxed)
+        !say.ready && self.is_stopping()
     }
 
-    /// Set at shutdown.
-    pub(crate) fn stop_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.stopping)
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Writes a whole status.
@@ -419,7 +489,9 @@ pub(crate) const PANICKED: &str = "a run of this object panicked, which is a mis
                                    please report it with the log around this time";
 
 /// The epoch to act in: the Lease's, or one above all marks of earlier leaders. The Lease counts
-/// anew after it was deleted, with an earlier installation for instance, and the marks stay.
+/// anew after it was deleted, with an earlier installation for instance, and the marks stay. Two
+/// leaders of which neither has marked anything yet can so come to the same epoch; their terms do
+/// not overlap all the same.
 fn acting_epoch(lease: u64, marks: impl Iterator<Item = u64>) -> u64 {
     match marks.max() {
         Some(highest) if highest > lease => highest.saturating_add(1),
@@ -452,22 +524,4 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lease_that_counts_anew_does_not_fall_behind_earlier_leaders() {
-        for (lease, marks, acting) in [
-            (1, vec![], 1),
-            (5, vec![3, 4], 5),
-            (5, vec![5, 2], 5),
-            (1, vec![7, 3], 8),
-            (2, vec![u64::MAX], u64::MAX),
-        ] {
-            assert_eq!(acting_epoch(lease, marks.iter().copied()), acting, "{lease} {marks:?}");
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Why the daemon could not start.
+//! Why the daemon could not start, or ended by itself.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,12 +27,16 @@ pub enum ControllerError {
         source: std::io::Error,
     },
     /// A part of the start panicked.
-    #[error("{what} panicked: {message}")]
+    #[error("{what} panicked")]
     Panicked {
         /// What was being done.
         what: &'static str,
-        /// The panic's message.
-        message: String,
+    },
+    /// A part of the daemon ended that must not end before it.
+    #[error("{what} ended, which is a mistake in Plumb")]
+    Ended {
+        /// What was being done.
+        what: &'static str,
     },
 }
 
@@ -41,7 +45,7 @@ impl ControllerError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Cache { .. } | Self::Listen { .. } => ErrorClass::WaitForUser,
-            Self::Panicked { .. } => ErrorClass::Bug,
+            Self::Panicked { .. } | Self::Ended { .. } => ErrorClass::Bug,
         }
     }
 }

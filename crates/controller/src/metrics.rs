@@ -413,6 +413,11 @@ impl Metrics {
         }
     }
 
+    /// Counts a panic in a part of a reconcile that went on.
+    pub fn panicked(&self, kind: Kind) {
+        self.inner.panics.get_or_create(&kind.labels()).inc();
+    }
+
     /// Sets whether an object is ready and whether it is suspended.
     pub fn set_state(&self, kind: Kind, namespace: &str, name: &str, state: ObjectState) {
         let labels = object(kind, namespace, name);

@@ -1,6 +1,7 @@
 //! One look at a GitRepository: read its ref, fetch its commit, say so, wake its applications.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,12 +12,12 @@ use plumb_engine::{ApiError, Resource, Target};
 use plumb_source::{Cancel, Credentials, Reference, Remote, Revision, SourceError, Tls};
 use serde_json::Value;
 
-use crate::daemon::{Daemon, PANICKED, chain};
+use crate::daemon::{Daemon, PANICKED, Panicked, chain};
 use crate::events::Severity;
 use crate::metrics::{GitOutcome, Kind, Outcome};
 use crate::names::{Key, Name};
 use crate::queue::Lane;
-use crate::state::{annotation, commit_of};
+use crate::state::{Source, annotation, commit_of};
 use crate::status::{Say, Waits, brief, build_conditions, with_hint};
 
 /// Why a GitRepository is not ready.
@@ -31,12 +32,40 @@ impl Problem {
     fn user(reason: &str, message: String) -> Self {
         Self { reason: reason.into(), message, class: ErrorClass::WaitForUser }
     }
+
+    fn panicked() -> Self {
+        let reason = reasons::INTERNAL_ERROR.into();
+        Self { reason, message: PANICKED.into(), class: ErrorClass::Bug }
+    }
 }
 
-impl From<SourceError> for Problem {
+/// Why a look came to no revision.
+#[derive(Debug)]
+enum Missed {
+    /// It was cut short, by a shutdown or with the lease, and found out nothing.
+    CutShort,
+    Problem(Problem),
+}
+
+impl From<Problem> for Missed {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<SourceError> for Missed {
     fn from(error: SourceError) -> Self {
+        if matches!(error, SourceError::Cancelled) {
+            return Self::CutShort;
+        }
         let message = with_hint(chain(&error), error.hint());
-        Self { reason: error.reason().into(), message, class: error.class() }
+        Self::Problem(Problem { reason: error.reason().into(), message, class: error.class() })
+    }
+}
+
+impl From<Panicked> for Missed {
+    fn from(_: Panicked) -> Self {
+        Self::Problem(Problem::panicked())
     }
 }
 
@@ -70,11 +99,12 @@ impl Daemon {
                     let known = store.sources.get(name).and_then(|source| source.remote.as_ref());
                     known.is_some_and(|known| *known != remote)
                 };
+                let untidy = moved || self.untidy.load(Ordering::Relaxed);
                 // At once: their runs under way end early for this revision.
                 for key in self.take_revision(name, &object, remote, &revision) {
                     self.queue.add(key, Lane::Urgent);
                 }
-                if moved {
+                if untidy {
                     self.forget_mirrors().await;
                 }
                 let news = self.say_source(name, &object, Ok(&revision)).await;
@@ -84,7 +114,12 @@ impl Daemon {
                 }
                 if news { Outcome::Changed } else { Outcome::Unchanged }
             }
-            Err(problem) => {
+            Err(Missed::CutShort) => {
+                // Who leads next looks at everything; one whose renewal was only late looks again.
+                self.queue.add_after(key, STATUS_RETRY, Lane::Routine);
+                Outcome::Retry
+            }
+            Err(Missed::Problem(problem)) => {
                 tracing::warn!(source = %name, reason = problem.reason, "{}", problem.message);
                 let wait = {
                     let mut store = self.state.lock();
@@ -116,19 +151,19 @@ impl Daemon {
         self: &Arc<Self>,
         name: &Name,
         object: &GitRepository,
-    ) -> Result<(Remote, Revision), Problem> {
+    ) -> Result<(Remote, Revision), Missed> {
         let remote = self.remote(name, object).await?;
         self.recall(name, object, &remote).await;
         let reference = reference_of(object.spec.reference.as_ref());
         let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
         let resolved = self
-            .blocking(move |cancel: &Cancel| mirrors.resolve(&target, &reference, cancel))
-            .await
-            .map_err(|message| Problem {
-                reason: reasons::INTERNAL_ERROR.into(),
-                message,
-                class: ErrorClass::Bug,
-            })?;
+            .blocking(Kind::GitRepository, move |cancel: &Cancel| {
+                mirrors.resolve(&target, &reference, cancel)
+            })
+            .await?;
+        if matches!(resolved, Err(SourceError::Cancelled)) {
+            return Err(Missed::CutShort);
+        }
         let outcome = if resolved.is_ok() { GitOutcome::Ok } else { GitOutcome::Failed };
         self.metrics.git_polled(outcome);
         Ok((remote, resolved?))
@@ -143,8 +178,8 @@ impl Daemon {
         let (false, Some(revision)) = (known, revision) else { return };
         let (mirrors, target, commit) =
             (Arc::clone(&self.mirrors), remote.clone(), revision.commit);
-        let found = self.blocking(move |_| mirrors.snapshot(&target, &commit).is_ok()).await;
-        if found != Ok(true) {
+        let look = move |_: &Cancel| mirrors.snapshot(&target, &commit).is_ok();
+        if self.blocking(Kind::GitRepository, look).await != Ok(true) {
             return;
         }
         let waiting: Vec<Key> = {
@@ -164,7 +199,7 @@ impl Daemon {
     async fn stand_still(
         self: &Arc<Self>,
         object: &GitRepository,
-    ) -> Result<(Remote, Revision), Problem> {
+    ) -> Result<(Remote, Revision), Missed> {
         let name = Name::of(&object.metadata);
         if let Some(source) = self.state.lock().sources.get(&name)
             && let (Some(remote), Some(revision)) = (&source.remote, &source.revision)
@@ -175,18 +210,15 @@ impl Daemon {
         let Some(revision) = status.and_then(|status| revision_of(status.revision.as_deref()?))
         else {
             let message = "suspended before it was ever read".to_owned();
-            return Err(Problem::user(reasons::SUSPENDED, message));
+            return Err(Problem::user(reasons::SUSPENDED, message).into());
         };
         let remote = self.remote(&name, object).await?;
         let (mirrors, target, commit) =
             (Arc::clone(&self.mirrors), remote.clone(), revision.commit);
-        self.blocking(move |cancel: &Cancel| mirrors.fetch_commit(&target, &commit, cancel))
-            .await
-            .map_err(|message| Problem {
-                reason: reasons::INTERNAL_ERROR.into(),
-                message,
-                class: ErrorClass::Bug,
-            })??;
+        self.blocking(Kind::GitRepository, move |cancel: &Cancel| {
+            mirrors.fetch_commit(&target, &commit, cancel)
+        })
+        .await??;
         Ok((remote, revision))
     }
 
@@ -396,7 +428,8 @@ impl Daemon {
         };
         let commits: Vec<_> = commits.iter().filter_map(|commit| commit.parse().ok()).collect();
         let mirrors = Arc::clone(&self.mirrors);
-        let kept = self.blocking(move |_| mirrors.keep(&remote, &commits)).await;
+        let keep = move |_: &Cancel| mirrors.keep(&remote, &commits);
+        let kept = self.blocking(Kind::GitRepository, keep).await;
         match kept {
             Ok(Ok(())) => {
                 if let Some(source) = self.state.lock().sources.get_mut(name) {
@@ -404,16 +437,20 @@ impl Daemon {
                 }
             }
             Ok(Err(error)) => tracing::warn!(source = %name, %error, "cannot tidy the mirror"),
-            Err(message) => tracing::error!(source = %name, message, "cannot tidy the mirror"),
+            Err(Panicked) => {}
         }
     }
 
-    /// Mirrors that no GitRepository names any more are deleted.
+    /// Mirrors that nobody names any more are deleted.
     pub(crate) async fn forget_mirrors(self: &Arc<Self>) {
         let remotes: Vec<Remote> = {
             let store = self.state.lock();
-            // One that was not read yet may name any mirror.
-            if store.sources.values().any(|source| source.remote.is_none()) {
+            // One that was not read yet in this process may name any mirror, if it was read ever.
+            let may_have_one = |source: &Source| {
+                let status = source.written.as_ref().or(source.object.status.as_ref());
+                status.is_some_and(|status| status.revision.is_some())
+            };
+            if store.sources.values().any(|s| s.remote.is_none() && may_have_one(s)) {
                 return;
             }
             let named = store.sources.values().filter_map(|source| source.remote.clone());
@@ -428,8 +465,10 @@ impl Daemon {
                 )
                 .collect()
         };
+        self.untidy.store(false, Ordering::Relaxed);
         let mirrors = Arc::clone(&self.mirrors);
-        if let Ok(Err(error)) = self.blocking(move |_| mirrors.retain(&remotes)).await {
+        let retain = move |_: &Cancel| mirrors.retain(&remotes);
+        if let Ok(Err(error)) = self.blocking(Kind::GitRepository, retain).await {
             tracing::warn!(%error, "cannot delete unused mirrors");
         }
     }
@@ -440,12 +479,7 @@ impl Daemon {
         else {
             return;
         };
-        let problem = Problem {
-            reason: reasons::INTERNAL_ERROR.into(),
-            message: PANICKED.into(),
-            class: ErrorClass::Bug,
-        };
-        self.say_source(name, &object, Err(&problem)).await;
+        self.say_source(name, &object, Err(&Problem::panicked())).await;
         self.queue.add_after(Key::Source(name.clone()), SLOW_RETRY, Lane::Routine);
     }
 }

@@ -199,10 +199,10 @@ impl Store {
     }
 
     /// Forgets an Application that is gone, and returns it.
-    pub(crate) fn remove_app(&mut self, name: &Name) -> Option<Arc<Application>> {
+    pub(crate) fn remove_app(&mut self, name: &Name) -> Option<App> {
         let app = self.apps.remove(name)?;
         self.by_set.remove(&app.set.id);
-        Some(app.object)
+        Some(app)
     }
 
     /// Whether an object of ours is there.

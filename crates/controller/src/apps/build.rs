@@ -1,15 +1,17 @@
 //! What a run is about, and what its files render to.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use plumb_api::conditions::reasons;
 use plumb_core::{ErrorClass, Object, RelPath};
 use plumb_render::{RenderError, render};
-use plumb_source::{CommitId, Remote, Revision};
+use plumb_source::{Cancel, CommitId, Remote, Revision, SourceError};
 
 use super::Run;
 use super::how::How;
-use crate::daemon::{Daemon, chain};
+use crate::daemon::{Daemon, PANICKED, Panicked, chain};
+use crate::metrics::Kind;
 use crate::names::Name;
 use crate::state::Rendered;
 use crate::status::{Waits, shorten, with_hint};
@@ -51,10 +53,14 @@ pub(super) enum Built {
 }
 
 /// Why a revision could not even be read.
-pub(super) struct Failed {
-    pub(super) reason: String,
-    pub(super) message: String,
-    pub(super) class: ErrorClass,
+pub(super) enum Failed {
+    /// It was cut short, by a shutdown or with the lease, and found out nothing.
+    CutShort,
+    Because {
+        reason: String,
+        message: String,
+        class: ErrorClass,
+    },
 }
 
 impl Daemon {
@@ -95,19 +101,16 @@ impl Daemon {
     }
 
     /// Whether another commit gives every answer that the last render read.
-    pub(super) async fn inputs_unchanged(
-        self: &Arc<Self>,
-        known: &Rendered,
-        base: &Base,
-    ) -> Result<bool, String> {
+    pub(super) async fn inputs_unchanged(self: &Arc<Self>, known: &Rendered, base: &Base) -> bool {
         let mirrors = Arc::clone(&self.mirrors);
         let (remote, commit) = (base.remote.clone(), base.revision.commit);
         let inputs = Arc::clone(&known.inputs);
-        self.blocking(move |_| {
-            let snapshot = mirrors.snapshot(&remote, &commit).map_err(|error| chain(&error))?;
-            inputs.unchanged_in(&snapshot).map_err(|error| chain(&error))
-        })
-        .await?
+        // What cannot be read here is fetched, or gets its error, when it is built.
+        let look = move |_: &Cancel| {
+            let snapshot = mirrors.snapshot(&remote, &commit).ok();
+            snapshot.is_some_and(|snapshot| inputs.unchanged_in(&snapshot).unwrap_or(false))
+        };
+        self.blocking(Kind::Application, look).await.unwrap_or(false)
     }
 
     /// Renders a commit, fetching it first if a pin asks for one that is not at hand.
@@ -119,17 +122,21 @@ impl Daemon {
         let (remote, commit) = (base.remote.clone(), base.revision.commit);
         let how = Arc::clone(&base.how);
         let mirrors = Arc::clone(&self.mirrors);
-        let stop = self.stop_flag();
+        let limit = Duration::from(run.object.spec.timeout);
         let pinned = run.object.spec.revision.is_some();
         let built = self
-            .blocking(move |cancel| {
-                let failed = |error: plumb_source::SourceError| Failed {
-                    reason: error.reason().into(),
-                    message: with_hint(chain(&error), error.hint()),
-                    class: error.class(),
+            .blocking(Kind::Application, move |cancel| {
+                let end = Instant::now() + limit;
+                let failed = |error: SourceError| match error {
+                    SourceError::Cancelled => Failed::CutShort,
+                    error => Failed::Because {
+                        reason: error.reason().into(),
+                        message: with_hint(chain(&error), error.hint()),
+                        class: error.class(),
+                    },
                 };
                 mirrors.fetch_commit(&remote, &commit, cancel).map_err(|error| match error {
-                    plumb_source::SourceError::RefNotFound { .. } if pinned => Failed {
+                    SourceError::RefNotFound { .. } if pinned => Failed::Because {
                         reason: reasons::REVISION_NOT_FOUND.into(),
                         message: format!(
                             "spec.revision: {}",
@@ -143,24 +150,40 @@ impl Daemon {
                 let path = match RelPath::parse(&how.path) {
                     Ok(path) => path,
                     Err(error) => {
-                        return Err(Failed {
+                        return Err(Failed::Because {
                             reason: reasons::INVALID_SPEC.into(),
                             message: format!("spec.path: {error}"),
                             class: ErrorClass::WaitForUser,
                         });
                     }
                 };
-                let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
-                match render(&snapshot, &path, &how.options, &stopped) {
+                let ends = || cancel.is_cancelled() || Instant::now() > end;
+                match render(&snapshot, &path, &how.options, &ends) {
                     Ok(rendered) => Ok((Built::Objects(rendered.objects), rendered.inputs)),
-                    Err(failure) => broken(failure),
+                    Err(failure) => match failure.error {
+                        RenderError::Interrupted if cancel.is_cancelled() => Err(Failed::CutShort),
+                        RenderError::Interrupted => Err(too_long(limit)),
+                        _ => broken(failure),
+                    },
                 }
             })
             .await;
-        built.unwrap_or_else(|message| {
-            Err(Failed { reason: reasons::INTERNAL_ERROR.into(), message, class: ErrorClass::Bug })
+        built.unwrap_or_else(|Panicked| {
+            Err(Failed::Because {
+                reason: reasons::INTERNAL_ERROR.into(),
+                message: PANICKED.into(),
+                class: ErrorClass::Bug,
+            })
         })
     }
+}
+
+fn too_long(limit: Duration) -> Failed {
+    let message = format!(
+        "the build did not end within {limit:?}; split the path or leave files out of it, or give \
+         it more time in spec.timeout"
+    );
+    Failed::Because { reason: reasons::TIMED_OUT.into(), message, class: ErrorClass::Retry }
 }
 
 /// What a failed render means: a broken revision that waits for another one, or a passing fault.
@@ -173,7 +196,7 @@ fn broken(failure: plumb_render::Failure) -> Result<(Built, plumb_core::Inputs),
         n => format!("{n} problems: {}", with_hint(error.to_string().replace('\n', "; "), None)),
     };
     if error.class() == ErrorClass::Retry {
-        return Err(Failed {
+        return Err(Failed::Because {
             reason: reasons::BUILD_FAILED.into(),
             message,
             class: ErrorClass::Retry,
@@ -194,5 +217,38 @@ fn problem(problem: &plumb_render::Problem) -> plumb_api::Failure {
         place: Some(place),
         reason: reasons::BUILD_FAILED.into(),
         message: shorten(with_hint(problem.defect.to_string(), problem.hint()), 1024),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plumb_testkit::GitServer;
+
+    use super::*;
+    use crate::daemon::tests::{Api, Stand};
+    use crate::metrics::Outcome;
+
+    #[tokio::test]
+    async fn a_build_ends_with_its_time_and_is_cut_short_by_a_stop() {
+        let git = GitServer::start().await;
+        git.repo("repo").commit(&[("a.yaml", Some("kind: ["))], "one");
+        let stand = Stand::new(Api::new());
+        let daemon = &stand.daemon;
+        let source = stand.source("repo", &git.url("repo"), None);
+        assert_eq!(daemon.run_source(&source).await, Outcome::Changed);
+        let mut run = daemon.begin(&stand.app("web")).unwrap();
+        let base = daemon.base(&run).ok().unwrap();
+        assert!(matches!(daemon.build(&run, &base).await, Ok((Built::Broken { .. }, _))));
+
+        Arc::make_mut(&mut run.object).spec.timeout = plumb_api::Duration::from_secs(0);
+        let Err(Failed::Because { reason, message, class }) = daemon.build(&run, &base).await
+        else {
+            panic!("it ends in no time")
+        };
+        assert_eq!((reason.as_str(), class), ("TimedOut", ErrorClass::Retry));
+        assert!(message.contains("spec.timeout"), "{message}");
+
+        stand.stop();
+        assert!(matches!(daemon.build(&run, &base).await, Err(Failed::CutShort)));
     }
 }

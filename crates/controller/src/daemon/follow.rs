@@ -149,12 +149,21 @@ impl Daemon {
         false
     }
 
-    fn drop_app(&self, name: &Name) {
+    pub(super) fn drop_app(self: &Arc<Self>, name: &Name) {
         let gone = self.state.lock().remove_app(name);
         self.metrics.forget(Kind::Application, &name.namespace, &name.name);
-        self.events
-            .forget(gone.and_then(|o| o.metadata.uid.clone()).as_deref().unwrap_or_default());
         self.queue.remove(&Key::App(name.clone()));
+        let Some(gone) = gone else { return };
+        self.events.forget(gone.object.metadata.uid.as_deref().unwrap_or_default());
+        // It may have been the last to name the mirror of a source that is gone or has moved.
+        let source = Name::new(&name.namespace, &gone.object.spec.source_ref.name);
+        let store = self.state.lock();
+        let named = store.sources.get(&source).and_then(|source| source.remote.as_ref());
+        let mut mirrors = gone.rendered.iter().chain(&gone.good).map(|rendered| &rendered.remote);
+        if mirrors.any(|remote| named != Some(remote)) {
+            let daemon = Arc::clone(self);
+            tokio::spawn(async move { daemon.forget_mirrors().await });
+        }
     }
 
     /// Turns what the member watches find into runs.
