@@ -84,7 +84,7 @@ fn build_prints_what_kustomize_build_prints() {
     for (path, said) in [
         (
             "far",
-            "error: far/kustomization.yaml:1: cannot load \"../base/a.yaml\": file base/a.yaml is not in or below far\nhint: move the file, or include its directory as a base with a kustomization\n",
+            "error: far/kustomization.yaml:2: cannot load \"../base/a.yaml\": file base/a.yaml is not in or below far\nhint: move the file, include its directory as a base with a kustomization, or lift the restriction with LoadRestrictionsNone\n",
         ),
         (
             "typo",
