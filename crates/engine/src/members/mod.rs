@@ -132,7 +132,16 @@ impl Members {
         let mut seen: HashSet<ObjectKey> = unreadable.iter().cloned().collect();
         for (key, live) in objects {
             seen.insert(key.clone());
-            sets.extend(self.changed(key, live));
+            // After a restore of the API server's store, versions go on from below those of before.
+            // So only what came since the LIST began may be newer than it.
+            let newer = self.objects.get(&key).is_some_and(|slot| {
+                let known = slot.live.as_ref();
+                slot.touched >= began
+                    && known.is_some_and(|known| known.resource_version >= live.resource_version)
+            });
+            if !newer {
+                sets.extend(self.observed(key, live));
+            }
         }
         let gone: Vec<_> = self
             .objects
@@ -153,12 +162,18 @@ impl Members {
 
     /// An object was added or changed. Returns the sets to look at.
     pub(crate) fn changed(&mut self, key: ObjectKey, live: Live) -> BTreeSet<Arc<str>> {
-        let key = self.intern(key);
         let known = self.objects.get(&key).and_then(|slot| slot.live.as_ref());
         // Events up to our own last answer tell nothing new; equal ones are that answer.
         if known.is_some_and(|known| known.resource_version >= live.resource_version) {
             return BTreeSet::new();
         }
+        self.observed(key, live)
+    }
+
+    /// Takes in how an object is now. Returns the sets to look at.
+    fn observed(&mut self, key: ObjectKey, live: Live) -> BTreeSet<Arc<str>> {
+        let key = self.intern(key);
+        let known = self.objects.get(&key).and_then(|slot| slot.live.as_ref());
         // Whoever had to be called was called for this state already.
         let known = known.is_some_and(|known| {
             *known == Live { resource_version: known.resource_version, ..live.clone() }

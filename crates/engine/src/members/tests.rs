@@ -122,6 +122,24 @@ fn a_list_removes_what_it_does_not_hold_but_not_what_came_after_it_began() {
 }
 
 #[test]
+fn a_list_counts_also_when_its_versions_are_lower_than_before() {
+    let kind = key("a").group_kind;
+    let reverted = || with(5, |l| l.entries[0].fields = 6);
+    let mut members = verified();
+    members.restarted(&kind);
+    assert!(members.listed(&kind, vec![(key("a"), reverted())], &[]).contains(SET));
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Drifted);
+    members.verified(SET, MANAGER, &key("a"), live(6), 42);
+    assert_eq!(members.live(&key("a")).map(|live| live.resource_version), Some(6));
+
+    // An answer that came after the LIST began is not from before the restore.
+    members.restarted(&kind);
+    members.verified(SET, MANAGER, &key("a"), live(9), 42);
+    assert!(members.listed(&kind, vec![(key("a"), reverted())], &[]).is_empty());
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Same(42));
+}
+
+#[test]
 fn a_failed_kind_is_unknown_not_empty() {
     let mut members = verified();
     let kind = key("a").group_kind;
