@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use plumb_yaml::Text;
 
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::decode::Placed;
 use crate::error::{Problem, Result, invalid};
@@ -257,13 +258,15 @@ impl Acc {
     }
 
     /// Notes a step on every object, for the annotations that tell it.
-    pub(crate) fn note(&mut self, origin: &Origin) {
+    pub(crate) fn note(&mut self, origin: &Origin, budget: &Budget<'_>) -> Result<()> {
         for res in &mut self.items {
+            budget.spend(origin.path.len() + origin.configured_in.len())?;
             if res.origin.is_none() {
                 res.origin = Some(origin.clone());
             } else {
                 res.transformations.push(origin.clone());
             }
         }
+        Ok(())
     }
 }

@@ -182,8 +182,8 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 res.story.add(origins.step("nameSuffixHash", &res.place, None));
             }
         }
-        nameref::fix(&mut acc, schemas, origins)?;
-        vars::resolve(&mut acc, &place, origins)?;
+        nameref::fix(&mut acc, schemas, source)?;
+        vars::resolve(&mut acc, &place, source)?;
         acc.items.retain(|res| {
             !matches!(
                 res.node.at(&["metadata", "annotations", LOCAL_CONFIG]).map(|n| n.text()),
@@ -208,6 +208,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
             let spec = FieldSpec::new(Gvk::default(), "metadata/labels", true);
             simple::set_strings(
                 &mut acc,
+                &source.budget,
                 "labels",
                 &[(MANAGED_BY.0, MANAGED_BY.1, mark)],
                 &[spec],
@@ -400,6 +401,7 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
         let schemas = self.schemas;
         let at = |error: Error| error.at(&self.place);
         let origins = &self.loader.source.origins;
+        let budget = &self.loader.source.budget;
         let step = |kind, place: &Place| origins.step(kind, place, None);
         if !content.patches_strategic_merge.is_empty() {
             let entries = &content.patches_strategic_merge;
@@ -407,12 +409,12 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 acc.record(origins.step("patchesStrategicMerge", place, source));
             };
             patch::strategic_merge(acc, entries, &self.loader, &self.place, schemas, &mut done)?;
-            self.done(acc, "PatchStrategicMergeTransformer", None);
+            self.done(acc, "PatchStrategicMergeTransformer", None)?;
         }
         for entry in &content.patches {
             let place = entry.place_or(&self.place);
             let source = patch::apply(acc, entry, &self.loader, place, schemas)?;
-            self.done(acc, "PatchTransformer", origins.step("patches", place, source.as_ref()));
+            self.done(acc, "PatchTransformer", origins.step("patches", place, source.as_ref()))?;
         }
         self.overlay_patches(acc)?;
         if !content.namespace.is_empty() {
@@ -422,23 +424,25 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 mark: origins.mark(place),
                 ..Namespacing::default()
             };
-            simple::set_namespace(acc, &how, &config.namespace, schemas)
-                .map_err(|error| self.of_namespace(error))?;
-            self.done(acc, "NamespaceTransformer", step("namespace", place));
+            simple::set_namespace(acc, budget, &how, &config.namespace, schemas)
+                .map_err(|error| self.of_namespace(error.at(place)))?;
+            self.done(acc, "NamespaceTransformer", step("namespace", place))?;
         }
         if !content.name_prefix.is_empty() {
             let (prefix, specs) = (&content.name_prefix, &config.name_prefix);
             let place = prefix.place_or(&self.place);
             let text = (prefix.as_str(), origins.mark(place));
-            simple::add_to_names(acc, End::Prefix, text, specs, schemas)?;
-            self.done(acc, "PrefixTransformer", step("namePrefix", place));
+            simple::add_to_names(acc, budget, End::Prefix, text, specs, schemas)
+                .map_err(|error| error.at(place))?;
+            self.done(acc, "PrefixTransformer", step("namePrefix", place))?;
         }
         if !content.name_suffix.is_empty() {
             let (suffix, specs) = (&content.name_suffix, &config.name_suffix);
             let place = suffix.place_or(&self.place);
             let text = (suffix.as_str(), origins.mark(place));
-            simple::add_to_names(acc, End::Suffix, text, specs, schemas)?;
-            self.done(acc, "SuffixTransformer", step("nameSuffix", place));
+            simple::add_to_names(acc, budget, End::Suffix, text, specs, schemas)
+                .map_err(|error| error.at(place))?;
+            self.done(acc, "SuffixTransformer", step("nameSuffix", place))?;
         }
         for label in &content.labels {
             let mut specs = label.fields.clone();
@@ -456,52 +460,58 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
                 merge_one(&mut specs, &own).map_err(at)?;
             }
             let place = label.place_or(&self.place);
-            simple::set_strings(acc, "labels", &origins.pairs(&label.pairs, place), &specs)?;
-            self.done(acc, "LabelTransformer", step("labels", place));
+            simple::set_strings(acc, budget, "labels", &origins.pairs(&label.pairs, place), &specs)
+                .map_err(|error| error.at(place))?;
+            self.done(acc, "LabelTransformer", step("labels", place))?;
         }
         if !content.labels.is_empty() || !content.common_labels.is_empty() {
             let labels = &content.common_labels;
             let place = labels.place_or(&self.place);
             let pairs = origins.pairs(labels, place);
-            simple::set_strings(acc, "labels", &pairs, &config.common_labels)?;
-            self.done(acc, "LabelTransformer", step("commonLabels", place));
+            simple::set_strings(acc, budget, "labels", &pairs, &config.common_labels)
+                .map_err(|error| error.at(place))?;
+            self.done(acc, "LabelTransformer", step("commonLabels", place))?;
         }
         if !content.common_annotations.is_empty() {
             let annotations = &content.common_annotations;
             let place = annotations.place_or(&self.place);
             let pairs = origins.pairs(annotations, place);
-            simple::set_strings(acc, "annotations", &pairs, &config.common_annotations)?;
-            self.done(acc, "AnnotationsTransformer", step("commonAnnotations", place));
+            simple::set_strings(acc, budget, "annotations", &pairs, &config.common_annotations)
+                .map_err(|error| error.at(place))?;
+            self.done(acc, "AnnotationsTransformer", step("commonAnnotations", place))?;
         }
         for entry in &content.patches_json6902 {
             let place = entry.place_or(&self.place);
             let source = patch::json6902(acc, entry, &self.loader, place, schemas)?;
             let step = origins.step("patchesJson6902", place, source.as_ref());
-            self.done(acc, "PatchJson6902Transformer", step);
+            self.done(acc, "PatchJson6902Transformer", step)?;
         }
         for replica in &content.replicas {
+            budget.ask()?;
             let place = replica.place_or(&self.place);
             let mark = origins.mark(place);
             simple::set_replicas(acc, replica, mark, &config.replicas, schemas)
                 .map_err(|error| error.at(place))?;
-            self.done(acc, "ReplicaCountTransformer", step("replicas", place));
+            self.done(acc, "ReplicaCountTransformer", step("replicas", place))?;
         }
         for image in &content.images {
             let place = image.place_or(&self.place);
-            images::set_image(acc, image, origins.mark(place), &config.images)?;
-            self.done(acc, "ImageTagTransformer", step("images", place));
+            images::set_image(acc, budget, image, origins.mark(place), &config.images)
+                .map_err(|error| error.at(place))?;
+            self.done(acc, "ImageTagTransformer", step("images", place))?;
         }
         if !content.replacements.is_empty() {
             let entries = &content.replacements;
             let mut done = |acc: &mut Acc, place: &Place| acc.record(step("replacements", place));
             replacements::apply(acc, entries, &self.loader, &self.place, &mut done)?;
-            self.done(acc, "ReplacementTransformer", None);
+            self.done(acc, "ReplacementTransformer", None)?;
         }
         for (config, place) in self.plugin_configs(&content.transformers)? {
-            plugins::transform(acc, &config, &self.context())?;
+            plugins::transform(acc, &config, &self.context())
+                .map_err(|error| error.at(&config.place))?;
             acc.record(origins.step("transformers", place, self.elsewhere(&config)));
             if let Some(origin) = self.plugin_origin(&config) {
-                acc.note(&origin);
+                acc.note(&origin, budget)?;
             }
             acc.drop_empty();
         }
@@ -509,12 +519,13 @@ impl<'b, 's, 't> Target<'b, 's, 't> {
     }
 
     /// Notes a built-in step, and drops what it deleted.
-    pub(crate) fn done(&self, acc: &mut Acc, kind: &str, step: Option<StepId>) {
+    pub(crate) fn done(&self, acc: &mut Acc, kind: &str, step: Option<StepId>) -> Result<()> {
         acc.record(step);
         if let Some(origin) = self.step(kind) {
-            acc.note(&origin);
+            acc.note(&origin, &self.loader.source.budget)?;
         }
         acc.drop_empty();
+        self.loader.source.ask()
     }
 
     fn validators(&self, acc: &mut Acc) -> Result<()> {

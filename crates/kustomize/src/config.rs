@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::decode::{At, Decode, Fields};
 use crate::defaults;
-use crate::error::{Result, invalid};
+use crate::error::{Problem, Result, invalid};
 use crate::fieldspec::FieldSpec;
 use crate::resid::Gvk;
 use crate::sort;
@@ -136,6 +136,9 @@ impl Config {
     }
 }
 
+/// Field specs of one use. There are 170 built in, and people add a few.
+const FIELD_SPECS: usize = 10_000;
+
 /// Adds specs that are not there yet.
 pub(crate) fn merge_all(specs: &mut Vec<FieldSpec>, more: &[FieldSpec]) -> Result<()> {
     more.iter().try_for_each(|spec| merge_one(specs, spec))
@@ -150,6 +153,9 @@ pub(crate) fn merge_one(specs: &mut Vec<FieldSpec>, spec: &FieldSpec) -> Result<
             spec.path
         )),
         Some(_) => Ok(()),
+        None if specs.len() >= FIELD_SPECS => {
+            Err(Problem::TooMuch { what: "field specs", limit: FIELD_SPECS as u64 }.into())
+        }
         None => {
             specs.push(spec.clone());
             Ok(())

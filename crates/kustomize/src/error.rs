@@ -4,6 +4,8 @@ use std::fmt;
 
 use plumb_core::{ErrorClass, Place, RelPath, TreeError};
 
+use crate::resource::Res;
+
 /// Why a directory cannot be built: what is wrong, where, and the kustomizations that led there.
 ///
 /// It never quotes a value of an object: the object may be a Secret.
@@ -300,10 +302,20 @@ impl Error {
         self
     }
 
-    /// Says what it is that this is wrong with.
-    pub(crate) fn part_of(mut self, of: &str) -> Self {
-        self.0.problem = Problem::Invalid(format!("{of}: {}", self.0.problem));
+    /// Says what it is that this is wrong with. Limits are not of what passed them.
+    pub(crate) fn part_of(mut self, whole: &str) -> Self {
+        if !self.is_limit() {
+            self.0.problem = Problem::Invalid(format!("{whole}: {}", self.0.problem));
+        }
         self
+    }
+
+    /// Whether it is about the build as a whole.
+    pub(crate) fn is_limit(&self) -> bool {
+        matches!(
+            self.0.problem,
+            Problem::TooMuch { .. } | Problem::TooLarge { .. } | Problem::Interrupted
+        )
     }
 
     /// Takes the place for one inside a text of the file: its lines count from there.
@@ -313,6 +325,13 @@ impl Error {
                 Problem::Invalid(format!("{} (line {} of it)", self.0.problem, place.line));
         }
         self
+    }
+
+    /// Says which object it is about and where that is. What passed a limit is the step.
+    pub(crate) fn of_object(self, res: &Res) -> Self {
+        let limit = self.is_limit();
+        let error = self.on(|| res.label());
+        if limit { error } else { error.at(&res.place) }
     }
 
     /// Says which object it is about, unless something closer to it already did.

@@ -50,12 +50,18 @@ impl FieldSpec {
     }
 }
 
+/// Names of a path, which are walked by calls inside each other. No file has as many levels.
+const LEVELS: usize = 250;
+
 impl Decode for FieldSpec {
     fn decode(at: &At<'_>, value: &Value) -> Result<Self> {
         let mut f = Fields::new(at, value)?;
         let gvk =
             Gvk { group: f.take("group")?, version: f.take("version")?, kind: f.take("kind")? };
         let path: String = f.take("path")?;
+        if path.split('/').count() > LEVELS {
+            return Err(invalid!("a path has more than {LEVELS} names").at(at.place));
+        }
         let create = f.take("create")?;
         f.finish()?;
         Ok(Self::new(gvk, &path, create))
@@ -126,7 +132,7 @@ pub(crate) fn walk(
     let create = if spec.create { create } else { Create::Nothing };
     step(node, &spec.steps, create, set).map_err(|error| match error.place() {
         Some(_) => error,
-        None => invalid!("field {}: {}", spec.path, error.problem()),
+        None => error.part_of(&format!("field {}", spec.path)),
     })
 }
 

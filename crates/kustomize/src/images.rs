@@ -4,6 +4,7 @@ use plumb_yaml::{LineMark, Node, ScalarTag};
 use regex::Regex;
 
 use crate::acc::Acc;
+use crate::budget::Budget;
 use crate::error::{Result, invalid};
 use crate::fieldspec::{Create, FieldSpec, set_scalar};
 use crate::kustomization::Image;
@@ -12,22 +13,22 @@ use crate::simple::{each, prepare};
 /// Changes the name, tag and digest of an image.
 pub(crate) fn set_image(
     acc: &mut Acc,
+    budget: &Budget<'_>,
     image: &Image,
     mark: LineMark,
     specs: &[FieldSpec],
 ) -> Result<()> {
-    let Some(updater) = Updater::new(image, mark) else {
+    let Some(updater) = Updater::new(image, mark, budget) else {
         return Ok(());
     };
     prepare(acc, specs);
     for res in &mut acc.items {
+        budget.ask()?;
         if res.kind() == "CustomResourceDefinition" {
             continue;
         }
         res.story.touched = true;
-        updater
-            .containers(&mut res.node)
-            .map_err(|error| error.on(|| res.label()).at(&res.place))?;
+        updater.containers(&mut res.node).map_err(|error| error.of_object(res))?;
         each(res, specs, Create::Nothing, &mut |node| updater.update(node))?;
     }
     Ok(())
@@ -96,11 +97,12 @@ struct Updater<'i> {
     image: &'i Image,
     mark: LineMark,
     name: Name<'i>,
+    budget: &'i Budget<'i>,
 }
 
 impl<'i> Updater<'i> {
-    fn new(image: &'i Image, mark: LineMark) -> Option<Self> {
-        Some(Self { image, mark, name: Name::new(&image.name)? })
+    fn new(image: &'i Image, mark: LineMark, budget: &'i Budget<'i>) -> Option<Self> {
+        Some(Self { image, mark, name: Name::new(&image.name)?, budget })
     }
 
     /// Every `image` in lists called containers or initContainers, in whatever object.
@@ -155,6 +157,7 @@ impl<'i> Updater<'i> {
         if !digest.is_empty() {
             name = format!("{name}@{digest}");
         }
+        self.budget.spend(name.len())?;
         set_scalar(node, &name, ScalarTag::None, self.mark)
     }
 }

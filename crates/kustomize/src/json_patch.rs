@@ -5,6 +5,7 @@ use plumb_core::{FieldHash, FieldPlaces};
 use plumb_yaml::{Map, Marking, Node, ScalarTag};
 use serde_json::{Number, Value};
 
+use crate::budget::Budget;
 use crate::error::{Result, invalid};
 use crate::origins::mark_read;
 
@@ -46,22 +47,33 @@ pub(crate) fn decode(
 }
 
 /// Applies operations, one after the other.
-pub(crate) fn apply(document: &mut Node, operations: &[Operation]) -> Result<()> {
+pub(crate) fn apply(
+    document: &mut Node,
+    operations: &[Operation],
+    budget: &Budget<'_>,
+) -> Result<()> {
     for operation in operations {
-        one(document, operation)?;
+        budget.ask()?;
+        one(document, operation, budget)?;
     }
     round(document);
     Ok(())
 }
 
-fn one(document: &mut Node, operation: &Operation) -> Result<()> {
+fn one(document: &mut Node, operation: &Operation, budget: &Budget<'_>) -> Result<()> {
     let path =
         operation.path.as_deref().ok_or_else(|| invalid!("a JSON patch operation has no path"))?;
+    // What is put at a path is as many levels below the root as the path has names.
+    let room = |value: &Node| budget.spend_node(value, path.matches('/').count());
     let missing = || invalid!("{} of {path:?}: there is nothing at this path", operation.kind);
     match operation.kind.as_str() {
-        "add" => add(document, path, operation.value.clone()),
+        "add" => {
+            room(&operation.value)?;
+            add(document, path, operation.value.clone())
+        }
         "remove" => take(document, path).map(drop),
         "replace" => {
+            room(&operation.value)?;
             let (container, key) = find(document, path)?;
             match container {
                 Node::Map(map) => put(map, key, operation.value.clone()),
@@ -79,11 +91,14 @@ fn one(document: &mut Node, operation: &Operation) -> Result<()> {
         "move" => {
             let from = operation.from.as_deref().ok_or_else(|| invalid!("move has no from"))?;
             let value = take(document, from)?;
+            room(&value)?;
             add(document, path, value)
         }
         "copy" => {
             let from = operation.from.as_deref().ok_or_else(|| invalid!("copy has no from"))?;
-            let value = get(document, from)?.cloned().unwrap_or_else(null);
+            let value = get(document, from)?;
+            value.map_or(Ok(()), room)?;
+            let value = value.cloned().unwrap_or_else(null);
             add(document, path, value)
         }
         "test" => {
@@ -241,7 +256,7 @@ mod tests {
     fn patched(document: &Value, operations: &Value) -> Result<Value> {
         let mut document = Node::from_value(document);
         let operations = decode(operations, &FieldPlaces::default(), Marking::None)?;
-        apply(&mut document, &operations)?;
+        apply(&mut document, &operations, &Budget::new(&crate::Limits::default(), &|| false))?;
         Ok(document.to_value().unwrap())
     }
 

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod acc;
+mod budget;
 mod build;
 mod config;
 mod crds;
@@ -74,7 +75,9 @@ pub struct Limits {
     pub objects: usize,
     /// Kustomizations inside each other.
     pub depth: usize,
-    /// Bounds on each file.
+    /// Bytes that patches, labels, replacements and the like put into objects.
+    pub made: u64,
+    /// Bounds on each file, and on the levels of each object.
     pub file: plumb_yaml::Limits,
 }
 
@@ -87,6 +90,8 @@ impl Default for Limits {
             objects: 50_000,
             // Each level is some levels of the stack; people nest five.
             depth: 64,
+            // Some fifty times what an application of 2,000 objects is given.
+            made: 128 << 20,
             file: plumb_yaml::Limits::default(),
         }
     }
@@ -121,7 +126,7 @@ impl Built {
     }
 }
 
-/// Builds the kustomization of a directory. `interrupted` is asked between steps; when it answers
+/// Builds the kustomization of a directory. `interrupted` is asked for each object of each step; when it answers
 /// yes, the build ends with [`Problem::Interrupted`].
 pub fn build(
     tree: &dyn Tree,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use plumb_core::{EntryKind, PathError, RelPath, Tree, TreeError, follow};
 
+use crate::budget::Budget;
 use crate::error::{Error, Problem, Result, invalid};
 use crate::origins::Origins;
 use crate::{LoadRestrictions, Options};
@@ -16,7 +17,7 @@ const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomizat
 pub(crate) struct Source<'t> {
     pub(crate) tree: &'t dyn Tree,
     pub(crate) options: &'t Options,
-    pub(crate) interrupted: &'t dyn Fn() -> bool,
+    pub(crate) budget: Budget<'t>,
     read: Cell<u64>,
     pub(crate) origins: Origins,
 }
@@ -28,15 +29,17 @@ impl<'t> Source<'t> {
         interrupted: &'t dyn Fn() -> bool,
     ) -> Self {
         let origins = Origins::new(options.origins);
-        Self { tree, options, interrupted, read: Cell::new(0), origins }
+        let budget = Budget::new(&options.limits, interrupted);
+        Self { tree, options, budget, read: Cell::new(0), origins }
     }
 
     /// Stops the build when the caller asks for it.
     pub(crate) fn ask(&self) -> Result<()> {
-        if (self.interrupted)() { Err(Problem::Interrupted.into()) } else { Ok(()) }
+        self.budget.ask()
     }
 
     fn read(&self, path: &RelPath) -> Result<Vec<u8>> {
+        self.ask()?;
         let limit = self.options.limits.bytes;
         let left = limit - self.read.get();
         let content = self.tree.read(path, left).map_err(|error| match error {

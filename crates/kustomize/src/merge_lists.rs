@@ -7,10 +7,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use plumb_yaml::{Map, Node, Text};
 
-use crate::error::Result;
+use crate::error::{Problem, Result};
 use crate::fieldspec::set_field;
 use crate::merge::{DIRECTIVE, Merger, REPLACE};
 use crate::openapi::Shape;
+
+/// Items of a list in which each is compared with all others.
+const CORNERS: usize = 5_000;
 
 impl Merger<'_> {
     /// Merges the items of lists.
@@ -81,6 +84,10 @@ impl Merger<'_> {
             (keys.iter().map(|key| (*key).to_owned()).collect(), element_values(keys, patch, &dest))
         };
         let keys: &[String] = &keys;
+        if values.len() > CORNERS {
+            let what = "items in a merged list that are not told apart by one key";
+            return Err(Problem::TooMuch { what, limit: CORNERS as u64 }.into());
+        }
         let mut added: Vec<Node> = Vec::new();
         let mut dest = dest;
         if keys.len() > 1 {

@@ -9,8 +9,9 @@ use crate::acc::Acc;
 use crate::config::BackReferences;
 use crate::error::{Result, invalid};
 use crate::fieldspec::{Create, FieldSpec, set_field, set_scalar, walk};
+use crate::load::Source;
 use crate::openapi::Schemas;
-use crate::origins::{Origins, StepId};
+use crate::origins::StepId;
 use crate::resid::{DEFAULT, Gvk, Id, NOT_NAMESPACED};
 use crate::resource::Res;
 
@@ -33,7 +34,8 @@ struct Referrer<'r> {
 }
 
 /// Follows all references.
-pub(crate) fn fix(acc: &mut Acc, schemas: &Schemas, origins: &Origins) -> Result<()> {
+pub(crate) fn fix(acc: &mut Acc, schemas: &Schemas, source: &Source<'_>) -> Result<()> {
+    let origins = &source.origins;
     let config = acc.config.clone();
     let index = Index::new(&acc.items, schemas);
     // A step for each place that names come from.
@@ -41,6 +43,7 @@ pub(crate) fn fix(acc: &mut Acc, schemas: &Schemas, origins: &Origins) -> Result
     // Most objects are of few kinds, so the specs of a kind are looked for once.
     let mut specs: HashMap<Gvk, Vec<(&BackReferences, &FieldSpec)>> = HashMap::new();
     for at in 0..acc.items.len() {
+        source.ask()?;
         let id = &index.candidates[at].id;
         let mut original = id.gvk.clone();
         if let Some(first) = acc.items[at].previous.first() {

@@ -244,7 +244,7 @@ impl Target<'_, '_, '_> {
             };
             patch::apply(acc, &entry, &self.loader, &self.place, self.schemas)
                 .map_err(|error| self.of(error, "patches", i))?;
-            self.done(acc, "PatchTransformer", origins.step("patches", &place, None));
+            self.done(acc, "PatchTransformer", origins.step("patches", &place, None))?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use plumb_yaml::{Marking, Node};
 use serde_json::Value;
 
 use crate::acc::Acc;
+use crate::budget::Budget;
 use crate::build::read_resources;
 use crate::decode::Placed;
 use crate::error::{Error, Result, invalid};
@@ -142,11 +143,14 @@ pub(crate) fn apply(
             }
         }
         match content {
-            Content::Merge(patches) => merge_all(acc, &patches, patch.target.as_ref(), schemas),
+            Content::Merge(patches) => {
+                let cost = Cost { budget: &loader.source.budget, bytes: text.bytes.len() };
+                merge_all(acc, &patches, patch.target.as_ref(), &cost, schemas)
+            }
             Content::Json(operations) => {
                 let target =
                     patch.target.as_ref().ok_or_else(|| invalid!("a JSON patch needs a target"))?;
-                json(acc, &operations, target, true, schemas)
+                json(acc, &operations, target, true, &loader.source.budget, schemas)
             }
         }?;
         Ok(text.source)
@@ -154,10 +158,17 @@ pub(crate) fn apply(
     result.map_err(|error| error.at(place))
 }
 
+/// What merging a patch into one object costs.
+struct Cost<'b> {
+    budget: &'b Budget<'b>,
+    bytes: usize,
+}
+
 fn merge_all(
     acc: &mut Acc,
     patches: &[Res],
     target: Option<&Selector>,
+    cost: &Cost<'_>,
     schemas: &Schemas,
 ) -> Result<()> {
     if let Some(target) = target {
@@ -168,6 +179,8 @@ fn merge_all(
             return Err(invalid!("a patch with a target must be one document"));
         };
         for at in select(acc, target, schemas)? {
+            cost.budget.ask()?;
+            cost.budget.spend(cost.bytes)?;
             merge_selected(acc, at, patch, schemas)?;
         }
         acc.drop_empty();
@@ -178,6 +191,7 @@ fn merge_all(
         return Ok(());
     }
     for patch in patches {
+        cost.budget.ask()?;
         let id = patch.original_id(schemas);
         let at = acc.the(&id, schemas).map_err(|error| error.at(&patch.place))?;
         acc.change(at, schemas, |res| merge_one(res, patch.clone(), schemas))?;
@@ -257,10 +271,12 @@ fn json(
     operations: &[Operation],
     target: &Selector,
     store_ids: bool,
+    budget: &Budget<'_>,
     schemas: &Schemas,
 ) -> Result<()> {
     let selected = select(acc, target, schemas)?;
     for at in selected {
+        budget.ask()?;
         acc.change(at, schemas, |res| {
             if store_ids {
                 res.store_id(schemas);
@@ -272,7 +288,8 @@ fn json(
             if res.is_annotated() {
                 res.annotations_or_new();
             }
-            json_patch::apply(&mut res.node, operations).map_err(|error| error.on(|| label))?;
+            json_patch::apply(&mut res.node, operations, budget)
+                .map_err(|error| error.on(|| label))?;
             res.stringify("annotations");
             Ok(())
         })?;
@@ -310,6 +327,7 @@ pub(crate) fn strategic_merge(
         return Err(invalid!("the patches of patchesStrategicMerge are empty").at(place));
     }
     for (patch, place, source) in &patches {
+        loader.source.ask()?;
         let id = patch.original_id(schemas);
         let at = acc.the(&id, schemas).map_err(|error| error.at(&patch.place))?;
         merge_selected(acc, at, patch, schemas)?;
@@ -339,7 +357,7 @@ pub(crate) fn json6902(
         if operations.is_empty() {
             return Err(invalid!("the patch is empty"));
         }
-        json(acc, &operations, target, false, schemas)?;
+        json(acc, &operations, target, false, &loader.source.budget, schemas)?;
         Ok(text.source)
     })();
     result.map_err(|error| error.at(place))

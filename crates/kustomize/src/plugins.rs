@@ -117,6 +117,7 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
     let value = value_of(config)?;
     let Context { loader, schemas } = *context;
     let origins = &loader.source.origins;
+    let budget = &loader.source.budget;
     let places = origins.places(&config.node);
     let at = at(config, &places);
     let mut f = Fields::new(&at, &value)?;
@@ -128,6 +129,7 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
             let pairs = origins.pairs(&pairs, place);
             simple::set_strings(
                 acc,
+                budget,
                 "annotations",
                 &pairs,
                 &f.take::<Vec<FieldSpec>>("fieldSpecs")?,
@@ -136,7 +138,13 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
         "LabelTransformer" => {
             let pairs: Pairs = f.take("labels")?;
             let pairs = origins.pairs(&pairs, place);
-            simple::set_strings(acc, "labels", &pairs, &f.take::<Vec<FieldSpec>>("fieldSpecs")?)
+            simple::set_strings(
+                acc,
+                budget,
+                "labels",
+                &pairs,
+                &f.take::<Vec<FieldSpec>>("fieldSpecs")?,
+            )
         }
         "NamespaceTransformer" => {
             let how = Namespacing {
@@ -156,7 +164,13 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
                     }
                 },
             };
-            simple::set_namespace(acc, &how, &f.take::<Vec<FieldSpec>>("fieldSpecs")?, schemas)
+            simple::set_namespace(
+                acc,
+                budget,
+                &how,
+                &f.take::<Vec<FieldSpec>>("fieldSpecs")?,
+                schemas,
+            )
         }
         "PrefixTransformer" | "SuffixTransformer" | "PrefixSuffixTransformer" => {
             let specs: Option<Vec<FieldSpec>> = f.take("fieldSpecs")?;
@@ -168,14 +182,14 @@ pub(crate) fn transform(acc: &mut Acc, config: &Res, context: &Context<'_, '_, '
                 let text: Placed<String> = f.take(name)?;
                 let mark = origins.mark(text.place_or(place));
                 if config.kind() != "PrefixSuffixTransformer" || !text.is_empty() {
-                    simple::add_to_names(acc, end, (&text, mark), &specs, schemas)?;
+                    simple::add_to_names(acc, budget, end, (&text, mark), &specs, schemas)?;
                 }
             }
             Ok(())
         }
         "ImageTagTransformer" => {
             let image: Image = f.take("imageTag")?;
-            images::set_image(acc, &image, mark, &f.take::<Vec<FieldSpec>>("fieldSpecs")?)
+            images::set_image(acc, budget, &image, mark, &f.take::<Vec<FieldSpec>>("fieldSpecs")?)
         }
         "ReplicaCountTransformer" => {
             let replica: Replica = f.take("replica")?;
@@ -250,6 +264,7 @@ fn value_add(
     place: &Place,
     context: &Context<'_, '_, '_>,
 ) -> Result<()> {
+    let budget = &context.loader.source.budget;
     let given: Placed<String> = f.take("value")?;
     let mut value = given.trim().to_owned();
     let mark = context.loader.source.origins.mark(given.place_or(place));
@@ -290,12 +305,16 @@ fn value_add(
             if target.path == "metadata/namespace" {
                 let namespace = value.clone();
                 let how = Namespacing { namespace, mark, ..Namespacing::default() };
-                simple::namespace_of(res, &how, &[], context.schemas)?;
+                simple::namespace_of(res, budget, &how, &[], context.schemas)?;
                 continue;
             }
             res.story.touched = true;
+            budget.ask()?;
+            budget.spend(value.len())?;
             let mut node = &mut res.node;
-            for name in crate::fieldspec::split(&target.path, '/') {
+            let names = crate::fieldspec::split(&target.path, '/');
+            budget.check_depth(names.len())?;
+            for name in names {
                 let index = name.parse::<usize>();
                 node = match (node, index) {
                     (Node::List(items), Ok(index)) => items

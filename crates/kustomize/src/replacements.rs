@@ -57,6 +57,7 @@ pub(crate) fn apply(
         }
     }
     for replacement in &all {
+        loader.source.ask()?;
         let place = replacement.place_or(place);
         one(acc, replacement, loader, place).map_err(|error| error.at(place))?;
         done(acc, place);
@@ -184,7 +185,9 @@ fn put(acc: &mut Acc, target: &Target, value: &Node, loader: &Loader<'_, '_>) ->
     let default = [DEFAULT_PATH.to_owned()];
     let paths = if target.field_paths.is_empty() { &default[..] } else { &target.field_paths };
     let mut renamed = false;
+    let budget = &loader.source.budget;
     for at in select.candidates(acc) {
+        budget.ask()?;
         let res = &mut acc.items[at];
         let ids = ids(res);
         let fits = |matcher: &Matcher, id: &Id| {
@@ -219,7 +222,10 @@ fn copy(
     options: &FieldOptions,
     loader: &Loader<'_, '_>,
 ) -> Result<()> {
+    let budget = &loader.source.budget;
     let parts = split_dotted(path);
+    budget.ask()?;
+    budget.check_depth(parts.len())?;
     if let Some(done) = inside_text(node, value, &parts, options, loader)? {
         return Ok(done);
     }
@@ -231,13 +237,17 @@ fn copy(
             Node::Scalar(old) if old.tag == ScalarTag::Shared => Some(old.clone()),
             _ => None,
         };
+        budget.spend_node(value, parts.len())?;
+        if !options.delimiter.is_empty() {
+            budget.spend(node.text().map_or(0, str::len))?;
+        }
         assign(node, value, options)?;
         if let (Some(old), Node::Scalar(new), [.., map, key]) = (old, node, &parts[..]) {
             changes.extend(Change::of(map == ANNOTATIONS, key, &old, new));
         }
         Ok(())
     })
-    .map_err(|error| invalid!("field {path:?}: {}", error.problem()))?;
+    .map_err(|error| error.part_of(&format!("field {path:?}")))?;
     for change in changes {
         change.spread(node);
     }

@@ -204,11 +204,18 @@ impl Requirement {
     }
 }
 
+/// Conditions of a selector, each of which is asked of each object.
+const REQUIREMENTS: usize = 1_000;
+
 /// Reads a label selector as Kubernetes writes it: `a`, `!a`, `a=b`, `a in (b,c)`.
 pub(crate) fn parse(text: &str) -> Result<Vec<Requirement>> {
     let tokens = tokens(text);
     let mut at = 0;
     let mut found = Vec::new();
+    if text.matches(',').count() >= REQUIREMENTS {
+        let what = "conditions in a selector";
+        return Err(Problem::TooMuch { what, limit: REQUIREMENTS as u64 }.into());
+    }
     let bad = || {
         invalid!("{text:?} is no selector").hinting(
             "it is like `a`, `!a`, `a=b`, `a!=b`, `a in (b,c)`, several with commas between",

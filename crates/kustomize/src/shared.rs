@@ -4,6 +4,7 @@
 
 use plumb_yaml::{LineMark, Node, Scalar, ScalarTag, Text};
 
+use crate::budget::Budget;
 use crate::error::Result;
 use crate::fieldspec::set_field;
 
@@ -74,8 +75,9 @@ impl<'p> Setter<'p> {
     }
 
     /// Sets it in a map. Where it is new it is shared with all that this sets.
-    pub(crate) fn set(&mut self, node: &mut Node) -> Result<()> {
+    pub(crate) fn set(&mut self, node: &mut Node, budget: &Budget<'_>) -> Result<()> {
         let (key, text, mark) = self.pair;
+        budget.spend(key.len() + text.len())?;
         let tag = match node.get(key) {
             Some(Node::Scalar(old)) if old.tag == ScalarTag::Shared => {
                 let new = Scalar::new(text, ScalarTag::Shared).marked(mark);

@@ -3,6 +3,7 @@
 use plumb_yaml::{LineMark, Node, ScalarTag};
 
 use crate::acc::Acc;
+use crate::budget::Budget;
 use crate::error::{Problem, Result, invalid};
 use crate::fieldspec::{Create, FieldSpec, set_scalar, walk};
 use crate::kustomization::Replica;
@@ -21,8 +22,7 @@ pub(crate) fn each<'s>(
     let gvk = res.gvk();
     for spec in specs.into_iter().filter(|spec| spec.selects(&gvk)) {
         res.story.touched = true;
-        walk(&mut res.node, spec, create, set)
-            .map_err(|error| error.on(|| res.label()).at(&res.place))?;
+        walk(&mut res.node, spec, create, set).map_err(|error| error.of_object(res))?;
     }
     Ok(())
 }
@@ -37,6 +37,7 @@ pub(crate) fn prepare(acc: &mut Acc, specs: &[FieldSpec]) {
 /// Puts labels or annotations where the specs say; `map` is the name of the map in the metadata.
 pub(crate) fn set_strings(
     acc: &mut Acc,
+    budget: &Budget<'_>,
     map: &str,
     pairs: &[(&str, &str, LineMark)],
     specs: &[FieldSpec],
@@ -46,9 +47,10 @@ pub(crate) fn set_strings(
     }
     prepare(acc, specs);
     for res in &mut acc.items {
+        budget.ask()?;
         let mut setters: Vec<_> = pairs.iter().map(|pair| Setter::new(map, *pair)).collect();
         each(res, specs, Create::Map, &mut |node| {
-            setters.iter_mut().try_for_each(|setter| setter.set(node))
+            setters.iter_mut().try_for_each(|setter| setter.set(node, budget))
         })?;
         for setter in setters {
             setter.finish(&mut res.node);
@@ -73,6 +75,7 @@ pub(crate) enum End {
 /// Adds a prefix or suffix to names.
 pub(crate) fn add_to_names(
     acc: &mut Acc,
+    budget: &Budget<'_>,
     end: End,
     (text, mark): (&str, LineMark),
     specs: &[FieldSpec],
@@ -80,6 +83,7 @@ pub(crate) fn add_to_names(
 ) -> Result<()> {
     acc.changed();
     for res in &mut acc.items {
+        budget.ask()?;
         let id = res.original_id(schemas);
         if keeps_name(&id.gvk) {
             continue;
@@ -94,6 +98,7 @@ pub(crate) fn add_to_names(
             }
             each(res, [spec], Create::Scalar(ScalarTag::Str), &mut |node| {
                 let old = node.text().unwrap_or_default();
+                budget.spend(old.len() + text.len())?;
                 let new = match end {
                     End::Prefix => format!("{text}{old}"),
                     End::Suffix => format!("{old}{text}"),
@@ -129,6 +134,7 @@ pub(crate) struct Namespacing {
 /// Sets the namespace of all objects that may have one.
 pub(crate) fn set_namespace(
     acc: &mut Acc,
+    budget: &Budget<'_>,
     how: &Namespacing,
     specs: &[FieldSpec],
     schemas: &Schemas,
@@ -139,7 +145,8 @@ pub(crate) fn set_namespace(
     for res in &mut acc.items {
         if !res.is_empty() {
             res.store_id(schemas);
-            namespace_of(res, how, specs, schemas)?;
+            budget.ask()?;
+            namespace_of(res, budget, how, specs, schemas)?;
         }
     }
     acc.check_unique(schemas)
@@ -149,6 +156,7 @@ pub(crate) fn set_namespace(
 /// Sets the namespace of one object.
 pub(crate) fn namespace_of(
     res: &mut Res,
+    budget: &Budget<'_>,
     how: &Namespacing,
     specs: &[FieldSpec],
     schemas: &Schemas,
@@ -158,6 +166,7 @@ pub(crate) fn namespace_of(
         if how.unset_only && !node.is_empty() && node.text().is_some_and(|text| !text.is_empty()) {
             return Ok(());
         }
+        budget.spend(how.namespace.len())?;
         set_scalar(node, &how.namespace, ScalarTag::Str, how.mark)
     };
     let gvk = res.gvk();

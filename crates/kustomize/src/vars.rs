@@ -7,12 +7,14 @@ use plumb_core::Place;
 use plumb_yaml::{Node, Scalar, ScalarTag};
 
 use crate::acc::Acc;
+use crate::budget::Budget;
 use crate::decode::Placed;
 use crate::error::{Result, invalid};
 use crate::fieldspec::{Create, split_dotted, walk};
 use crate::kustomization::Var;
+use crate::load::Source;
 use crate::openapi::Schemas;
-use crate::origins::{Origins, StepId};
+use crate::origins::StepId;
 use crate::resid::{Gvk, Id};
 
 const DEFAULT_PATH: &str = "metadata.name";
@@ -134,9 +136,11 @@ struct Values {
 }
 
 /// Replaces all variables.
-pub(crate) fn resolve(acc: &mut Acc, place: &Place, origins: &Origins) -> Result<()> {
+pub(crate) fn resolve(acc: &mut Acc, place: &Place, source: &Source<'_>) -> Result<()> {
+    let (origins, budget) = (&source.origins, &source.budget);
     let mut values = Values::default();
     for (name, var) in &acc.vars {
+        budget.ask()?;
         let path = match var.field.field_path.as_str() {
             "" => DEFAULT_PATH,
             path => path,
@@ -172,9 +176,10 @@ pub(crate) fn resolve(acc: &mut Acc, place: &Place, origins: &Origins) -> Result
         acc.vars.iter().map(|(name, var)| (name.clone(), step(var))).collect();
     let config = acc.config.clone();
     for res in &mut acc.items {
+        budget.ask()?;
         let gvk = res.gvk();
         for spec in config.var_reference.iter().filter(|spec| spec.selects(&gvk)) {
-            walk(&mut res.node, spec, Create::Nothing, &mut |node| replace(node, &values))
+            walk(&mut res.node, spec, Create::Nothing, &mut |node| replace(node, &values, budget))
                 .map_err(|error| error.on(|| res.kind().to_owned()).at(&res.place))?;
             res.story.touched = true;
         }
@@ -207,12 +212,16 @@ fn scalar_value(node: &Node) -> Option<Scalar> {
     Some(Scalar::new(text, tag).marked(scalar.mark))
 }
 
-fn replace(node: &mut Node, values: &Values) -> Result<()> {
+fn replace(node: &mut Node, values: &Values, budget: &Budget<'_>) -> Result<()> {
+    let put = |scalar: &mut Scalar| -> Result<()> {
+        *scalar = expand(scalar, values, budget)?;
+        Ok(())
+    };
     match node {
         node if node.is_null() => {}
         Node::Scalar(scalar) => {
             if scalar.is_text() {
-                *scalar = expand(scalar, values);
+                put(scalar)?;
             }
         }
         Node::Map(map) => {
@@ -220,7 +229,7 @@ fn replace(node: &mut Node, values: &Values) -> Result<()> {
                 if let Node::Scalar(scalar) = value
                     && scalar.is_text()
                 {
-                    *scalar = expand(scalar, values);
+                    put(scalar)?;
                 }
             }
         }
@@ -228,7 +237,7 @@ fn replace(node: &mut Node, values: &Values) -> Result<()> {
             for item in items {
                 match item {
                     Node::Scalar(scalar) if scalar.is_text() => {
-                        *scalar = expand(scalar, values);
+                        put(scalar)?;
                     }
                     _ => return Err(invalid!("a list with variables must have strings only")),
                 }
@@ -240,7 +249,7 @@ fn replace(node: &mut Node, values: &Values) -> Result<()> {
 
 /// Puts values into a text. A text that is one variable becomes its value, number or not; any text
 /// comes from where the last value in it does.
-fn expand(scalar: &Scalar, values: &Values) -> Scalar {
+fn expand(scalar: &Scalar, values: &Values, budget: &Budget<'_>) -> Result<Scalar> {
     let (text, mut mark) = (scalar.text.as_str(), scalar.mark);
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -248,7 +257,7 @@ fn expand(scalar: &Scalar, values: &Values) -> Scalar {
         out.push_str(before);
         let Some(next) = after.chars().next() else {
             out.push('$');
-            return Scalar::string(out).marked(mark);
+            return Ok(Scalar::string(out).marked(mark));
         };
         rest = &after[next.len_utf8()..];
         match next {
@@ -258,8 +267,9 @@ fn expand(scalar: &Scalar, values: &Values) -> Scalar {
                     rest = after;
                     if let Some(Some(value)) = values.values.get(name) {
                         values.used.borrow_mut().insert(name.to_owned());
+                        budget.spend(value.text.len())?;
                         if text.len() == name.len() + 3 {
-                            return value.clone();
+                            return Ok(value.clone());
                         }
                         out.push_str(&value.text);
                         mark = value.mark;
@@ -278,7 +288,7 @@ fn expand(scalar: &Scalar, values: &Values) -> Scalar {
         }
     }
     out.push_str(rest);
-    Scalar::string(out).marked(mark)
+    Ok(Scalar::string(out).marked(mark))
 }
 
 #[cfg(test)]
@@ -296,6 +306,8 @@ mod tests {
             ]),
             ..Values::default()
         };
+        let budget = Budget::new(&crate::Limits::default(), &|| false);
+        let expand = |text| expand(&Scalar::string(text), &values, &budget).unwrap();
         for (text, want) in [
             ("$(A)b", "xb"),
             ("$$(A)", "$(A)"),
@@ -303,8 +315,8 @@ mod tests {
             ("$(N)/$(M)$", "80/$(M)$"),
             ("a$b", "a$b"),
         ] {
-            assert_eq!(expand(&Scalar::string(text), &values), Scalar::string(want), "{text}");
+            assert_eq!(expand(text), Scalar::string(want), "{text}");
         }
-        assert_eq!(expand(&Scalar::string("$(N)"), &values), number);
+        assert_eq!(expand("$(N)"), number);
     }
 }

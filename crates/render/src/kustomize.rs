@@ -29,6 +29,7 @@ pub(crate) fn run(
             objects: options.limits.objects,
             depth: options.limits.depth,
             file: options.limits.file,
+            ..Limits::default()
         },
     };
     let built = match items {
