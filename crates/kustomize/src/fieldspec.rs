@@ -1,6 +1,6 @@
 //! Paths to fields in objects of some kinds, and walking them.
 
-use plumb_yaml::{LineMark, Node, Scalar, ScalarTag};
+use plumb_yaml::{LineMark, Node, Scalar, ScalarTag, Style};
 use serde_json::Value;
 
 use crate::decode::{At, Decode, Fields};
@@ -21,17 +21,26 @@ pub(crate) struct FieldSpec {
 pub(crate) struct Step {
     name: String,
     list: bool,
+    /// Whether the name stands for a place in a list, so that no map has it.
+    position: bool,
+}
+
+impl Step {
+    fn new(name: String) -> Self {
+        let (name, list) = match name.strip_suffix("[]") {
+            Some(name) => (name.to_owned(), true),
+            None => (name, false),
+        };
+        let position = matches!(name.as_str(), "*" | "-")
+            || name.parse::<i64>().is_ok()
+            || name.starts_with('[') && name.ends_with(']');
+        Self { name, list, position }
+    }
 }
 
 impl FieldSpec {
     pub(crate) fn new(gvk: Gvk, path: &str, create: bool) -> Self {
-        let steps = split(path, '/')
-            .into_iter()
-            .map(|name| match name.strip_suffix("[]") {
-                Some(name) => Step { name: name.to_owned(), list: true },
-                None => Step { name, list: false },
-            })
-            .collect();
+        let steps = split(path, '/').into_iter().map(Step::new).collect();
         Self { gvk, path: path.to_owned(), create, steps }
     }
 
@@ -160,6 +169,9 @@ fn step(
     if first.name.is_empty() {
         return Err(invalid!("a path has an empty name"));
     }
+    if first.position {
+        return Err(invalid!("{:?} in a path is for lists, but there is a map", first.name));
+    }
     let made = match create {
         Create::Nothing if first.list => None,
         Create::Nothing => {
@@ -203,8 +215,8 @@ pub(crate) fn set_scalar(
 ) -> Result<()> {
     match node {
         Node::Scalar(old) => {
-            let quoted = old.quoted;
-            replace(old, Scalar { quoted, ..Scalar::new(text, tag).marked(mark) });
+            let style = old.style;
+            replace(old, Scalar { style, ..Scalar::new(text, tag).marked(mark) });
             Ok(())
         }
         Node::Map(_) => Err(invalid!("expected a scalar, found a map")),
@@ -234,12 +246,12 @@ pub(crate) fn set_field(
     let mut new = Scalar::new(text, tag).marked(mark);
     match map.get_mut(key) {
         Some(Node::Scalar(old)) => {
-            new.quoted = old.quoted;
+            new.style = old.style;
             replace(old, new);
         }
         Some(old) => *old = Node::Scalar(new),
         None => {
-            new.quoted = new.is_text() && new.reads_as_other();
+            new.style = Style::quoted(new.is_text() && new.reads_as_other());
             map.insert(key, Node::Scalar(new));
         }
     }
@@ -249,6 +261,19 @@ pub(crate) fn set_field(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_in_a_list_is_no_field_of_a_map() {
+        for path in ["data/*", "data/-", "data/0", "data/[a=b]"] {
+            let mut node = Node::from_value(&serde_json::json!({ "data": { "a": "b" } }));
+            let spec = FieldSpec::new(Gvk::default(), path, false);
+            let error = walk(&mut node, &spec, Create::Nothing, &mut |_| Ok(())).unwrap_err();
+            assert!(error.to_string().contains("is for lists"), "{error}");
+            // Where nothing leads to it, nothing is wrong.
+            let mut node = Node::map();
+            assert!(walk(&mut node, &spec, Create::Nothing, &mut |_| Ok(())).is_ok());
+        }
+    }
 
     #[test]
     fn paths_split() {
