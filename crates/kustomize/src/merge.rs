@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 
-use plumb_yaml::{Map, Node, ScalarTag, Text};
+use plumb_yaml::{Map, Node, ScalarTag, Style, Text};
 
 use crate::error::{Result, invalid};
 use crate::merge_lists::set_element;
@@ -260,9 +260,9 @@ impl<'s> Merger<'s> {
                 }
                 pair => pair,
             };
-            let quoted = match &old {
-                Some(Node::Scalar(old)) => Some(old.quoted),
-                Some(_) => Some(false),
+            let style = match &old {
+                Some(Node::Scalar(old)) => Some(old.style),
+                Some(_) => Some(Style::Plain),
                 None => None,
             };
             let shared = match &old {
@@ -276,10 +276,12 @@ impl<'s> Merger<'s> {
                 continue;
             };
             if let Node::Scalar(scalar) = &mut value {
-                scalar.quoted = match quoted {
-                    // A scalar is written in the quotes that the old one had.
-                    Some(quoted) => quoted,
-                    None => scalar.quoted || (scalar.is_text() && scalar.reads_as_other()),
+                scalar.style = match (style, scalar.style) {
+                    (None, Style::Plain) => {
+                        Style::quoted(scalar.is_text() && scalar.reads_as_other())
+                    }
+                    // A scalar is written as the old one was.
+                    (Some(style), _) | (None, style) => style,
                 };
                 if let Some(old) = shared {
                     if scalar.tag == ScalarTag::Str {

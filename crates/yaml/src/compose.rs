@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use crate::error::Problem;
-use crate::node::ScalarTag;
+use crate::node::{ScalarTag, Style};
 use crate::scalar::{self, Meaning};
 use crate::{Dialect, Limits};
 
@@ -58,8 +58,8 @@ pub(crate) struct Leaf<'t> {
     pub(crate) value: Option<Value>,
     /// What the scalar counts as.
     pub(crate) tag: ScalarTag,
-    /// Whether it was quoted or a block.
-    pub(crate) quoted: bool,
+    /// How it was written.
+    pub(crate) style: Style,
 }
 
 impl Leaf<'_> {
@@ -98,7 +98,7 @@ impl Weight {
 /// A scalar as a parser gives it.
 pub(crate) struct Scalar<'t, 'n> {
     pub(crate) text: Cow<'t, str>,
-    pub(crate) plain: bool,
+    pub(crate) style: Style,
     pub(crate) tag: Tag<'n>,
 }
 
@@ -188,7 +188,8 @@ impl<'l, 't> Composer<'l, 't> {
         anchor: Option<usize>,
         mark: Mark,
     ) -> Result<(), Stop> {
-        let Scalar { text, plain, tag } = scalar;
+        let Scalar { text, style, tag } = scalar;
+        let plain = style == Style::Plain;
         let is_key = self.wants_key();
         if is_key {
             let merges = match tag {
@@ -216,7 +217,7 @@ impl<'l, 't> Composer<'l, 't> {
         let what = match resolved {
             Ok(value) => {
                 let value = value.filter(|value| value.as_str() != Some(&*text));
-                What::Leaf(Leaf { text, value, tag, quoted: !plain })
+                What::Leaf(Leaf { text, value, tag, style })
             }
             Err(problem) => {
                 self.problem(mark, problem);

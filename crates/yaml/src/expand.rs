@@ -22,11 +22,13 @@ pub(crate) struct Expanded<V> {
 pub(crate) fn expand<V: Form>(
     nodes: &[Node<'_>],
     root: Option<NodeId>,
+    text: &str,
     how: How,
     file: &Arc<[Arc<RelPath>]>,
 ) -> (Vec<Expanded<V>>, Vec<(Mark, Problem)>) {
     let mut expander = Expander {
         nodes,
+        text,
         objects: Vec::new(),
         problems: Vec::new(),
         places: Vec::new(),
@@ -52,8 +54,7 @@ pub(crate) struct How {
     pub(crate) fields: bool,
     /// Whether the keys of a map are unique, and sorted.
     pub(crate) unique: bool,
-    /// Whether scalars are taken as they are after the reference printed them in the style they
-    /// were written in.
+    /// Whether what is not there between brackets is taken as the reference prints it.
     pub(crate) printed: bool,
     /// How scalars are marked.
     pub(crate) marking: Marking,
@@ -61,6 +62,8 @@ pub(crate) struct How {
 
 struct Expander<'n, V> {
     nodes: &'n [Node<'n>],
+    /// The whole file.
+    text: &'n str,
     objects: Vec<Expanded<V>>,
     problems: Vec<(Mark, Problem)>,
     /// Fields of the object at hand.
@@ -102,7 +105,19 @@ impl<'n, V: Form> Expander<'n, V> {
         {
             let mark = self.nodes[items].mark;
             match &self.nodes[resolve(self.nodes, items)].what {
-                What::List(items) => items.iter().for_each(|item| self.object(*item)),
+                What::List(items) => {
+                    let first = self.objects.len();
+                    for item in items {
+                        self.object(*item);
+                    }
+                    // The reference takes the items of a `List` that is alone in its file as they
+                    // are, and those of other lists by way of JSON.
+                    if kind != "List" || self.text.contains("\n---") {
+                        for object in &mut self.objects[first..] {
+                            object.value.pass_json();
+                        }
+                    }
+                }
                 What::Leaf(leaf) if leaf.is_null() => {}
                 What::Broken => {}
                 what => {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::LineMark;
 use crate::compose::Leaf;
-use crate::node::{Node, Scalar, ScalarTag};
+use crate::node::{Node, Scalar, ScalarTag, Style};
 
 /// What the expansion of a document builds.
 pub(crate) trait Form: Sized {
@@ -14,6 +14,8 @@ pub(crate) trait Form: Sized {
     fn text(text: &str, at: LineMark) -> Self;
     fn null(at: LineMark) -> Self;
     fn is_empty_map(&self) -> bool;
+    /// Makes it what it is after it was written as JSON and read again.
+    fn pass_json(&mut self) {}
 }
 
 impl Form for Value {
@@ -52,12 +54,12 @@ impl Form for Node {
     }
 
     fn leaf(leaf: &Leaf<'_>, mark: LineMark) -> Self {
-        let Leaf { text, tag, quoted, .. } = leaf;
-        Self::Scalar(Scalar { text: text.as_ref().into(), tag: *tag, quoted: *quoted, mark })
+        let Leaf { text, tag, style, .. } = leaf;
+        Self::Scalar(Scalar { text: text.as_ref().into(), tag: *tag, style: *style, mark })
     }
 
     fn text(text: &str, mark: LineMark) -> Self {
-        Self::Scalar(Scalar { quoted: true, mark, ..Scalar::string(text) })
+        Self::Scalar(Scalar { style: Style::Quoted, mark, ..Scalar::string(text) })
     }
 
     fn null(mark: LineMark) -> Self {
@@ -66,5 +68,15 @@ impl Form for Node {
 
     fn is_empty_map(&self) -> bool {
         matches!(self, Self::Map(map) if map.is_empty())
+    }
+
+    fn pass_json(&mut self) {
+        match self {
+            Self::Map(map) => map.values_mut().for_each(Self::pass_json),
+            Self::List(items) => items.iter_mut().for_each(Self::pass_json),
+            Self::Scalar(scalar) if scalar.is_null() => scalar.style = Style::Plain,
+            Self::Scalar(scalar) if scalar.style == Style::Folded => scalar.style = Style::Quoted,
+            Self::Scalar(_) => {}
+        }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Deserializer, Value};
 
 use crate::compose::{Composer, Mark, Scalar, Stop, Tag};
 use crate::error::Problem;
+use crate::node::Style;
 
 /// Whether a text is to be tried as JSON first.
 pub(crate) fn looks_like_json(text: &str) -> bool {
@@ -127,5 +128,6 @@ fn scalar<'t>(
     plain: bool,
     mark: Mark,
 ) -> Result<(), Stop> {
-    composer.scalar(Scalar { text, plain, tag: Tag::None }, None, mark)
+    let style = Style::quoted(!plain);
+    composer.scalar(Scalar { text, style, tag: Tag::None }, None, mark)
 }

@@ -37,7 +37,7 @@ pub use error::{Problem, YamlError, YamlErrors};
 pub use limits::Limits;
 pub use map::Map;
 pub use mark::{LineMark, Marking};
-pub use node::{Node, Scalar, ScalarTag};
+pub use node::{Node, Scalar, ScalarTag, Style};
 use read::Dialect;
 pub use read::{Document, read, read_any, read_config, read_nodes};
 /// A text that is cheap to copy: up to 23 bytes lie in it, longer ones are shared.

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::error::Problem;
+use crate::reprint::refolded;
 use crate::{LineMark, Map, Text, number, scalar};
 
 /// A map, a list or a scalar with its spelling.
@@ -17,28 +18,46 @@ pub enum Node {
     Scalar(Scalar),
 }
 
-/// A scalar: its text, what it counts as, whether it is quoted, and where it was written, which
-/// makes no difference when scalars are compared.
+/// A scalar: its text, what it counts as, how and where it was written; where makes no difference
+/// when scalars are compared.
 #[derive(Debug, Clone)]
 pub struct Scalar {
     /// The text, without quotes and escapes.
     pub text: Text,
     /// What it counts as.
     pub tag: ScalarTag,
-    /// Whether it is written in quotes or as a block, which keeps a text from being read as
-    /// anything else.
-    pub quoted: bool,
+    /// How it is written.
+    pub style: Style,
     /// Where it was written.
     pub mark: LineMark,
 }
 
 impl PartialEq for Scalar {
     fn eq(&self, other: &Self) -> bool {
-        (&self.text, self.tag, self.quoted) == (&other.text, other.tag, other.quoted)
+        (&self.text, self.tag, self.style) == (&other.text, other.tag, other.style)
     }
 }
 
 impl Eq for Scalar {}
+
+/// How a scalar is written, as far as it makes a difference.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Style {
+    /// Without quotes, so that a text may be read as anything.
+    #[default]
+    Plain,
+    /// In quotes, or as a block of lines.
+    Quoted,
+    /// As a folded block, which the reference breaks when it prints it.
+    Folded,
+}
+
+impl Style {
+    /// In quotes or without.
+    pub fn quoted(quoted: bool) -> Self {
+        if quoted { Self::Quoted } else { Self::Plain }
+    }
+}
 
 /// What a scalar counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +85,7 @@ pub enum ScalarTag {
 impl Scalar {
     /// A scalar without quotes that was written nowhere.
     pub fn new(text: impl Into<Text>, tag: ScalarTag) -> Self {
-        Self { text: text.into(), tag, quoted: false, mark: LineMark::default() }
+        Self { text: text.into(), tag, style: Style::Plain, mark: LineMark::default() }
     }
 
     /// A string.
@@ -102,18 +121,25 @@ impl Scalar {
 
     /// The value it stands for once it is written and read again.
     pub fn to_value(&self) -> Result<Value, Problem> {
-        let text = self.text.as_str();
+        let broken;
+        let text = if self.style == Style::Folded {
+            broken = refolded(&self.text);
+            &broken
+        } else {
+            self.text.as_str()
+        };
+        let plain = self.style == Style::Plain;
         let name = match self.tag {
             ScalarTag::Str | ScalarTag::Shared => return Ok(Value::String(text.to_owned())),
-            ScalarTag::None if self.quoted || text.contains('\n') => {
+            ScalarTag::None if !plain || text.contains('\n') => {
                 return Ok(Value::String(text.to_owned()));
             }
             ScalarTag::None => return scalar::plain(text),
             tag if scalar::implicit_tag(text) == tag => {
-                return if self.quoted {
-                    Ok(Value::String(text.to_owned()))
-                } else {
+                return if plain {
                     scalar::plain(text)
+                } else {
+                    Ok(Value::String(text.to_owned()))
                 };
             }
             ScalarTag::Int => "int",
@@ -275,7 +301,8 @@ impl Node {
             }
             // Written plain where that is possible, as anything that was generated.
             Value::String(text) => {
-                Self::Scalar(Scalar { quoted: scalar::needs_quotes(text), ..Scalar::string(text) })
+                let style = Style::quoted(scalar::needs_quotes(text));
+                Self::Scalar(Scalar { style, ..Scalar::string(text) })
             }
             Value::Array(items) => Self::List(items.iter().map(Self::from_value).collect()),
             Value::Object(map) => {
@@ -324,7 +351,7 @@ mod tests {
             ("a\nb", T::None, false, Some(json!("a\nb"))),
         ];
         for (text, tag, quoted, want) in cases {
-            let scalar = Scalar { quoted, ..Scalar::new(text, tag) };
+            let scalar = Scalar { style: Style::quoted(quoted), ..Scalar::new(text, tag) };
             assert_eq!(scalar.to_value().ok(), want, "{scalar:?}");
         }
     }

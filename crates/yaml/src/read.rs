@@ -13,7 +13,7 @@ use crate::compose::{Composed, Composer, Mark, Scalar, Stop, Tag};
 use crate::error::{Problem, YamlError, YamlErrors};
 use crate::expand::{How, expand};
 use crate::form::Form;
-use crate::reprint::refolded;
+use crate::node::Style;
 use crate::{Limits, Marking, json};
 
 /// Problems kept per file; more are only counted. A person mends one and looks again.
@@ -192,7 +192,7 @@ impl<'a, V: Form> Reading<'a, V> {
             if walker.value(&mut composer).is_none() {
                 return;
             }
-            self.composed(composer.finish());
+            self.composed(composer.finish(), text);
             if self.next_document().is_err() {
                 return;
             }
@@ -215,11 +215,11 @@ impl<'a, V: Form> Reading<'a, V> {
                 // The rest of a broken document says nothing; the next one may be sound.
                 Err(Stop) => {
                     if !parser.proceed_next_document().unwrap_or(false) {
-                        return self.composed(composer.finish());
+                        return self.composed(composer.finish(), text);
                     }
                 }
             }
-            self.composed(composer.finish());
+            self.composed(composer.finish(), text);
             if self.next_document().is_err() {
                 return;
             }
@@ -287,18 +287,20 @@ impl<'a, V: Form> Reading<'a, V> {
                     if dashes && text.contains(DASH) {
                         text = Cow::Owned(text.replace(DASH, "-"));
                     }
-                    if self.how.printed && style == ScalarStyle::Folded {
-                        text = Cow::Owned(refolded(&text));
-                    }
                     // Printed between brackets, what is not there becomes an empty text.
                     let lost = self.how.printed
                         && flow > 0
                         && style == ScalarStyle::Plain
                         && text.is_empty();
+                    let style = match style {
+                        ScalarStyle::Plain => Style::quoted(lost),
+                        ScalarStyle::Folded => Style::Folded,
+                        _ => Style::Quoted,
+                    };
                     let name = tag.as_deref().and_then(|tag| tag.suffix_in_namespace(YAML_TAGS));
                     let scalar = Scalar {
                         text,
-                        plain: style == ScalarStyle::Plain && !lost,
+                        style,
                         tag: match (&tag, &name) {
                             (None, _) if lost => Tag::Yaml("null"),
                             (_, Some(name)) => Tag::Yaml(name),
@@ -327,13 +329,13 @@ impl<'a, V: Form> Reading<'a, V> {
     }
 
     /// Takes over one document's objects or problems.
-    fn composed(&mut self, composed: Composed<'_>) {
+    fn composed(&mut self, composed: Composed<'_>, text: &str) {
         let Composed { nodes, root, problems } = composed;
         self.last = root.map_or(self.last, |root| nodes[root].mark);
         if !problems.is_empty() {
             return self.problems(problems);
         }
-        let (objects, problems) = expand(&nodes, root, self.how, &self.files);
+        let (objects, problems) = expand(&nodes, root, text, self.how, &self.files);
         self.problems(problems);
         let root = root.map(|root| nodes[root].mark);
         for object in objects {
