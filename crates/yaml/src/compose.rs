@@ -170,6 +170,10 @@ impl<'l, 't> Composer<'l, 't> {
         Composed { nodes: self.nodes, root: self.root, problems: self.problems }
     }
 
+    pub(crate) fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
+    }
+
     /// Notes a problem that the parser found.
     pub(crate) fn problem(&mut self, mark: Mark, problem: Problem) {
         self.problems.push((mark, problem));

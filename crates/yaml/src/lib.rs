@@ -25,6 +25,7 @@ mod mark;
 mod natural;
 mod node;
 mod number;
+mod quick;
 mod read;
 mod reprint;
 mod scalar;

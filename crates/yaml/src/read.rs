@@ -14,6 +14,7 @@ use crate::error::{Problem, YamlError, YamlErrors};
 use crate::expand::{How, expand};
 use crate::form::Form;
 use crate::node::Style;
+use crate::quick::{Outcome, Quick};
 use crate::{Limits, Marking, json};
 
 /// Problems kept per file; more are only counted. A person mends one and looks again.
@@ -114,6 +115,8 @@ struct Reading<'a, V> {
     document: u32,
     /// Where the last document began.
     last: Mark,
+    /// Lines before those that the parser reads.
+    lines_before: u32,
     plain: Vec<Document<V>>,
     listed: Vec<Document<V>>,
     problems: Vec<YamlError>,
@@ -136,6 +139,7 @@ impl<'a, V: Form> Reading<'a, V> {
             how,
             document: 0,
             last: Mark { line: 1, column: 1 },
+            lines_before: 0,
             plain: Vec::new(),
             listed: Vec::new(),
             problems: Vec::new(),
@@ -200,9 +204,29 @@ impl<'a, V: Form> Reading<'a, V> {
     }
 
     fn yaml(&mut self, text: &str) {
-        let replaced = without_lone_dashes(text);
-        let text = replaced.as_deref().unwrap_or(text);
-        let mut parser = Parser::new_from_str_with_options(text, self.options());
+        let mut quick = Quick::new(text);
+        while self.dialect == Dialect::Resource || self.document == 0 {
+            let mut composer = Composer::new(self.limits, self.dialect);
+            match quick.document(&mut composer) {
+                Outcome::Document => self.composed(composer.finish(), text),
+                Outcome::End => return,
+                Outcome::Left(at, lines) => {
+                    self.lines_before = lines;
+                    return self.parse(text, at);
+                }
+            }
+            if self.next_document().is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Has the parser read the documents of a text from a place on.
+    fn parse(&mut self, text: &str, from: usize) {
+        let rest = &text[from..];
+        let replaced = without_lone_dashes(rest);
+        let rest = replaced.as_deref().unwrap_or(rest);
+        let mut parser = Parser::new_from_str_with_options(rest, self.options());
         loop {
             // Of a configuration only the first document counts, the others may be anything.
             if self.dialect == Dialect::Config && self.document > 0 {
@@ -264,11 +288,11 @@ impl<'a, V: Form> Reading<'a, V> {
                         }
                         kind => Problem::Syntax(kind.to_string()),
                     };
-                    composer.problem(mark(error.marker()), problem);
+                    composer.problem(self.mark(error.marker()), problem);
                     return Err(Stop);
                 }
             };
-            let at = mark(&span.start);
+            let at = self.mark(&span.start);
             // `--- text` on the first line of a file is a document to Kustomize, later it is not.
             let absent = event.scalar().is_some_and(|(text, _)| text.is_empty());
             if separator.take() == Some(at.line) && event.is_node() && !absent {
@@ -379,6 +403,14 @@ impl<'a, V: Form> Reading<'a, V> {
         }
     }
 
+    fn mark(&self, marker: &Marker) -> Mark {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Mark {
+            line: number(marker.line()).max(1).saturating_add(self.lines_before),
+            column: number(marker.col()).saturating_add(1),
+        }
+    }
+
     fn place(&self, mark: Mark) -> Place {
         Place {
             file: Arc::clone(self.file),
@@ -392,11 +424,6 @@ impl<'a, V: Form> Reading<'a, V> {
 enum Found {
     Document,
     End,
-}
-
-fn mark(marker: &Marker) -> Mark {
-    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Mark { line: number(marker.line()).max(1), column: number(marker.col()).saturating_add(1) }
 }
 
 fn is_json(file: &RelPath) -> bool {

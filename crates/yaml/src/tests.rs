@@ -1,5 +1,6 @@
 //! The crate's promises, tested through its public functions.
 
 mod hostile;
+mod quick;
 mod read;
 mod write;
