@@ -23,4 +23,6 @@ pub use key::{GroupKind, Gvk, ObjectKey};
 pub use object::Object;
 pub use path::{PathError, RelPath};
 pub use place::{BuildStep, FieldPlaces, Place};
-pub use tree::{ContentId, DirTree, Entry, EntryKind, MemTree, Tree, TreeError, follow};
+pub use tree::{
+    ContentId, DirTree, Entry, EntryKind, MemTree, Tree, TreeError, follow, is_lfs_pointer,
+};

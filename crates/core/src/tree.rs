@@ -339,6 +339,11 @@ impl Tree for DirTree {
     }
 }
 
+/// Whether a file is a pointer to content that Git LFS keeps elsewhere.
+pub fn is_lfs_pointer(content: &[u8]) -> bool {
+    content.starts_with(b"version https://git-lfs.github.com/spec/")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

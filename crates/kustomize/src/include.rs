@@ -74,9 +74,12 @@ impl<'s, 't> Target<'_, 's, 't> {
             (true, false) => Err(invalid!(
                 "{path} is listed in components but its kind is Kustomization, not Component"
             )
+            .hinting("list it in resources, or make it a Component")
             .at(place)),
             (false, true) => {
-                Err(invalid!("{path} is a Component, which belongs in components").at(place))
+                Err(invalid!("{path} is a Component, which belongs in components")
+                    .hinting("a Component changes what others list; list it in the components of a kustomization")
+                    .at(place))
             }
             _ => Ok(child),
         }

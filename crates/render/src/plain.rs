@@ -3,15 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use plumb_core::{Object, ObjectKey, Recorder, RelPath, Tree as _};
+use plumb_core::{Object, ObjectKey, Recorder, RelPath, Tree as _, is_lfs_pointer};
 use plumb_yaml::{Document, YamlErrors};
 use serde_json::Value;
 
 use crate::error::Problems;
 use crate::walk::{Item, ask};
 use crate::{Defect, RenderError, RenderOptions};
-
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// The objects of files, read one after the other.
 pub(crate) struct Plain<'r> {
@@ -62,7 +60,7 @@ impl<'r> Plain<'r> {
         if self.bytes > limits.bytes {
             return Err(self.too_much("bytes", limits.bytes));
         }
-        if text.starts_with(LFS_POINTER) {
+        if is_lfs_pointer(&text) {
             self.problems.push(&file, None, Defect::LfsPointer);
             return Ok(());
         }
