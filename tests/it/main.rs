@@ -21,6 +21,7 @@ mod outage;
 mod ownership;
 mod pinning;
 mod restart;
+mod restored;
 mod running;
 mod scrape;
 mod secrets;

@@ -1,10 +1,10 @@
 //! What stands on the parent: who it is, where its members are, and in which leader's time it was
 //! last written.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::applyset::{self, ApplySet, Scope};
-use crate::cluster::Target;
+use crate::cluster::{Metadata, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::live::Live;
@@ -123,21 +123,44 @@ impl Engine {
             "metadata": { "name": set.name, "namespace": set.namespace, "uid": parent.uid },
         });
         let target = Target::new(&parent.resource, &set.namespace, &set.name);
-        let manager = applyset::PARENT_MANAGER;
-        match self.cluster.apply(&target, &body, manager, FORCED).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() || error.is_other_object() => Ok(()),
+        let failed = |source| EngineError::Parent { parent: set.owner(), source };
+        let mut refused = None;
+        match self.cluster.apply(&target, &body, applyset::PARENT_MANAGER, FORCED).await {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() || error.is_other_object() => return Ok(()),
             // Gone, so that the uid met nothing; or a lost race, and the finalizer is still there.
-            Err(error) if error.is_conflict() => match self.cluster.get_metadata(&target).await {
-                Ok(Some(found)) if *found.live.uid == *parent.uid => {
-                    Err(EngineError::Parent { parent: set.owner(), source: error })
-                }
-                Ok(_) => Ok(()),
-                Err(source) => Err(EngineError::Parent { parent: set.owner(), source }),
-            },
-            Err(source) => Err(EngineError::Parent { parent: set.owner(), source }),
+            Err(error) if error.is_conflict() => refused = Some(error),
+            Err(error) => return Err(failed(error)),
         }
+        for _ in 0..RACES {
+            let found = self.cluster.get_metadata(&target).await.map_err(failed)?;
+            let Some(found) = found.filter(|found| *found.live.uid == *parent.uid) else {
+                return Ok(());
+            };
+            if !found.finalizers.iter().any(|one| one == parent.finalizer) {
+                return Ok(());
+            }
+            // Others hold it too: whoever made the object with it, from a backup for instance.
+            let patch = without_finalizer(&found, parent.finalizer);
+            match self.cluster.json_patch(&target, &patch, Some(applyset::PARENT_MANAGER)).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_not_found() => return Ok(()),
+                Err(error) if error.is_conflict() => refused = Some(error),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        refused.map_or(Ok(()), |error| Err(failed(error)))
     }
+}
+
+/// The JSON patch that takes a finalizer off, on exactly this version.
+fn without_finalizer(found: &Metadata, finalizer: &str) -> Value {
+    let rest: Vec<_> = found.finalizers.iter().filter(|one| *one != finalizer).collect();
+    let version = found.live.resource_version.to_string();
+    json!([
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+        {"op": "replace", "path": "/metadata/finalizers", "value": rest},
+    ])
 }
 
 pub(crate) fn check_epoch(
