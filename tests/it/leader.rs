@@ -82,7 +82,10 @@ impl Pair {
 
     async fn epoch(&self) -> u64 {
         let app = self.world.get(&self.world.apps(), "web").await;
-        app["metadata"]["annotations"]["plumb.dev/epoch"].as_str().unwrap().parse().unwrap()
+        let mark = app["metadata"]["annotations"]["plumb.dev/epoch"].as_str().unwrap();
+        let (epoch, uid) = mark.split_once('@').unwrap();
+        assert_eq!(uid, app["metadata"]["uid"]);
+        epoch.parse().unwrap()
     }
 
     fn commit(&self, files: &[(&str, &str)]) -> String {

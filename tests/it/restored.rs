@@ -39,3 +39,37 @@ fn a_finalizer_that_others_hold_too_does_not_keep_an_application_for_ever() {
         world.wait_gone(&world.apps(), "web").await;
     });
 }
+
+#[test]
+fn a_mark_from_elsewhere_or_by_hand_keeps_no_application_from_its_runs() {
+    runtime().block_on(async {
+        let world = World::new("marks").await;
+        world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&restored(&world, "web", "57@another-uid")).await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+
+        let uid = world.get(&world.apps(), "web").await["metadata"]["uid"].clone();
+        let uid = uid.as_str().unwrap();
+        let mut value = 1;
+        for mark in ["9999", "18446744073709551614", "18446744073709551615"] {
+            value += 1;
+            world.annotate(&world.apps(), "web", "plumb.dev/epoch", &format!("{mark}@{uid}")).await;
+            let map = config_map("a", &value.to_string());
+            let commit = world.repo.commit(&[("app/a.yaml", Some(&map))], "next");
+            world.look().await;
+            world.wait_applied("web", &commit).await;
+        }
+        // What is written next stands above the one that could be true, and far below the others.
+        let secret = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n";
+        let commit = world.repo.commit(&[("app/s.yaml", Some(secret))], "a kind more");
+        world.look().await;
+        let app = world.wait_applied("web", &commit).await;
+        let mark = app["metadata"]["annotations"]["plumb.dev/epoch"].as_str().unwrap();
+        assert_eq!(mark, format!("10000@{uid}"));
+        // The facts are this Application's, not those of the name it was copied from.
+        let id = app["metadata"]["labels"]["applyset.kubernetes.io/id"].as_str().unwrap();
+        assert!(id.starts_with("applyset-") && id.ends_with("-v1"), "{id}");
+    });
+}

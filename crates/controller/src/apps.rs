@@ -378,10 +378,14 @@ impl Daemon {
         done: &Report,
     ) -> Outcome {
         self.again(run);
-        if matches!(error, EngineError::StaleEpoch { .. }) {
-            // Whoever leads now writes the status.
-            tracing::warn!(application = %run.name, "{}", chain(error));
-            self.plan_retry(run, "");
+        if let EngineError::StaleEpoch { theirs, .. } = error {
+            // Whoever leads now writes the status, unless we do.
+            if self.outlasts(*theirs) {
+                self.queue.add(Key::App(run.name.clone()), Lane::Urgent);
+            } else {
+                tracing::warn!(application = %run.name, "{}", chain(error));
+                self.plan_retry(run, "");
+            }
             return Outcome::Retry;
         }
         if matches!(error, EngineError::ParentGone { .. }) {
@@ -527,7 +531,7 @@ fn parent(run: &Run) -> Parent {
             .as_deref()
             .and_then(|v| v.parse().ok())
             .unwrap_or(0),
-        has_facts: has_facts(metadata),
+        has_facts: has_facts(metadata, &run.set),
         hints: plumb_engine::Scope::from_annotations(&annotations),
         recorded: recorded_scope(Some(&run.before)),
         epoch: epoch_of(metadata),

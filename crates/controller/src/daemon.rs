@@ -17,6 +17,7 @@ use plumb_api::names;
 use plumb_core::Gvk;
 use plumb_engine::{
     ApiError, ApplyHow, Cluster, ClusterOptions, Engine, EngineOptions, Resource, Signal, Target,
+    is_later,
 };
 use plumb_source::{Mirrors, Traffic};
 use serde::Serialize;
@@ -93,6 +94,8 @@ pub(crate) struct Daemon {
     pub(crate) random: Mutex<fastrand::Rng>,
     /// What marks the facts that this process writes while it leads.
     epoch: AtomicU64,
+    /// The latest mark of a later leader, and when it was met.
+    outranked: Mutex<Option<(u64, Instant)>>,
     /// Numbers the runs, so that the lines of one can be told from others' in the log.
     runs: AtomicU64,
     settings: Settings,
@@ -279,6 +282,7 @@ impl Daemon {
             metrics: metrics.clone(),
             random: Mutex::new(fastrand::Rng::with_seed(settings.seed)),
             epoch: AtomicU64::default(),
+            outranked: Mutex::default(),
             runs: AtomicU64::default(),
             settings,
             stopping: AtomicBool::default(),
@@ -382,6 +386,25 @@ impl Daemon {
     /// The epoch that this process acts in, since it last began to lead.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Whether this process leads although an Application bears the mark of a later leader: a
+    /// renewal of the lease that was asked for after the mark was met proves that nobody else does.
+    /// From then on it acts above that mark.
+    pub(crate) fn outlasts(&self, theirs: u64) -> bool {
+        let mut outranked = self.outranked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (highest, met) = *outranked.get_or_insert_with(|| (theirs, Instant::now()));
+        if theirs > highest {
+            *outranked = Some((theirs, Instant::now()));
+            return false;
+        }
+        if self.leadership.renewed().is_none_or(|renewed| renewed <= met) {
+            return false;
+        }
+        *outranked = None;
+        self.epoch.fetch_max(highest.saturating_add(1), Ordering::Relaxed);
+        tracing::info!(mark = highest, "a mark of a later leader, of which there is none");
+        true
     }
 
     async fn work(self: Arc<Self>, key: Key) {
@@ -493,10 +516,11 @@ pub(crate) const PANICKED: &str = "a run of this object panicked, which is a mis
 /// leaders of which neither has marked anything yet can so come to the same epoch; their terms do
 /// not overlap all the same.
 fn acting_epoch(lease: u64, marks: impl Iterator<Item = u64>) -> u64 {
-    match marks.max() {
-        Some(highest) if highest > lease => highest.saturating_add(1),
-        _ => lease,
-    }
+    let marks: BTreeSet<u64> = marks.collect();
+    let highest = marks
+        .into_iter()
+        .fold(lease, |highest, mark| if is_later(mark, highest) { mark } else { highest });
+    if highest > lease { highest.saturating_add(1) } else { lease }
 }
 
 fn kind_of(key: &Key) -> Kind {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use plumb_api::{Application, GitRepository, names};
 use plumb_core::{Digest, GroupKind, Inputs};
-use plumb_engine::{ApplySet, Scope};
+use plumb_engine::{ApplySet, Scope, marked_epoch};
 use plumb_source::{CommitId, Remote, Revision};
 
 use crate::apps::how::How;
@@ -189,7 +189,9 @@ impl Store {
             || old.deletion_timestamp != new.deletion_timestamp
             || asks(old, new, names::REQUESTED_AT)
             || asks(old, new, names::APPROVE_PRUNE)
-            || (known.rendered.is_some() && has_facts(old) && !has_facts(new));
+            || (known.rendered.is_some()
+                && has_facts(old, &known.set)
+                && !has_facts(new, &known.set));
         if changed {
             known.forced = true;
             known.wanted += 1;
@@ -300,13 +302,14 @@ pub(crate) fn settled_kinds(
         .collect()
 }
 
-/// Whether our label, annotations and finalizer are on an Application.
-pub(crate) fn has_facts(metadata: &kube::core::ObjectMeta) -> bool {
-    let annotation = |key: &str| metadata.annotations.as_ref().is_some_and(|a| a.contains_key(key));
-    annotation(names::APPLYSET_TOOLING)
-        && annotation(names::APPLYSET_GROUP_KINDS)
-        && annotation(names::APPLYSET_NAMESPACES)
-        && metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::APPLYSET_ID))
+/// Whether our label, annotations and finalizer are on an Application, and are about it: a copy
+/// under another name brings those of the first along.
+pub(crate) fn has_facts(metadata: &kube::core::ObjectMeta, set: &ApplySet) -> bool {
+    let id = metadata.labels.as_ref().and_then(|labels| labels.get(names::APPLYSET_ID));
+    annotation(metadata, names::APPLYSET_TOOLING).is_some_and(|tool| tool.starts_with("plumb/"))
+        && annotation(metadata, names::APPLYSET_GROUP_KINDS).is_some()
+        && annotation(metadata, names::APPLYSET_NAMESPACES).is_some()
+        && id == Some(&set.id)
         && has_finalizer(metadata)
 }
 
@@ -317,7 +320,7 @@ pub(crate) fn has_finalizer(metadata: &kube::core::ObjectMeta) -> bool {
 
 /// Which leader last wrote the facts of an Application.
 pub(crate) fn epoch_of(metadata: &kube::core::ObjectMeta) -> Option<u64> {
-    annotation(metadata, names::EPOCH)?.parse().ok()
+    marked_epoch(annotation(metadata, names::EPOCH)?, metadata.uid.as_deref()?)
 }
 
 /// An annotation's value.

@@ -22,7 +22,7 @@ pub const GROUP_KINDS: &str = "applyset.kubernetes.io/contains-group-kinds";
 pub const NAMESPACES: &str = "applyset.kubernetes.io/additional-namespaces";
 /// Annotation of a member, for people: the application that applies it.
 pub const APPLICATION: &str = "plumb.dev/application";
-/// Annotation of a parent: which leader last wrote these facts.
+/// Annotation of a parent: which leader last wrote these facts, as [`mark`] puts it.
 pub const EPOCH: &str = "plumb.dev/epoch";
 
 /// Every field manager that applies members starts with this.
@@ -30,6 +30,10 @@ pub const MANAGER_PREFIX: &str = "plumb:";
 /// The manager of the parent facts, apart from the members' so that an outer application that
 /// manages this parent does not strip them.
 pub const PARENT_MANAGER: &str = "plumb-applyset";
+
+/// Marks further ahead than this are nobody's: no cluster sees a million leaders, and a mark that
+/// was believed without bounds could end the counting for all.
+const REACH: u64 = 1 << 20;
 
 /// The API server refuses longer field managers.
 const MAX_MANAGER: usize = 128;
@@ -150,6 +154,23 @@ impl Scope {
     }
 }
 
+/// What a leader marks a parent with. It names the very object, since annotations travel with
+/// backups and copies, and a leader of another cluster says nothing here.
+pub fn mark(epoch: u64, uid: &str) -> String {
+    format!("{epoch}@{uid}")
+}
+
+/// The epoch in a mark on the parent with this uid; `None` for what was marked elsewhere.
+pub fn marked_epoch(mark: &str, uid: &str) -> Option<u64> {
+    let (epoch, of) = mark.split_once('@')?;
+    (of == uid).then(|| epoch.parse().ok()).flatten()
+}
+
+/// Whether a mark is that of a later leader than `ours`.
+pub fn is_later(theirs: u64, ours: u64) -> bool {
+    theirs > ours && theirs - ours <= REACH
+}
+
 /// The annotations and label of a parent as they should be, as the body of a server-side apply by
 /// [`PARENT_MANAGER`]. Uid and resource version make the write fail when the parent changed
 /// meanwhile; without them it would even create one that was deleted.
@@ -174,7 +195,7 @@ pub(crate) fn parent_facts(
                 TOOLING: concat!("plumb/v", env!("CARGO_PKG_VERSION")),
                 GROUP_KINDS: scope.kinds_text(),
                 NAMESPACES: scope.namespaces_text(&set.namespace),
-                EPOCH: epoch.to_string(),
+                EPOCH: mark(epoch, uid),
             },
             "finalizers": [finalizer],
         },
@@ -201,6 +222,24 @@ mod tests {
         let long = set(&"n".repeat(63), &"a".repeat(253));
         assert!(long.manager.len() <= MAX_MANAGER, "{}", long.manager);
         assert_ne!(long.manager, set(&"n".repeat(63), &"a".repeat(252)).manager);
+    }
+
+    #[test]
+    fn a_mark_counts_on_its_own_object_and_within_reach() {
+        assert_eq!(marked_epoch(&mark(7, "u"), "u"), Some(7));
+        for elsewhere in ["7@other", "7", "@u", "x@u", "", "-1@u", "99999999999999999999@u"] {
+            assert_eq!(marked_epoch(elsewhere, "u"), None, "{elsewhere}");
+        }
+        for (theirs, ours, later) in [
+            (3, 3, false),
+            (2, 3, false),
+            (4, 3, true),
+            (3 + REACH, 3, true),
+            (4 + REACH, 3, false),
+        ] {
+            assert_eq!(is_later(theirs, ours), later, "{theirs} {ours}");
+        }
+        assert!(!is_later(u64::MAX, 3));
     }
 
     #[test]

@@ -50,8 +50,7 @@ impl Engine {
                     let Some(found) = found.filter(|found| same(&found.live)) else {
                         return Err(EngineError::ParentGone { parent: set.owner() });
                     };
-                    parent.epoch =
-                        found.annotations.get(applyset::EPOCH).and_then(|e| e.parse().ok());
+                    parent.epoch = epoch_in(&found, &parent.uid);
                     check_epoch(parent.epoch, set, epoch)?;
                     let hints = Scope::from_annotations(&found.annotations);
                     scope = scope.union(&hints.without(&parent.hints));
@@ -109,8 +108,7 @@ impl Engine {
         let Some(found) = found.filter(|found| *found.live.uid == *parent.uid) else {
             return Err(EngineError::ParentGone { parent: set.owner() });
         };
-        let theirs = found.annotations.get(applyset::EPOCH).and_then(|text| text.parse().ok());
-        check_epoch(theirs, set, epoch)?;
+        check_epoch(epoch_in(&found, &parent.uid), set, epoch)?;
         let hints = Scope::from_annotations(&found.annotations);
         Ok(hints.union(&parent.hints).union(&parent.recorded))
     }
@@ -163,13 +161,17 @@ fn without_finalizer(found: &Metadata, finalizer: &str) -> Value {
     ])
 }
 
+fn epoch_in(found: &Metadata, uid: &str) -> Option<u64> {
+    applyset::marked_epoch(found.annotations.get(applyset::EPOCH)?, uid)
+}
+
 pub(crate) fn check_epoch(
     theirs: Option<u64>,
     set: &ApplySet,
     ours: u64,
 ) -> Result<(), EngineError> {
     match theirs {
-        Some(theirs) if theirs > ours => {
+        Some(theirs) if applyset::is_later(theirs, ours) => {
             Err(EngineError::StaleEpoch { parent: set.owner(), theirs, ours })
         }
         _ => Ok(()),

@@ -33,7 +33,7 @@ mod sync;
 
 pub use applyset::{
     APPLICATION, ApplySet, EPOCH, GROUP_KINDS, MANAGER_PREFIX, NAMESPACES, PARENT_ID,
-    PARENT_MANAGER, PART_OF, Scope, TOOLING,
+    PARENT_MANAGER, PART_OF, Scope, TOOLING, is_later, mark, marked_epoch,
 };
 pub use cluster::*;
 pub use engine::{Engine, EngineOptions, Signal};

@@ -287,7 +287,7 @@ fn a_lease_that_counts_anew_does_not_fall_behind_earlier_leaders() {
         (5, vec![3, 4], 5),
         (5, vec![5, 2], 5),
         (1, vec![7, 3], 8),
-        (2, vec![u64::MAX], u64::MAX),
+        (2, vec![u64::MAX, 4, u64::MAX - 1], 5),
     ] {
         assert_eq!(acting_epoch(lease, marks.iter().copied()), acting, "{lease} {marks:?}");
     }

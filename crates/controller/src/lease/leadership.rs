@@ -52,6 +52,7 @@ struct Shared {
 
 #[derive(Debug, Clone, Copy)]
 struct Granted {
+    renewed: Instant,
     valid_until: Instant,
     epoch: u64,
 }
@@ -82,6 +83,12 @@ impl Leadership {
         term.filter(|term| now() < term.valid_until).map(|term| term.epoch)
     }
 
+    /// When the renewal was asked for that our term rests on.
+    pub(crate) fn renewed(&self) -> Option<Instant> {
+        let term = *lock(&self.shared.term);
+        term.filter(|term| now() < term.valid_until).map(|term| term.renewed)
+    }
+
     /// The state, and its changes.
     pub fn subscribe(&self) -> watch::Receiver<LeaderState> {
         self.shared.state.subscribe()
@@ -96,7 +103,8 @@ impl Leadership {
         let state = elector.state(now());
         *lock(&self.shared.term) = match (&state, elector.valid_until()) {
             (LeaderState::Leading { epoch }, Some(valid_until)) => {
-                Some(Granted { valid_until, epoch: *epoch })
+                let renewed = valid_until.checked_sub(elector.settings.duration);
+                renewed.map(|renewed| Granted { renewed, valid_until, epoch: *epoch })
             }
             _ => None,
         };
