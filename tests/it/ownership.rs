@@ -107,6 +107,39 @@ fn a_label_that_is_taken_off_comes_back() {
 }
 
 #[test]
+fn what_another_application_has_taken_is_not_fought_over() {
+    runtime().block_on(async {
+        let world = World::new("taken").await;
+        let same = config_map("shared", "1");
+        world.repo.commit(&[("one/a.yaml", Some(&same)), ("two/a.yaml", Some(&same))], "both");
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("one", "one", "1h")).await;
+        world.wait_condition(&world.apps(), "one", ("Ready", "True"), |_| true).await;
+
+        // Somebody hands it over while its application is suspended.
+        world.edit(&world.apps(), "one", &json!({"spec": {"suspend": true}})).await;
+        probe.suspended("one").await;
+        let edit = json!({"metadata": {
+            "labels": {PART_OF: null}, "annotations": {"plumb.dev/application": null},
+        }});
+        world.edit(&world.config_maps(), "shared", &edit).await;
+        world.apply(&world.app("two", "two", "1h")).await;
+        world.wait_condition(&world.apps(), "two", ("Ready", "True"), |_| true).await;
+        probe.idle(0).await;
+        let taken = world.get(&world.config_maps(), "shared").await;
+
+        world.edit(&world.apps(), "one", &json!({"spec": {"suspend": false}})).await;
+        let other = format!("application {}/two", world.ns);
+        world.wait_refused(&world.apps(), "one", "OwnedByAnother", &[&other]).await;
+        assert_eq!(world.get(&world.config_maps(), "shared").await, taken);
+        let second = world.get(&world.apps(), "two").await;
+        assert_eq!(condition(&second, "Ready")["status"], "True", "{second}");
+    });
+}
+
+#[test]
 fn objects_go_where_they_belong() {
     runtime().block_on(async {
         let world = World::new("places").await;

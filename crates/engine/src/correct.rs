@@ -24,6 +24,9 @@ impl Engine {
             let Some(found) = found.filter(|found| Some(&found.live.uid) == uid.as_ref()) else {
                 return Ok((self.claim(set, p).await?, Drift::Deleted));
             };
+            if is_taken(&found.live, set) {
+                return Ok((self.claim(set, p).await?, Drift::Unlabelled));
+            }
             let fields = explain(p.object.body(), &found.managed_fields, &set.manager);
             let body = planned_on(p.object.body(), found.live.resource_version);
             match self.force(set, p, &body).await {
@@ -33,6 +36,13 @@ impl Engine {
             }
         }
     }
+}
+
+/// Whether another set has an object that was ours: it bears its label, and a manager of ours other
+/// than this set's put it there. A label that somebody changed by hand is drift instead.
+fn is_taken(live: &Live, set: &ApplySet) -> bool {
+    live.part_of.as_deref().is_some_and(|part_of| part_of != set.id)
+        && live.entries.iter().any(|entry| entry.owns_part_of && *entry.manager != *set.manager)
 }
 
 /// Whether an apply of ours changed nothing. It would have changed the fields or the time of our
@@ -52,6 +62,36 @@ pub(crate) fn is_untouched(before: &Live, after: &Live, manager: &str, has_statu
 mod tests {
     use super::*;
     use crate::live::Entry;
+
+    #[test]
+    fn what_another_set_has_is_not_taken_back_by_force() {
+        let set =
+            ApplySet::new(plumb_core::GroupKind::new("plumb.dev", "Application"), "ns", "app");
+        let entry = |manager: &str, owns_part_of| Entry {
+            manager: manager.into(),
+            fields: 7,
+            time: 100,
+            owns_part_of,
+        };
+        for (part_of, ours, theirs, taken) in [
+            (&*set.id, true, false, false),
+            ("applyset-other-v1", false, true, true),
+            ("applyset-other-v1", true, false, false),
+            ("applyset-other-v1", false, false, false),
+        ] {
+            let live = Live {
+                uid: "u1".into(),
+                resource_version: 10,
+                generation: 1,
+                terminating: false,
+                owned: false,
+                part_of: Some(part_of.into()),
+                entries: vec![entry(&set.manager, ours), entry("plumb:ns/other", theirs)],
+                others: 3,
+            };
+            assert_eq!(is_taken(&live, &set), taken, "{live:?}");
+        }
+    }
 
     #[test]
     fn a_status_written_meanwhile_does_not_make_an_apply_a_change() {
