@@ -4,6 +4,7 @@
 mod build;
 mod farewell;
 pub(crate) mod how;
+mod others;
 mod policy;
 mod say;
 
@@ -28,7 +29,7 @@ use crate::names::{Key, Name};
 use crate::queue::Lane;
 use crate::sources::revision_of;
 use crate::state::{
-    Rendered, annotation, epoch_of, has_facts, has_finalizer, recorded_scope, scope_of,
+    Looked, Rendered, annotation, epoch_of, has_facts, has_finalizer, recorded_scope, scope_of,
     settled_kinds,
 };
 use crate::status::{
@@ -49,6 +50,12 @@ struct Run {
     before: ApplicationStatus,
     forced: bool,
     wanted: u64,
+}
+
+impl Run {
+    fn looks_at(&self, base: &Base) -> Looked {
+        (base.revision.commit, self.object.metadata.generation)
+    }
 }
 
 impl Daemon {
@@ -151,6 +158,7 @@ impl Daemon {
                 || self.inputs_unchanged(known, &base).await;
             if same {
                 self.remember_render(run, |rendered| rendered.revision = base.revision.clone());
+                self.looked(&run.name, run.looks_at(&base));
                 if known.broken {
                     let kept = self.enforce_last_good(run, &base).await;
                     self.plan_kept(run, kept);
@@ -171,6 +179,7 @@ impl Daemon {
                 return Outcome::Retry;
             }
             Err(Failed::Because { reason, message, class }) => {
+                self.looked(&run.name, run.looks_at(&base));
                 let say = Say::not_ready(&reason, message, class.into());
                 let status = Self::status_with(run, &say, |status| {
                     status.last_attempted_revision = Some(base.revision.to_string());
@@ -210,6 +219,7 @@ impl Daemon {
         match built {
             Built::Objects(objects) => self.apply(run, &base, objects).await,
             Built::Broken { reason, message, problems } => {
+                self.looked(&run.name, run.looks_at(&base));
                 let revision = base.revision.to_string();
                 let say =
                     Say::not_ready(reason, format!("{}: {message}", brief(&revision)), Waits::User);
@@ -234,8 +244,9 @@ impl Daemon {
 
     async fn apply(self: &Arc<Self>, run: &Run, base: &Base, objects: Vec<Object>) -> Outcome {
         let first_look = run.rendered.is_none();
+        let looks_at = Some(run.looks_at(base));
         let (report, result) =
-            self.sync(run, objects, &policy_of(&run.object.spec), first_look).await;
+            self.sync(run, objects, &policy_of(&run.object.spec), looks_at, first_look).await;
         self.note_kept(run, base, &report, &result);
         if let Err(error) = result {
             self.tell(run, &report, &base.revision.to_string());
@@ -248,11 +259,22 @@ impl Daemon {
             self.again(run);
             return Outcome::Unchanged;
         }
+        self.note_waits(run, report.waits);
+        if report.waits && report.failures.is_empty() && report.terminating.is_empty() {
+            // The next run comes with the last of those that are waited for, and says how it went.
+            self.tell(run, &report, &base.revision.to_string());
+            self.again(run);
+            self.plan_retry(run, &base.revision.to_string());
+            return Outcome::Waiting;
+        }
         let generation = run.object.metadata.generation;
         let newest = base.revision.to_string();
         let revision = revision_to_tell(&run.before, &report, generation, &newest).to_owned();
         // What is held or left is in the status, so the run after its end has something to say.
-        let settled = report.is_complete() && report.held.is_none() && report.left == 0;
+        let settled = report.is_complete()
+            && report.held.is_none()
+            && report.left == 0
+            && report.handed_over == 0;
         self.remember_render(run, |rendered| rendered.settled = settled);
         if report.is_complete() {
             self.remember_good(run);
@@ -300,6 +322,7 @@ impl Daemon {
         run: &Run,
         objects: Vec<Object>,
         policy: &Policy,
+        looks_at: Option<Looked>,
         first_look: bool,
     ) -> (Report, Result<(), EngineError>) {
         let metadata = &run.object.metadata;
@@ -318,6 +341,7 @@ impl Daemon {
             recorded: digests.filter(|_| first_look),
             epoch: self.epoch(),
             superseded: &superseded,
+            others: &self.neighbours(run, looks_at),
         };
         let limit = Duration::from(run.object.spec.timeout);
         let mut report = Report::default();
@@ -350,7 +374,7 @@ impl Daemon {
         }
         let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else { return false };
         let policy = Policy { prune: false, ..policy_of(&run.object.spec) };
-        let (report, result) = self.sync(run, objects, &policy, run.rendered.is_none()).await;
+        let (report, result) = self.sync(run, objects, &policy, None, run.rendered.is_none()).await;
         self.tell(run, &report, &base.revision.to_string());
         if let Err(error) = &result {
             tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(error));

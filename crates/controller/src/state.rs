@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plumb_api::{Application, GitRepository, names};
 use plumb_core::{Digest, GroupKind, Inputs};
@@ -47,6 +47,9 @@ pub(crate) struct Rendered {
     pub(crate) broken: bool,
 }
 
+/// What an Application was asked for: a commit, by a generation of its spec.
+pub(crate) type Looked = (CommitId, Option<i64>);
+
 /// An Application and what is known of it.
 pub(crate) struct App {
     pub(crate) object: Arc<Application>,
@@ -60,6 +63,10 @@ pub(crate) struct App {
     pub(crate) kept: Option<(CommitId, Arc<How>)>,
     /// A run was asked for that must not be skipped: spec, approval or request changed.
     pub(crate) forced: bool,
+    /// What it last looked at and said what it wants of.
+    pub(crate) looked: Option<Looked>,
+    /// Since when something of it waits until others have looked.
+    pub(crate) waits_since: Option<Instant>,
     /// It waits until these kinds are listed.
     pub(crate) waits_for: BTreeSet<GroupKind>,
     pub(crate) written: Option<plumb_api::ApplicationStatus>,
@@ -87,6 +94,8 @@ impl App {
         self.good = None;
         self.kept = None;
         self.forced = true;
+        self.looked = None;
+        self.waits_since = None;
         self.waits_for.clear();
         self.written = None;
         self.backoff.succeeded();
@@ -98,6 +107,8 @@ impl App {
 pub(crate) struct Store {
     pub(crate) sources: BTreeMap<Name, Source>,
     pub(crate) apps: BTreeMap<Name, App>,
+    /// The applications that wait until their neighbours have looked.
+    pub(crate) patient: BTreeSet<Name>,
     by_set: BTreeMap<String, Name>,
 }
 
@@ -168,6 +179,8 @@ impl Store {
                 good: None,
                 kept: None,
                 forced: true,
+                looked: None,
+                waits_since: None,
                 waits_for: BTreeSet::new(),
                 written: None,
                 wanted: 0,
@@ -182,6 +195,7 @@ impl Store {
             // Deleted and created again between two looks.
             known.rendered = None;
             known.good = None;
+            known.looked = None;
             known.written = None;
         }
         let changed = old.uid != new.uid
@@ -229,6 +243,38 @@ impl Store {
                 name.namespace == source.namespace && app.object.spec.source_ref.name == source.name
             })
             .map(|(name, _)| Key::App(name.clone()))
+    }
+
+    /// Whether an Application has yet to look at what is newest, and will.
+    pub(crate) fn is_silent(&self, name: &Name) -> bool {
+        let Some(app) = self.apps.get(name) else { return false };
+        let (metadata, spec) = (&app.object.metadata, &app.object.spec);
+        if metadata.deletion_timestamp.is_some() || spec.suspend {
+            return false;
+        }
+        let source = Name::new(&name.namespace, &spec.source_ref.name);
+        let newest = self.sources.get(&source).and_then(|source| source.revision.as_ref());
+        let pinned = spec.revision.as_deref().and_then(|commit| commit.parse().ok());
+        let Some(wanted) = pinned.or_else(|| newest.map(|revision| revision.commit)) else {
+            return false;
+        };
+        app.looked != Some((wanted, metadata.generation))
+    }
+
+    /// Whether any other Application of the same source has yet to look at what is newest.
+    pub(crate) fn any_silent(&self, name: &Name) -> bool {
+        let Some(app) = self.apps.get(name) else { return false };
+        let source = Name::new(&name.namespace, &app.object.spec.source_ref.name);
+        self.dependants(&source).any(|key| key.name() != name && self.is_silent(key.name()))
+    }
+
+    /// The applications that waited for neighbours and need not any more.
+    pub(crate) fn take_patient(&mut self) -> Vec<Name> {
+        let waiting = std::mem::take(&mut self.patient);
+        let (still, free): (BTreeSet<Name>, BTreeSet<Name>) =
+            waiting.into_iter().partition(|name| self.any_silent(name));
+        self.patient = still;
+        free.into_iter().collect()
     }
 
     /// Every kind that some application has, or may have, members of.

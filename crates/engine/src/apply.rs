@@ -59,6 +59,7 @@ impl Engine {
                         break;
                     }
                 }
+                Some(Err(error)) if may_be_let_go(&error, job) => report.waits = true,
                 Some(Err(error)) => report.failures.push(failure(p, &error, set)),
             }
         }
@@ -96,7 +97,7 @@ impl Engine {
             Action::Claim => {
                 let live = self.claim(set, p).await?;
                 let alone = live.entries.len() == 1 && live.others == 0;
-                (live, if alone { Change::Created } else { Change::Updated })
+                (live, if alone && before.is_none() { Change::Created } else { Change::Updated })
             }
             Action::Recreate(Drift::Replaced) => {
                 (self.retake(set, p).await?, Change::Corrected(Drift::Replaced))
@@ -173,6 +174,12 @@ impl Drop for Unanswered<'_> {
             self.engine.members().doubt(&self.set.id, self.key);
         }
     }
+}
+
+/// Whether an object belongs to a set that may be about to let it go.
+fn may_be_let_go(error: &ApiError, job: &Job<'_>) -> bool {
+    error.is_ownership_conflict()
+        && error.conflicts().iter().any(|(manager, _)| job.others.is_silent(manager))
 }
 
 /// Whether the API server may have carried out what ended so.

@@ -52,8 +52,16 @@ impl Engine {
             let Some(found) = self.cluster.get_metadata(&target).await? else {
                 return Err(refused);
             };
-            let ours = found.live.entry(&set.manager).is_some();
-            if !ours || found.live.part_of.as_deref().is_some_and(|part_of| part_of != set.id) {
+            if let Some(owner) = found.live.part_of.as_deref().filter(|owner| *owner != set.id) {
+                let Some(from) = self.claims().lets_go(owner, &p.key) else { return Err(refused) };
+                match self.take_over(set, &target, &found, &from).await {
+                    Ok(true) => return self.send(set, p, p.object.body(), UNFORCED).await,
+                    Ok(false) => return Err(refused),
+                    Err(error) if error.is_conflict() => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            if found.live.entry(&set.manager).is_none() {
                 return Err(refused);
             }
             let body = planned_on(p.object.body(), found.live.resource_version);

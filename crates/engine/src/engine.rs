@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::applyset::PART_OF;
+use crate::claims::Claims;
 use crate::cluster::{Cluster, Discovery, Resource, WatchEvent};
 use crate::error::EngineError;
 use crate::members::{KindState, Members};
@@ -58,6 +59,7 @@ pub struct Engine {
     pub(crate) cluster: Cluster,
     pub(crate) options: EngineOptions,
     members: Arc<Mutex<Members>>,
+    claims: Mutex<Claims>,
     discovery: tokio::sync::Mutex<Option<(Arc<Discovery>, Instant)>>,
     watches: Mutex<BTreeMap<GroupKind, JoinHandle<()>>>,
     signals: mpsc::UnboundedSender<Signal>,
@@ -74,6 +76,7 @@ impl Engine {
             cluster,
             options,
             members: Arc::default(),
+            claims: Mutex::default(),
             discovery: tokio::sync::Mutex::default(),
             watches: Mutex::default(),
             signals,
@@ -89,6 +92,23 @@ impl Engine {
     pub(crate) fn members(&self) -> MutexGuard<'_, Members> {
         // Members has no state in which a panic could leave it broken for others.
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn claims(&self) -> MutexGuard<'_, Claims> {
+        // Each change is one assignment.
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a run of these sets.
+    pub(crate) fn signal(&self, sets: BTreeSet<Arc<str>>) {
+        for set in sets {
+            let _ = self.signals.send(Signal::Set(set));
+        }
+    }
+
+    /// A set is no more, and what it wanted says nothing about its objects.
+    pub fn forget_set(&self, set: &str) {
+        self.claims().forget(set);
     }
 
     /// The kinds of the cluster, as last read.

@@ -1,15 +1,17 @@
 //! What becomes of the members when their parent goes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use plumb_core::{ErrorClass, ObjectKey};
 use serde_json::{Value, json};
 
 use crate::applyset::{APPLICATION, ApplySet, PART_OF, Scope};
+use crate::claims::Others;
 use crate::cluster::{ApiError, Resource, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::guard::Occasion;
+use crate::live::Live;
 use crate::policy::Policy;
 use crate::prune::{failed, unlisted};
 use crate::report::Report;
@@ -38,12 +40,20 @@ impl Engine {
         policy: &Policy,
         approved: Option<&str>,
         epoch: u64,
+        others: &dyn Others,
     ) -> Result<Report, EngineError> {
         let scope = self.last_scope(set, parent, epoch).await?;
         let mut report = Report { scope: scope.clone(), ..Report::default() };
         let none = HashMap::new();
         if policy.farewell == Farewell::Leave {
             self.members().retain_verified(&set.id, &none);
+            return Ok(report);
+        }
+        // What it had is free for those who want it.
+        let freed = self.claims().publish(set, HashSet::new(), true);
+        self.freed(set, &freed);
+        if others.any_silent() {
+            report.waits = true;
             return Ok(report);
         }
         // The end of what is on its way is told by the watches.
@@ -57,11 +67,41 @@ impl Engine {
             if policy.farewell == Farewell::DeleteAndWait && report.held.is_none() {
                 report.terminating = going;
             }
+            self.hand_over(set, others, &mut report).await?;
         }
         if report.is_complete() && report.held.is_none() {
             self.members().retain_verified(&set.id, &none);
         }
         Ok(report)
+    }
+
+    /// Leaves to others what they want. Whoever has not taken it in time finds it free.
+    async fn hand_over(
+        &self,
+        set: &ApplySet,
+        others: &dyn Others,
+        report: &mut Report,
+    ) -> Result<(), EngineError> {
+        let members = self.members().applied(&set.id, &set.manager);
+        let wanted = |(key, _): &(ObjectKey, Live)| self.claims().others_want(&set.id, key);
+        let wanted: Vec<_> = members.into_iter().filter(wanted).collect();
+        report.handed_over = wanted.len();
+        if others.is_patient() {
+            report.waits |= !wanted.is_empty();
+            return Ok(());
+        }
+        let discovery = self.discovery().await?;
+        for (key, _) in wanted {
+            let Some(resource) = discovery.preferred(&key.group_kind) else { continue };
+            match self.orphan_one(set, resource, &key).await {
+                Ok(()) => {}
+                Err(source) if ends_run(&source) => {
+                    return Err(EngineError::Interrupted { source });
+                }
+                Err(error) => report.failures.push(failed(key, "OrphanFailed", &error)),
+            }
+        }
+        Ok(())
     }
 
     /// Takes everything of ours off every member, so that a later application of the same name

@@ -11,6 +11,7 @@
 mod apply;
 mod applyset;
 mod claim;
+mod claims;
 mod cluster;
 mod correct;
 mod definitions;
@@ -21,6 +22,7 @@ mod facts;
 mod failure;
 mod farewell;
 mod guard;
+mod handover;
 mod live;
 mod members;
 mod plan;
@@ -35,6 +37,7 @@ pub use applyset::{
     APPLICATION, ApplySet, EPOCH, GROUP_KINDS, MANAGER_PREFIX, NAMESPACES, PARENT_ID,
     PARENT_MANAGER, PART_OF, Scope, TOOLING, is_later, mark, marked_epoch,
 };
+pub use claims::Others;
 pub use cluster::*;
 pub use engine::{Engine, EngineOptions, Signal};
 pub use error::EngineError;

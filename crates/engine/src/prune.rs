@@ -50,7 +50,10 @@ impl Engine {
                 continue;
             };
             for (key, live) in self.list_members(set, resource, report).await? {
-                if desired.contains_key(&key) || applied.contains(&live.uid) {
+                if desired.contains_key(&key)
+                    || applied.contains(&live.uid)
+                    || self.claims().others_want(&set.id, &key)
+                {
                     continue;
                 }
                 if is_ours_to_delete(set, &live) {
@@ -180,9 +183,14 @@ impl Engine {
                 let kinds = found.and_then(|found| found.annotations.get(GROUP_KINDS).cloned());
                 // Annotations can be edited; what is live under its label cannot be argued away.
                 let inner = ApplySet::new(key.group_kind.clone(), &key.namespace, &key.name);
-                let has_members = kinds.is_some_and(|kinds| !kinds.is_empty())
-                    || !self.members().applied(&inner.id, &inner.manager).is_empty();
-                Ok(has_members.then_some("the objects that it applied go with it"))
+                let members = self.members().applied(&inner.id, &inner.manager);
+                let stays = !members.is_empty() && {
+                    let claims = self.claims();
+                    members.iter().all(|(key, _)| claims.others_want(&inner.id, key))
+                };
+                let has_members =
+                    kinds.is_some_and(|kinds| !kinds.is_empty()) || !members.is_empty();
+                Ok((has_members && !stays).then_some("the objects that it applied go with it"))
             }
             _ => Ok(None),
         }

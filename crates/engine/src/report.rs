@@ -75,6 +75,10 @@ pub struct Report {
     pub held: Option<Held>,
     /// Objects that Git has no more but that stay, because pruning is off.
     pub left: usize,
+    /// Whether something waits until other sets have said what they want.
+    pub waits: bool,
+    /// Objects that Git has no more but that stay, because other sets want them.
+    pub handed_over: usize,
     /// Objects that are being deleted by somebody; they are applied when they are gone.
     pub terminating: Vec<ObjectKey>,
     /// Digest of what was desired.
@@ -94,7 +98,7 @@ pub struct Report {
 impl Report {
     /// Whether everything desired is applied, and nothing else is left to do.
     pub fn is_complete(&self) -> bool {
-        self.failures.is_empty() && self.terminating.is_empty() && !self.superseded
+        self.failures.is_empty() && self.terminating.is_empty() && !self.superseded && !self.waits
     }
 
     /// The class of the failures together: one that can pass by itself asks for a retry.

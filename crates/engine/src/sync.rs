@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use plumb_core::{Digest, GroupKind, Object, ObjectKey};
 
 use crate::applyset::{ApplySet, Scope};
+use crate::claims::Others;
 use crate::cluster::{ApiError, ApplyHow, Resource};
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -72,6 +73,8 @@ pub struct Job<'a> {
     pub epoch: u64,
     /// Whether a newer run waits, so that this one should end early.
     pub superseded: &'a (dyn Fn() -> bool + Sync),
+    /// The other sets of the caller.
+    pub others: &'a dyn Others,
 }
 
 /// An apply that takes our fields back from whoever holds them.
@@ -101,6 +104,12 @@ impl Engine {
             settled: job.parent.settled.clone(),
             ..Report::default()
         };
+        let failed = report.failures.iter().chain(&preparation.refusals).map(|f| f.key.clone());
+        let wants = prepared.iter().map(|p| p.key.clone()).chain(failed).collect();
+        let whole = report.failures.is_empty() && preparation.refusals.is_empty();
+        let freed = self.claims().publish(set, wants, whole);
+        job.others.spoken();
+        self.freed(set, &freed);
         if !preparation.refusals.is_empty() {
             report.failures.extend(preparation.refusals);
             report.refused = true;
@@ -171,7 +180,17 @@ impl Engine {
         blocked: bool,
         report: &mut Report,
     ) -> Result<(), EngineError> {
-        let extras = self.extras(set, desired);
+        let mut extras = self.extras(set, desired);
+        if extras.is_empty() {
+            return Ok(());
+        }
+        if job.policy.prune && job.others.any_silent() {
+            report.waits = true;
+            return Ok(());
+        }
+        let live = extras.len();
+        extras.retain(|(key, _)| !self.claims().others_want(&set.id, key));
+        report.handed_over = live - extras.len();
         if extras.is_empty() {
             return Ok(());
         }
@@ -183,12 +202,19 @@ impl Engine {
         if blocked {
             return Ok(());
         }
-        let kinds = extras.iter().map(|(key, _)| key.group_kind.clone()).collect();
+        let kinds: BTreeSet<_> = extras.iter().map(|(key, _)| key.group_kind.clone()).collect();
         let occasion = Occasion::Sync {
             desired: desired.len(),
             members: self.members().applied(&set.id, &set.manager).len(),
         };
         let judged = (occasion, &job.policy.limits, job.approved.as_deref());
+        // A new Application may be a new name of one that goes, and has not been heard yet.
+        let renaming = kinds.contains(&set.parent)
+            && report.outcomes.iter().any(|outcome| outcome.key.group_kind == set.parent);
+        if renaming && job.others.is_patient() {
+            report.waits = true;
+            return Ok(());
+        }
         self.delete_members(set, &job.parent, &kinds, desired, judged, report).await.map(|_| ())
     }
 

@@ -27,16 +27,25 @@ impl Daemon {
         }
         let approved = annotation(&run.object.metadata, names::APPROVE_PRUNE);
         let (parent, epoch) = (parent(run), self.epoch());
-        let report = match self.engine.disband(&run.set, &parent, &policy, approved, epoch).await {
+        let report = match self
+            .engine
+            .disband(&run.set, &parent, &policy, approved, epoch, &self.neighbours(run, None))
+            .await
+        {
             Ok(report) => report,
             Err(error) => return self.failed_run(run, None, &error).await,
         };
+        self.note_waits(run, report.waits);
         self.tell_farewell(run, &report);
         if report.is_complete() && report.held.is_none() {
             return match self.engine.release(&run.set, &parent).await {
                 Ok(()) => Outcome::Changed,
                 Err(error) => self.failed_run(run, None, &error).await,
             };
+        }
+        if report.waits && report.failures.is_empty() && report.held.is_none() {
+            self.plan_retry(run, "deletion");
+            return Outcome::Waiting;
         }
         let say = say_of_farewell(&report, &run.name.namespace, &run.name.name);
         let status = Self::status_with(run, &say, |status| {

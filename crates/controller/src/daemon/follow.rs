@@ -154,6 +154,7 @@ impl Daemon {
         self.metrics.forget(Kind::Application, &name.namespace, &name.name);
         self.queue.remove(&Key::App(name.clone()));
         let Some(gone) = gone else { return };
+        self.engine.forget_set(&gone.set.id);
         self.events.forget(gone.object.metadata.uid.as_deref().unwrap_or_default());
         // It may have been the last to name the mirror of a source that is gone or has moved.
         let source = Name::new(&name.namespace, &gone.object.spec.source_ref.name);

@@ -1,0 +1,83 @@
+//! What the runs of one Application may expect of the others: what one lets go of is deleted only
+//! when all that may want it have looked at what is newest.
+
+use std::time::{Duration, Instant};
+
+use plumb_engine::{MANAGER_PREFIX, Others};
+
+use super::Run;
+use crate::daemon::Daemon;
+use crate::names::{Key, Name};
+use crate::queue::Lane;
+use crate::state::Looked;
+
+/// How long a deletion waits for applications that have not looked yet. They do so as soon as a
+/// worker is free; one that takes longer is held up by something that may last.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The other applications, as seen from one run.
+pub(super) struct Neighbours<'r> {
+    daemon: &'r Daemon,
+    run: &'r Run,
+    looked: Option<Looked>,
+    patient: bool,
+}
+
+impl Others for Neighbours<'_> {
+    fn spoken(&self) {
+        if let Some(looked) = self.looked {
+            self.daemon.looked(&self.run.name, looked);
+        }
+    }
+
+    fn is_silent(&self, manager: &str) -> bool {
+        let name = manager.strip_prefix(MANAGER_PREFIX).and_then(|name| name.split_once('/'));
+        let Some((namespace, name)) = name else { return false };
+        self.patient && self.daemon.state.lock().is_silent(&Name::new(namespace, name))
+    }
+
+    fn any_silent(&self) -> bool {
+        self.patient && self.daemon.state.lock().any_silent(&self.run.name)
+    }
+
+    fn is_patient(&self) -> bool {
+        self.patient
+    }
+}
+
+impl Daemon {
+    /// The others, for a run that is about a commit.
+    pub(super) fn neighbours<'r>(&'r self, run: &'r Run, looked: Option<Looked>) -> Neighbours<'r> {
+        let since = self.state.lock().apps.get(&run.name).and_then(|app| app.waits_since);
+        let patient = since.is_none_or(|since| since.elapsed() < PATIENCE);
+        Neighbours { daemon: self, run, looked, patient }
+    }
+
+    /// An Application has said what it wants of a commit, or that it cannot say. Those that waited
+    /// for the last of their neighbours go on.
+    pub(super) fn looked(&self, name: &Name, looked: Looked) {
+        let go_on = {
+            let mut store = self.state.lock();
+            let Some(app) = store.apps.get_mut(name) else { return };
+            if app.looked.replace(looked) == Some(looked) {
+                return;
+            }
+            store.take_patient()
+        };
+        for name in go_on {
+            self.queue.add(Key::App(name), Lane::Urgent);
+        }
+    }
+
+    /// Notes whether a run has left something that waits for others.
+    pub(super) fn note_waits(&self, run: &Run, waits: bool) {
+        let mut store = self.state.lock();
+        let Some(app) = store.apps.get_mut(&run.name) else { return };
+        if waits {
+            app.waits_since.get_or_insert_with(Instant::now);
+            store.patient.insert(run.name.clone());
+        } else {
+            app.waits_since = None;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Handing an object over from one field manager to another, so that what only the first declared
+//! goes with the next apply of the second.
+
+use plumb_core::ObjectKey;
+use serde_json::{Map, Value, json};
+
+use crate::applyset::ApplySet;
+use crate::cluster::{ApiError, Metadata, Target};
+use crate::engine::Engine;
+
+impl Engine {
+    /// Takes an object over from a set that lets it go. Returns whether that set had it at all.
+    pub(crate) async fn take_over(
+        &self,
+        set: &ApplySet,
+        target: &Target<'_>,
+        found: &Metadata,
+        from: &str,
+    ) -> Result<bool, ApiError> {
+        let Some(entries) = renamed(&found.managed_fields, from, &set.manager) else {
+            return Ok(false);
+        };
+        let patch = replace_entries(&entries, found.live.resource_version);
+        self.cluster.json_patch(target, &patch, None).await?;
+        Ok(true)
+    }
+
+    /// Tells the sets that an object concerns which one of them has just let go.
+    pub(crate) fn freed(&self, set: &ApplySet, keys: &[ObjectKey]) {
+        let mut sets = std::collections::BTreeSet::new();
+        for key in keys {
+            sets.extend(self.claims().wanting(key));
+            let part_of = self.members().live(key).and_then(|live| live.part_of.clone());
+            sets.extend(part_of.map(std::sync::Arc::from));
+        }
+        sets.remove(&*set.id);
+        self.signal(sets);
+    }
+}
+
+/// The entries of `managedFields` with those of one manager's applies under the name of another;
+/// `None` when there are none. Where both have applied, the fields of both are the second's, unless
+/// they speak of different versions of the kind, which cannot be compared.
+fn renamed(managed: &[Value], from: &str, to: &str) -> Option<Vec<Value>> {
+    let applied_by = |entry: &Value, manager: &str| {
+        entry["manager"] == manager
+            && entry["operation"] == "Apply"
+            && entry["subresource"].as_str().unwrap_or_default().is_empty()
+    };
+    let theirs = managed.iter().find(|entry| applied_by(entry, from))?;
+    let mut entries: Vec<Value> =
+        managed.iter().filter(|entry| !applied_by(entry, from)).cloned().collect();
+    if let Some(ours) = entries.iter_mut().find(|entry| applied_by(entry, to)) {
+        if ours["apiVersion"] == theirs["apiVersion"] {
+            unite(&mut ours["fieldsV1"], &theirs["fieldsV1"]);
+        }
+    } else {
+        let mut entry = theirs.clone();
+        entry["manager"] = to.into();
+        entries.push(entry);
+    }
+    Some(entries)
+}
+
+/// Adds the paths of one field set to another.
+fn unite(into: &mut Value, more: &Value) {
+    let Value::Object(more) = more else { return };
+    if !into.is_object() {
+        *into = Value::Object(Map::new());
+    }
+    if let Value::Object(into) = into {
+        for (step, below) in more {
+            unite(into.entry(step.clone()).or_insert_with(|| json!({})), below);
+        }
+    }
+}
+
+/// The JSON patch that replaces `managedFields`, on exactly this version.
+fn replace_entries(entries: &[Value], resource_version: u64) -> Value {
+    json!([
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version.to_string()},
+        {"op": "replace", "path": "/metadata/managedFields", "value": entries},
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(manager: &str, operation: &str, version: &str, fields: &Value) -> Value {
+        json!({"manager": manager, "operation": operation, "apiVersion": version,
+            "fieldsType": "FieldsV1", "fieldsV1": fields})
+    }
+
+    #[test]
+    fn an_entry_changes_its_name_or_joins_the_one_of_that_name() {
+        let (a, b) = (json!({"f:data": {"f:a": {}}}), json!({"f:data": {"f:b": {}}}));
+        let both = json!({"f:data": {"f:a": {}, "f:b": {}}});
+        let other = entry("kubectl", "Update", "v1", &a);
+        let one = entry("plumb:one", "Apply", "v1", &a);
+        let as_two = entry("plumb:two", "Apply", "v1", &a);
+        assert_eq!(
+            renamed(&[other.clone(), one.clone()], "plumb:one", "plumb:two"),
+            Some(vec![other.clone(), as_two])
+        );
+        let two = entry("plumb:two", "Apply", "v1", &b);
+        assert_eq!(
+            renamed(&[two.clone(), one.clone()], "plumb:one", "plumb:two"),
+            Some(vec![entry("plumb:two", "Apply", "v1", &both)])
+        );
+        // What speaks of another version is given up, and comes back with the next apply.
+        let older = entry("plumb:one", "Apply", "v1beta1", &a);
+        assert_eq!(renamed(&[two.clone(), older], "plumb:one", "plumb:two"), Some(vec![two]));
+        assert_eq!(renamed(&[other], "plumb:one", "plumb:two"), None);
+        let update = entry("plumb:one", "Update", "v1", &a);
+        assert_eq!(renamed(&[update], "plumb:one", "plumb:two"), None, "not an apply");
+        let mut status = one;
+        status["subresource"] = "status".into();
+        assert_eq!(renamed(&[status], "plumb:one", "plumb:two"), None, "not of the object");
+    }
+}

@@ -1,0 +1,213 @@
+//! Objects that move between applications: they change hands, and nothing is deleted.
+
+use plumb_testkit::{Agent, runtime, wait_for};
+use serde_json::{Value, json};
+
+use crate::world::{LIMIT, World, condition, config_map};
+
+const PART_OF: &str = "applyset.kubernetes.io/part-of";
+
+/// A ConfigMap with another key beside `value`.
+fn with_more(name: &str, value: &str, more: &str) -> String {
+    format!("{}  {more}: \"1\"\n", config_map(name, value))
+}
+
+/// One run at a time, so that the order of the names is the order of the runs.
+fn one_at_a_time(world: &World) -> Agent {
+    world.agent_with(world.identity.kubeconfig().to_owned(), &["--concurrent", "1"])
+}
+
+async fn ready(world: &World, name: &str) -> Value {
+    world.wait_condition(&world.apps(), name, ("Ready", "True"), |_| true).await
+}
+
+async fn uid(world: &World, name: &str) -> Value {
+    world.get(&world.config_maps(), name).await["metadata"]["uid"].clone()
+}
+
+/// Waits until an application has an object, wholly.
+async fn wait_owner(world: &World, app: &str, name: &str) {
+    let id = world.get(&world.apps(), app).await["metadata"]["labels"]["applyset.kubernetes.io/id"]
+        .clone();
+    wait_for(&format!("{name} to be {app}'s"), LIMIT, async || {
+        let object = world.get(&world.config_maps(), name).await;
+        let metadata = &object["metadata"];
+        let entries = metadata["managedFields"].as_array().unwrap();
+        let ours: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| entry["manager"].as_str()?.strip_prefix("plumb:"))
+            .collect();
+        let owner = format!("{}/{app}", world.ns);
+        let whole = metadata["labels"][PART_OF] == id
+            && metadata["annotations"]["plumb.dev/application"] == owner
+            && ours == [owner];
+        if whole { Ok(()) } else { Err(metadata.clone()) }
+    })
+    .await;
+}
+
+/// What the agent deleted since a mark, and the warnings about an application.
+async fn assert_quiet(world: &World, mark: plumb_testkit::control_plane::Mark, apps: &[&str]) {
+    world.plane.settled().await;
+    let deletes: Vec<_> = world
+        .plane
+        .audit()
+        .since(mark)
+        .into_iter()
+        .filter(|event| event.user == world.identity.user() && event.verb == "delete")
+        .map(|event| event.what())
+        .collect();
+    assert!(deletes.is_empty(), "{deletes:?}");
+    for app in apps {
+        let events = world.events_of(app).await;
+        assert!(!events.iter().any(|event| event.contains("OwnedByAnother")), "{events:?}");
+    }
+}
+
+#[test]
+fn an_object_that_moves_is_handed_over_whichever_application_looks_first() {
+    runtime().block_on(async {
+        let world = World::new("move").await;
+        let keep = |name: &str| config_map(name, "1");
+        world.repo.commit(
+            &[
+                ("a/keep.yaml", Some(&keep("keep-a"))),
+                ("b/keep.yaml", Some(&keep("keep-b"))),
+                ("a/x.yaml", Some(&with_more("x", "1", "from-a"))),
+                ("b/y.yaml", Some(&with_more("y", "1", "from-b"))),
+            ],
+            "one each",
+        );
+        let _agent = one_at_a_time(&world);
+        world.apply(&world.source("1h")).await;
+        for app in ["a", "b"] {
+            world.apply(&world.app(app, app, "1h")).await;
+        }
+        for app in ["a", "b"] {
+            ready(&world, app).await;
+        }
+        let before = (uid(&world, "x").await, uid(&world, "y").await);
+        let mark = world.plane.audit().mark();
+
+        // In one commit each gets the other's: `a`, which looks first, finds `y` still wanted, and
+        // has let `x` go before `b` asks for it.
+        let commit = world.repo.commit(
+            &[
+                ("a/x.yaml", None),
+                ("b/y.yaml", None),
+                ("a/y.yaml", Some(&with_more("y", "2", "from-a"))),
+                ("b/x.yaml", Some(&with_more("x", "2", "from-b"))),
+            ],
+            "moved",
+        );
+        world.look().await;
+        for app in ["a", "b"] {
+            world.wait_applied(app, &commit).await;
+        }
+        wait_owner(&world, "a", "y").await;
+        wait_owner(&world, "b", "x").await;
+        assert_eq!((uid(&world, "x").await, uid(&world, "y").await), before);
+        // What only the former owner declared went with it.
+        assert_eq!(world.data("x").await, Some(json!({"value": "2", "from-b": "1"})));
+        assert_eq!(world.data("y").await, Some(json!({"value": "2", "from-a": "1"})));
+        assert_quiet(&world, mark, &["a", "b"]).await;
+
+        // They are enforced and deleted as if they had been there from the start.
+        world.edit(&world.config_maps(), "x", &json!({"data": {"value": "by hand"}})).await;
+        world.wait_value("x", "2").await;
+        world.repo.commit(&[("b/x.yaml", None)], "gone");
+        world.look().await;
+        world.wait_gone(&world.config_maps(), "x").await;
+        ready(&world, "b").await;
+    });
+}
+
+#[test]
+fn an_application_can_be_split_and_merged() {
+    runtime().block_on(async {
+        let world = World::new("split").await;
+        let names = ["m-0", "m-1", "m-2", "m-3", "m-4", "m-5"];
+        let maps: Vec<_> = names.iter().map(|name| config_map(name, "1")).collect();
+        let paths = |dirs: [&str; 6]| -> Vec<String> {
+            dirs.iter().zip(names).map(|(dir, name)| format!("{dir}/{name}.yaml")).collect()
+        };
+        let (whole, parts) =
+            (paths(["one"; 6]), paths(["one", "one", "three", "three", "two", "two"]));
+        let put = |paths: &[String]| -> Vec<(String, Option<String>)> {
+            let maps = maps.iter().map(|map| Some(map.clone()));
+            paths.iter().cloned().zip(maps).collect()
+        };
+        let commit = |changes: Vec<(String, Option<String>)>, message: &str| {
+            let changes: Vec<_> =
+                changes.iter().map(|(path, text)| (path.as_str(), text.as_deref())).collect();
+            world.repo.commit(&changes, message)
+        };
+        let mut first = put(&whole);
+        for dir in ["one", "two", "three"] {
+            first.push((format!("{dir}/own.yaml"), Some(config_map(&format!("own-{dir}"), "1"))));
+        }
+        commit(first, "one");
+        let _agent = one_at_a_time(&world);
+        world.apply(&world.source("1h")).await;
+        let apps = ["one", "three", "two"];
+        for app in apps {
+            world.apply(&world.app(app, app, "1h")).await;
+        }
+        for app in apps {
+            ready(&world, app).await;
+        }
+        let mut uids = Vec::new();
+        for name in names {
+            uids.push(uid(&world, name).await);
+        }
+        let mark = world.plane.audit().mark();
+        let without = |paths: &[String], others: &[String]| -> Vec<(String, Option<String>)> {
+            paths.iter().filter(|path| !others.contains(path)).map(|p| (p.clone(), None)).collect()
+        };
+        for (to, from) in [(&parts, &whole), (&whole, &parts)] {
+            let changes = put(to).into_iter().chain(without(from, to)).collect();
+            commit(changes, "moved");
+            world.look().await;
+            for (path, name) in to.iter().zip(names) {
+                wait_owner(&world, path.split_once('/').unwrap().0, name).await;
+            }
+        }
+        for (name, before) in names.iter().zip(uids) {
+            assert_eq!(uid(&world, name).await, before);
+        }
+        for app in apps {
+            ready(&world, app).await;
+        }
+        assert_quiet(&world, mark, &apps).await;
+    });
+}
+
+#[test]
+fn an_application_under_a_new_name_takes_over_what_the_old_one_had() {
+    runtime().block_on(async {
+        let world = World::new("rename").await;
+        world.repo.commit(
+            &[
+                ("app/a.yaml", Some(&config_map("a", "1"))),
+                ("app/b.yaml", Some(&config_map("b", "1"))),
+            ],
+            "two",
+        );
+        let _agent = one_at_a_time(&world);
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("old", "app", "1h")).await;
+        ready(&world, "old").await;
+        let before = (uid(&world, "a").await, uid(&world, "b").await);
+        let mark = world.plane.audit().mark();
+        world.apply(&world.app("new", "app", "1h")).await;
+        world.delete(&world.apps(), "old").await;
+        world.wait_gone(&world.apps(), "old").await;
+        ready(&world, "new").await;
+        wait_owner(&world, "new", "a").await;
+        wait_owner(&world, "new", "b").await;
+        assert_eq!((uid(&world, "a").await, uid(&world, "b").await), before);
+        assert_quiet(&world, mark, &[]).await;
+        let new = world.get(&world.apps(), "new").await;
+        assert_eq!(condition(&new, "Ready")["status"], "True");
+    });
+}
