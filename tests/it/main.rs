@@ -10,6 +10,7 @@ mod bad_input;
 mod cli;
 mod counts;
 mod deletion;
+mod drift;
 mod handover;
 mod inherit;
 mod install;

@@ -11,7 +11,7 @@ pub const STALLED: &str = "Stalled";
 /// GitRepository: the ref was read, and its commit is in the cache.
 pub const FETCHED: &str = "Fetched";
 /// Application: live objects differ from Git and stay so, since their correction is held or fought
-/// over. Absent otherwise.
+/// over. Unknown while objects of a kind cannot be read. Absent otherwise.
 pub const DRIFTED: &str = "Drifted";
 /// Application: the guard holds deletions until a person approves them. Absent otherwise.
 pub const PRUNE_HELD: &str = "PruneHeld";
@@ -76,6 +76,8 @@ pub mod reasons {
     pub const PRUNE_HELD: &str = "PruneHeld";
     /// What was changed by hand was put back, but it is changed again and again.
     pub const DRIFT_FOUGHT_OVER: &str = "DriftFoughtOver";
+    /// Objects of a kind cannot be listed, so nobody sees whether they are changed or left over.
+    pub const KIND_UNREADABLE: &str = "KindUnreadable";
     /// The Application is being deleted, its objects are not gone yet.
     pub const TERMINATING: &str = "Terminating";
 }

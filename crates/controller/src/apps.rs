@@ -33,8 +33,8 @@ use crate::state::{
     settled_kinds,
 };
 use crate::status::{
-    Say, Waits, apply_report, brief, count_drift, is_another_outcome, remember, revision_to_tell,
-    say_of_report, with_hint,
+    Say, Waits, apply_report, blind_text, brief, count_drift, is_another_outcome, remember,
+    revision_to_tell, say_of_report, with_hint,
 };
 
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
@@ -42,6 +42,7 @@ use crate::status::{
 const RETRY_CAP: Duration = Duration::from_mins(1);
 
 /// What one run works on, copied out of the state.
+#[derive(Clone)]
 struct Run {
     name: Name,
     object: Arc<Application>,
@@ -50,6 +51,8 @@ struct Run {
     before: ApplicationStatus,
     forced: bool,
     wanted: u64,
+    /// That objects of some kinds cannot be read.
+    blind: Option<String>,
 }
 
 impl Run {
@@ -61,7 +64,7 @@ impl Run {
 impl Daemon {
     /// Runs an Application once and plans its next run.
     pub(crate) async fn run_app(self: &Arc<Self>, name: &Name) -> Outcome {
-        let Some(run) = self.begin(name) else { return Outcome::Unchanged };
+        let Some(mut run) = self.begin(name) else { return Outcome::Unchanged };
         let metadata = &run.object.metadata;
         if metadata.deletion_timestamp.is_some() {
             if has_finalizer(metadata) {
@@ -83,6 +86,7 @@ impl Daemon {
             self.wait_for(&run, &pending);
             return Outcome::Waiting;
         }
+        run.blind = blind_text(&self.engine.blind(&scope.kinds));
         match self.base(&run) {
             Ok(base) => self.converge(&run, base).await,
             Err(blocked) => self.blocked(&run, blocked).await,
@@ -101,6 +105,7 @@ impl Daemon {
             before: app.written.clone().or_else(|| app.object.status.clone()).unwrap_or_default(),
             forced: std::mem::take(&mut app.forced),
             wanted: app.wanted,
+            blind: None,
         })
     }
 
@@ -112,6 +117,8 @@ impl Daemon {
             app.forced |= run.forced;
         }
         self.plan_interval(run);
+        // If the watch of one of them never says a word, this looks after it.
+        self.queue.add_after(Key::App(run.name.clone()), RETRY_CAP, Lane::Routine);
         // One of them may have been listed between the look and this note of it.
         if self.engine.pending(kinds).is_empty() {
             self.queue.add(Key::App(run.name.clone()), Lane::Urgent);
@@ -164,7 +171,7 @@ impl Daemon {
                     self.plan_kept(run, kept);
                     return Outcome::Stalled;
                 }
-                if known.settled && self.engine.in_sync(&run.set) {
+                if known.settled && run.blind_is_told() && self.engine.in_sync(&run.set) {
                     self.plan_interval(run);
                     return Outcome::Unchanged;
                 }
@@ -248,6 +255,9 @@ impl Daemon {
         let (report, result) =
             self.sync(run, objects, &policy_of(&run.object.spec), looks_at, first_look).await;
         self.note_kept(run, base, &report, &result);
+        // The run may have met kinds that were never looked at before.
+        let blind = blind_text(&self.engine.blind(&report.scope.kinds));
+        let run = &Run { blind, ..run.clone() };
         if let Err(error) = result {
             self.tell(run, &report, &base.revision.to_string());
             return self.cut_short(run, Some(&base.revision), &error, &report).await;
@@ -298,6 +308,9 @@ impl Daemon {
         });
         self.say_app(run, status, &say, Some(&base.revision)).await;
         self.tell(run, &report, &revision);
+        if blind_text(&self.engine.blind(&report.scope.kinds)) != run.blind {
+            self.queue.add(Key::App(run.name.clone()), Lane::Routine);
+        }
         if report.refused {
             self.enforce_last_good(run, base).await;
         }

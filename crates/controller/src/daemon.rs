@@ -30,7 +30,7 @@ use crate::apps::application_resource;
 use crate::error::ControllerError;
 use crate::events::{self, ClusterEvents, Event, Events, Regarding, Severity};
 use crate::lease::{self, ClusterLease, Elector, LeaderState, Leadership};
-use crate::metrics::{BuildInfo, Kind, Metrics, ObjectState, Outcome, QueueFigures};
+use crate::metrics::{BuildInfo, Kind, Metrics, ObjectState, Outcome, QueueFigures, SightFigures};
 use crate::names::{Key, Name};
 use crate::queue::{self, Lane, QueueHandle, RunOptions};
 use crate::queues::{LOOKS_PER_RUN, Queues};
@@ -144,6 +144,15 @@ pub async fn run(
             busy: queue.running(),
         });
     }
+    let seen = Arc::downgrade(&daemon);
+    metrics.watch_sight(move || {
+        let daemon = seen.upgrade();
+        let engine = daemon.as_ref().map(|daemon| &daemon.engine);
+        SightFigures {
+            members: engine.map_or(0, plumb_engine::Engine::member_count),
+            unreadable_kinds: engine.map_or(0, plumb_engine::Engine::blind_count),
+        }
+    });
 
     let heartbeat = Heartbeat::default();
     let readiness = Readiness::new([OWN_KINDS]);

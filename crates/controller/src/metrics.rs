@@ -123,6 +123,15 @@ pub struct QueueFigures {
     pub busy: usize,
 }
 
+/// What is known of the cluster at the moment of a scrape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SightFigures {
+    /// Live objects that carry the label of an Application.
+    pub members: usize,
+    /// Kinds whose objects cannot be read.
+    pub unreadable_kinds: usize,
+}
+
 /// One metric, for the documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
@@ -187,11 +196,13 @@ struct ReasonLabels {
 }
 
 type QueueReader = Box<dyn Fn() -> QueueFigures + Send + Sync>;
+type SightReader = Box<dyn Fn() -> SightFigures + Send + Sync>;
 
 struct Inner {
     registry: Registry,
     descriptions: Vec<Description>,
     queues: Mutex<Vec<(Kind, QueueReader)>>,
+    sight: Mutex<Option<SightReader>>,
     reconciles: Family<RunLabels, Counter>,
     durations: Family<KindLabels, Histogram, fn() -> Histogram>,
     panics: Family<KindLabels, Counter>,
@@ -202,6 +213,8 @@ struct Inner {
     applied: Family<ApplicationLabels, Counter>,
     pruned: Family<ApplicationLabels, Counter>,
     drift: Family<ApplicationLabels, Counter>,
+    members: Gauge,
+    unreadable_kinds: Gauge,
     git_polls: Family<OutcomeLabels, Counter>,
     git_fetches: Family<OutcomeLabels, Counter>,
     git_received: Counter,
@@ -284,6 +297,7 @@ impl Metrics {
             Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS));
         let inner = Inner {
             queues: Mutex::default(),
+            sight: Mutex::default(),
             reconciles: to.add(
                 "plumb_reconciles",
                 "Reconciles by how they ended",
@@ -334,6 +348,16 @@ impl Metrics {
                 "plumb_drift_corrected",
                 "Foreign changes undone by an Application, counted by object",
                 Family::default(),
+            ),
+            members: to.add(
+                "plumb_members",
+                "Live objects that carry the label of an Application",
+                Gauge::default(),
+            ),
+            unreadable_kinds: to.add(
+                "plumb_unreadable_kinds",
+                "Kinds whose objects cannot be listed, so that drift of them is not seen",
+                Gauge::default(),
             ),
             git_polls: to.add(
                 "plumb_git_polls",
@@ -390,6 +414,12 @@ impl Metrics {
                 set(&self.inner.queue_length, &kind, figures.waiting);
                 set(&self.inner.workers_busy, &kind, figures.busy);
             }
+            let sight = self.inner.sight.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(read) = &*sight {
+                let figures = read();
+                show(&self.inner.members, figures.members);
+                show(&self.inner.unreadable_kinds, figures.unreadable_kinds);
+            }
         }
         let mut text = String::new();
         text::encode(&mut text, &self.inner.registry)?;
@@ -400,6 +430,12 @@ impl Metrics {
     pub fn watch_queue(&self, kind: Kind, read: impl Fn() -> QueueFigures + Send + Sync + 'static) {
         let mut queues = self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.push((kind, Box::new(read)));
+    }
+
+    /// Has what is known of the cluster read at every scrape.
+    pub fn watch_sight(&self, read: impl Fn() -> SightFigures + Send + Sync + 'static) {
+        let mut sight = self.inner.sight.lock().unwrap_or_else(PoisonError::into_inner);
+        *sight = Some(Box::new(read));
     }
 
     /// Counts one reconcile of a kind; a panic is also counted as such.
@@ -503,8 +539,11 @@ fn add<L: Clone + std::hash::Hash + Eq>(family: &Family<L, Counter>, labels: &L,
 }
 
 fn set<L: Clone + std::hash::Hash + Eq>(family: &Family<L, Gauge>, labels: &L, value: usize) {
-    let value = i64::try_from(value).unwrap_or(i64::MAX);
-    family.get_or_create(labels).set(value);
+    show(&family.get_or_create(labels), value);
+}
+
+fn show(gauge: &Gauge, value: usize) {
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 
 #[cfg(test)]

@@ -327,7 +327,12 @@ impl Daemon {
         let say = match result {
             Ok(revision) => {
                 let mut say = Say::ready(format!("fetched {}", brief(revision)));
-                say.more.push((conditions::FETCHED, true, say.reason.clone(), say.message.clone()));
+                say.more.push((
+                    conditions::FETCHED,
+                    "True",
+                    say.reason.clone(),
+                    say.message.clone(),
+                ));
                 say
             }
             Err(problem) => {
@@ -338,7 +343,7 @@ impl Daemon {
                 );
                 say.more.push((
                     conditions::FETCHED,
-                    false,
+                    "False",
                     say.reason.clone(),
                     say.message.clone(),
                 ));

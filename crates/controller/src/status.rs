@@ -24,7 +24,7 @@ pub(crate) struct Say {
     /// What it waits for, when it is not ready.
     pub(crate) waits: Option<Waits>,
     /// Conditions of its own kind: type, status, reason, message.
-    pub(crate) more: Vec<(&'static str, bool, String, String)>,
+    pub(crate) more: Vec<(&'static str, &'static str, String, String)>,
 }
 
 /// What an object that is not ready waits for.
@@ -79,7 +79,7 @@ impl Say {
         let held = before.conditions.iter().find(|c| c.type_ == conditions::PRUNE_HELD);
         if let (false, Some(held), Some(_)) = (said, held, &status.prune) {
             let (reason, message) = (held.reason.clone(), held.message.clone());
-            self.more.push((conditions::PRUNE_HELD, true, reason, message));
+            self.more.push((conditions::PRUNE_HELD, "True", reason, message));
         }
         self
     }
@@ -95,17 +95,18 @@ pub(crate) fn build_conditions(
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let mut wanted = vec![(conditions::READY, say.ready, say.reason.clone(), say.message.clone())];
+    let ready = if say.ready { "True" } else { "False" };
+    let mut wanted = vec![(conditions::READY, ready, say.reason.clone(), say.message.clone())];
     match say.waits {
         Some(Waits::Retry) => wanted.push((
             conditions::RECONCILING,
-            true,
+            "True",
             reasons::PROGRESSING_WITH_RETRY.into(),
             "trying again by itself".into(),
         )),
         Some(Waits::User) => wanted.push((
             conditions::STALLED,
-            true,
+            "True",
             say.reason.clone(),
             "waiting for a change of the spec, the repository or the cluster".into(),
         )),
@@ -115,7 +116,6 @@ pub(crate) fn build_conditions(
     wanted
         .into_iter()
         .map(|(type_, status, reason, message)| {
-            let status = if status { "True" } else { "False" };
             let same = before.iter().find(|c| c.type_ == type_ && c.status == status);
             Condition {
                 type_: type_.into(),
@@ -219,7 +219,7 @@ pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, na
     };
     if let Some(held) = &report.held {
         let text = held_text(held, namespace, name);
-        say.more.push((conditions::PRUNE_HELD, true, held.reason.reason().into(), text));
+        say.more.push((conditions::PRUNE_HELD, "True", held.reason.reason().into(), text));
     }
     say
 }
@@ -247,6 +247,17 @@ pub(crate) fn revision_to_tell<'a>(
         Some(applied) if rested && quiet && same => applied,
         _ => newest,
     }
+}
+
+/// That objects of some kinds cannot be read; `None` when all can.
+pub(crate) fn blind_text(blind: &[(plumb_core::GroupKind, String)]) -> Option<String> {
+    let (kind, why) = blind.first()?;
+    let more = match blind.len() - 1 {
+        0 => String::new(),
+        n => format!(", and that of {n} more kinds"),
+    };
+    let text = format!("{why}; meanwhile what is changed or left over of {kind} is not seen{more}");
+    Some(shorten(text, 1024))
 }
 
 /// What is still to be done before an Application can go.
@@ -574,7 +585,7 @@ mod tests {
     #[test]
     fn a_held_prune_is_said_as_long_as_it_is_in_the_status() {
         let held = Say {
-            more: vec![(conditions::PRUNE_HELD, true, "Share".into(), "12 of 20".into())],
+            more: vec![(conditions::PRUNE_HELD, "True", "Share".into(), "12 of 20".into())],
             ..Say::not_ready(reasons::PRUNE_HELD, "12 of 20", Waits::User)
         };
         let plan =

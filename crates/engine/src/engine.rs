@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use crate::applyset::PART_OF;
 use crate::claims::Claims;
-use crate::cluster::{Cluster, Discovery, Resource, WatchEvent};
+use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent};
 use crate::error::EngineError;
-use crate::members::{KindState, Members};
+use crate::members::{KindState, Members, Trouble};
 
 /// News from the watches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Signal {
     Set(Arc<str>),
     /// The first LIST of a kind ended, well or not: sets that waited for it can go on.
     Kind(GroupKind),
+    /// Objects of a kind cannot be read for longer than a moment, or can again.
+    Sight(GroupKind),
 }
 
 /// Settings that come from the command line.
@@ -156,7 +158,7 @@ impl Engine {
     }
 
     /// Watches these kinds from now on. Kinds that the cluster does not have, or that cannot be
-    /// watched, are known as failed.
+    /// listed, are known as failed.
     pub async fn watch(&self, kinds: &BTreeSet<GroupKind>) -> Result<(), EngineError> {
         let new: Vec<GroupKind> = {
             let members = self.members();
@@ -180,20 +182,21 @@ impl Engine {
             let resource = discovery.preferred(&kind);
             self.members().expect(&kind);
             match resource {
-                Some(resource) if resource.can("list") && resource.can("watch") => {
+                Some(resource) if resource.can("list") => {
                     self.start_watch(kind, resource.clone());
                 }
                 found => {
-                    let why = match found {
-                        Some(_) => "the kind cannot be watched",
-                        None => "the cluster does not have the kind",
+                    let (why, trouble) = match found {
+                        Some(_) => ("the kind cannot be listed", Trouble::Lasting),
+                        None => ("the cluster does not have the kind", Trouble::Passing),
                     };
                     if found.is_none() && !discovery.is_unknown(&kind.group) {
                         for set in self.members().vanished(&kind) {
                             let _ = self.signals.send(Signal::Set(set));
                         }
                     }
-                    if self.members().failed(&kind, why.into()) {
+                    if self.members().failed(&kind, why.into(), trouble) {
+                        let _ = self.signals.send(Signal::Sight(kind.clone()));
                         let _ = self.signals.send(Signal::Kind(kind));
                     }
                 }
@@ -216,7 +219,7 @@ impl Engine {
     /// Watches a kind that is known to be served because an object of it was just applied.
     pub(crate) fn watch_served(&self, resource: &Resource) {
         let kind = resource.gvk.group_kind();
-        if resource.can("list") && resource.can("watch") && !self.is_watched(&kind) {
+        if resource.can("list") && !self.is_watched(&kind) {
             self.members().expect(&kind);
             self.start_watch(kind, resource.clone());
         }
@@ -246,16 +249,18 @@ impl Engine {
         self.members().len()
     }
 
-    /// The watched kinds that cannot be read at the moment, and why.
-    pub fn failing_kinds(&self) -> Vec<(GroupKind, String)> {
+    /// Which of these kinds cannot be read for longer than a moment, and why: what becomes of their
+    /// objects is not seen.
+    pub fn blind(&self, kinds: &BTreeSet<GroupKind>) -> Vec<(GroupKind, String)> {
         let members = self.members();
-        members
-            .kinds()
-            .filter_map(|(kind, state)| match state {
-                KindState::Failed(why) => Some((kind.clone(), why.clone())),
-                _ => None,
-            })
-            .collect()
+        let why = |kind: &GroupKind| Some((kind.clone(), members.blind(kind)?.to_owned()));
+        kinds.iter().filter_map(why).collect()
+    }
+
+    /// How many kinds cannot be read for longer than a moment.
+    pub fn blind_count(&self) -> usize {
+        let members = self.members();
+        members.kinds().filter(|(kind, _)| members.blind(kind).is_some()).count()
     }
 
     /// Drops what this process verified; what the watches say of live objects stays.
@@ -292,8 +297,10 @@ async fn follow(
         let mut sets = BTreeSet::new();
         let mut news = false;
         let mut ended = false;
+        let sight;
         {
             let mut members = members.lock().unwrap_or_else(PoisonError::into_inner);
+            let blind = members.blind(&kind).is_some();
             match event {
                 WatchEvent::Restarted => {
                     unreadable.clear();
@@ -314,7 +321,7 @@ async fn follow(
                 WatchEvent::Failed(error) => {
                     tracing::warn!(%kind, %error, "cannot watch");
                     ended = error.is_kind_missing();
-                    news = members.failed(&kind, error.to_string());
+                    news = members.failed(&kind, error.to_string(), trouble(&error));
                     // Also when the kind was known as failed before: it was missing until an object
                     // of it was applied, and this was the first LIST.
                     if ended {
@@ -322,6 +329,7 @@ async fn follow(
                     }
                 }
             }
+            sight = blind != members.blind(&kind).is_some();
         }
         if ended {
             tokio::time::sleep(SETTLE).await;
@@ -332,9 +340,23 @@ async fn follow(
         if news {
             let _ = signals.send(Signal::Kind(kind.clone()));
         }
+        if sight {
+            let _ = signals.send(Signal::Sight(kind.clone()));
+        }
         if ended {
             // The next run that needs the kind looks up how it is served now.
             return;
         }
+    }
+}
+
+/// What an error of a LIST or watch says of the next.
+fn trouble(error: &ApiError) -> Trouble {
+    match error {
+        error if error.is_kind_missing() => Trouble::Passing,
+        error if error.is_forbidden() => Trouble::Lasting,
+        ApiError::Refused(refusal) if !matches!(refusal.code, 429 | 504) => Trouble::Refused,
+        ApiError::Decode { .. } | ApiError::TooLarge { .. } => Trouble::Refused,
+        _ => Trouble::Passing,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use plumb_core::{Digest, GroupKind, Object, ObjectKey};
+use plumb_core::{Digest, ErrorClass, GroupKind, Object, ObjectKey};
 
 use crate::applyset::{ApplySet, Scope};
 use crate::claims::Others;
@@ -16,6 +16,7 @@ use crate::members::KindState;
 use crate::plan::desired_digest;
 use crate::policy::Policy;
 use crate::prepare;
+use crate::prune::unlisted;
 use crate::report::{Failure, Report};
 use crate::stage::Stage;
 
@@ -181,6 +182,9 @@ impl Engine {
         report: &mut Report,
     ) -> Result<(), EngineError> {
         let mut extras = self.extras(set, desired);
+        if job.policy.prune {
+            report.failures.extend(self.out_of_sight(&report.scope.kinds, desired, &extras));
+        }
         if extras.is_empty() {
             return Ok(());
         }
@@ -216,6 +220,23 @@ impl Engine {
             return Ok(());
         }
         self.delete_members(set, &job.parent, &kinds, desired, judged, report).await.map(|_| ())
+    }
+
+    /// Failures about kinds that nothing is wanted of any more, and of which something may be left
+    /// that cannot be read.
+    fn out_of_sight(
+        &self,
+        kinds: &BTreeSet<GroupKind>,
+        desired: &HashMap<ObjectKey, u64>,
+        extras: &[(ObjectKey, Live)],
+    ) -> Vec<Failure> {
+        let known = |kind: &GroupKind| {
+            let mut keys = desired.keys().chain(extras.iter().map(|(key, _)| key));
+            keys.any(|key| key.group_kind == *kind)
+        };
+        let blind = self.blind(kinds).into_iter();
+        let unseen = blind.filter(|(kind, _)| !known(kind));
+        unseen.map(|(kind, why)| unlisted(&kind, &why, ErrorClass::Retry)).collect()
     }
 
     /// The kinds of these of which nothing is left that the parent inherits.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use plumb_api::conditions::READY;
-use plumb_api::{ApplicationStatus, names};
+use plumb_api::conditions::{DRIFTED, READY, reasons};
+use plumb_api::{ApplicationStatus, Condition, names};
 use plumb_engine::{Change, Report};
 use plumb_source::Revision;
 
@@ -21,6 +21,16 @@ use crate::status::{Say, brief, build_conditions, drift_text};
 /// Corrected objects that get an event of their own in one run; the rest is counted.
 const DRIFT_EVENTS: usize = 5;
 
+impl Run {
+    /// Whether the status says of kinds that cannot be read what there is to say.
+    pub(super) fn blind_is_told(&self) -> bool {
+        let unreadable =
+            |c: &&Condition| c.type_ == DRIFTED && c.reason == reasons::KIND_UNREADABLE;
+        let told = self.before.conditions.iter().find(unreadable);
+        told.map(|condition| &condition.message) == self.blind.as_ref()
+    }
+}
+
 impl Daemon {
     pub(super) fn status_with(
         run: &Run,
@@ -35,7 +45,10 @@ impl Daemon {
         change(&mut status);
         let generation = run.object.metadata.generation;
         status.observed_generation = generation;
-        let say = say.clone().with_held(&run.before, &status);
+        let mut say = say.clone().with_held(&run.before, &status);
+        if let Some(text) = run.blind.clone() {
+            say.more.push((DRIFTED, "Unknown", reasons::KIND_UNREADABLE.into(), text));
+        }
         status.conditions =
             build_conditions(&run.before.conditions, &say, generation, Timestamp::now());
         if let Some(asked) = annotation(&run.object.metadata, names::REQUESTED_AT) {

@@ -187,6 +187,14 @@ impl Daemon {
                         self.queue.add(Key::App(name.clone()), Lane::Urgent);
                     }
                 }
+                Signal::Sight(kind) => {
+                    for (name, app) in &store.apps {
+                        let status = app.written.as_ref().or(app.object.status.as_ref());
+                        if scope_of(&app.object, status).kinds.contains(&kind) {
+                            self.queue.add(Key::App(name.clone()), Lane::Routine);
+                        }
+                    }
+                }
             }
         }
     }

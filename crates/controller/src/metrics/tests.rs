@@ -20,6 +20,7 @@ fn filled() -> Metrics {
     metrics.applied("apps", "web", 4);
     metrics.pruned("apps", "web", 1);
     metrics.drift_corrected("apps", "web", 2);
+    metrics.watch_sight(|| SightFigures { members: 5, unreadable_kinds: 1 });
     metrics.git_polled(GitOutcome::Ok);
     metrics.git_fetched(GitOutcome::Failed, 1);
     metrics.git_received(212);
@@ -47,6 +48,8 @@ fn a_scrape_reads_as_documented() {
         r#"plumb_objects_applied_total{namespace="apps",name="web"} 4"#,
         r#"plumb_objects_pruned_total{namespace="apps",name="web"} 1"#,
         r#"plumb_drift_corrected_total{namespace="apps",name="web"} 2"#,
+        "plumb_members 5",
+        "plumb_unreadable_kinds 1",
         r#"plumb_git_polls_total{outcome="ok"} 1"#,
         r#"plumb_git_fetches_total{outcome="failed"} 1"#,
         "plumb_git_received_bytes_total 212",

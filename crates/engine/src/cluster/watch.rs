@@ -1,5 +1,5 @@
 //! Keeps up with all objects of a kind: one paged LIST, then a WATCH from where it ended, over and
-//! over.
+//! over. A kind that can be listed but not watched is listed over and over.
 //!
 //! Invariants: between a `Listed` and the next `Restarted` no change is lost, in whatever way
 //! connections end; a list that failed is never told as an empty one; every `Failed` is followed
@@ -46,6 +46,9 @@ const QUIET_FAILURES: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_millis(800);
 /// The longest wait after a failure: what a cluster that comes back waits for its drift to be seen.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The pause between two lists of a kind that cannot be watched: long enough to be no load, short
+/// enough for somebody who waits for a change of theirs to be put back.
+const POLL: Duration = Duration::from_secs(30);
 
 /// What a watch tells.
 #[derive(Debug)]
@@ -101,6 +104,7 @@ fn run<D: Decode + 'static>(
         namespace: namespace.map(Into::into),
         phase: Phase::Start,
         pace: Pace::new(seed),
+        polls: false,
         ready: VecDeque::new(),
         kept: PhantomData,
     };
@@ -117,6 +121,8 @@ struct Watcher<D: Decode> {
     namespace: Option<String>,
     phase: Phase,
     pace: Pace,
+    /// That it may not watch was told.
+    polls: bool,
     ready: VecDeque<WatchEvent<D::Item>>,
     kept: PhantomData<fn() -> D>,
 }
@@ -190,6 +196,10 @@ impl<D: Decode + 'static> Watcher<D> {
     }
 
     async fn open(&mut self, version: String) {
+        if !self.resource.can("watch") {
+            self.pace.poll();
+            return;
+        }
         let seconds = WATCH_SECONDS + self.pace.random() % WATCH_JITTER;
         let mut query = Query::default()
             .with("watch", "true")
@@ -203,6 +213,7 @@ impl<D: Decode + 'static> Watcher<D> {
         let opened = Call { query, ..call }.open(&self.cluster).await;
         match opened {
             Ok(body) => {
+                self.polls = false;
                 self.phase = Phase::Read(Box::new(Reading {
                     version,
                     lines: Lines::new(body),
@@ -211,6 +222,15 @@ impl<D: Decode + 'static> Watcher<D> {
                     heard: false,
                     bookmarks: false,
                 }));
+            }
+            // What was listed holds; it is the right or the verb to watch that lacks, and may come.
+            Err(error)
+                if error.is_forbidden() || error.refusal().is_some_and(|r| r.code == 405) =>
+            {
+                if !std::mem::replace(&mut self.polls, true) {
+                    tracing::warn!(%error, "listing again and again what cannot be watched");
+                }
+                self.pace.poll();
             }
             Err(error) => self.fail(error, Some(version)),
         }
@@ -363,6 +383,16 @@ impl Pace {
     fn failed(&mut self) {
         let full = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT);
         self.failures += 1;
+        self.spread(full);
+    }
+
+    /// The pause until a list is due again because there is no watch.
+    fn poll(&mut self) {
+        self.succeeded();
+        self.spread(POLL);
+    }
+
+    fn spread(&mut self, full: Duration) {
         let half = full / 2;
         // At most 30,000, which any integer holds.
         let millis = u64::try_from(half.as_millis()).unwrap_or_default();

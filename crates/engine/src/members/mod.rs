@@ -40,6 +40,29 @@ pub(crate) enum KindState {
     Failed(String),
 }
 
+/// What a failure to read a kind says of the next try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Most likely it succeeds, or a run tells what is wrong: the server is away, or lacks the kind.
+    Passing,
+    /// It may be refused as well.
+    Refused,
+    /// It fails until somebody changes something.
+    Lasting,
+}
+
+/// Refusals in a row after which a kind counts as unreadable. With the pauses between them they take
+/// about half a minute.
+const REFUSALS: u32 = 6;
+
+#[derive(Debug)]
+struct Kind {
+    state: KindState,
+    /// When the last LIST began, as [`Slot::touched`] counts.
+    began: u64,
+    refusals: u32,
+}
+
 #[derive(Debug, Default)]
 struct Slot {
     live: Option<Live>,
@@ -52,7 +75,7 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     objects: HashMap<Arc<ObjectKey>, Slot>,
-    kinds: BTreeMap<GroupKind, (KindState, u64)>,
+    kinds: BTreeMap<GroupKind, Kind>,
     /// Every key that is labelled for a set or was verified for it.
     sets: HashMap<Arc<str>, HashSet<Arc<ObjectKey>>>,
     clock: u64,
@@ -61,17 +84,26 @@ pub(crate) struct Members {
 impl Members {
     /// A kind is about to be watched.
     pub(crate) fn expect(&mut self, kind: &GroupKind) {
-        self.kinds.entry(kind.clone()).or_insert((KindState::Pending, 0));
+        let new = || Kind { state: KindState::Pending, began: 0, refusals: 0 };
+        self.kinds.entry(kind.clone()).or_insert_with(new);
     }
 
     /// What is known of a kind; `None` when it is not watched.
     pub(crate) fn kind(&self, kind: &GroupKind) -> Option<&KindState> {
-        self.kinds.get(kind).map(|(state, _)| state)
+        self.kinds.get(kind).map(|kind| &kind.state)
     }
 
     /// The kinds that are watched.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = (&GroupKind, &KindState)> {
-        self.kinds.iter().map(|(kind, (state, _))| (kind, state))
+        self.kinds.iter().map(|(name, kind)| (name, &kind.state))
+    }
+
+    /// Why objects of a kind have not been readable for longer than a moment.
+    pub(crate) fn blind(&self, kind: &GroupKind) -> Option<&str> {
+        match self.kinds.get(kind)? {
+            Kind { state: KindState::Failed(why), refusals: REFUSALS.., .. } => Some(why),
+            _ => None,
+        }
     }
 
     /// How many live objects the index holds.
@@ -83,16 +115,25 @@ impl Members {
     pub(crate) fn restarted(&mut self, kind: &GroupKind) {
         self.clock += 1;
         let clock = self.clock;
-        if let Some((_, began)) = self.kinds.get_mut(kind) {
-            *began = clock;
+        if let Some(kind) = self.kinds.get_mut(kind) {
+            kind.began = clock;
         }
     }
 
     /// The LIST or watch of the kind failed. Returns whether that is news.
-    pub(crate) fn failed(&mut self, kind: &GroupKind, why: String) -> bool {
-        let Some((state, _)) = self.kinds.get_mut(kind) else { return false };
-        let news = !matches!(state, KindState::Failed(_));
-        *state = KindState::Failed(why);
+    pub(crate) fn failed(&mut self, kind: &GroupKind, why: String, trouble: Trouble) -> bool {
+        let Some(kind) = self.kinds.get_mut(kind) else { return false };
+        let news = !matches!(kind.state, KindState::Failed(_));
+        let told = kind.refusals >= REFUSALS;
+        match trouble {
+            Trouble::Passing => {}
+            Trouble::Refused => kind.refusals = kind.refusals.saturating_add(1),
+            Trouble::Lasting => kind.refusals = kind.refusals.max(REFUSALS),
+        }
+        // Words of a server can differ from one try to the next, and what is told must not.
+        if news || !told {
+            kind.state = KindState::Failed(why);
+        }
         news
     }
 
@@ -122,11 +163,11 @@ impl Members {
         objects: Vec<(ObjectKey, Live)>,
         unreadable: &[ObjectKey],
     ) -> BTreeSet<Arc<str>> {
-        let Some((state, began)) = self.kinds.get_mut(kind) else { return BTreeSet::new() };
-        let began = *began;
-        *state = match unreadable.first() {
-            None => KindState::Synced,
-            Some(key) => KindState::Failed(format!("{key} cannot be read")),
+        let Some(listed) = self.kinds.get_mut(kind) else { return BTreeSet::new() };
+        let began = listed.began;
+        (listed.state, listed.refusals) = match unreadable.first() {
+            None => (KindState::Synced, 0),
+            Some(key) => (KindState::Failed(format!("{key} cannot be read")), REFUSALS),
         };
         let mut sets = BTreeSet::new();
         let mut seen: HashSet<ObjectKey> = unreadable.iter().cloned().collect();

@@ -143,10 +143,33 @@ fn a_list_counts_also_when_its_versions_are_lower_than_before() {
 fn a_failed_kind_is_unknown_not_empty() {
     let mut members = verified();
     let kind = key("a").group_kind;
-    assert!(members.failed(&kind, "403".into()));
-    assert!(!members.failed(&kind, "403".into()));
+    assert!(members.failed(&kind, "403".into(), Trouble::Refused));
+    assert!(!members.failed(&kind, "403".into(), Trouble::Refused));
     assert_eq!(members.kind(&kind), Some(&KindState::Failed("403".into())));
     assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Same(42));
+}
+
+#[test]
+fn a_kind_that_is_refused_again_and_again_is_out_of_sight_until_it_is_listed() {
+    let kind = key("a").group_kind;
+    let mut members = verified();
+    for _ in 0..20 {
+        members.failed(&kind, "no connection".into(), Trouble::Passing);
+    }
+    for _ in 1..REFUSALS {
+        members.failed(&kind, "500".into(), Trouble::Refused);
+    }
+    assert_eq!(members.blind(&kind), None);
+    members.failed(&kind, "port 1".into(), Trouble::Refused);
+    members.failed(&kind, "port 2".into(), Trouble::Refused);
+    assert_eq!(members.blind(&kind), Some("port 1"), "what is told stays");
+    members.restarted(&kind);
+    members.listed(&kind, Vec::new(), &[]);
+    assert_eq!(members.blind(&kind), None);
+    members.failed(&kind, "403".into(), Trouble::Lasting);
+    assert_eq!(members.blind(&kind), Some("403"), "what does not pass by itself at once");
+    members.listed(&kind, Vec::new(), &[key("b")]);
+    assert_eq!(members.blind(&kind), Some("ConfigMap ns/b cannot be read"));
 }
 
 #[test]

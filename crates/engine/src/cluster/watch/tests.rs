@@ -121,6 +121,42 @@ async fn what_was_cut_off_comes_again() {
     assert_eq!(told.asked(), ["list", "5", "6", "7"]);
 }
 
+/// A right that is missing may be given later; a verb that a kind does not have is not asked for.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_watched_is_listed_again_and_again() {
+    let mut told = Told::new([
+        list(&["a"], "5"),
+        Says::Status(403, None, String::new()),
+        list(&["a", "b"], "6"),
+        Says::Status(405, None, String::new()),
+        list(&["b"], "7"),
+        Says::Stays(vec![event("ADDED", &meta("c", "8"))]),
+    ]);
+    assert_eq!(
+        told.next(7).await,
+        [
+            "restarted",
+            "listed a",
+            "restarted",
+            "listed a b",
+            "restarted",
+            "listed b",
+            "changed c 8"
+        ]
+    );
+    assert_eq!(told.asked(), ["list", "5", "list", "6", "list", "7"]);
+    let seconds = told.seconds();
+    assert!((15..=30).contains(&seconds[2]) && (30..=60).contains(&seconds[4]), "{seconds:?}");
+
+    let mut resource = Resource::known(Gvk::new("v1", "ConfigMap"), "configmaps", true);
+    resource.verbs.remove("watch");
+    let script = Script::new([list(&["a"], "5"), list(&["b"], "6")]);
+    let stream = Box::pin(watch(&script.cluster(), &resource, "x", None));
+    let mut told = Told { script, stream };
+    assert_eq!(told.next(4).await, ["restarted", "listed a", "restarted", "listed b"]);
+    assert_eq!(told.asked(), ["list", "list"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn expired_versions_lead_to_a_list() {
     let mut told = Told::new([
