@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 #![expect(clippy::print_stdout, reason = "seeds, times and messages to people, to be read")]
 
+mod adopt;
 mod bad_input;
 mod cli;
 mod counts;

@@ -153,6 +153,14 @@ pub struct ApplicationSpec {
     /// else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub common_metadata: Option<CommonMetadata>,
+
+    /// What becomes of objects of the path that are there already and that no Application has:
+    /// Never leaves them alone; IfUnowned takes them unless another field manager holds a field
+    /// that Git gives another value, or Helm, Flux or Argo CD have left their marks; Always takes
+    /// them whoever has them. Fields that kubectl applied to an adopted object and that Git does
+    /// not have go. IfUnowned when left out.
+    #[serde(default)]
+    pub adopt: Adopt,
 }
 
 /// A source in the same namespace.
@@ -188,6 +196,18 @@ pub enum DeletionPolicy {
     WaitForTermination,
     /// They stay, without our labels.
     Orphan,
+}
+
+/// What becomes of objects that are there already.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Adopt {
+    /// They are left alone.
+    Never,
+    /// They are taken where nobody else is in the way.
+    #[default]
+    IfUnowned,
+    /// They are taken.
+    Always,
 }
 
 /// What is applied and how it went.

@@ -34,9 +34,9 @@ mod git_repository;
 mod overlay;
 
 pub use application::{
-    Application, ApplicationSpec, ApplicationStatus, DeletionPolicy, Drift, Failure, HeldPrune,
-    HistoryEntry, HistoryResult, MAX_DRIFTED_FIELDS, MAX_FAILURES, MAX_HELD_OBJECTS, MAX_HISTORY,
-    Scope, SourceKind, SourceRef,
+    Adopt, Application, ApplicationSpec, ApplicationStatus, DeletionPolicy, Drift, Failure,
+    HeldPrune, HistoryEntry, HistoryResult, MAX_DRIFTED_FIELDS, MAX_FAILURES, MAX_HELD_OBJECTS,
+    MAX_HISTORY, Scope, SourceKind, SourceRef,
 };
 pub use crds::{crd_documents, crds};
 pub use duration::{Duration, DurationError};

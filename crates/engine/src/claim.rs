@@ -4,9 +4,10 @@
 use serde_json::Value;
 
 use crate::applyset::ApplySet;
-use crate::cluster::{ApiError, ApplyHow, Target};
+use crate::cluster::{ApiError, ApplyHow, Target, Tool};
 use crate::engine::Engine;
 use crate::live::Live;
+use crate::policy::Adopt;
 use crate::prepare::{Prepared, planned_for, planned_on};
 use crate::sync::{FORCED, RACES};
 
@@ -42,8 +43,19 @@ impl Engine {
 
     /// Applies what is not known as ours: the API server says whether anybody else owns it.
     pub(crate) async fn claim(&self, set: &ApplySet, p: &Prepared) -> Result<Live, ApiError> {
+        let (adopt, foreign) = {
+            let claims = self.claims();
+            (claims.adopt(&set.id), claims.is_foreign(&set.id, &p.key))
+        };
+        if adopt == Adopt::Never || foreign {
+            self.look_first(set, p, adopt).await?;
+        }
         let refused = match self.send(set, p, p.object.body(), UNFORCED).await {
             Err(error) if error.is_ownership_conflict() => error,
+            // It was there before.
+            Ok(live) if live.entries.len() > 1 || live.others != 0 => {
+                return self.settle(set, p, live, adopt).await;
+            }
             result => return result,
         };
         // It may be ours all the same: the label was taken off, or this process just started.
@@ -61,16 +73,78 @@ impl Engine {
                     Err(error) => return Err(error),
                 }
             }
-            if found.live.entry(&set.manager).is_none() {
-                return Err(refused);
+            let ours = found.live.entry(&set.manager).is_some();
+            if !ours && adopt != Adopt::Always {
+                return Err(match found.tool.as_ref().filter(|tool| !declares(p, tool)) {
+                    Some(tool) => not_ours(p, Some(tool), refused.conflicts()),
+                    None => refused,
+                });
             }
-            let body = planned_on(p.object.body(), found.live.resource_version);
-            match self.force(set, p, &body).await {
+            let mut version = found.live.resource_version;
+            if !ours {
+                match self.migrate(set, p, &found, adopt).await {
+                    Ok(Some(live)) => version = live.resource_version,
+                    Ok(None) => {}
+                    Err(error) if error.is_conflict() => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            match self.force(set, p, &planned_on(p.object.body(), version)).await {
                 Err(error) if error.is_conflict() => {}
                 result => return result,
             }
         }
         Err(refused)
+    }
+
+    /// Refuses what is there already and must not be touched, before anything is sent.
+    async fn look_first(&self, set: &ApplySet, p: &Prepared, adopt: Adopt) -> Result<(), ApiError> {
+        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(()) };
+        let owner = found.live.part_of.as_deref();
+        let free = owner.is_some_and(|owner| self.claims().lets_go(owner, &p.key).is_some());
+        let foreign = found.tool.as_ref().filter(|tool| !declares(p, tool));
+        let refused = match adopt {
+            Adopt::Never => found.live.entry(&set.manager).is_none() && !free,
+            Adopt::IfUnowned => foreign.is_some(),
+            Adopt::Always => false,
+        };
+        if refused {
+            return Err(not_ours(p, foreign, Vec::new()));
+        }
+        self.claims().note_foreign(&set.id, &p.key, false);
+        Ok(())
+    }
+
+    /// Settles who has an object that was there before its first apply, which nobody refused. What
+    /// kubectl applied is taken over wholly; what another tool manages is let go again.
+    async fn settle(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+        live: Live,
+        adopt: Adopt,
+    ) -> Result<Live, ApiError> {
+        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        for _ in 0..RACES {
+            let found = self.cluster.get_metadata(&target).await?;
+            let Some(found) = found.filter(|found| found.live.uid == live.uid) else {
+                return Ok(live);
+            };
+            let foreign = found.tool.as_ref().filter(|tool| !declares(p, tool));
+            if let (Some(tool), true) = (foreign, adopt != Adopt::Always) {
+                self.orphan_one(set, &p.resource, &p.key).await?;
+                self.claims().note_foreign(&set.id, &p.key, true);
+                return Err(not_ours(p, Some(tool), Vec::new()));
+            }
+            match self.migrate(set, p, &found, adopt).await {
+                Ok(None) => return Ok(live),
+                Ok(Some(_)) => return self.send(set, p, p.object.body(), UNFORCED).await,
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(live)
     }
 
     /// Applies over an object that took the place of ours. When it carries our label, it is a copy
@@ -88,5 +162,20 @@ impl Engine {
             }
         }
         self.claim(set, p).await
+    }
+}
+
+/// Whether Git itself has a tool's mark on an object, from an export for instance.
+fn declares(p: &Prepared, tool: &Tool) -> bool {
+    let metadata = &p.object.body()["metadata"];
+    ["labels", "annotations"].iter().any(|map| !metadata[map][tool.mark].is_null())
+}
+
+/// The refusal of what somebody else has, with the managers and fields that are in the way.
+fn not_ours(p: &Prepared, tool: Option<&Tool>, conflicts: Vec<(String, String)>) -> ApiError {
+    ApiError::NotOurs {
+        subject: p.key.to_string(),
+        owner: tool.map(|tool| tool.name.clone()),
+        fields: conflicts.into_iter().map(|(_, field)| field).collect(),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use plumb_core::ObjectKey;
 
 use crate::applyset::ApplySet;
+use crate::policy::Adopt;
 
 /// What a run asks about the other sets of its caller.
 pub trait Others: Sync {
@@ -30,6 +31,9 @@ pub(crate) struct Claims {
 struct Wants {
     manager: String,
     keys: HashSet<ObjectKey>,
+    adopt: Adopt,
+    /// What bears another tool's marks, as a claim found out.
+    foreign: HashSet<ObjectKey>,
 }
 
 impl Claims {
@@ -38,19 +42,41 @@ impl Claims {
     pub(crate) fn publish(
         &mut self,
         set: &ApplySet,
+        adopt: Adopt,
         mut keys: HashSet<ObjectKey>,
         all: bool,
     ) -> Vec<ObjectKey> {
-        let before = self.sets.remove(&*set.id).map(|wants| wants.keys).unwrap_or_default();
+        let before = self.sets.remove(&*set.id);
+        let (before, foreign) = before.map(|wants| (wants.keys, wants.foreign)).unwrap_or_default();
         let freed = if all {
             before.into_iter().filter(|key| !keys.contains(key)).collect()
         } else {
             keys.extend(before);
             Vec::new()
         };
-        let wants = Wants { manager: set.manager.clone(), keys };
+        let wants = Wants { manager: set.manager.clone(), keys, adopt, foreign };
         self.sets.insert(set.id.as_str().into(), wants);
         freed
+    }
+
+    /// How a set deals with what is there already.
+    pub(crate) fn adopt(&self, set: &str) -> Adopt {
+        self.sets.get(set).map(|wants| wants.adopt).unwrap_or_default()
+    }
+
+    /// Notes whether an object bears another tool's marks.
+    pub(crate) fn note_foreign(&mut self, set: &str, key: &ObjectKey, foreign: bool) {
+        let Some(wants) = self.sets.get_mut(set) else { return };
+        if foreign {
+            wants.foreign.insert(key.clone());
+        } else {
+            wants.foreign.remove(key);
+        }
+    }
+
+    /// Whether an object bore another tool's marks when it was last looked at.
+    pub(crate) fn is_foreign(&self, set: &str, key: &ObjectKey) -> bool {
+        self.sets.get(set).is_some_and(|wants| wants.foreign.contains(key))
     }
 
     /// The set is no more.
@@ -97,16 +123,16 @@ mod tests {
         let [x] = keys(&["x"]).into_iter().collect::<Vec<_>>().try_into().unwrap();
         let mut claims = Claims::default();
         assert_eq!(claims.lets_go(&one.id, &x), None, "it may want anything");
-        assert!(claims.publish(&one, keys(&["x", "y"]), true).is_empty());
+        assert!(claims.publish(&one, Adopt::IfUnowned, keys(&["x", "y"]), true).is_empty());
         assert_eq!(claims.lets_go(&one.id, &x), None);
-        claims.publish(&two, keys(&["x"]), true);
+        claims.publish(&two, Adopt::IfUnowned, keys(&["x"]), true);
         assert!(claims.others_want(&one.id, &x) && claims.others_want(&two.id, &x));
         assert_eq!(claims.wanting(&x).len(), 2);
 
         // What it cannot tell as a whole it may still want.
-        assert!(claims.publish(&one, keys(&["y"]), false).is_empty());
+        assert!(claims.publish(&one, Adopt::IfUnowned, keys(&["y"]), false).is_empty());
         assert_eq!(claims.lets_go(&one.id, &x), None);
-        let freed = claims.publish(&one, keys(&["y"]), true);
+        let freed = claims.publish(&one, Adopt::IfUnowned, keys(&["y"]), true);
         assert!(freed.len() == 1 && freed[0] == x);
         assert_eq!(claims.lets_go(&one.id, &x), Some("plumb:ns/one".into()));
         assert!(!claims.others_want(&two.id, &x));

@@ -15,7 +15,9 @@ pub(crate) fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure
     let message =
         error.refusal().map_or_else(|| error.to_string(), |refusal| refusal.message.clone());
     let schema = error.schema_field();
-    let (reason, message, hint) = if error.is_ownership_conflict() {
+    let (reason, message, hint) = if let ApiError::NotOurs { owner, fields, .. } = error {
+        not_ours(owner.as_deref(), fields)
+    } else if error.is_ownership_conflict() {
         conflict(error, set)
     } else if error.is_namespace_missing() {
         let hint = "create the namespace, or add it to the path as an object";
@@ -70,21 +72,15 @@ fn conflict(error: &ApiError, set: &ApplySet) -> (&'static str, String, Option<S
     let mut managers: Vec<&str> = conflicts.iter().map(|(manager, _)| manager.as_str()).collect();
     managers.sort_unstable();
     managers.dedup();
-    let mut fields: Vec<&str> =
-        conflicts.iter().map(|(_, field)| field.trim_start_matches('.')).collect();
-    fields.dedup();
-    let more = fields.len().saturating_sub(5);
-    fields.truncate(5);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let fields = format!("{}{more}", fields.join(", "));
+    let fields = brief(conflicts.iter().map(|(_, field)| field.as_str()));
     let other = managers.iter().find_map(|m| m.strip_prefix(MANAGER_PREFIX));
     if let Some(other) = other.filter(|other| *other != set.owner()) {
         let hint = "keep it in one of the two applications";
         let message = format!("it belongs to application {other}");
         ("OwnedByAnother", message, Some(hint.into()))
     } else {
-        let hint = "give these fields the live values in Git or leave them out there; or delete \
-                    the live object, if Git is right";
+        let hint = "give these fields the live values in Git or leave them out there; if Git is \
+                    right, delete the live object, or take it as it is by spec.adopt: Always";
         (
             "FieldConflict",
             format!(
@@ -94,6 +90,31 @@ fn conflict(error: &ApiError, set: &ApplySet) -> (&'static str, String, Option<S
             Some(hint.into()),
         )
     }
+}
+
+/// The first of some fields, and how many more there are.
+fn brief<'f>(fields: impl Iterator<Item = &'f str>) -> String {
+    let mut fields: Vec<&str> = fields.map(|field| field.trim_start_matches('.')).collect();
+    fields.dedup();
+    let more = fields.len().saturating_sub(5);
+    fields.truncate(5);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", fields.join(", "))
+}
+
+/// What is there already and is left alone.
+fn not_ours(owner: Option<&str>, fields: &[String]) -> (&'static str, String, Option<String>) {
+    let Some(owner) = owner else {
+        let hint = "delete the live object, or let it be taken by another spec.adopt";
+        let message = "it exists already, and spec.adopt is Never";
+        return ("AlreadyExists", message.into(), Some(hint.into()));
+    };
+    let fields = match fields {
+        [] => String::new(),
+        fields => format!(", with other values in {}", brief(fields.iter().map(String::as_str))),
+    };
+    let hint = "take it out there without deleting it, or take it from there by spec.adopt: Always";
+    ("OwnedByAnother", format!("it belongs to {owner}{fields}"), Some(hint.into()))
 }
 
 #[cfg(test)]

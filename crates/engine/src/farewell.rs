@@ -50,7 +50,7 @@ impl Engine {
             return Ok(report);
         }
         // What it had is free for those who want it.
-        let freed = self.claims().publish(set, HashSet::new(), true);
+        let freed = self.claims().publish(set, policy.adopt, HashSet::new(), true);
         self.freed(set, &freed);
         if others.any_silent() {
             report.waits = true;
@@ -138,7 +138,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn orphan_one(
+    pub(crate) async fn orphan_one(
         &self,
         set: &ApplySet,
         resource: &Resource,

@@ -7,6 +7,29 @@ use serde_json::{Map, Value, json};
 use crate::applyset::ApplySet;
 use crate::cluster::{ApiError, Metadata, Target};
 use crate::engine::Engine;
+use crate::live::Live;
+use crate::policy::Adopt;
+use crate::prepare::Prepared;
+
+/// How `kubectl apply`, `create` and `replace` call themselves, and what the API server calls
+/// whoever wrote an object before it was first applied. One-off edits have other names and stay
+/// those of who made them.
+const KUBECTL: [&str; 5] = [
+    "kubectl-client-side-apply",
+    "before-first-apply",
+    "kubectl",
+    "kubectl-create",
+    "kubectl-replace",
+];
+
+/// How tools that keep objects in place call themselves.
+const TOOLS: [&str; 5] = [
+    "helm",
+    "helm-controller",
+    "kustomize-controller",
+    "argocd-controller",
+    "argocd-application-controller",
+];
 
 impl Engine {
     /// Takes an object over from a set that lets it go. Returns whether that set had it at all.
@@ -23,6 +46,26 @@ impl Engine {
         let patch = replace_entries(&entries, found.live.resource_version);
         self.cluster.json_patch(target, &patch, None).await?;
         Ok(true)
+    }
+
+    /// Takes over what those have applied who will not apply again. Returns nothing when there is no
+    /// such thing.
+    pub(crate) async fn migrate(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+        found: &Metadata,
+        adopt: Adopt,
+    ) -> Result<Option<Live>, ApiError> {
+        let tools: &[&str] = if adopt == Adopt::Always { &TOOLS } else { &[] };
+        let gone = |manager: &str| KUBECTL.contains(&manager) || tools.contains(&manager);
+        let version = p.resource.gvk.api_version();
+        let Some(entries) = migrated(&found.managed_fields, gone, &set.manager, &version) else {
+            return Ok(None);
+        };
+        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let patch = replace_entries(&entries, found.live.resource_version);
+        self.cluster.json_patch(&target, &patch, None).await.map(Some)
     }
 
     /// Tells the sets that an object concerns which one of them has just let go.
@@ -60,6 +103,38 @@ fn renamed(managed: &[Value], from: &str, to: &str) -> Option<Vec<Value>> {
         entries.push(entry);
     }
     Some(entries)
+}
+
+/// The entries of `managedFields` with those of some managers joined into our own; `None` when there
+/// are none. What speaks of another version of the kind cannot be compared and stays.
+fn migrated(
+    managed: &[Value],
+    gone: impl Fn(&str) -> bool,
+    to: &str,
+    api_version: &str,
+) -> Option<Vec<Value>> {
+    let of_object = |entry: &Value| {
+        entry["apiVersion"] == api_version
+            && entry["subresource"].as_str().unwrap_or_default().is_empty()
+    };
+    let (theirs, mut rest): (Vec<&Value>, Vec<&Value>) = managed
+        .iter()
+        .partition(|entry| of_object(entry) && entry["manager"].as_str().is_some_and(&gone));
+    let mut entry = (*theirs.first()?).clone();
+    let ours = |entry: &&Value| entry["manager"] == to && entry["operation"] == "Apply";
+    match rest.iter().position(ours) {
+        Some(at) if of_object(rest[at]) => entry = rest.remove(at).clone(),
+        // Ours is of another version.
+        Some(_) => return None,
+        None => {
+            entry["manager"] = to.into();
+            entry["operation"] = "Apply".into();
+        }
+    }
+    for other in theirs {
+        unite(&mut entry["fieldsV1"], &other["fieldsV1"]);
+    }
+    Some(rest.into_iter().cloned().chain([entry]).collect())
 }
 
 /// Adds the paths of one field set to another.
@@ -117,5 +192,30 @@ mod tests {
         let mut status = one;
         status["subresource"] = "status".into();
         assert_eq!(renamed(&[status], "plumb:one", "plumb:two"), None, "not of the object");
+    }
+
+    #[test]
+    fn what_kubectl_applied_becomes_ours_and_edits_stay_theirs() {
+        let (a, b) = (json!({"f:data": {"f:a": {}}}), json!({"f:data": {"f:b": {}}}));
+        let both = json!({"f:data": {"f:a": {}, "f:b": {}}});
+        let gone = |manager: &str| KUBECTL.contains(&manager);
+        let migrated = |managed: &[Value]| migrated(managed, gone, "plumb:one", "v1");
+        let edit = entry("kubectl-edit", "Update", "v1", &a);
+        let applied = entry("kubectl-client-side-apply", "Update", "v1", &a);
+        let created = entry("kubectl-create", "Update", "v1", &b);
+        let ours = entry("plumb:one", "Apply", "v1", &b);
+        let whole = entry("plumb:one", "Apply", "v1", &both);
+        for managed in [[&edit, &applied, &ours], [&edit, &applied, &created]] {
+            let managed: Vec<_> = managed.into_iter().cloned().collect();
+            assert_eq!(migrated(&managed), Some(vec![edit.clone(), whole.clone()]));
+        }
+        assert_eq!(migrated(&[edit.clone(), ours]), None);
+        let older = entry("kubectl-client-side-apply", "Update", "v1beta1", &a);
+        assert_eq!(migrated(&[older]), None, "of another version");
+        let older = entry("plumb:one", "Apply", "v1beta1", &a);
+        assert_eq!(migrated(&[older, applied]), None, "ours is of another version");
+        let mut status = created;
+        status["subresource"] = "status".into();
+        assert_eq!(migrated(&[status]), None);
     }
 }

@@ -45,7 +45,7 @@ pub use explain::{FieldChange, explain};
 pub use farewell::Farewell;
 pub use guard::{Candidate, Held, HoldReason, Limits, Occasion, judge};
 pub use live::{Entry, Live};
-pub use policy::Policy;
+pub use policy::{Adopt, Policy};
 pub use report::{Change, Drift, Failure, Outcome, Report};
 pub use stage::Stage;
 pub use sync::{Job, Parent};

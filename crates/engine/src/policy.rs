@@ -3,6 +3,18 @@
 use crate::farewell::Farewell;
 use crate::guard::Limits;
 
+/// What becomes of a desired object that is there already and is nobody's of ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Adopt {
+    /// It is left alone.
+    Never,
+    /// It becomes a member if no field manager and no other tool is in the way.
+    #[default]
+    IfUnowned,
+    /// It becomes a member whoever has it.
+    Always,
+}
+
 /// How a set is dealt with, as its owner wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -12,4 +24,6 @@ pub struct Policy {
     pub farewell: Farewell,
     /// From when on deletions wait for a person.
     pub limits: Limits,
+    /// What becomes of desired objects that are there already.
+    pub adopt: Adopt,
 }

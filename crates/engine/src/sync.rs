@@ -108,7 +108,7 @@ impl Engine {
         let failed = report.failures.iter().chain(&preparation.refusals).map(|f| f.key.clone());
         let wants = prepared.iter().map(|p| p.key.clone()).chain(failed).collect();
         let whole = report.failures.is_empty() && preparation.refusals.is_empty();
-        let freed = self.claims().publish(set, wants, whole);
+        let freed = self.claims().publish(set, job.policy.adopt, wants, whole);
         job.others.spoken();
         self.freed(set, &freed);
         if !preparation.refusals.is_empty() {

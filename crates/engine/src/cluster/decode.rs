@@ -1,7 +1,8 @@
 //! Reads the server's answers into what is kept of them.
 //!
 //! Invariant: labels other than the part-of label, annotations other than our own, and whatever
-//! else an object holds are skipped while reading and never kept. An annotation can hold a whole
+//! else an object holds are skipped while reading and never kept, but for names in the marks of
+//! other tools. An annotation can hold a whole
 //! Secret (`kubectl.kubernetes.io/last-applied-configuration`).
 
 use std::borrow::Cow;
@@ -17,6 +18,7 @@ use serde_json::value::RawValue;
 use super::error::describe;
 use super::fields::{self, FieldSet};
 use super::resource::Resource;
+use super::tools::{Tool, tool_of};
 use crate::live::{Entry, Live};
 
 /// What is kept of objects of some kind, and how it is read.
@@ -62,6 +64,8 @@ pub struct Metadata {
     pub managed_fields: Vec<serde_json::Value>,
     /// All labels.
     pub labels: BTreeMap<String, String>,
+    /// Which other tool's marks are on it.
+    pub tool: Option<Tool>,
     /// The annotations of `plumb.dev`, its subdomains and `applyset.kubernetes.io`. All others are
     /// dropped.
     pub annotations: BTreeMap<String, String>,
@@ -220,6 +224,8 @@ pub(super) fn metadata(json: &[u8]) -> Result<Metadata, String> {
     let object: Envelope<Rest> = serde_json::from_slice(json).map_err(|error| describe(&error))?;
     let rest = object.metadata;
     let mut annotations = rest.annotations.unwrap_or_default();
+    let labels = rest.labels.unwrap_or_default();
+    let tool = tool_of(&labels, &annotations);
     let has_last_applied =
         annotations.contains_key("kubectl.kubernetes.io/last-applied-configuration");
     annotations.retain(|key, _| {
@@ -231,7 +237,8 @@ pub(super) fn metadata(json: &[u8]) -> Result<Metadata, String> {
     Ok(Metadata {
         live,
         managed_fields: rest.managed_fields.unwrap_or_default(),
-        labels: rest.labels.unwrap_or_default(),
+        labels,
+        tool,
         annotations,
         has_last_applied,
         finalizers: rest.finalizers.unwrap_or_default(),

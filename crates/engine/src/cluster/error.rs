@@ -60,6 +60,16 @@ pub enum ApiError {
         /// On what.
         subject: String,
     },
+    /// Somebody else has it, and it is left alone.
+    #[error("{subject} exists already{}", owner.as_ref().map_or(String::new(), |owner| format!(", and belongs to {owner}")))]
+    NotOurs {
+        /// The object.
+        subject: String,
+        /// Who has it, if its marks say so.
+        owner: Option<String>,
+        /// The fields that they own and that were to be applied, where these are in the way.
+        fields: Vec<String>,
+    },
     /// No request can be made for it, so nothing was sent.
     #[error("cannot {operation} {subject}: {what}")]
     Unaddressable {
@@ -133,7 +143,9 @@ impl ApiError {
             | Self::Transport { .. }
             | Self::Decode { .. }
             | Self::NotLeading { .. } => ErrorClass::Retry,
-            Self::TooLarge { .. } | Self::Unaddressable { .. } => ErrorClass::WaitForUser,
+            Self::TooLarge { .. } | Self::Unaddressable { .. } | Self::NotOurs { .. } => {
+                ErrorClass::WaitForUser
+            }
         }
     }
 

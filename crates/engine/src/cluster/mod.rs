@@ -13,6 +13,7 @@ mod request;
 mod resource;
 #[cfg(test)]
 pub(crate) mod script;
+mod tools;
 mod watch;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use decode::Metadata;
 pub use discovery::Discovery;
 pub use error::{ApiError, Cause, Refusal};
 pub use resource::{Resource, Target};
+pub use tools::Tool;
 pub use watch::{WatchEvent, watch, watch_typed};
 
 use crate::live::Live;

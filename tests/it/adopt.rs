@@ -1,0 +1,199 @@
+//! What becomes of objects that were there before: whose they are, and what of them stays.
+
+use kube::api::{Patch, PatchParams};
+use plumb_testkit::{runtime, wait_for};
+use serde_json::{Value, json};
+
+use crate::world::{LIMIT, World, config_map};
+
+const PART_OF: &str = "applyset.kubernetes.io/part-of";
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+fn kubectl_apply(world: &World, manifests: &str) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), manifests).unwrap();
+    let output =
+        world.plane.kubectl(["-n", &world.ns, "apply", "-f", file.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Puts a config map there as a tool does: with its mark, under its name as a field manager.
+async fn tool_applies(world: &World, manager: &str, name: &str, metadata: Value, data: Value) {
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data,
+    });
+    object["metadata"]["name"] = name.into();
+    let params = PatchParams::apply(manager);
+    world.config_maps().patch(name, &params, &Patch::Apply(&object)).await.unwrap();
+}
+
+fn app(world: &World, name: &str, adopt: &str) -> Value {
+    let mut app = world.app(name, name, "1h");
+    app["spec"]["adopt"] = adopt.into();
+    app
+}
+
+fn managers(object: &Value) -> Vec<&str> {
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    entries.map(|entry| entry["manager"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn what_kubectl_applied_is_taken_over_wholly() {
+    runtime().block_on(async {
+        let world = World::new("kubectl").await;
+        // Git lacks a field that kubectl applied; somebody else added one of his own.
+        let live = format!("{}  gone: \"1\"\n", config_map("a", "1"));
+        kubectl_apply(&world, &live);
+        world.edit(&world.config_maps(), "a", &json!({"data": {"theirs": "x"}})).await;
+        let before = world.get(&world.config_maps(), "a").await;
+        assert!(before["metadata"]["annotations"][LAST_APPLIED].is_string());
+
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_applied("web", &commit).await;
+        let after = world.get(&world.config_maps(), "a").await;
+        assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
+        assert_eq!(after["data"], json!({"value": "1", "theirs": "x"}));
+        assert!(after["metadata"]["annotations"][LAST_APPLIED].is_null(), "{after}");
+        let ours = format!("plumb:{}/web", world.ns);
+        assert_eq!(managers(&after), [&ours, "by-hand"]);
+
+        // What leaves Git leaves the object, as nobody else holds it.
+        let two = format!("{}  more: \"1\"\n", config_map("a", "2"));
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&two))], "two");
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "2")))], "three");
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        assert_eq!(world.data("a").await, Some(json!({"value": "2", "theirs": "x"})));
+    });
+}
+
+#[test]
+fn what_other_tools_manage_is_theirs_and_they_are_named() {
+    runtime().block_on(async {
+        let world = World::new("tools").await;
+        let helm = json!({
+            "labels": {"app.kubernetes.io/managed-by": "Helm"},
+            "annotations": {
+                "meta.helm.sh/release-name": "shop", "meta.helm.sh/release-namespace": "prod",
+            },
+        });
+        let flux = json!({"labels": {
+            "kustomize.toolkit.fluxcd.io/name": "apps",
+            "kustomize.toolkit.fluxcd.io/namespace": "flux-system",
+        }});
+        let tracking = format!("shop:/ConfigMap:{}/argo", world.ns);
+        let argo = json!({"annotations": {"argocd.argoproj.io/tracking-id": tracking}});
+        // One with the value of Git, which no field manager would be in the way of, and one without.
+        let cases = [
+            ("helm", "helm", helm, "the Helm release prod/shop"),
+            ("flux", "kustomize-controller", flux, "the Kustomization of Flux flux-system/apps"),
+            ("argo", "argocd-controller", argo, "the application of Argo CD shop"),
+        ];
+        let mut files = vec![];
+        for (name, manager, metadata, _) in &cases {
+            let differs = format!("{name}-differs");
+            for (object, value) in [(*name, "1"), (&*differs, "theirs")] {
+                let data = json!({"value": value, "more": "x"});
+                tool_applies(&world, manager, object, metadata.clone(), data).await;
+            }
+            files.push((format!("{name}/a.yaml"), config_map(name, "1")));
+            files.push((format!("{name}-differs/a.yaml"), config_map(&differs, "1")));
+        }
+        let files: Vec<_> = files.iter().map(|(p, t)| (p.as_str(), Some(t.as_str()))).collect();
+        world.repo.commit(&files, "all");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        for (name, _, _, owner) in &cases {
+            for (object, field) in
+                [((*name).to_owned(), ""), (format!("{name}-differs"), "data.value")]
+            {
+                world.apply(&world.app(&object, &object, "1h")).await;
+                let parts = [*owner, "a.yaml:1", field, "spec.adopt: Always"];
+                world.wait_refused(&world.apps(), &object, "OwnedByAnother", &parts).await;
+                let live = world.get(&world.config_maps(), &object).await;
+                assert!(live["metadata"]["labels"][PART_OF].is_null(), "{live}");
+                assert!(!managers(&live).iter().any(|manager| manager.starts_with("plumb:")));
+            }
+        }
+
+        // Taken on purpose, nothing of the tool stays that Git does not have.
+        for (name, ..) in &cases {
+            for object in [(*name).to_owned(), format!("{name}-differs")] {
+                world.apply(&app(&world, &object, "Always")).await;
+                world.wait_condition(&world.apps(), &object, ("Ready", "True"), |_| true).await;
+                let live = world.get(&world.config_maps(), &object).await;
+                assert_eq!(live["data"], json!({"value": "1"}), "{live}");
+                assert_eq!(managers(&live), [format!("plumb:{}/{object}", world.ns)]);
+                let metadata = &live["metadata"];
+                let labels = metadata["labels"].as_object().unwrap();
+                let annotations = metadata["annotations"].as_object().unwrap();
+                assert_eq!((labels.len(), annotations.len()), (1, 1), "{metadata}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_application_that_adopts_nothing_leaves_alone_what_is_there() {
+    runtime().block_on(async {
+        let world = World::new("adopts-nothing").await;
+        kubectl_apply(&world, &config_map("a", "1"));
+        let before = world.get(&world.config_maps(), "a").await;
+        world.repo.commit(
+            &[
+                ("web/a.yaml", Some(&config_map("a", "1"))),
+                ("web/b.yaml", Some(&config_map("b", "1"))),
+            ],
+            "two",
+        );
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&app(&world, "web", "Never")).await;
+        let parts = ["web/a.yaml:1", "exists already", "spec.adopt is Never"];
+        world.wait_refused(&world.apps(), "web", "AlreadyExists", &parts).await;
+        world.wait_value("b", "1").await;
+        assert_eq!(world.get(&world.config_maps(), "a").await, before);
+
+        // What it applied itself it keeps true, and the message's cure helps.
+        world.edit(&world.config_maps(), "b", &json!({"data": {"value": "by hand"}})).await;
+        world.wait_value("b", "1").await;
+        world.delete(&world.config_maps(), "a").await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+    });
+}
+
+#[test]
+fn an_application_that_adopts_all_takes_nothing_from_another_application() {
+    runtime().block_on(async {
+        let world = World::new("adopts-all").await;
+        kubectl_apply(&world, &format!("{}  gone: \"1\"\n", config_map("free", "theirs")));
+        world.edit(&world.config_maps(), "free", &json!({"data": {"value": "by hand"}})).await;
+        world.repo.commit(
+            &[
+                ("one/a.yaml", Some(&config_map("shared", "one"))),
+                ("two/a.yaml", Some(&config_map("shared", "two"))),
+                ("two/b.yaml", Some(&config_map("free", "two"))),
+            ],
+            "both",
+        );
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&app(&world, "one", "Always")).await;
+        world.wait_condition(&world.apps(), "one", ("Ready", "True"), |_| true).await;
+        world.apply(&app(&world, "two", "Always")).await;
+        let other = format!("application {}/one", world.ns);
+        world.wait_refused(&world.apps(), "two", "OwnedByAnother", &[&other]).await;
+        world.wait_value("shared", "one").await;
+        wait_for("the other to be taken", LIMIT, async || {
+            let data = world.data("free").await;
+            if data == Some(json!({"value": "two"})) { Ok(()) } else { Err(data) }
+        })
+        .await;
+    });
+}
