@@ -1,5 +1,7 @@
 //! What somebody changes is seen, told, and put back without a fight.
 
+use std::time::Duration;
+
 use plumb_testkit::{Fault, Match, Proxy, Rule, runtime};
 use serde_json::{Value, json};
 
@@ -58,5 +60,92 @@ fn a_kind_that_cannot_be_read_is_told_and_nothing_of_it_is_taken_for_gone() {
             .await;
         assert_eq!(object["status"]["failures"], Value::Null);
         assert_eq!(probe.scrape().await.sum("plumb_unreadable_kinds", ""), 0);
+    });
+}
+
+/// Another controller, or an autoscaler, wants a field that Git has.
+#[test]
+fn a_fight_over_a_field_slows_down_and_is_told_once() {
+    runtime().block_on(async {
+        let world = World::new("fight").await;
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "git")))], "one");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_applied("web", &commit).await;
+        let maps = world.config_maps();
+        world.plane.settled().await;
+        let mark = world.plane.audit().mark();
+
+        let fighter = async {
+            loop {
+                if world.data("a").await.unwrap()["value"] == "git" {
+                    world.edit(&maps, "a", &json!({"data": {"value": "theirs"}})).await;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(30), fighter).await;
+        world.plane.settled().await;
+        let writes = |resource: &str| {
+            let events = world.plane.audit().since(mark).into_iter();
+            let ours = events.filter(|e| e.user == world.identity.user() && e.verb == "patch");
+            ours.filter(|e| e.resource == resource).count()
+        };
+        let (objects, statuses) = (writes("configmaps"), writes("applications"));
+        assert!((5..=12).contains(&objects), "{objects} corrections in 30 s");
+        assert!(statuses <= objects + 3, "{statuses} writes of the status");
+        let object =
+            world.wait_condition(&world.apps(), "web", ("Drifted", "True"), |_| true).await;
+        let drifted = condition(&object, "Drifted");
+        assert_eq!(drifted["reason"], "DriftFoughtOver");
+        let message = drifted["message"].as_str().unwrap();
+        for part in ["/a is changed", "data.value by by-hand", "again and again"] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert_eq!(condition(&object, "Ready")["status"], "True");
+
+        // Giving in ends it at once.
+        let map = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  other: x\n";
+        let commit = world.repo.commit(&[("app/a.yaml", Some(map))], "theirs");
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        let object = world
+            .wait_condition(&world.apps(), "web", ("Ready", "True"), |object| {
+                condition(object, "Drifted").is_null()
+            })
+            .await;
+        assert!(object["status"]["drift"]["count"].as_u64().unwrap() >= 4, "{object}");
+    });
+}
+
+/// Leader election writes an annotation of a member every second.
+#[test]
+fn a_chatty_neighbour_costs_little_and_holds_no_correction_up() {
+    runtime().block_on(async {
+        let world = World::new("chatty").await;
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "git")))], "one");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_applied("web", &commit).await;
+        let maps = world.config_maps();
+        world.plane.settled().await;
+        let mark = world.plane.audit().mark();
+        for second in 0..30 {
+            let edit = json!({"metadata": {"annotations": {"leader": second.to_string()}}});
+            world.edit(&maps, "a", &edit).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        world.plane.settled().await;
+        let events = world.plane.audit().since(mark).into_iter();
+        let ours = events.filter(|e| e.user == world.identity.user() && e.verb == "patch");
+        let what: Vec<_> = ours.filter(|e| e.resource != "leases").map(|e| e.what()).collect();
+        assert!(what.len() <= 12, "{what:?}");
+
+        let begun = std::time::Instant::now();
+        world.edit(&maps, "a", &json!({"data": {"value": "by hand"}})).await;
+        world.wait_value("a", "git").await;
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     });
 }

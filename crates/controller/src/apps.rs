@@ -33,8 +33,8 @@ use crate::state::{
     settled_kinds,
 };
 use crate::status::{
-    Say, Waits, apply_report, blind_text, brief, count_drift, is_another_outcome, remember,
-    revision_to_tell, say_of_report, with_hint,
+    Drifted, Say, Waits, apply_report, blind_text, brief, count_drift, fights_text,
+    is_another_outcome, remember, revision_to_tell, say_of_report, with_hint,
 };
 
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
@@ -51,8 +51,8 @@ struct Run {
     before: ApplicationStatus,
     forced: bool,
     wanted: u64,
-    /// That objects of some kinds cannot be read.
-    blind: Option<String>,
+    /// How what is live differs from Git for longer than a moment.
+    drifted: Option<Drifted>,
 }
 
 impl Run {
@@ -86,7 +86,7 @@ impl Daemon {
             self.wait_for(&run, &pending);
             return Outcome::Waiting;
         }
-        run.blind = blind_text(&self.engine.blind(&scope.kinds));
+        run.drifted = self.drifted(&run.set, &scope.kinds);
         match self.base(&run) {
             Ok(base) => self.converge(&run, base).await,
             Err(blocked) => self.blocked(&run, blocked).await,
@@ -105,8 +105,13 @@ impl Daemon {
             before: app.written.clone().or_else(|| app.object.status.clone()).unwrap_or_default(),
             forced: std::mem::take(&mut app.forced),
             wanted: app.wanted,
-            blind: None,
+            drifted: None,
         })
+    }
+
+    /// How what is live differs from Git for longer than a moment, as far as the engine knows.
+    fn drifted(&self, set: &ApplySet, kinds: &BTreeSet<plumb_core::GroupKind>) -> Option<Drifted> {
+        fights_text(&self.engine.fights(set)).or_else(|| blind_text(&self.engine.blind(kinds)))
     }
 
     fn wait_for(&self, run: &Run, kinds: &BTreeSet<plumb_core::GroupKind>) {
@@ -171,7 +176,7 @@ impl Daemon {
                     self.plan_kept(run, kept);
                     return Outcome::Stalled;
                 }
-                if known.settled && run.blind_is_told() && self.engine.in_sync(&run.set) {
+                if known.settled && run.drifted_is_told() && self.engine.in_sync(&run.set) {
                     self.plan_interval(run);
                     return Outcome::Unchanged;
                 }
@@ -255,9 +260,8 @@ impl Daemon {
         let (report, result) =
             self.sync(run, objects, &policy_of(&run.object.spec), looks_at, first_look).await;
         self.note_kept(run, base, &report, &result);
-        // The run may have met kinds that were never looked at before.
-        let blind = blind_text(&self.engine.blind(&report.scope.kinds));
-        let run = &Run { blind, ..run.clone() };
+        let drifted = self.drifted(&run.set, &report.scope.kinds);
+        let run = &Run { drifted, ..run.clone() };
         if let Err(error) = result {
             self.tell(run, &report, &base.revision.to_string());
             return self.cut_short(run, Some(&base.revision), &error, &report).await;
@@ -308,7 +312,7 @@ impl Daemon {
         });
         self.say_app(run, status, &say, Some(&base.revision)).await;
         self.tell(run, &report, &revision);
-        if blind_text(&self.engine.blind(&report.scope.kinds)) != run.blind {
+        if self.drifted(&run.set, &report.scope.kinds) != run.drifted {
             self.queue.add(Key::App(run.name.clone()), Lane::Routine);
         }
         if report.refused {
@@ -515,6 +519,7 @@ impl Daemon {
 
     fn plan_interval(&self, run: &Run) {
         let wait = self.jitter(run.object.spec.interval.into());
+        let wait = self.engine.next_due(&run.set).map_or(wait, |due| due.min(wait));
         self.queue.add_after(Key::App(run.name.clone()), wait, Lane::Routine);
     }
 

@@ -249,15 +249,53 @@ pub(crate) fn revision_to_tell<'a>(
     }
 }
 
+/// How what is live differs from Git for longer than a moment: a condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Drifted {
+    pub(crate) status: &'static str,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
 /// That objects of some kinds cannot be read; `None` when all can.
-pub(crate) fn blind_text(blind: &[(plumb_core::GroupKind, String)]) -> Option<String> {
+pub(crate) fn blind_text(blind: &[(plumb_core::GroupKind, String)]) -> Option<Drifted> {
     let (kind, why) = blind.first()?;
     let more = match blind.len() - 1 {
         0 => String::new(),
         n => format!(", and that of {n} more kinds"),
     };
     let text = format!("{why}; meanwhile what is changed or left over of {kind} is not seen{more}");
-    Some(shorten(text, 1024))
+    let message = shorten(text, 1024);
+    Some(Drifted { status: "Unknown", reason: reasons::KIND_UNREADABLE, message })
+}
+
+/// That somebody writes objects as often as they are put back; `None` when nobody does.
+pub(crate) fn fights_text(fights: &[(plumb_core::ObjectKey, Drift)]) -> Option<Drifted> {
+    let (key, drift) = fights.first()?;
+    let what = match drift {
+        Drift::Deleted | Drift::Replaced => "deleted".to_owned(),
+        Drift::Unlabelled => "robbed of its label".to_owned(),
+        Drift::Fields(changes) => {
+            let fields: Vec<String> = changes
+                .iter()
+                .map(|change| match &change.manager {
+                    Some(manager) => format!(", {} by {manager}", change.path),
+                    None => format!(", {}", change.path),
+                })
+                .collect();
+            format!("changed{}", fields.concat())
+        }
+    };
+    let more = match fights.len() - 1 {
+        0 => String::new(),
+        n => format!("; so are {n} more objects"),
+    };
+    let message = format!(
+        "{key} is {what}, again and again, and put back less and less often; stop who does it, or \
+         leave what they want to decide out of Git{more}"
+    );
+    let message = shorten(message, 1024);
+    Some(Drifted { status: "True", reason: reasons::DRIFT_FOUGHT_OVER, message })
 }
 
 /// What is still to be done before an Application can go.

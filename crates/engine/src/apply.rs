@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::{FutureExt as _, StreamExt as _};
 use plumb_core::ObjectKey;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::applyset::ApplySet;
 use crate::cluster::{ApiError, ApplyHow, Target};
@@ -79,7 +80,19 @@ impl Engine {
         drop(write);
         let (live, change) = result?;
         let terminating = live.terminating;
-        self.members().verified(&set.id, &set.manager, &p.key, live, p.digest);
+        {
+            let mut members = self.members();
+            let known = members.is_verified_for(&p.key, &set.id);
+            members.verified(&set.id, &set.manager, &p.key, live, p.digest);
+            match &change {
+                Change::Corrected(drift) => members.corrected(&p.key, drift, Instant::now()),
+                // After a start all are sent once, which says nothing of anybody.
+                _ if *action == Action::Verify && known => {
+                    members.checked(&p.key, Instant::now());
+                }
+                _ => {}
+            }
+        }
         if p.defined_here {
             self.watch_served(&p.resource);
         }
@@ -124,9 +137,9 @@ impl Engine {
                 };
                 (live, change)
             }
-            Action::Correct => {
-                let (live, fields) = self.correct(set, p).await?;
-                (live, Change::Corrected(fields))
+            Action::Correct { as_before } => {
+                let (live, drift) = self.correct(set, p).await?;
+                (live, if *as_before { Change::Corrected(drift) } else { Change::Updated })
             }
         })
     }

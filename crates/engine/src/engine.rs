@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use plumb_core::{GroupKind, Gvk};
+use plumb_core::{GroupKind, Gvk, ObjectKey};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -15,12 +15,15 @@ use crate::claims::Claims;
 use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent};
 use crate::error::EngineError;
 use crate::members::{KindState, Members, Trouble};
+use crate::report::Drift;
 
 /// News from the watches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
     /// A member of this set is not as it was verified, or is one too many.
     Set(Arc<str>),
+    /// The same, but it happens again and again, so it has to wait that long.
+    Later(Arc<str>, Duration),
     /// The first LIST of a kind ended, well or not: sets that waited for it can go on.
     Kind(GroupKind),
     /// Objects of a kind cannot be read for longer than a moment, or can again.
@@ -271,7 +274,19 @@ impl Engine {
     /// Whether every member of a set is as it was verified and none is too many: then a run would
     /// find nothing to do.
     pub fn in_sync(&self, set: &crate::ApplySet) -> bool {
-        self.members().in_sync(&set.id, &set.manager)
+        self.members().in_sync(&set.id, &set.manager, Instant::now())
+    }
+
+    /// How long it takes until something is due for a set that is in sync.
+    pub fn next_due(&self, set: &crate::ApplySet) -> Option<Duration> {
+        let now = Instant::now();
+        let due = self.members().next_due(&set.id, &set.manager, now);
+        due.map(|due| due.saturating_duration_since(now))
+    }
+
+    /// The members of a set that somebody else writes again and again, and what was last put back.
+    pub fn fights(&self, set: &crate::ApplySet) -> Vec<(ObjectKey, Drift)> {
+        self.members().fights(&set.id, Instant::now())
     }
 }
 
@@ -295,6 +310,7 @@ async fn follow(
     let mut unreadable = Vec::new();
     while let Some(event) = events.next().await {
         let mut sets = BTreeSet::new();
+        let mut later = BTreeMap::new();
         let mut news = false;
         let mut ended = false;
         let sight;
@@ -310,8 +326,16 @@ async fn follow(
                     news = members.kind(&kind) != Some(&KindState::Synced);
                     sets = members.listed(&kind, objects, &unreadable);
                 }
-                WatchEvent::Changed(key, live) => sets = members.changed(key, live),
-                WatchEvent::Deleted(key, live) => sets = members.deleted(&key, &live),
+                WatchEvent::Changed(key, live) => {
+                    let called = members.changed(key.clone(), live);
+                    later = members.called_later(&key, &called, Instant::now());
+                    sets = called;
+                }
+                WatchEvent::Deleted(key, live) => {
+                    let called = members.deleted(&key, &live);
+                    later = members.called_later(&key, &called, Instant::now());
+                    sets = called;
+                }
                 // One object that cannot be read says nothing about the others; what is known of it
                 // stays, and a run that needs more asks for it.
                 WatchEvent::Unreadable(key, error) => {
@@ -335,7 +359,10 @@ async fn follow(
             tokio::time::sleep(SETTLE).await;
         }
         for set in sets {
-            let _ = signals.send(Signal::Set(set));
+            let _ = signals.send(match later.remove(&set) {
+                Some(wait) => Signal::Later(set, wait),
+                None => Signal::Set(set),
+            });
         }
         if news {
             let _ = signals.send(Signal::Kind(kind.clone()));

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use plumb_core::{Digest, Hasher, ObjectKey};
+use tokio::time::Instant;
 
 use crate::applyset::ApplySet;
 use crate::engine::Engine;
@@ -19,8 +20,9 @@ pub(crate) enum Action {
     Recreate(Drift),
     /// Apply with force: it is ours, and Git asks for something else now.
     Update,
-    /// Apply with force: it is ours, and somebody changed it.
-    Correct,
+    /// Apply with force: it is ours, and somebody changed it. Whether Git asks for the same as before:
+    /// if not, what is not as desired says nothing of what somebody did.
+    Correct { as_before: bool },
     /// Apply with force to see whether anything changes.
     Verify,
 }
@@ -32,7 +34,7 @@ pub(crate) fn decide(standing: Standing, desired: u64) -> Result<Option<Action>,
         Standing::Suspect(verified) if verified == desired => Action::Verify,
         Standing::Same(_) | Standing::Suspect(_) => Action::Update,
         Standing::Unverified => Action::Verify,
-        Standing::Drifted => Action::Correct,
+        Standing::Drifted(verified) => Action::Correct { as_before: verified == desired },
         Standing::Gone => Action::Recreate(Drift::Deleted),
         Standing::Replaced => Action::Recreate(Drift::Replaced),
         Standing::Unknown | Standing::Unclaimed | Standing::Foreign => Action::Claim,
@@ -41,7 +43,8 @@ pub(crate) fn decide(standing: Standing, desired: u64) -> Result<Option<Action>,
 }
 
 impl Engine {
-    /// Compares desired objects with the index. What goes away is put into the report.
+    /// Compares desired objects with the index. What goes away is put into the report. What somebody
+    /// does again and again to an object that Git asks for as before has to wait.
     pub(crate) fn plan<'p>(
         &self,
         set: &ApplySet,
@@ -63,8 +66,13 @@ impl Engine {
             members.adopt_verified(&set.id, &set.manager, desired);
         }
         let mut todo = Vec::new();
+        let now = Instant::now();
         for p in prepared {
-            match decide(members.standing(&p.key, &set.id, &set.manager), p.digest) {
+            let standing = members.standing(&p.key, &set.id, &set.manager);
+            let waits = members.verified_against(&p.key) == Some(p.digest)
+                && members.waits(&p.key, standing, now).is_some();
+            match decide(standing, p.digest) {
+                Ok(Some(_)) if waits => {}
                 Ok(None) => {}
                 Ok(Some(action)) => todo.push((p, action)),
                 Err(()) => report.terminating.push(p.key.clone()),
@@ -98,7 +106,8 @@ mod tests {
             (Standing::Suspect(WANTED), Ok(Some(Action::Verify))),
             (Standing::Suspect(OTHER), Ok(Some(Action::Update))),
             (Standing::Unverified, Ok(Some(Action::Verify))),
-            (Standing::Drifted, Ok(Some(Action::Correct))),
+            (Standing::Drifted(WANTED), Ok(Some(Action::Correct { as_before: true }))),
+            (Standing::Drifted(OTHER), Ok(Some(Action::Correct { as_before: false }))),
             (Standing::Gone, Ok(Some(Action::Recreate(Drift::Deleted)))),
             (Standing::Replaced, Ok(Some(Action::Recreate(Drift::Replaced)))),
             // What was never ours is claimed: without force.

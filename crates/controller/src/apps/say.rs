@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use plumb_api::conditions::{DRIFTED, READY, reasons};
-use plumb_api::{ApplicationStatus, Condition, names};
+use plumb_api::conditions::{DRIFTED, READY};
+use plumb_api::{ApplicationStatus, names};
 use plumb_engine::{Change, Report};
 use plumb_source::Revision;
 
@@ -16,18 +16,17 @@ use crate::names::Key;
 use crate::queue::Lane;
 use crate::sources::STATUS_RETRY;
 use crate::state::annotation;
-use crate::status::{Say, brief, build_conditions, drift_text};
+use crate::status::{Drifted, Say, brief, build_conditions, drift_text};
 
 /// Corrected objects that get an event of their own in one run; the rest is counted.
 const DRIFT_EVENTS: usize = 5;
 
 impl Run {
-    /// Whether the status says of kinds that cannot be read what there is to say.
-    pub(super) fn blind_is_told(&self) -> bool {
-        let unreadable =
-            |c: &&Condition| c.type_ == DRIFTED && c.reason == reasons::KIND_UNREADABLE;
-        let told = self.before.conditions.iter().find(unreadable);
-        told.map(|condition| &condition.message) == self.blind.as_ref()
+    /// Whether the status says of what differs for longer than a moment what there is to say.
+    pub(super) fn drifted_is_told(&self) -> bool {
+        let told = self.before.conditions.iter().find(|c| c.type_ == DRIFTED);
+        told.map(|c| (c.reason.as_str(), &c.message))
+            == self.drifted.as_ref().map(|d| (d.reason, &d.message))
     }
 }
 
@@ -46,8 +45,8 @@ impl Daemon {
         let generation = run.object.metadata.generation;
         status.observed_generation = generation;
         let mut say = say.clone().with_held(&run.before, &status);
-        if let Some(text) = run.blind.clone() {
-            say.more.push((DRIFTED, "Unknown", reasons::KIND_UNREADABLE.into(), text));
+        if let Some(Drifted { status, reason, message }) = run.drifted.clone() {
+            say.more.push((DRIFTED, status, reason.into(), message));
         }
         status.conditions =
             build_conditions(&run.before.conditions, &say, generation, Timestamp::now());

@@ -180,6 +180,11 @@ impl Daemon {
                         self.queue.add(Key::App(name.clone()), Lane::Urgent);
                     }
                 }
+                Signal::Later(set, wait) => {
+                    if let Some(name) = store.app_of_set(&set) {
+                        self.queue.add_after(Key::App(name.clone()), wait, Lane::Routine);
+                    }
+                }
                 Signal::Kind(kind) => {
                     let waiting =
                         store.apps.iter().filter(|(_, app)| app.waits_for.contains(&kind));

@@ -4,6 +4,7 @@
 //! A pure state machine: events go in, names of sets that need a look come out.
 
 mod digest;
+mod heat;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -12,8 +13,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use plumb_core::{GroupKind, ObjectKey};
+use tokio::time::Instant;
 
+use self::heat::Heats;
 use crate::live::Live;
+use crate::report::Drift;
 
 pub(crate) use self::standing::Standing;
 
@@ -69,6 +73,8 @@ struct Slot {
     verified: Option<Verified>,
     /// When `live` was last set, counted in calls; a LIST that began earlier does not remove it.
     touched: u64,
+    /// What was done about it again and again. Most objects have none.
+    heats: Option<Box<Heats>>,
 }
 
 /// The index. See the module's description.
@@ -264,7 +270,12 @@ impl Members {
             desired,
         };
         self.put(&key, newer.unwrap_or(live));
-        self.objects.entry(Arc::clone(&key)).or_default().verified = Some(verified);
+        let slot = self.objects.entry(Arc::clone(&key)).or_default();
+        if slot.verified.as_ref().is_some_and(|before| before.desired != desired) {
+            // Git may ask for it differently because of a fight over what it asked for.
+            slot.heats = None;
+        }
+        slot.verified = Some(verified);
         self.sets.entry(set).or_default().insert(key);
     }
 
@@ -316,9 +327,28 @@ impl Members {
         }
     }
 
+    /// Somebody's change of an object was put back.
+    pub(crate) fn corrected(&mut self, key: &ObjectKey, drift: &Drift, now: Instant) {
+        if let Some(slot) = self.objects.get_mut(key) {
+            slot.heats.get_or_insert_default().corrected(drift, now);
+        }
+    }
+
+    /// An object that somebody touched was sent to see whether anything changes.
+    pub(crate) fn checked(&mut self, key: &ObjectKey, now: Instant) {
+        if let Some(slot) = self.objects.get_mut(key) {
+            slot.heats.get_or_insert_default().checked(now);
+        }
+    }
+
     /// The uid of the object that was last verified under this key.
     pub(crate) fn verified_uid(&self, key: &ObjectKey) -> Option<Box<str>> {
         Some(self.objects.get(key)?.verified.as_ref()?.uid.clone())
+    }
+
+    /// The digest of what was desired of an object when it was last verified.
+    pub(crate) fn verified_against(&self, key: &ObjectKey) -> Option<u64> {
+        Some(self.objects.get(key)?.verified.as_ref()?.desired)
     }
 
     /// Nothing counts as verified any more: somebody else may have applied since.

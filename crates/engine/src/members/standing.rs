@@ -1,8 +1,14 @@
 //! How objects stand to what was last verified of them.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
 use plumb_core::ObjectKey;
+use tokio::time::Instant;
 
 use super::Members;
+use crate::report::Drift;
 
 /// How an object stands to what was last verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +26,8 @@ pub(crate) enum Standing {
     /// Our fields as they were, but something else moved that can change them in ways the field
     /// set does not show. The desired digest it was verified against.
     Suspect(u64),
-    /// Our fields were changed by somebody.
-    Drifted,
+    /// Our fields were changed by somebody. The desired digest it was verified against.
+    Drifted(u64),
     /// Verified before, now gone, or no longer labelled.
     Gone,
     /// Verified before, now another object of the same name.
@@ -31,11 +37,12 @@ pub(crate) enum Standing {
 }
 
 impl Members {
-    /// Whether every verified object of the set still is as it was, and nothing else is labelled
-    /// for it.
-    pub(crate) fn in_sync(&self, set: &str, manager: &str) -> bool {
+    /// Whether every verified object of the set still is as it was, or has to wait, and nothing else
+    /// is labelled for it.
+    pub(crate) fn in_sync(&self, set: &str, manager: &str, now: Instant) -> bool {
         self.sets.get(set).into_iter().flatten().all(|key| {
             match self.standing(key, set, manager) {
+                standing if self.waits(key, standing, now).is_some() => true,
                 // Controllers copy labels, from a Service to its EndpointSlices for instance. A copy
                 // was never applied by us: nothing to do here.
                 Standing::Same(_) | Standing::Unclaimed => true,
@@ -66,7 +73,7 @@ impl Members {
                 if v.entry != entry.map(|e| (e.fields, e.time))
                     || live.part_of.as_deref() != Some(set) =>
             {
-                Standing::Drifted
+                Standing::Drifted(v.desired)
             }
             Some(v) if v.generation != live.generation || v.others != live.others => {
                 Standing::Suspect(v.desired)
@@ -75,7 +82,63 @@ impl Members {
         }
     }
 
-    fn is_verified_for(&self, key: &ObjectKey, set: &str) -> bool {
+    /// Until when what somebody does to an object again and again has to wait for an answer.
+    pub(crate) fn waits(
+        &self,
+        key: &ObjectKey,
+        standing: Standing,
+        now: Instant,
+    ) -> Option<Instant> {
+        let heats = self.objects.get(key)?.heats.as_ref()?;
+        let until = match standing {
+            Standing::Suspect(_) => heats.next_check(),
+            Standing::Drifted(_) | Standing::Gone | Standing::Replaced => heats.next_correction(),
+            _ => None,
+        };
+        until.filter(|until| now < *until)
+    }
+
+    /// Which of these sets, called for a change of an object, have to wait how long.
+    pub(crate) fn called_later(
+        &self,
+        key: &ObjectKey,
+        sets: &BTreeSet<Arc<str>>,
+        now: Instant,
+    ) -> BTreeMap<Arc<str>, Duration> {
+        let wait = |set: &Arc<str>| {
+            let manager = self.manager_of(key, set)?;
+            let until = self.waits(key, self.standing(key, set, &manager), now)?;
+            Some((Arc::clone(set), until.saturating_duration_since(now)))
+        };
+        sets.iter().filter_map(wait).collect()
+    }
+
+    /// When something is due for a set whose time has not come: an answer that has to wait, or the
+    /// end of a fight that can be told.
+    pub(crate) fn next_due(&self, set: &str, manager: &str, now: Instant) -> Option<Instant> {
+        let hot = self.sets.get(set).into_iter().flatten().filter_map(|key| {
+            let heats = self.objects.get(key)?.heats.as_ref()?;
+            let waits = self.waits(key, self.standing(key, set, manager), now);
+            waits.into_iter().chain(heats.fight(now).map(|(_, end)| end)).min()
+        });
+        hot.min()
+    }
+
+    /// The objects of a set that somebody else writes as often as we do, and what was last put back,
+    /// in key order.
+    pub(crate) fn fights(&self, set: &str, now: Instant) -> Vec<(ObjectKey, Drift)> {
+        let keys = self.sets.get(set).into_iter().flatten();
+        let mut fights: Vec<_> = keys
+            .filter_map(|key| {
+                let (drift, _) = self.objects.get(key)?.heats.as_ref()?.fight(now)?;
+                Some(((**key).clone(), drift.clone()))
+            })
+            .collect();
+        fights.sort_by(|a, b| a.0.cmp(&b.0));
+        fights
+    }
+
+    pub(crate) fn is_verified_for(&self, key: &ObjectKey, set: &str) -> bool {
         let verified = self.objects.get(key).and_then(|slot| slot.verified.as_ref());
         verified.is_some_and(|v| &*v.set == set)
     }

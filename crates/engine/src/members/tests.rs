@@ -39,10 +39,10 @@ fn standings_after_one_event() {
     type Change = fn(&mut Live);
     let cases: [(&str, Change, Standing, bool); 9] = [
         ("only the version moved", |_| {}, Standing::Same(42), false),
-        ("our fields changed", |l| l.entries[0].fields = 8, Standing::Drifted, true),
-        ("applied in our name", |l| l.entries[0].time = 101, Standing::Drifted, true),
-        ("our entry went", |l| l.entries.clear(), Standing::Drifted, true),
-        ("relabelled", |l| l.part_of = Some("set-2".into()), Standing::Drifted, true),
+        ("our fields changed", |l| l.entries[0].fields = 8, Standing::Drifted(42), true),
+        ("applied in our name", |l| l.entries[0].time = 101, Standing::Drifted(42), true),
+        ("our entry went", |l| l.entries.clear(), Standing::Drifted(42), true),
+        ("relabelled", |l| l.part_of = Some("set-2".into()), Standing::Drifted(42), true),
         ("generation moved", |l| l.generation = 2, Standing::Suspect(42), true),
         ("another manager wrote", |l| l.others = 4, Standing::Suspect(42), true),
         ("another object", |l| l.uid = "u2".into(), Standing::Replaced, true),
@@ -53,7 +53,7 @@ fn standings_after_one_event() {
         let sets = members.changed(key("a"), with(11, change));
         assert_eq!(members.standing(&key("a"), SET, MANAGER), standing, "{what}");
         assert_eq!(sets.contains(SET), signal, "{what}");
-        assert_eq!(members.in_sync(SET, MANAGER), !signal, "{what}");
+        assert_eq!(members.in_sync(SET, MANAGER, Instant::now()), !signal, "{what}");
     }
 }
 
@@ -63,7 +63,7 @@ fn events_older_than_our_answer_tell_nothing() {
     assert!(members.changed(key("a"), with(9, |l| l.entries.clear())).is_empty());
     assert!(members.changed(key("a"), with(10, |l| l.entries.clear())).is_empty());
     assert!(members.deleted(&key("a"), &live(9)).is_empty());
-    assert!(members.in_sync(SET, MANAGER));
+    assert!(members.in_sync(SET, MANAGER, Instant::now()));
 }
 
 #[test]
@@ -86,10 +86,10 @@ fn a_deletion_of_a_verified_object_is_drift() {
     let mut members = verified();
     assert!(members.deleted(&key("a"), &live(12)).contains(SET));
     assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone);
-    assert!(!members.in_sync(SET, MANAGER));
+    assert!(!members.in_sync(SET, MANAGER, Instant::now()));
     members.gone(&key("a"));
     assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unknown);
-    assert!(members.in_sync(SET, MANAGER) && members.sets.is_empty());
+    assert!(members.in_sync(SET, MANAGER, Instant::now()) && members.sets.is_empty());
 }
 
 #[test]
@@ -98,12 +98,12 @@ fn an_extra_member_calls_its_set() {
     assert!(members.changed(key("b"), live(11)).contains(SET));
     assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unverified);
     assert_eq!(members.applied(SET, MANAGER).len(), 2);
-    assert!(!members.in_sync(SET, MANAGER));
+    assert!(!members.in_sync(SET, MANAGER, Instant::now()));
     let unclaimed = with(12, |l| l.entries.clear());
     members.changed(key("b"), unclaimed);
     assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unclaimed);
     assert_eq!(members.applied(SET, MANAGER).len(), 1);
-    assert!(members.in_sync(SET, MANAGER), "a copy of the label is no member");
+    assert!(members.in_sync(SET, MANAGER, Instant::now()), "a copy of the label is no member");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_list_counts_also_when_its_versions_are_lower_than_before() {
     let mut members = verified();
     members.restarted(&kind);
     assert!(members.listed(&kind, vec![(key("a"), reverted())], &[]).contains(SET));
-    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Drifted);
+    assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Drifted(42));
     members.verified(SET, MANAGER, &key("a"), live(6), 42);
     assert_eq!(members.live(&key("a")).map(|live| live.resource_version), Some(6));
 
@@ -214,11 +214,11 @@ fn the_cluster_digest_sees_our_side_only() {
 fn the_effect_of_a_write_without_an_answer_is_not_drift() {
     let mut members = verified();
     members.doubt("set-2", &key("a"));
-    assert!(members.in_sync(SET, MANAGER), "another set's write is not ours");
+    assert!(members.in_sync(SET, MANAGER, Instant::now()), "another set's write is not ours");
     members.doubt(SET, &key("a"));
     members.changed(key("a"), with(11, |l| l.entries[0].fields = 8));
     assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unverified);
-    assert!(!members.in_sync(SET, MANAGER));
+    assert!(!members.in_sync(SET, MANAGER, Instant::now()));
     members.verified(SET, MANAGER, &key("a"), with(11, |l| l.entries[0].fields = 8), 42);
     members.deleted(&key("a"), &live(12));
     members.doubt(SET, &key("a"));
@@ -228,11 +228,11 @@ fn the_effect_of_a_write_without_an_answer_is_not_drift() {
 #[test]
 fn objects_go_with_their_kind_also_when_no_watch_tells() {
     let mut members = verified();
-    assert!(members.in_sync(SET, MANAGER));
+    assert!(members.in_sync(SET, MANAGER, Instant::now()));
     let kind = key("a").group_kind;
     assert_eq!(members.vanished(&kind), BTreeSet::from([SET.into()]));
     assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone);
-    assert!(!members.in_sync(SET, MANAGER));
+    assert!(!members.in_sync(SET, MANAGER, Instant::now()));
     assert_eq!(members.vanished(&kind), BTreeSet::new(), "told once");
 }
 
@@ -272,7 +272,7 @@ fn what_a_set_no_longer_wants_is_forgotten() {
     members.retain_verified(SET, &HashMap::from([(key("a"), 42)]));
     assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unverified);
     members.deleted(&key("b"), &live(12));
-    assert!(members.in_sync(SET, MANAGER));
+    assert!(members.in_sync(SET, MANAGER, Instant::now()));
     members.gone(&key("a"));
     assert!(members.objects.is_empty() && members.sets.is_empty());
 }
