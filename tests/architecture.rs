@@ -146,6 +146,49 @@ fn libraries_stay_in_their_named_homes() {
     check("## Named homes", &homes, &allowed);
 }
 
+/// Mistakes on purpose are for those who look for them.
+#[test]
+fn no_build_makes_mistakes_on_purpose_unless_it_is_told_to() {
+    const FEATURE: &str = "sabotage";
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    for package in packages {
+        let on = package["features"]["default"].as_array().into_iter().flatten();
+        let asked = package["dependencies"].as_array().unwrap().iter();
+        let asked = asked.flat_map(|edge| edge["features"].as_array().unwrap());
+        let mut all = on.chain(asked).map(|feature| feature.as_str().unwrap());
+        assert!(!all.any(|feature| feature.contains(FEATURE)), "{}", package["name"]);
+    }
+    // One place turns it on, and nothing turns everything on.
+    let mut told = Vec::new();
+    for (file, text) in texts(Path::new(env!("CARGO_MANIFEST_DIR"))) {
+        if text.contains(FEATURE) || text.contains("all-features") {
+            told.push(file);
+        }
+    }
+    assert_eq!(told, ["crates/xtask/src/torture/broken.rs"]);
+}
+
+/// The files that build something: scripts, recipes and tasks.
+fn texts(root: &Path) -> Vec<(String, String)> {
+    let mut texts = Vec::new();
+    let mut dirs: Vec<_> =
+        [".ci", ".cargo", "deploy", "crates/xtask/src"].map(|dir| root.join(dir)).into();
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().display().to_string();
+                texts.push((name, String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into()));
+            }
+        }
+    }
+    assert!(texts.len() > 10, "{texts:?}");
+    texts
+}
+
 #[test]
 fn a_table_is_read_and_every_difference_is_named() {
     let text = "\

@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::live::Live;
 use crate::policy::Adopt;
 use crate::prepare::{Prepared, planned_for, planned_on};
+use crate::sabotage::{Sabotage, leaves_out};
 use crate::sync::{FORCED, RACES};
 
 /// An apply in which the API server says who else owns what we declare.
@@ -50,7 +51,8 @@ impl Engine {
         if adopt == Adopt::Never || foreign {
             self.look_first(set, p, adopt).await?;
         }
-        let refused = match self.send(set, p, p.object.body(), UNFORCED).await {
+        let how = if leaves_out(Sabotage::ForcedClaim) { FORCED } else { UNFORCED };
+        let refused = match self.send(set, p, p.object.body(), how).await {
             Err(error) if error.is_ownership_conflict() => error,
             // It was there before.
             Ok(live) if live.entries.len() > 1 || live.others != 0 => {

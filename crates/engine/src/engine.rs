@@ -16,6 +16,7 @@ use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent};
 use crate::error::EngineError;
 use crate::members::{KindState, Members, Trouble};
 use crate::report::Drift;
+use crate::sabotage::{Sabotage, leaves_out};
 
 /// News from the watches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -341,6 +342,10 @@ async fn follow(
                 WatchEvent::Unreadable(key, error) => {
                     tracing::warn!(%key, %error, "cannot read a member");
                     unreadable.push(key);
+                }
+                WatchEvent::Failed(_) if leaves_out(Sabotage::FailedListIsEmpty) => {
+                    news = members.kind(&kind) != Some(&KindState::Synced);
+                    sets = members.listed(&kind, Vec::new(), &[]);
                 }
                 WatchEvent::Failed(error) => {
                     tracing::warn!(%kind, %error, "cannot watch");

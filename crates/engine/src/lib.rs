@@ -30,6 +30,7 @@ mod policy;
 mod prepare;
 mod prune;
 mod report;
+mod sabotage;
 mod stage;
 mod sync;
 

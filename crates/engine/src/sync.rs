@@ -18,6 +18,7 @@ use crate::policy::Policy;
 use crate::prepare;
 use crate::prune::unlisted;
 use crate::report::{Failure, Report};
+use crate::sabotage::{Sabotage, leaves_out};
 use crate::stage::Stage;
 
 /// The parent object as the caller last saw it.
@@ -166,7 +167,12 @@ impl Engine {
             report.settled = self.settled(set, &parent, &desired, &report.scope.kinds);
         }
         if report.is_complete() {
-            report.cluster = self.members().verified_digest(&set.id, &desired);
+            let members = self.members();
+            report.cluster = if leaves_out(Sabotage::DigestOverDrift) {
+                members.cluster_digest(&set.id, &set.manager, &desired)
+            } else {
+                members.verified_digest(&set.id, &desired)
+            };
         }
         sort_failures(&mut report.failures);
         report.outcomes.sort_by(|a, b| a.key.cmp(&b.key));
@@ -285,7 +291,8 @@ pub(crate) fn is_ours_to_delete(set: &ApplySet, live: &Live) -> bool {
     !live.terminating
         && !live.owned
         && live.part_of.as_deref() == Some(&set.id)
-        && live.entry(&set.manager).is_some_and(|entry| entry.owns_part_of)
+        && (live.entry(&set.manager).is_some_and(|entry| entry.owns_part_of)
+            || leaves_out(Sabotage::PruneWithoutOwner))
 }
 
 fn sort_failures(failures: &mut [Failure]) {

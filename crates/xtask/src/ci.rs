@@ -6,6 +6,7 @@ use crate::error::TaskError;
 use crate::generate::{self, GenerateArgs};
 use crate::process::{cargo, run as run_command};
 use crate::test::{self, TestArgs};
+use crate::torture::{self, TortureArgs};
 
 pub(crate) async fn run() -> Result<(), TaskError> {
     let start = Instant::now();
@@ -23,6 +24,8 @@ pub(crate) async fn run() -> Result<(), TaskError> {
     ]))
     .await?;
     test::run(&TestArgs::for_ci()).await?;
+    println!("==> cargo xtask torture, in short");
+    torture::run(&TortureArgs::for_ci()).await?;
     println!("==> all checks passed in {} s", start.elapsed().as_secs());
     Ok(())
 }

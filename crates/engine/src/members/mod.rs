@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use self::heat::Heats;
 use crate::live::Live;
 use crate::report::Drift;
+use crate::sabotage::{Sabotage, leaves_out};
 
 pub(crate) use self::standing::Standing;
 
@@ -211,7 +212,9 @@ impl Members {
     pub(crate) fn changed(&mut self, key: ObjectKey, live: Live) -> BTreeSet<Arc<str>> {
         let known = self.objects.get(&key).and_then(|slot| slot.live.as_ref());
         // Events up to our own last answer tell nothing new; equal ones are that answer.
-        if known.is_some_and(|known| known.resource_version >= live.resource_version) {
+        if known.is_some_and(|known| known.resource_version >= live.resource_version)
+            && !leaves_out(Sabotage::EventsUnordered)
+        {
             return BTreeSet::new();
         }
         self.observed(key, live)

@@ -372,6 +372,7 @@ impl State {
             body,
             left: limit.unwrap_or(usize::MAX),
             lag,
+            passed: None,
         };
         let frames = stream::try_unfold(flow, |mut flow| async move {
             Ok(flow.next().await?.map(|piece| (Frame::data(piece), flow)))
@@ -392,6 +393,8 @@ struct Flow {
     left: usize,
     /// How much later each piece is passed on.
     lag: Duration,
+    /// When the last piece was.
+    passed: Option<Instant>,
 }
 
 impl Flow {
@@ -403,9 +406,11 @@ impl Flow {
             _ = self.cut.wait_for(|cut| *cut) => return Err(Cut),
             frame = self.body.frame() => frame,
         };
-        if !self.lag.is_zero() {
+        // What comes in a burst is late together, lest it piles up.
+        if !self.lag.is_zero() && self.passed.is_none_or(|at| at.elapsed() >= self.lag) {
             tokio::time::sleep(self.lag).await;
         }
+        self.passed = Some(Instant::now());
         tokio::select! {
             _ = self.cut.wait_for(|cut| *cut) => return Err(Cut),
             () = self.state.connected() => {}

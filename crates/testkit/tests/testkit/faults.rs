@@ -158,6 +158,18 @@ async fn cuts_come_before_after_and_within() {
 }
 
 #[tokio::test]
+async fn a_watch_that_lags_tells_of_everything_later() {
+    let setup = setup("lag").await;
+    setup.proxy.add(Rule::new(Match::any().query("watch=true"), Fault::Lag(MOMENT)));
+    let mut lines = Box::pin(setup.client.request_stream(setup.watch()).await.unwrap()).lines();
+    setup.create("late").await.unwrap();
+    let start = Instant::now();
+    while !lines.try_next().await.unwrap().unwrap().contains("\"late\"") {}
+    // The answer to the creation may itself have come after the event.
+    assert!(start.elapsed() >= MOMENT / 2, "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn delays_stalls_and_partitions_hold_up() {
     let setup = setup("slow").await;
     let rule = setup.proxy.add(Rule::new(Match::method("POST"), Fault::Delay(MOMENT)));

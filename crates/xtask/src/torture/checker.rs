@@ -44,6 +44,8 @@ pub(super) struct Rested {
     pub(super) blocked: usize,
     /// Objects that are as they should be.
     pub(super) objects: usize,
+    /// How many corrections each application has told of.
+    pub(super) corrected: Vec<u64>,
 }
 
 /// What is found of one application.
@@ -91,6 +93,8 @@ pub(super) fn judge(view: &View<'_>) -> Result<Rested, Vec<String>> {
         let (of_app, applied) = view.look_at(app, &mut wrong, &mut rested);
         found.push(of_app);
         rested.applied.push(applied);
+        let drift = &view.apps[app]["status"]["drift"]["count"];
+        rested.corrected.push(drift.as_u64().unwrap_or(0));
     }
     view.strangers(&mut found, &mut wrong);
     let stuck = view.stuck(&found, &mut wrong);

@@ -30,6 +30,8 @@ pub(super) enum Which {
 pub(super) enum Trouble {
     /// Some requests end so.
     Requests { side: Side, which: Which, fault: Fault, share: f64, times: u32 },
+    /// Watches tell of everything so much later. Nothing that is done or said may depend on it.
+    Lag { lasts: Duration },
     /// Everything that is open is cut.
     Cut(Side),
     /// Nothing passes for a while.
@@ -51,6 +53,7 @@ impl fmt::Display for Trouble {
             Self::Requests { side, which, fault, share, times } => {
                 write!(f, "{side:?}: {fault:?} for {share:.2} of {which:?}, {times} times")
             }
+            Self::Lag { lasts } => write!(f, "watches are late by {lasts:?}"),
             Self::Cut(side) => write!(f, "{side:?}: open connections are cut"),
             Self::Partition { side, lasts } => write!(f, "{side:?}: nothing passes for {lasts:?}"),
             Self::Kill { keeps_cache } => write!(f, "killed, and started {}", cache(*keeps_cache)),
@@ -67,10 +70,16 @@ fn millis(random: &mut Rng, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(random.u64(range))
 }
 
+/// Draws what even a calm round may have.
+pub(super) fn draw_calm(random: &mut Rng) -> Trouble {
+    Trouble::Lag { lasts: millis(random, 50..700) }
+}
+
 /// Draws one.
 pub(super) fn draw(random: &mut Rng) -> Trouble {
     match random.u8(0..100) {
-        0..55 => requests(random),
+        0..50 => requests(random),
+        50..55 => draw_calm(random),
         55..62 => Trouble::Cut(side(random)),
         62..68 => Trouble::Partition { side: side(random), lasts: millis(random, 200..3000) },
         // Longer than a request may take, and than a lease lasts.

@@ -260,7 +260,7 @@ async fn tidy_up(
     hand: &Hand,
     model: &Model,
     ids: &[String],
-    traces: &Traces,
+    traces: &mut Traces,
 ) -> Result<(), Refused> {
     for (app, object) in model.objects() {
         let Key { kind, namespace, name } = &object.key;
@@ -271,6 +271,7 @@ async fn tidy_up(
         if in_the_way
             && (label != Some(&ids[app]) || live["metadata"]["annotations"][STAMP].is_null())
         {
+            *traces.touched.entry(app).or_default() += 1;
             match hand.delete(*kind, namespace, name).await {
                 Err(Refused { code: 404, .. }) => {}
                 done => done?,

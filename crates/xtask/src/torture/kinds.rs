@@ -158,6 +158,8 @@ impl Object {
             // A port of another number would be another port, and nobody could put ours back
             // beside it: their names are the same.
             SERVICE if deep => patch = json!({ "spec": { "selector": patch["spec"]["selector"] } }),
+            // An entry that is added would be the hand's own, and stay.
+            CONFIG_MAP if deep => patch = json!({ "data": { "value": patch["data"]["value"] } }),
             _ => {}
         }
         patch["metadata"] = json!({ "annotations": { VALUE: "by hand" } });

@@ -7,6 +7,7 @@
 //! its own, so that a chapter can be done again without those before it.
 
 mod audit;
+mod broken;
 mod checker;
 mod faults;
 mod hands;
@@ -25,6 +26,7 @@ use fastrand::Rng;
 use plumb_testkit::Tools;
 use serde_json::{Value, json};
 
+use self::broken::Broken;
 use self::checker::Rested;
 use self::model::Model;
 use self::script::Step;
@@ -56,12 +58,39 @@ pub(crate) struct TortureArgs {
     /// Go on after the last chapter that was done, as target/torture notes it
     #[arg(long)]
     resume: bool,
+    /// Make a mistake on purpose, which must be found
+    #[arg(long, value_enum, value_name = "NAME", conflicts_with = "resume")]
+    broken: Option<Broken>,
+}
+
+impl TortureArgs {
+    /// A short run: less of everything.
+    pub(crate) fn for_ci() -> Self {
+        Self { seed: 1, rounds: 6, from: 1, apps: 12, resume: false, broken: None }
+    }
 }
 
 pub(crate) async fn run(args: &TortureArgs) -> Result<(), TaskError> {
+    if let Some(broken) = args.broken {
+        let (binary, name) = (broken::build().await?, broken.name());
+        return match torture(args, &binary, Some(&name)).await {
+            Err(TaskError::Violation { .. }) => {
+                println!("{name} is found");
+                Ok(())
+            }
+            Ok(()) => Err(TaskError::Evidence {
+                what: format!("{name} is found"),
+                found: "no violation".into(),
+            }),
+            error => error,
+        };
+    }
     run_command(cargo(&["build", "--package", "plumb", "--bin", "plumb"])).await?;
     let ours = std::env::current_exe().map_err(at(Path::new("/proc/self/exe")))?;
-    let binary = ours.with_file_name("plumb");
+    torture(args, &ours.with_file_name("plumb"), None).await
+}
+
+async fn torture(args: &TortureArgs, binary: &Path, broken: Option<&str>) -> Result<(), TaskError> {
     tokio::task::spawn_blocking(Tools::ready)
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
@@ -73,9 +102,9 @@ pub(crate) async fn run(args: &TortureArgs) -> Result<(), TaskError> {
     let mut next = done;
     while next < args.rounds {
         let last = (next + CHAPTER).min(args.rounds);
-        Chapter { args, first: next + 1, last }.run(&binary).await?;
+        Chapter { args, first: next + 1, last }.run(binary, broken).await?;
         next = last;
-        if next.is_multiple_of(CHAPTER) {
+        if next.is_multiple_of(CHAPTER) && broken.is_none() {
             state.write(next)?;
         }
     }
@@ -139,15 +168,15 @@ struct Chapter<'a> {
 }
 
 impl Chapter<'_> {
-    async fn run(&self, binary: &Path) -> Result<(), TaskError> {
+    async fn run(&self, binary: &Path, broken: Option<&str>) -> Result<(), TaskError> {
         let begun = Instant::now();
         let seed = self.args.seed.wrapping_mul(1_000_003).wrapping_add(self.first.into());
         let mut random = Rng::with_seed(seed);
         let mut model = Model::new(self.args.apps.into());
         let pushes = moves::first(&mut model, &mut random);
-        let mut stand = Stand::new(model, binary, seed).await?;
+        let mut stand = Stand::new(model, binary, broken, seed).await?;
         let first = stand.begin(pushes).await;
-        let result = first.and_then(|rested| stand.audit(&rested).map(|()| rested));
+        let result = first.and_then(|rested| stand.audit(&rested, false).map(|()| rested));
         self.tell(self.first - 1, &stand, &[], begun, &result)?;
 
         for round in self.first..=self.last {
@@ -155,7 +184,7 @@ impl Chapter<'_> {
             let calm = round.is_multiple_of(CALM);
             let steps = script::draw(&mut stand.model, &mut random, calm);
             let mut told = Vec::new();
-            let result = self.round(&mut stand, &steps, begun, &mut told).await;
+            let result = self.round(&mut stand, (&steps, calm), begun, &mut told).await;
             self.tell(round, &stand, &told, begun, &result)?;
         }
         let ended = stand.end().map(|()| Rested::default());
@@ -168,7 +197,7 @@ impl Chapter<'_> {
     async fn round(
         &self,
         stand: &mut Stand,
-        steps: &[Step],
+        (steps, calm): (&[Step], bool),
         begun: Instant,
         told: &mut Vec<String>,
     ) -> Result<Rested, Violations> {
@@ -181,7 +210,7 @@ impl Chapter<'_> {
         }
         told.push(format!("{:6.2} s  quiet", begun.elapsed().as_secs_f32()));
         let rested = stand.rest().await?;
-        stand.audit(&rested)?;
+        stand.audit(&rested, calm)?;
         Ok(rested)
     }
 
@@ -229,9 +258,13 @@ impl Chapter<'_> {
         }
         println!("the log, the requests and all of this: {}", dir.display());
         println!(
-            "again: cargo xtask torture --seed {seed} --apps {apps} --from {} --rounds {}",
+            "again: cargo xtask torture --seed {seed} --apps {apps} --from {} --rounds {}{}",
             self.first,
-            round.max(self.first)
+            round.max(self.first),
+            self.args
+                .broken
+                .map(|broken| format!(" --broken {}", broken.name()))
+                .unwrap_or_default()
         );
         Err(TaskError::Violation { seed, round, count: wrong.len() })
     }

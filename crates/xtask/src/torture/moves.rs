@@ -67,6 +67,24 @@ pub(super) fn next(model: &mut Model, random: &mut Rng) -> Vec<Push> {
     draft.finish().into_iter().collect()
 }
 
+/// A commit that changes one object, if it stands in a sound file and once only.
+pub(super) fn edit(model: &mut Model, random: &mut Rng, app: usize, key: &Key) -> Option<Push> {
+    let repository = model.apps[app].repository;
+    let mut draft = Draft::new(model, random, repository);
+    let stamp = draft.model.stamp();
+    let folder = draft.folder(app);
+    let objects = folder.values_mut().filter_map(|file| match file {
+        File::Objects(objects) => Some(objects),
+        File::Broken { .. } => None,
+    });
+    for object in objects.flatten().filter(|object| object.key == *key) {
+        object.value += 1;
+        object.stamp = stamp;
+    }
+    draft.what.push(format!("{}: {key} is changed", draft.model.apps[app].name));
+    draft.finish()
+}
+
 /// An object goes to an application of another repository: two commits, in either order.
 fn across(model: &mut Model, random: &mut Rng, from: usize) -> Vec<Push> {
     let to = (from + random.usize(1..REPOSITORIES)) % REPOSITORIES;

@@ -7,6 +7,7 @@ use fastrand::Rng;
 
 use super::faults::{self, Trouble};
 use super::hands::{self, Act};
+use super::kinds::{Key, Object};
 use super::model::Model;
 use super::moves::{self, Push};
 
@@ -16,6 +17,14 @@ pub(super) enum Step {
     Push(Push),
     Hand(Act),
     Trouble(Trouble),
+    /// A commit changes one object of an application, a hand another one while the first is being
+    /// applied, and once the status is written the process is killed.
+    Ambush {
+        push: Push,
+        app: usize,
+        first: Key,
+        other: Object,
+    },
     /// Time in which the one under test may get on.
     Pause(Duration),
 }
@@ -26,6 +35,11 @@ impl fmt::Display for Step {
             Self::Push(push) => write!(f, "repo-{}: {}", push.repository, push.what),
             Self::Hand(act) => act.fmt(f),
             Self::Trouble(trouble) => trouble.fmt(f),
+            Self::Ambush { push, other, .. } => {
+                let (repository, what) = (push.repository, &push.what);
+                write!(f, "repo-{repository}: {what}; meanwhile a hand changes {}", other.key)?;
+                write!(f, ", and after the status it is killed")
+            }
             Self::Pause(time) => write!(f, "a pause of {time:?}"),
         }
     }
@@ -37,9 +51,8 @@ pub(super) fn draw(model: &mut Model, random: &mut Rng, calm: bool) -> Vec<Step>
     let mut add = |what: u8, times: usize| plan.extend(std::iter::repeat_n(what, times));
     add(0, random.usize(1..6));
     add(1, random.usize(0..7));
-    if !calm {
-        add(2, random.usize(0..5));
-    }
+    add(2, if calm { usize::from(random.bool()) } else { random.usize(0..5) });
+    add(3, usize::from(!calm && random.u8(0..3) == 0));
     random.shuffle(&mut plan);
     // What is held is approved, or not, before anything else.
     let approvals = (0..model.apps.len()).filter(|_| random.bool());
@@ -53,11 +66,23 @@ pub(super) fn draw(model: &mut Model, random: &mut Rng, calm: bool) -> Vec<Step>
                 }
             }
             1 => steps.extend(hands::draw(model, random).map(Step::Hand)),
-            _ => steps.push(Step::Trouble(faults::draw(random))),
+            2 if calm => steps.push(Step::Trouble(faults::draw_calm(random))),
+            2 => steps.push(Step::Trouble(faults::draw(random))),
+            _ => steps.extend(ambush(model, random)),
         }
         steps.extend(pause(random));
     }
     steps
+}
+
+fn ambush(model: &mut Model, random: &mut Rng) -> Option<Step> {
+    let app = random.usize(..model.apps.len());
+    let wanted = model.wanted(app);
+    let mut objects: Vec<Object> = wanted.objects()?.values().cloned().collect();
+    random.shuffle(&mut objects);
+    let (first, other) = (objects.pop()?.key, objects.pop()?);
+    let push = moves::edit(model, random, app, &first)?;
+    Some(Step::Ambush { push, app, first, other })
 }
 
 fn pause(random: &mut Rng) -> Option<Step> {
@@ -77,8 +102,12 @@ mod tests {
             (0..40)
                 .map(|round| {
                     let steps = draw(&mut model, &mut random, round % 2 == 0);
-                    let trouble = steps.iter().any(|step| matches!(step, Step::Trouble(_)));
-                    assert!(!trouble || round % 2 == 1);
+                    let calm = steps.iter().all(|step| match step {
+                        Step::Trouble(trouble) => matches!(trouble, Trouble::Lag { .. }),
+                        Step::Ambush { .. } => false,
+                        _ => true,
+                    });
+                    assert!(calm || round % 2 == 1);
                     steps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
                 })
                 .collect::<Vec<_>>()

@@ -1,5 +1,7 @@
 //! The world under torture: a control plane, repositories, proxies before both, and the agent.
 
+mod acts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,18 +9,17 @@ use std::time::{Duration, Instant};
 
 use plumb_testkit::control_plane::Mark;
 use plumb_testkit::{
-    Agent, AuditEvent, ControlPlane, GitServer, Hand, History, Match, Options, Proxy, Repo, Scratch,
+    Agent, AuditEvent, ControlPlane, GitServer, Hand, History, Options, Proxy, Repo, Scratch,
 };
 use serde_json::{Value, json};
 
 use super::audit::{self, Evidence, Run};
 use super::checker::{self, Rested, View};
-use super::faults::{self, Side, Trouble};
-use super::hands::{self, Act, BY_HAND, HeldPlan, Traces};
+use super::faults::Side;
+use super::hands::{self, BY_HAND, HeldPlan, Traces};
 use super::kinds::{APPLICATION, KINDS, Key, REPOSITORY};
 use super::model::{Model, NAMESPACES, REPOSITORIES};
 use super::moves::Push;
-use super::script::Step;
 use crate::error::TaskError;
 use crate::process::root;
 
@@ -46,6 +47,8 @@ pub(super) struct Stand {
     traces: Traces,
     applied: Vec<usize>,
     held: BTreeMap<usize, HeldPlan>,
+    /// How many corrections each application had told of.
+    corrected: Vec<u64>,
     agent: Option<Agent>,
     /// How much of the agent's log has been read.
     read: usize,
@@ -54,12 +57,15 @@ pub(super) struct Stand {
     /// When the agent goes on, and when a proxy lets pass again.
     thaw: Option<Instant>,
     heal: Option<(Side, Instant)>,
+    /// Watches are late.
+    late: bool,
     /// It is to be started without its cache.
     forget_cache: bool,
     audited: Mark,
     seen: usize,
     looks: u32,
     binary: PathBuf,
+    broken: Option<String>,
     kubeconfig: PathBuf,
     user: String,
     cache: Scratch,
@@ -79,7 +85,12 @@ fn source(repository: usize) -> String {
 
 impl Stand {
     /// Starts everything but the agent.
-    pub(super) async fn new(model: Model, binary: &Path, seed: u64) -> Result<Self, TaskError> {
+    pub(super) async fn new(
+        model: Model,
+        binary: &Path,
+        broken: Option<&str>,
+        seed: u64,
+    ) -> Result<Self, TaskError> {
         let plane = ControlPlane::try_start(Options { nodes: 0, controllers: true })
             .await
             .map_err(TaskError::Tools)?;
@@ -118,16 +129,19 @@ impl Stand {
             traces,
             applied: vec![0; apps],
             held: BTreeMap::new(),
+            corrected: vec![0; apps],
             agent: None,
             read: 0,
             log: String::new(),
             thaw: None,
             heal: None,
+            late: false,
             forget_cache: false,
             audited: plane.audit().mark(),
             seen: history.mark(),
             looks: 0,
             binary: binary.to_owned(),
+            broken: broken.map(str::to_owned),
             kubeconfig: identity.through(&api.url()),
             user: identity.user(),
             cache: scratch,
@@ -208,158 +222,8 @@ impl Stand {
         self.commits[push.repository].push(commit);
     }
 
-    /// Does one thing.
-    pub(super) async fn step(&mut self, step: &Step) -> Result<(), Violations> {
-        let now = Instant::now();
-        if self.thaw.is_some_and(|at| at <= now) {
-            self.go_on();
-        }
-        if self.heal.is_some_and(|(_, at)| at <= now) {
-            self.heal();
-        }
-        match step {
-            Step::Push(push) => self.push(push),
-            Step::Pause(time) => tokio::time::sleep(*time).await,
-            Step::Hand(act) => self.hand(act).await?,
-            Step::Trouble(trouble) => self.trouble(trouble)?,
-        }
-        Ok(())
-    }
-
-    /// Whether there is anything to do.
-    pub(super) fn is_about_something(&self, step: &Step) -> bool {
-        match step {
-            Step::Hand(Act::Approve { app }) => self.held.contains_key(app),
-            _ => true,
-        }
-    }
-
-    async fn hand(&mut self, act: &Act) -> Result<(), Violations> {
-        let world = (&self.model, self.ids.as_slice());
-        hands::act(&self.hand, act, world, &self.held, &mut self.traces)
-            .await
-            .map_err(|refused| vec![format!("{act}: {refused}")])
-    }
-
-    fn proxy(&self, side: Side) -> &Proxy {
-        match side {
-            Side::Api => &self.api,
-            Side::Git => &self.way,
-        }
-    }
-
-    fn trouble(&mut self, trouble: &Trouble) -> Result<(), Violations> {
-        match trouble {
-            Trouble::Requests { side, which, fault, share, times } => {
-                faults::arm(self.proxy(*side), *which, fault.clone(), *share, *times);
-            }
-            Trouble::Cut(side) => {
-                self.proxy(*side).cut_open(&Match::any());
-            }
-            Trouble::Partition { side, lasts } => {
-                self.heal();
-                self.proxy(*side).partition();
-                self.heal = Some((*side, Instant::now() + *lasts));
-            }
-            Trouble::Kill { keeps_cache } | Trouble::Down { keeps_cache } => {
-                self.alive()?;
-                if let Some(mut agent) = self.agent.take() {
-                    agent.kill9();
-                    self.keep_log(&agent);
-                }
-                self.forget_cache |= !keeps_cache;
-                if matches!(trouble, Trouble::Kill { .. }) {
-                    self.start();
-                }
-            }
-            Trouble::Stop { keeps_cache } => {
-                self.go_on();
-                self.alive()?;
-                if let Some(mut agent) = self.agent.take() {
-                    agent.sigterm();
-                    let status = agent.wait(Duration::from_secs(30));
-                    // Before its first line it does not listen to signals yet.
-                    let awake = agent.logs().contains("\"starting\"");
-                    self.keep_log(&agent);
-                    if awake && !status.is_some_and(|status| status.success()) {
-                        return Err(vec![format!("after SIGTERM it ended with {status:?}")]);
-                    }
-                }
-                self.forget_cache |= !keeps_cache;
-                self.start();
-            }
-            Trouble::Freeze { lasts } => {
-                if let Some(agent) = &mut self.agent {
-                    agent.sigstop();
-                    self.thaw = Some(Instant::now() + *lasts);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// It must not end by itself.
-    fn alive(&mut self) -> Result<(), Violations> {
-        match self.agent.as_mut().and_then(Agent::ended) {
-            Some(status) => Err(vec![format!("it ended by itself with {status}")]),
-            None => Ok(()),
-        }
-    }
-
-    fn keep_log(&mut self, agent: &Agent) {
-        let log = agent.logs();
-        self.log.push_str(log.get(self.read..).unwrap_or_default());
-        self.read = 0;
-        self.thaw = None;
-    }
-
-    fn start(&mut self) {
-        if std::mem::take(&mut self.forget_cache) {
-            self.cache = Scratch::new("torture");
-        }
-        let cache = self.cache.path().join("cache").display().to_string();
-        let builder = Agent::builder(&self.binary)
-            .kubeconfig(&self.kubeconfig)
-            .env("POD_NAMESPACE", HOME)
-            .env("PLUMB_NAMESPACES", NAMESPACES.join(","))
-            .env("PLUMB_METRICS_ADDR", "127.0.0.1:0")
-            .env("PLUMB_LOG_FORMAT", "json")
-            .env("PLUMB_LOG_LEVEL", "info,plumb_controller=debug")
-            // Always the same pod: it may take its own lease at once.
-            .args(["controller", "--identity", "torture", "--cache-dir", &cache]);
-        self.agent = Some(builder.start());
-        self.read = 0;
-    }
-
-    fn go_on(&mut self) {
-        self.thaw = None;
-        if let Some(agent) = &mut self.agent {
-            agent.sigcont();
-        }
-    }
-
-    fn heal(&mut self) {
-        self.heal = None;
-        self.api.heal();
-        self.way.heal();
-    }
-
-    /// Nothing goes wrong any more.
-    fn calm(&mut self) {
-        self.api.clear();
-        self.way.clear();
-        self.heal();
-        self.go_on();
-        if self.agent.is_none() {
-            self.start();
-        }
-    }
-
-    /// Waits until the cluster is as Git asks and nothing is written any more, and then looks
-    /// whether it stays so.
-    pub(super) async fn rest(&mut self) -> Result<Rested, Violations> {
-        self.calm();
-        // As a webhook of the Git server would.
+    /// Asks for a look at every repository, as a webhook of the Git server would.
+    async fn look_at_git(&mut self) -> Result<(), Violations> {
         self.looks += 1;
         let person = self.hand.named("person");
         for (namespace, repository) in self.model.sources() {
@@ -368,6 +232,14 @@ impl Stand {
             let asked = person.merge(REPOSITORY, namespace, &source(repository), &patch).await;
             asked.map_err(|refused| vec![refused.to_string()])?;
         }
+        Ok(())
+    }
+
+    /// Waits until the cluster is as Git asks and nothing is written any more, and then looks
+    /// whether it stays so.
+    pub(super) async fn rest(&mut self) -> Result<Rested, Violations> {
+        self.calm();
+        self.look_at_git().await?;
         let begun = Instant::now();
         loop {
             self.alive()?;
@@ -471,8 +343,18 @@ impl Stand {
     }
 
     /// Judges everything that was asked since the last call, and forgets it.
-    pub(super) fn audit(&mut self, rested: &Rested) -> Result<(), Violations> {
+    /// After a calm round what is said of drift is counted too: every correction was one of
+    /// something that a hand did.
+    pub(super) fn audit(&mut self, rested: &Rested, calm: bool) -> Result<(), Violations> {
         let (runs, mut wrong) = self.runs();
+        for (app, corrected) in rested.corrected.iter().enumerate() {
+            let told = corrected.saturating_sub(self.corrected[app]);
+            let done = self.traces.touched.get(&app).copied().unwrap_or(0);
+            if calm && told > done.into() {
+                let name = &self.model.apps[app].name;
+                wrong.push(format!("{name} tells of {told} corrections, hands did {done} things"));
+            }
+        }
         let events = self.asked_since(self.audited);
         let versions = self.history.since(self.seen);
         wrong.extend(audit::judge(&Evidence {
@@ -491,6 +373,7 @@ impl Stand {
         }
         self.applied.clone_from(&rested.applied);
         self.held.clone_from(&rested.held);
+        self.corrected.clone_from(&rested.corrected);
         self.traces.touched.clear();
         self.audited = self.plane.audit().mark();
         self.history.forget();
