@@ -1,9 +1,10 @@
 //! What goes when it leaves Git or its Application goes, what stays, and what waits for a person.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use kube::api::{DynamicObject, PostParams};
-use plumb_testkit::{runtime, wait_for};
+use plumb_testkit::{Agent, Fault, Match, Proxy, Rule, runtime, wait_for};
 use serde_json::{Value, json};
 
 use crate::world::{LIMIT, World, condition, config_map};
@@ -285,5 +286,85 @@ fn what_is_not_ours_to_delete_stays() {
             let live = world.get(&maps, name).await;
             assert!(live["metadata"]["deletionTimestamp"].is_null(), "{live}");
         }
+    });
+}
+
+/// An agent whose deletions take a while each, so that they can be stopped on the way.
+async fn slowly(world: &World) -> (Proxy, Agent) {
+    let proxy = Proxy::to_api(&world.plane, 1).await;
+    let slow = Fault::Delay(Duration::from_millis(700));
+    proxy.add(Rule::new(Match::method("DELETE").path("/configmaps/"), slow));
+    let agent = world.agent_with(world.identity.through(&proxy.url()), &[]);
+    (proxy, agent)
+}
+
+/// Waits until the first of so many is gone.
+async fn begun(world: &World, prefix: &str, all: usize) {
+    wait_for("the first deletion", LIMIT, async || {
+        let left = count(world, prefix).await;
+        if left < all { Ok(()) } else { Err(left) }
+    })
+    .await;
+}
+
+#[test]
+fn a_farewell_that_is_stopped_on_the_way_lets_the_rest_go() {
+    runtime().block_on(async {
+        let world = World::new("stopped-farewell").await;
+        world.repo.commit(&[("app/a.yaml", Some(&many("m", 0, 80)))], "80");
+        let (_proxy, _agent) = slowly(&world).await;
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        ready(&world, "web").await;
+        world.delete(&world.apps(), "web").await;
+        begun(&world, "m", 80).await;
+        world.edit(&world.apps(), "web", &json!({"spec": {"suspend": true}})).await;
+        world.wait_gone(&world.apps(), "web").await;
+        let left = world.config_maps().list(&kube::api::ListParams::default()).await.unwrap();
+        let ours = |object: &DynamicObject| {
+            object.metadata.labels.iter().flatten().any(|(key, _)| key == PART_OF)
+        };
+        assert!(!left.items.iter().any(ours));
+        assert!(count(&world, "m").await > 20, "{}", count(&world, "m").await);
+    });
+}
+
+#[test]
+fn pruning_that_is_turned_off_on_the_way_stops() {
+    runtime().block_on(async {
+        let world = World::new("stopped-prune").await;
+        world.repo.commit(&[("app/a.yaml", Some(&many("m", 0, 160)))], "160");
+        let (_proxy, _agent) = slowly(&world).await;
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        ready(&world, "web").await;
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&many("m", 0, 80)))], "80");
+        world.look().await;
+        begun(&world, "m", 160).await;
+        world.edit(&world.apps(), "web", &json!({"spec": {"prune": false}})).await;
+        let object = world.wait_applied("web", &commit).await;
+        assert!(count(&world, "m").await > 100, "{}", count(&world, "m").await);
+        let message = condition(&object, "Ready")["message"].clone();
+        assert!(message.as_str().unwrap().contains("pruning is off"), "{message}");
+    });
+}
+
+#[test]
+fn a_farewell_takes_no_longer_at_once_than_its_spec_allows() {
+    runtime().block_on(async {
+        let world = World::new("long-farewell").await;
+        world.repo.commit(&[("app/a.yaml", Some(&many("m", 0, 60)))], "60");
+        let (_proxy, _agent) = slowly(&world).await;
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        ready(&world, "web").await;
+        world.edit(&world.apps(), "web", &json!({"spec": {"timeout": "2s"}})).await;
+        ready(&world, "web").await;
+        world.delete(&world.apps(), "web").await;
+        world.wait_refused(&world.apps(), "web", "TimedOut", &["was not done after 2 s"]).await;
+        assert!(count(&world, "m").await > 0);
+        // What was not done is tried again.
+        world.wait_gone(&world.apps(), "web").await;
+        assert_eq!(count(&world, "m").await, 0);
     });
 }

@@ -17,7 +17,7 @@ use plumb_api::conditions::reasons;
 use plumb_api::{Application, ApplicationStatus, names};
 use plumb_core::{Digest, Object};
 use plumb_engine::{
-    ApiError, ApplySet, Change, EngineError, Job, Parent, Policy, Report, Resource,
+    ApiError, ApplySet, Change, EngineError, Job, Others, Parent, Policy, Report, Resource,
 };
 use plumb_source::Revision;
 
@@ -342,30 +342,43 @@ impl Daemon {
         looks_at: Option<Looked>,
         first_look: bool,
     ) -> (Report, Result<(), EngineError>) {
-        let metadata = &run.object.metadata;
         let digests = (run.before.digest.as_deref().and_then(Digest::parse))
             .zip(run.before.cluster_digest.as_deref().and_then(Digest::parse));
-        let wanted = run.wanted;
-        let (state, name) = (self.state.clone(), run.name.clone());
-        let superseded =
-            move || state.lock().apps.get(&name).is_none_or(|app| app.wanted != wanted);
-        let job = Job {
+        let superseded = self.superseded(run);
+        let others = self.neighbours(run, looks_at);
+        let mut job = self.job(run, objects, policy, &superseded, &others);
+        job.recorded = digests.filter(|_| first_look);
+        let limit = Duration::from(run.object.spec.timeout);
+        let mut report = Report::default();
+        let result = tokio::time::timeout(limit, self.engine.sync(job, &mut report)).await;
+        (report, result.unwrap_or_else(|_| Err(out_of_time(run))))
+    }
+
+    /// Whether a newer run of it waits.
+    fn superseded(&self, run: &Run) -> impl Fn() -> bool + Sync + use<> {
+        let (state, name, wanted) = (self.state.clone(), run.name.clone(), run.wanted);
+        move || state.lock().apps.get(&name).is_none_or(|app| app.wanted != wanted)
+    }
+
+    fn job<'a>(
+        &self,
+        run: &'a Run,
+        objects: Vec<Object>,
+        policy: &'a Policy,
+        superseded: &'a (dyn Fn() -> bool + Sync),
+        others: &'a dyn Others,
+    ) -> Job<'a> {
+        Job {
             set: &run.set,
             parent: parent(run),
             objects,
             policy,
-            approved: annotation(metadata, names::APPROVE_PRUNE).map(String::from),
-            recorded: digests.filter(|_| first_look),
+            approved: annotation(&run.object.metadata, names::APPROVE_PRUNE).map(String::from),
+            recorded: None,
             epoch: self.epoch(),
-            superseded: &superseded,
-            others: &self.neighbours(run, looks_at),
-        };
-        let limit = Duration::from(run.object.spec.timeout);
-        let mut report = Report::default();
-        let result = tokio::time::timeout(limit, self.engine.sync(job, &mut report)).await;
-        let result = result
-            .unwrap_or_else(|_| Err(EngineError::OutOfTime { parent: run.set.owner(), limit }));
-        (report, result)
+            superseded,
+            others,
+        }
     }
 
     /// What is wanted cannot be applied at all: what was applied last is kept in place. Returns
@@ -560,6 +573,10 @@ fn cure_of(error: &EngineError) -> &'static str {
         }
         _ => "this is tried again by itself",
     }
+}
+
+fn out_of_time(run: &Run) -> EngineError {
+    EngineError::OutOfTime { parent: run.set.owner(), limit: run.object.spec.timeout.into() }
 }
 
 fn parent(run: &Run) -> Parent {

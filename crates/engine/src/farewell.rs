@@ -2,20 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use futures::{FutureExt as _, StreamExt as _};
 use plumb_core::{ErrorClass, ObjectKey};
 use serde_json::{Value, json};
 
 use crate::applyset::{APPLICATION, ApplySet, PART_OF, Scope};
-use crate::claims::Others;
 use crate::cluster::{ApiError, Resource, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::guard::Occasion;
 use crate::live::Live;
-use crate::policy::Policy;
 use crate::prune::{failed, unlisted};
 use crate::report::Report;
-use crate::sync::{Parent, RACES, ends_run};
+use crate::sync::{Job, RACES, ends_run};
 
 /// What becomes of the members when their parent goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,61 +31,51 @@ pub enum Farewell {
 
 impl Engine {
     /// Deals with the members of a parent that is being deleted. When the report is complete and
-    /// holds nothing, the parent's facts and finalizer may go.
-    pub async fn disband(
-        &self,
-        set: &ApplySet,
-        parent: &Parent,
-        policy: &Policy,
-        approved: Option<&str>,
-        epoch: u64,
-        others: &dyn Others,
-    ) -> Result<Report, EngineError> {
-        let scope = self.last_scope(set, parent, epoch).await?;
-        let mut report = Report { scope: scope.clone(), ..Report::default() };
+    /// holds nothing, the parent's facts and finalizer may go. An error means that it had to end
+    /// before all was tried; then the report, like that of a call that is dropped, says what was
+    /// done until there.
+    pub async fn disband(&self, job: &Job<'_>, report: &mut Report) -> Result<(), EngineError> {
+        let (set, farewell) = (job.set, job.policy.farewell);
+        let scope = self.last_scope(set, &job.parent, job.epoch).await?;
+        report.scope = scope.clone();
         let none = HashMap::new();
-        if policy.farewell == Farewell::Leave {
+        if farewell == Farewell::Leave {
             self.members().retain_verified(&set.id, &none);
-            return Ok(report);
+            return Ok(());
         }
         // What it had is free for those who want it.
-        let freed = self.claims().publish(set, policy.adopt, HashSet::new(), true);
+        let freed = self.claims().publish(set, job.policy.adopt, HashSet::new(), true);
         self.freed(set, &freed);
-        if others.any_silent() {
+        if job.others.any_silent() {
             report.waits = true;
-            return Ok(report);
+            return Ok(());
         }
         // The end of what is on its way is told by the watches.
         self.watch(&scope.kinds).await?;
-        if policy.farewell == Farewell::Orphan {
-            self.orphan(set, &scope, &mut report).await?;
+        if farewell == Farewell::Orphan {
+            self.orphan(job, &scope, report).await?;
         } else {
-            let judged = (Occasion::Deletion, &policy.limits, approved);
-            let going =
-                self.delete_members(set, parent, &scope.kinds, &none, judged, &mut report).await?;
-            if policy.farewell == Farewell::DeleteAndWait && report.held.is_none() {
+            let occasion = Occasion::Deletion;
+            let going = self.delete_members(job, &scope.kinds, &none, occasion, report).await?;
+            if farewell == Farewell::DeleteAndWait && report.held.is_none() {
                 report.terminating = going;
             }
-            self.hand_over(set, others, &mut report).await?;
+            self.hand_over(job, report).await?;
         }
         if report.is_complete() && report.held.is_none() {
             self.members().retain_verified(&set.id, &none);
         }
-        Ok(report)
+        Ok(())
     }
 
     /// Leaves to others what they want. Whoever has not taken it in time finds it free.
-    async fn hand_over(
-        &self,
-        set: &ApplySet,
-        others: &dyn Others,
-        report: &mut Report,
-    ) -> Result<(), EngineError> {
+    async fn hand_over(&self, job: &Job<'_>, report: &mut Report) -> Result<(), EngineError> {
+        let set = job.set;
         let members = self.members().applied(&set.id, &set.manager);
         let wanted = |(key, _): &(ObjectKey, Live)| self.claims().others_want(&set.id, key);
         let wanted: Vec<_> = members.into_iter().filter(wanted).collect();
         report.handed_over = wanted.len();
-        if others.is_patient() {
+        if job.others.is_patient() {
             report.waits |= !wanted.is_empty();
             return Ok(());
         }
@@ -108,10 +97,11 @@ impl Engine {
     /// does not inherit and prune them.
     async fn orphan(
         &self,
-        set: &ApplySet,
+        job: &Job<'_>,
         scope: &Scope,
         report: &mut Report,
     ) -> Result<(), EngineError> {
+        let set = job.set;
         let mut discovery = self.discovery().await?;
         if scope.kinds.iter().any(|kind| discovery.preferred(kind).is_none()) {
             discovery = self.discovery_again().await?;
@@ -125,13 +115,30 @@ impl Engine {
                 }
                 continue;
             };
-            for (key, _) in self.list_members(set, resource, report).await? {
-                match self.orphan_one(set, resource, &key).await {
-                    Ok(()) => report.left += 1,
-                    Err(source) if ends_run(&source) => {
+            let members = self.list_members(set, resource, report).await?;
+            let tries: Vec<_> = members
+                .into_iter()
+                .map(|(key, _)| {
+                    let one = async move {
+                        if (job.superseded)() {
+                            return (key, None);
+                        }
+                        let done = self.orphan_one(set, resource, &key).await;
+                        (key, Some(done))
+                    };
+                    one.boxed()
+                })
+                .collect();
+            let mut results =
+                futures::stream::iter(tries).buffer_unordered(self.options.concurrency);
+            while let Some((key, done)) = results.next().await {
+                match done {
+                    None => report.superseded = true,
+                    Some(Ok(())) => report.left += 1,
+                    Some(Err(source)) if ends_run(&source) => {
                         return Err(EngineError::Interrupted { source });
                     }
-                    Err(error) => report.failures.push(failed(key, "OrphanFailed", &error)),
+                    Some(Err(error)) => report.failures.push(failed(key, "OrphanFailed", &error)),
                 }
             }
         }

@@ -12,25 +12,25 @@ use crate::cluster::{ApiError, Deleted, Propagation, Resource, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::failure::RIGHTS;
-use crate::guard::{self, Candidate, Limits, Occasion};
+use crate::guard::{self, Candidate, Occasion};
 use crate::live::Live;
 use crate::report::{Failure, Report};
 use crate::sabotage::{Sabotage, leaves_out};
 use crate::stage::Stage;
-use crate::sync::{Parent, RACES, ends_run, is_ours_to_delete};
+use crate::sync::{Job, RACES, ends_run, is_ours_to_delete};
 
 impl Engine {
     /// Deletes the members of these kinds that are not `desired`, if the guard lets it. Returns
     /// those that are on their way but not gone yet.
     pub(crate) async fn delete_members(
         &self,
-        set: &ApplySet,
-        parent: &Parent,
+        job: &Job<'_>,
         kinds: &BTreeSet<GroupKind>,
         desired: &HashMap<ObjectKey, u64>,
-        (occasion, limits, approved): (Occasion, &Limits, Option<&str>),
+        occasion: Occasion,
         report: &mut Report,
     ) -> Result<Vec<ObjectKey>, EngineError> {
+        let set = job.set;
         let mut discovery = self.discovery().await?;
         if kinds.iter().any(|kind| discovery.preferred(kind).is_none()) {
             discovery = self.discovery_again().await?;
@@ -77,7 +77,7 @@ impl Engine {
                         key: key.clone(),
                         uid: live.uid.clone(),
                         precious,
-                        inherited: parent.inherits(set, &key, &live),
+                        inherited: job.parent.inherits(set, &key, &live),
                     });
                     judged.push((resource, key, live));
                 }
@@ -88,13 +88,15 @@ impl Engine {
                 Err(error) => report.failures.push(failed(key, "PruneFailed", &error)),
             }
         }
-        if let Err(held) = guard::judge(&candidates, occasion, limits, approved) {
+        if let Err(held) =
+            guard::judge(&candidates, occasion, &job.policy.limits, job.approved.as_deref())
+        {
             report.held = Some(*held);
             return Ok(going);
         }
         for stage in Stage::ALL.into_iter().rev() {
             let batch = judged.iter().filter(|(_, key, _)| Stage::of(&key.group_kind) == stage);
-            self.delete_stage(set, batch, &mut going, report).await?;
+            self.delete_stage(job, batch, &mut going, report).await?;
         }
         report.pruned.sort_unstable();
         going.sort_unstable();
@@ -124,22 +126,27 @@ impl Engine {
         }
     }
 
+    /// Deletes what it can until a newer run waits: its spec, or what it wants, may say otherwise.
     async fn delete_stage<'b>(
         &self,
-        set: &ApplySet,
+        job: &Job<'_>,
         batch: impl Iterator<Item = &'b (Resource, ObjectKey, Live)>,
         going: &mut Vec<ObjectKey>,
         report: &mut Report,
     ) -> Result<(), EngineError> {
-        let ended = AtomicBool::new(false);
+        let (ended, superseded) = (AtomicBool::new(false), AtomicBool::new(false));
         let mut tries = Vec::new();
         for (resource, key, live) in batch {
-            let ended = &ended;
+            let (ended, superseded) = (&ended, &superseded);
             let one = async move {
                 if ended.load(Ordering::Relaxed) {
                     return (key, None);
                 }
-                (key, Some(self.delete_one(set, resource, key, live.clone()).await))
+                if (job.superseded)() {
+                    superseded.store(true, Ordering::Relaxed);
+                    return (key, None);
+                }
+                (key, Some(self.delete_one(job.set, resource, key, live.clone()).await))
             };
             tries.push(one.boxed());
         }
@@ -162,6 +169,8 @@ impl Engine {
                 }
             }
         }
+        drop(results);
+        report.superseded |= superseded.into_inner();
         interrupted.map_or(Ok(()), |source| Err(EngineError::Interrupted { source }))
     }
 

@@ -158,7 +158,7 @@ impl Engine {
             let blocked = !report.is_complete();
             self.prune(set, &desired, &job, blocked, report).await?;
             let mut scope = self.remaining_scope(set, &prepared, report);
-            if !blocked && !scope.reads_as(&report.scope, &set.namespace) {
+            if !blocked && !report.superseded && !scope.reads_as(&report.scope, &set.namespace) {
                 scope = self.write_facts(set, &mut parent, scope, job.epoch).await?;
             }
             if !blocked {
@@ -217,7 +217,6 @@ impl Engine {
             desired: desired.len(),
             members: self.members().applied(&set.id, &set.manager).len(),
         };
-        let judged = (occasion, &job.policy.limits, job.approved.as_deref());
         // A new Application may be a new name of one that goes, and has not been heard yet.
         let renaming = kinds.contains(&set.parent)
             && report.outcomes.iter().any(|outcome| outcome.key.group_kind == set.parent);
@@ -225,7 +224,7 @@ impl Engine {
             report.waits = true;
             return Ok(());
         }
-        self.delete_members(set, &job.parent, &kinds, desired, judged, report).await.map(|_| ())
+        self.delete_members(job, &kinds, desired, occasion, report).await.map(|_| ())
     }
 
     /// Failures about kinds that nothing is wanted of any more, and of which something may be left

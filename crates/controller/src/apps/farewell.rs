@@ -1,16 +1,16 @@
 //! The end of an Application.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use plumb_api::{ApplicationStatus, names};
-use plumb_engine::Farewell;
+use plumb_api::ApplicationStatus;
+use plumb_engine::{Farewell, Report};
 
 use super::policy::policy_of;
-use super::{Run, application_resource, parent};
+use super::{Run, application_resource, out_of_time};
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
-use crate::state::annotation;
 use crate::status::{apply_report, say_of_farewell};
 
 impl Daemon {
@@ -25,20 +25,23 @@ impl Daemon {
             Ok(false) => {}
             Err(error) => return self.failed_run(run, None, &error).await,
         }
-        let approved = annotation(&run.object.metadata, names::APPROVE_PRUNE);
-        let (parent, epoch) = (parent(run), self.epoch());
-        let report = match self
-            .engine
-            .disband(&run.set, &parent, &policy, approved, epoch, &self.neighbours(run, None))
-            .await
-        {
-            Ok(report) => report,
-            Err(error) => return self.failed_run(run, None, &error).await,
-        };
+        let superseded = self.superseded(run);
+        let others = self.neighbours(run, None);
+        let job = self.job(run, Vec::new(), &policy, &superseded, &others);
+        let mut report = Report::default();
+        let limit = Duration::from(run.object.spec.timeout);
+        let result = tokio::time::timeout(limit, self.engine.disband(&job, &mut report)).await;
         self.note_waits(run, report.waits);
         self.tell_farewell(run, &report);
+        if let Err(error) = result.unwrap_or_else(|_| Err(out_of_time(run))) {
+            return self.cut_short(run, None, &error, &report).await;
+        }
+        if report.superseded {
+            // The newer run is in the queue already, and begins with what is left.
+            return Outcome::Unchanged;
+        }
         if report.is_complete() && report.held.is_none() {
-            return match self.engine.release(&run.set, &parent).await {
+            return match self.engine.release(&run.set, &job.parent).await {
                 Ok(()) => Outcome::Changed,
                 Err(error) => self.failed_run(run, None, &error).await,
             };
