@@ -274,7 +274,10 @@ fn what_is_not_ours_to_delete_stays() {
 
         world.edit(&world.apps(), "web", &json!({"spec": {"prune": true}})).await;
         world.wait_gone(&maps, "left").await;
-        ready(&world, "web").await;
+        let object = ready(&world, "web").await;
+        let message = condition(&object, "Ready")["message"].clone();
+        let said = format!("ConfigMap {}/owned left Git but is not deleted: it has an", world.ns);
+        assert!(message.as_str().unwrap().contains(&said), "{message}");
         for name in ["foreign", "owned"] {
             let live = world.get(&maps, name).await;
             assert!(live["metadata"]["deletionTimestamp"].is_null(), "{live}");
@@ -286,6 +289,65 @@ fn what_is_not_ours_to_delete_stays() {
             let live = world.get(&maps, name).await;
             assert!(live["metadata"]["deletionTimestamp"].is_null(), "{live}");
         }
+    });
+}
+
+#[test]
+fn what_git_itself_gave_an_owner_is_pruned_like_all_else() {
+    runtime().block_on(async {
+        let world = World::new("owner-in-git").await;
+        let maps = world.config_maps();
+        let owner = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "owner", "namespace": world.ns},
+        });
+        world.apply(&owner).await;
+        let uid = world.get(&maps, "owner").await["metadata"]["uid"].clone();
+        let owner = format!(
+            "\n  ownerReferences: [{{apiVersion: v1, kind: ConfigMap, name: owner, uid: {uid}}}]\ndata:"
+        );
+        let child = config_map("child", "1").replace("\ndata:", &owner);
+        world.repo.commit(
+            &[("app/a.yaml", Some(&config_map("a", "1"))), ("app/child.yaml", Some(&child))],
+            "two",
+        );
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        ready(&world, "web").await;
+        let live = world.get(&maps, "child").await;
+        assert_eq!(live["metadata"]["ownerReferences"][0]["uid"], uid);
+
+        world.repo.commit(&[("app/child.yaml", None)], "one");
+        world.look().await;
+        world.wait_gone(&maps, "child").await;
+    });
+}
+
+#[test]
+fn what_somebody_else_labelled_again_stays_and_is_told() {
+    runtime().block_on(async {
+        let world = World::new("labelled-again").await;
+        let maps = world.config_maps();
+        let both = format!("{}---\n{}", config_map("a", "1"), config_map("b", "1"));
+        world.repo.commit(&[("app/a.yaml", Some(&both))], "two");
+        let mut agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        ready(&world, "web").await;
+        agent.stop();
+        // Taken off, and put back by a hand: it is the hand's label now.
+        let id = world.get(&maps, "b").await["metadata"]["labels"][PART_OF].clone();
+        for label in [Value::Null, id] {
+            world.edit(&maps, "b", &json!({"metadata": {"labels": {PART_OF: label}}})).await;
+        }
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        let _agent = world.agent();
+        let object = world.wait_applied("web", &commit).await;
+        let message = condition(&object, "Ready")["message"].clone();
+        let said = format!("ConfigMap {}/b left Git but is not deleted: somebody else", world.ns);
+        assert!(message.as_str().unwrap().contains(&said), "{message}");
+        assert!(world.data("b").await.is_some());
     });
 }
 

@@ -288,7 +288,8 @@ impl Daemon {
         let settled = report.is_complete()
             && report.held.is_none()
             && report.left == 0
-            && report.handed_over == 0;
+            && report.handed_over == 0
+            && report.kept.is_empty();
         self.remember_render(run, |rendered| rendered.settled = settled);
         if report.is_complete() {
             self.remember_good(run);

@@ -10,7 +10,7 @@ use plumb_api::{
     MAX_FAILURES, MAX_HELD_OBJECTS, MAX_HISTORY, Time,
 };
 use plumb_core::ErrorClass;
-use plumb_engine::{Change, Drift, Failure, Held, Report};
+use plumb_engine::{Change, Drift, Failure, Held, Kept, Report};
 
 /// What is to be said of an object as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,13 +215,23 @@ pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, na
         };
         let objects =
             if report.total == 1 { "1 object".into() } else { format!("{} objects", report.total) };
-        Say::ready(format!("applied {revision}: {objects}{left}"))
+        Say::ready(format!("applied {revision}: {objects}{left}{}", kept_text(&report.kept)))
     };
     if let Some(held) = &report.held {
         let text = held_text(held, namespace, name);
         say.more.push((conditions::PRUNE_HELD, "True", held.reason.reason().into(), text));
     }
     say
+}
+
+/// What left Git and stays all the same: the first, and how many more there are.
+fn kept_text(kept: &[Kept]) -> String {
+    let Some(Kept { key, why }) = kept.first() else { return String::new() };
+    let more = match kept.len() - 1 {
+        0 => String::new(),
+        n => format!(", and {n} more"),
+    };
+    format!("; {key} left Git but is not deleted: {why}{more}")
 }
 
 /// The revision to tell of a run: an Application that was at rest stays at the revision whose

@@ -72,6 +72,7 @@ mod tests {
             fields: 7,
             time: 100,
             owns_part_of,
+            owners: 0,
         };
         for (part_of, ours, theirs, taken) in [
             (&*set.id, true, false, false),
@@ -84,7 +85,7 @@ mod tests {
                 resource_version: 10,
                 generation: 1,
                 terminating: false,
-                owned: false,
+                owners: 0,
                 part_of: Some(part_of.into()),
                 entries: vec![entry(&set.manager, ours), entry("plumb:ns/other", theirs)],
                 others: 3,
@@ -96,13 +97,14 @@ mod tests {
     #[test]
     fn a_status_written_meanwhile_does_not_make_an_apply_a_change() {
         const MANAGER: &str = "plumb:ns/app";
-        let entry = Entry { manager: MANAGER.into(), fields: 7, time: 100, owns_part_of: true };
+        let entry =
+            Entry { manager: MANAGER.into(), fields: 7, time: 100, owns_part_of: true, owners: 0 };
         let before = Live {
             uid: "u1".into(),
             resource_version: 10,
             generation: 1,
             terminating: false,
-            owned: false,
+            owners: 0,
             part_of: Some("set".into()),
             entries: vec![entry],
             others: 3,
@@ -128,13 +130,14 @@ mod tests {
             resource_version: 10,
             generation: 0,
             terminating: false,
-            owned: false,
+            owners: 0,
             part_of: Some("set".into()),
             entries: vec![Entry {
                 manager: MANAGER.into(),
                 fields: 7,
                 time: 100,
                 owns_part_of: true,
+                owners: 0,
             }],
             others: 3,
         };

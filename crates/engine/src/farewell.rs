@@ -166,7 +166,7 @@ impl Engine {
             );
             match self.cluster.json_patch(&target, &patch, None).await {
                 Ok(_) => {
-                    self.members().gone(key);
+                    self.members().gone(key, &found.live.uid);
                     return Ok(());
                 }
                 Err(error) if error.is_not_found() => return Ok(()),

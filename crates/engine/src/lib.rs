@@ -47,6 +47,6 @@ pub use farewell::Farewell;
 pub use guard::{Candidate, Held, HoldReason, Limits, Occasion, judge};
 pub use live::{Entry, Live};
 pub use policy::{Adopt, Policy};
-pub use report::{Change, Drift, Failure, Outcome, Report};
+pub use report::{Change, Drift, Failure, Kept, Outcome, Report};
 pub use stage::Stage;
 pub use sync::{Job, Parent};

@@ -11,8 +11,8 @@ pub struct Live {
     pub generation: i64,
     /// Whether it carries a deletion timestamp.
     pub terminating: bool,
-    /// Whether somebody is its owner by `ownerReferences`.
-    pub owned: bool,
+    /// How many owners it has by `ownerReferences`.
+    pub owners: u32,
     /// The value of the part-of label.
     pub part_of: Option<Box<str>>,
     /// The managedFields entries of managers whose name starts with [`crate::MANAGER_PREFIX`], with operation
@@ -33,11 +33,19 @@ pub struct Entry {
     pub time: i64,
     /// Whether the entry owns the part-of label.
     pub owns_part_of: bool,
+    /// How many of the object's `ownerReferences` the entry owns.
+    pub owners: u32,
 }
 
 impl Live {
     /// The entry of one manager.
     pub fn entry(&self, manager: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| &*entry.manager == manager)
+    }
+
+    /// Whether it has an owner that this manager did not give it: whoever gave it one decides when
+    /// it goes.
+    pub fn is_owned_beside(&self, manager: &str) -> bool {
+        self.owners > self.entry(manager).map_or(0, |entry| entry.owners)
     }
 }

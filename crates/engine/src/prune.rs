@@ -59,7 +59,10 @@ impl Engine {
                 }
                 if is_ours_to_delete(set, &live) {
                     found.push((resource.clone(), key, live));
-                } else if live.terminating && !live.owned && live.entry(&set.manager).is_some() {
+                } else if live.terminating
+                    && !live.is_owned_beside(&set.manager)
+                    && live.entry(&set.manager).is_some()
+                {
                     going.push(key);
                 }
             }
@@ -226,7 +229,7 @@ impl Engine {
             {
                 Ok(Deleted::Terminating) => return Ok(Deleted::Terminating),
                 Ok(gone) => {
-                    self.members().gone(key);
+                    self.members().gone(key, &live.uid);
                     return Ok(gone);
                 }
                 // It changed since it was listed. Is it still the object that was to go?

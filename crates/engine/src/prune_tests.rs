@@ -20,13 +20,14 @@ fn member(set: &ApplySet, uid: &str) -> Live {
         resource_version: 5,
         generation: 1,
         terminating: false,
-        owned: false,
+        owners: 0,
         part_of: Some(set.id.as_str().into()),
         entries: vec![Entry {
             manager: set.manager.as_str().into(),
             fields: 7,
             time: 100,
             owns_part_of: true,
+            owners: 0,
         }],
         others: 3,
     }
@@ -48,4 +49,16 @@ async fn an_inner_application_is_precious_while_it_has_members_whatever_its_anno
     engine.members().changed(key, member(&set, "u1"));
     let precious = engine.precious_object(&applications, &inner).await.unwrap();
     assert!(precious.is_some());
+}
+
+#[tokio::test]
+async fn a_kind_that_cannot_be_listed_is_unknown_and_not_empty() {
+    let script = Script::new([Says::Status(403, None, String::new())]);
+    let engine = engine(&script);
+    let applications = applications();
+    let set = ApplySet::new(applications.gvk.group_kind(), "ns", "app");
+    let mut report = Report::default();
+    let listed = engine.list_members(&set, &applications, &mut report).await.unwrap();
+    assert!(listed.is_empty() && !report.is_complete());
+    assert_eq!(report.failures[0].reason, "PruneFailed");
 }

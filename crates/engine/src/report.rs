@@ -60,6 +60,15 @@ pub struct Failure {
     pub class: ErrorClass,
 }
 
+/// An object that Git has no more and that stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The object.
+    pub key: ObjectKey,
+    /// Why it is not ours to delete, for people.
+    pub why: &'static str,
+}
+
 /// The result of one run of a set.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
@@ -79,6 +88,8 @@ pub struct Report {
     pub waits: bool,
     /// Objects that Git has no more but that stay, because other sets want them.
     pub handed_over: usize,
+    /// Objects that Git has no more but that are not ours to delete, in the order of their keys.
+    pub kept: Vec<Kept>,
     /// Objects that are being deleted by somebody; they are applied when they are gone.
     pub terminating: Vec<ObjectKey>,
     /// Digest of what was desired.

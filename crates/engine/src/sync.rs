@@ -17,7 +17,7 @@ use crate::plan::desired_digest;
 use crate::policy::Policy;
 use crate::prepare;
 use crate::prune::unlisted;
-use crate::report::{Failure, Report};
+use crate::report::{Failure, Kept, Report};
 use crate::sabotage::{Sabotage, leaves_out};
 use crate::stage::Stage;
 
@@ -187,6 +187,7 @@ impl Engine {
         blocked: bool,
         report: &mut Report,
     ) -> Result<(), EngineError> {
+        report.kept = self.kept(set, desired);
         let mut extras = self.extras(set, desired);
         if job.policy.prune {
             report.failures.extend(self.out_of_sight(&report.scope.kinds, desired, &extras));
@@ -270,6 +271,28 @@ impl Engine {
             .collect()
     }
 
+    /// Members that nothing asks for and that are not ours to delete, and why.
+    fn kept(&self, set: &ApplySet, desired: &HashMap<ObjectKey, u64>) -> Vec<Kept> {
+        let applied = self.members().applied(&set.id, &set.manager);
+        applied
+            .into_iter()
+            .filter(|(key, live)| !desired.contains_key(key) && !live.terminating)
+            .filter(|(_, live)| !is_ours_to_delete(set, live))
+            .filter(|(key, _)| !self.claims().others_want(&set.id, key))
+            .map(|(key, live)| {
+                let owned = live.is_owned_beside(&set.manager);
+                Kept {
+                    key,
+                    why: if owned {
+                        "it has an owner"
+                    } else {
+                        "somebody else put its label there"
+                    },
+                }
+            })
+            .collect()
+    }
+
     /// Members that nothing asks for, as far as the watches know.
     pub(crate) fn extras(
         &self,
@@ -288,7 +311,7 @@ impl Engine {
 /// owns it, and it is not going already.
 pub(crate) fn is_ours_to_delete(set: &ApplySet, live: &Live) -> bool {
     !live.terminating
-        && !live.owned
+        && !live.is_owned_beside(&set.manager)
         && live.part_of.as_deref() == Some(&set.id)
         && (live.entry(&set.manager).is_some_and(|entry| entry.owns_part_of)
             || leaves_out(Sabotage::PruneWithoutOwner))
@@ -321,20 +344,21 @@ mod tests {
             resource_version: 10,
             generation: 1,
             terminating: false,
-            owned: false,
+            owners: 0,
             part_of: Some(set.id.as_str().into()),
             entries: vec![Entry {
                 manager: set.manager.as_str().into(),
                 fields: 7,
                 time: 100,
                 owns_part_of: true,
+                owners: 0,
             }],
             others: 3,
         };
         assert!(is_ours_to_delete(&set, &member));
         let cases: [(&str, Change); 6] = [
             ("going already", |l| l.terminating = true),
-            ("owned by another object", |l| l.owned = true),
+            ("owned by another object", |l| l.owners = 1),
             ("without label", |l| l.part_of = None),
             ("labelled for another set", |l| l.part_of = Some("applyset-x-v1".into())),
             ("never applied by us", |l| l.entries.clear()),

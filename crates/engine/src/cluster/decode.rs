@@ -165,7 +165,9 @@ pub(super) fn live(json: &[u8]) -> Result<Live, String> {
         resource_version,
         generation: meta.generation.unwrap_or_default(),
         terminating: meta.deletion_timestamp.is_some(),
-        owned: meta.owner_references.is_some_and(|owners| !owners.is_empty()),
+        owners: meta
+            .owner_references
+            .map_or(0, |owners| u32::try_from(owners.len()).unwrap_or(u32::MAX)),
         part_of: meta.labels,
         entries: Vec::new(),
         others: 0,
@@ -182,6 +184,7 @@ pub(super) fn live(json: &[u8]) -> Result<Live, String> {
                 fields: fields::combine(&[fields::text(&entry.api_version), set.digest]),
                 time: time.parse::<Timestamp>().map_or(0, Timestamp::as_second),
                 owns_part_of: set.part_of,
+                owners: set.owners,
             });
         } else if entry.subresource != "status" {
             // The server sorts entries by time, so their order says nothing: a sum again.
@@ -415,7 +418,8 @@ mod tests {
         assert_eq!(&*live.uid, "43b825aa-d248-48f2-820d-2df801eb3537");
         assert_eq!(live.resource_version, 226);
         assert_eq!(live.generation, 3);
-        assert!(live.owned && !live.terminating);
+        assert!(live.owners == 1 && !live.terminating);
+        assert!(live.is_owned_beside("plumb:default/one"));
         assert_eq!(live.part_of.as_deref(), Some("x"));
         assert_eq!(live.entries.len(), 1);
         let entry = live.entry("plumb:default/one").unwrap();
@@ -438,7 +442,7 @@ mod tests {
             resource_version: 1,
             generation: 0,
             terminating: false,
-            owned: false,
+            owners: 0,
             part_of: None,
             entries: Vec::new(),
             others: 0,

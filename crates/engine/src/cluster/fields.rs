@@ -27,6 +27,8 @@ pub(super) struct FieldSet {
     pub(super) digest: u64,
     /// Whether it holds the part-of label.
     pub(super) part_of: bool,
+    /// How many owner references it holds.
+    pub(super) owners: u32,
 }
 
 impl FieldSet {
@@ -38,6 +40,7 @@ impl FieldSet {
         Node(Level::Root).deserialize(&mut reader).unwrap_or_else(|_| Self {
             digest: text(raw.get()),
             part_of: raw.get().contains("\"f:applyset.kubernetes.io/part-of\":{}"),
+            owners: 0,
         })
     }
 }
@@ -66,12 +69,13 @@ fn mix(mut x: u64) -> u64 {
     x ^ (x >> 33)
 }
 
-/// How far a node is on the way to the part-of label.
+/// How far a node is on the way to the part-of label or the owner references.
 #[derive(Clone, Copy)]
 enum Level {
     Root,
     Metadata,
     Labels,
+    Owners,
     Elsewhere,
 }
 
@@ -80,6 +84,7 @@ impl Level {
         match (self, key) {
             (Self::Root, "f:metadata") => Self::Metadata,
             (Self::Metadata, "f:labels") => Self::Labels,
+            (Self::Metadata, "f:ownerReferences") => Self::Owners,
             _ => Self::Elsewhere,
         }
     }
@@ -113,6 +118,8 @@ impl<'de> Visitor<'de> for Node {
             let child = map.next_value_seed(Node(self.0.below(&key)))?;
             all.digest =
                 all.digest.wrapping_add(mix(text(&key).wrapping_add(child.digest.rotate_left(17))));
+            let is_owner = matches!(self.0, Level::Owners) && key.starts_with("k:");
+            all.owners += child.owners + u32::from(is_owner);
             all.part_of |= child.part_of
                 || matches!(self.0, Level::Labels)
                     && key.strip_prefix("f:").is_some_and(|key| key == PART_OF);
@@ -214,6 +221,18 @@ mod tests {
             (r#"{"f:metadata":{"f:labels":{"f:x":{}}}}"#, false),
         ] {
             assert_eq!(read(json).part_of, expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn owner_references_are_counted_in_their_place() {
+        let owners = r#"{".":{},"k:{\"uid\":\"u\"}":{},"k:{\"uid\":\"v\"}":{".":{},"f:uid":{}}}"#;
+        for (json, expected) in [
+            (format!(r#"{{"f:metadata":{{"f:ownerReferences":{owners}}}}}"#), 2),
+            (format!(r#"{{"f:spec":{{"f:ownerReferences":{owners}}}}}"#), 0),
+            (format!(r#"{{"f:metadata":{{"f:labels":{owners}}}}}"#), 0),
+        ] {
+            assert_eq!(read(&json).owners, expected, "{json}");
         }
     }
 

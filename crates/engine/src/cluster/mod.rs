@@ -301,20 +301,22 @@ impl Cluster {
             body: Some((JSON, body.to_string().into())),
             ..object("delete", to, "", Answer::Metadata)?
         };
-        match call.send(self).await {
+        let mut repeated = false;
+        let answer = call.send_noting(self, &mut repeated).await;
+        // What is not there after a second try was most likely deleted by the first.
+        let absent = if repeated { Deleted::Gone } else { Deleted::AlreadyGone };
+        match answer {
             Ok(answer) => match decode::is_terminating(&answer) {
                 Ok(true) => Ok(Deleted::Terminating),
                 Ok(false) => Ok(Deleted::Gone),
                 Err(what) => Err(call.undecodable(what)),
             },
-            Err(error) if error.is_not_found() && !error.is_kind_missing() => {
-                Ok(Deleted::AlreadyGone)
-            }
+            Err(error) if error.is_not_found() && !error.is_kind_missing() => Ok(absent),
             // It changed, or another object has taken its name. The message tells in words that
             // differ between releases, so the object itself is asked.
             Err(error) if error.is_conflict() => match self.get_metadata(to).await {
-                Ok(None) => Ok(Deleted::AlreadyGone),
-                Ok(Some(found)) if &*found.live.uid != uid => Ok(Deleted::AlreadyGone),
+                Ok(None) => Ok(absent),
+                Ok(Some(found)) if &*found.live.uid != uid => Ok(absent),
                 Ok(Some(_)) | Err(_) => Err(error),
             },
             Err(error) => Err(error),

@@ -250,14 +250,28 @@ impl<'a> Call<'a> {
 
     /// Sends it once, and again as far as that is of use, and reads the whole answer.
     pub(super) async fn send(&self, cluster: &Cluster) -> Result<Bytes, ApiError> {
+        self.send_noting(cluster, &mut false).await
+    }
+
+    /// The same; notes whether it was sent again and an earlier try may have been carried out.
+    pub(super) async fn send_noting(
+        &self,
+        cluster: &Cluster,
+        repeated: &mut bool,
+    ) -> Result<Bytes, ApiError> {
         let after = cluster.shared.options.request_timeout;
         let deadline = Instant::now() + after;
-        tokio::time::timeout_at(deadline, self.tries(cluster, deadline))
+        tokio::time::timeout_at(deadline, self.tries(cluster, deadline, repeated))
             .await
             .unwrap_or_else(|_| Err(self.timeout(after)))
     }
 
-    async fn tries(&self, cluster: &Cluster, deadline: Instant) -> Result<Bytes, ApiError> {
+    async fn tries(
+        &self,
+        cluster: &Cluster,
+        deadline: Instant,
+        repeated: &mut bool,
+    ) -> Result<Bytes, ApiError> {
         let mut accept = self.answer.accept();
         let mut tries = 0;
         loop {
@@ -289,6 +303,7 @@ impl<'a> Call<'a> {
             if Instant::now() + wait >= deadline {
                 return Err(error);
             }
+            *repeated |= !error.is_too_many_requests();
             tracing::debug!(
                 operation = self.operation,
                 subject = %self.subject,

@@ -297,9 +297,12 @@ impl Members {
         }
     }
 
-    /// Our own delete was answered: the object is gone.
-    pub(crate) fn gone(&mut self, key: &ObjectKey) {
-        self.remove(key);
+    /// Our own request was answered: the object with that uid is gone, or ours no more. Another of
+    /// its name may be there already.
+    pub(crate) fn gone(&mut self, key: &ObjectKey, uid: &str) {
+        if self.live(key).is_none_or(|live| &*live.uid == uid) {
+            self.remove(key);
+        }
     }
 
     /// The set no longer wants these verified objects, or any when `keep` is empty.

@@ -14,9 +14,15 @@ fn live(version: u64) -> Live {
         resource_version: version,
         generation: 1,
         terminating: false,
-        owned: false,
+        owners: 0,
         part_of: Some(SET.into()),
-        entries: vec![Entry { manager: MANAGER.into(), fields: 7, time: 100, owns_part_of: true }],
+        entries: vec![Entry {
+            manager: MANAGER.into(),
+            fields: 7,
+            time: 100,
+            owns_part_of: true,
+            owners: 0,
+        }],
         others: 3,
     }
 }
@@ -87,7 +93,7 @@ fn a_deletion_of_a_verified_object_is_drift() {
     assert!(members.deleted(&key("a"), &live(12)).contains(SET));
     assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone);
     assert!(!members.in_sync(SET, MANAGER, Instant::now()));
-    members.gone(&key("a"));
+    members.gone(&key("a"), "u1");
     assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Unknown);
     assert!(members.in_sync(SET, MANAGER, Instant::now()) && members.sets.is_empty());
 }
@@ -266,6 +272,14 @@ fn a_change_that_came_after_the_answer_is_not_recorded_as_equal() {
 }
 
 #[test]
+fn our_late_answer_about_an_object_says_nothing_of_the_next_of_its_name() {
+    let mut members = verified();
+    members.changed(key("a"), with(13, |l| l.uid = "u2".into()));
+    members.gone(&key("a"), "u1");
+    assert_eq!(members.live(&key("a")).map(|live| &*live.uid), Some("u2"));
+}
+
+#[test]
 fn what_a_set_no_longer_wants_is_forgotten() {
     let mut members = verified();
     members.verified(SET, MANAGER, &key("b"), live(11), 1);
@@ -273,6 +287,6 @@ fn what_a_set_no_longer_wants_is_forgotten() {
     assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unverified);
     members.deleted(&key("b"), &live(12));
     assert!(members.in_sync(SET, MANAGER, Instant::now()));
-    members.gone(&key("a"));
+    members.gone(&key("a"), "u1");
     assert!(members.objects.is_empty() && members.sets.is_empty());
 }

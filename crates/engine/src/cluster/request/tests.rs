@@ -152,6 +152,30 @@ async fn what_is_not_safe_to_repeat_is_not_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_object_that_is_gone_when_its_deletion_is_tried_again_was_deleted_by_us() {
+    let secrets = secrets();
+    let to = Target::new(&secrets, "web", "a");
+    let gone = || {
+        let status =
+            r#"{"kind":"Status","reason":"NotFound","details":{"name":"a","kind":"secrets"}}"#;
+        Says::Status(404, None, status.into())
+    };
+    for (answers, expected) in [
+        (vec![gone()], Deleted::AlreadyGone),
+        (vec![busy(1), gone()], Deleted::AlreadyGone),
+        (vec![down(), gone()], Deleted::Gone),
+        (vec![Says::Breaks(Vec::new()), gone()], Deleted::Gone),
+        // Another one is there already.
+        (vec![down(), Says::Status(409, None, String::new()), Says::ok(LIVE)], Deleted::Gone),
+    ] {
+        let script = Script::new(answers);
+        let cluster = script.cluster();
+        let deleted = cluster.delete(&to, "other", None, Propagation::Background).await;
+        assert_eq!(deleted.unwrap(), expected, "{} requests", script.asked().len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_call_ends_in_time() {
     let script = Script::new([Says::Hangs]);
     let error = apply(&script).await.unwrap_err();
