@@ -103,6 +103,13 @@ fn manager_of(event: &AuditEvent) -> String {
     manager.unwrap_or_default().replace("%3A", ":").replace("%2F", "/")
 }
 
+/// Whether a patch changes nothing but who has which fields.
+fn is_hand_over(patch: &Value) -> bool {
+    let paths = ["/metadata/resourceVersion", "/metadata/managedFields"];
+    let steps = patch.as_array().map(Vec::as_slice).unwrap_or_default();
+    !steps.is_empty() && steps.iter().all(|step| paths.contains(&text(&step["path"])))
+}
+
 /// What was done by application and run: to which objects, and of which commit or uid they were.
 type Acts = BTreeMap<(usize, Option<usize>), Vec<(Key, String)>>;
 
@@ -176,6 +183,12 @@ impl Evidence<'_> {
             .collect()
     }
 
+    /// Whether one application may have let an object go, and another have asked for it.
+    fn may_hand_over(&self, from: usize, to: usize, key: &Key) -> bool {
+        self.candidates(from).iter().any(|objects| !objects.contains_key(key))
+            && self.candidates(to).iter().any(|objects| objects.contains_key(key))
+    }
+
     /// An object was applied: by an application, from a commit of its repository.
     fn patch(
         &self,
@@ -184,6 +197,10 @@ impl Evidence<'_> {
         wrong: &mut Vec<String>,
     ) -> Option<(usize, String)> {
         let manager = manager_of(event);
+        if manager.is_empty() && is_hand_over(&event.body) {
+            // Who took it from whom is seen in the versions.
+            return None;
+        }
         let stamp = text(&event.body["metadata"]["annotations"][STAMP]).to_owned();
         let Some(app) = self.model.apps.iter().position(|app| app.manager() == manager) else {
             wrong.push(format!("{key} was written by {manager:?}"));
@@ -292,14 +309,17 @@ impl Evidence<'_> {
 
     /// Who wrote a version may write to that object, and left to others what was theirs.
     fn transition(&self, before: &Version, now: &Version, wrong: &mut Vec<String>) {
-        for (app, id) in self.model.apps.iter().zip(self.ids) {
+        for (index, (app, id)) in self.model.apps.iter().zip(self.ids).enumerate() {
             let manager = app.manager();
             let (was, is) = (entry(&before.object, &manager), entry(&now.object, &manager));
             if is.is_none() || is == was || was.is_some() || label(&before.object) == Some(id) {
                 continue;
             }
             let key = key_of_version(now);
-            if let Some(other) = owner(&before.object, &self.model.apps, self.ids) {
+            let from = owner(&before.object, &self.model.apps, self.ids);
+            let handed_over = from.filter(|from| self.may_hand_over(*from, index, &key));
+            let handed_over = handed_over.map(|from| self.model.apps[from].manager());
+            if let (Some(other), None) = (from, &handed_over) {
                 let other = &self.model.apps[other].name;
                 wrong.push(format!("{} wrote to {key}, which is {other}'s", app.name));
             }
@@ -311,8 +331,8 @@ impl Evidence<'_> {
                         .iter()
                         .all(|part| after[*part] == entry[*part])
                 });
-                if !kept {
-                    let theirs = text(&entry["manager"]);
+                let theirs = text(&entry["manager"]);
+                if !kept && handed_over.as_deref() != Some(theirs) {
                     wrong.push(format!("{} took fields of {key} from {theirs}", app.name));
                 }
             }

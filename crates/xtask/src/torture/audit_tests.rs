@@ -285,6 +285,32 @@ fn nobody_writes_to_what_is_anothers() {
 }
 
 #[test]
+fn what_one_lets_go_and_another_asks_for_changes_hands() {
+    let a = map("a", 1);
+    let mine = member(0, &a, 10);
+    let renamed = changed(&mine, 11, |live| {
+        live["metadata"]["managedFields"] = json!([managed(1)]);
+    });
+    let mut round = Round::new(vec![tree(0, std::slice::from_ref(&a)), tree(0, &[map("b", 1)])]);
+    round.versions = vec![mine, renamed];
+    let mut rename = patch(1, &a, "t5");
+    rename.uri = "/x".into();
+    rename.body = json!([
+        { "op": "replace", "path": "/metadata/resourceVersion", "value": "10" },
+        { "op": "replace", "path": "/metadata/managedFields", "value": [managed(1)] },
+    ]);
+    round.events = vec![rename.clone()];
+    assert_eq!(round.judge().len(), 2, "nobody else asks for it");
+    let repository = round.model.apps[1].repository;
+    assert!(!round.model.commit(repository, tree(1, &[a])).is_empty());
+    assert_eq!(round.judge(), [""; 0]);
+
+    rename.body[1]["path"] = "/data".into();
+    round.events = vec![rename];
+    round.says("was written by \"\"");
+}
+
+#[test]
 fn the_log_tells_runs_and_panics() {
     let line = |message: &str, time: &str| {
         format!(
