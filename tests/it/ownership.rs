@@ -140,6 +140,28 @@ fn what_another_application_has_taken_is_not_fought_over() {
 }
 
 #[test]
+fn what_others_labelled_for_an_application_is_not_let_go_with_it() {
+    runtime().block_on(async {
+        let world = World::new("forged").await;
+        world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        let mut app = world.app("web", "app", "1h");
+        app["spec"]["deletionPolicy"] = "Orphan".into();
+        world.apply(&app).await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+        let mut copy = live_config_map(&world, "copy", &json!({"value": "mine"}));
+        copy["metadata"]["labels"] =
+            world.get(&world.config_maps(), "a").await["metadata"]["labels"].clone();
+        let made = create(&world.config_maps(), &copy).await;
+        world.delete(&world.apps(), "web").await;
+        world.wait_gone(&world.apps(), "web").await;
+        assert!(world.get(&world.config_maps(), "a").await["metadata"]["labels"].is_null());
+        assert_eq!(world.get(&world.config_maps(), "copy").await, made);
+    });
+}
+
+#[test]
 fn objects_go_where_they_belong() {
     runtime().block_on(async {
         let world = World::new("places").await;

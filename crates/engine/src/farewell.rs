@@ -118,6 +118,8 @@ impl Engine {
             let members = self.list_members(set, resource, report).await?;
             let tries: Vec<_> = members
                 .into_iter()
+                // What bears our label but was never applied by us is a copy, and not ours to change.
+                .filter(|(_, live)| live.entry(&set.manager).is_some())
                 .map(|(key, _)| {
                     let one = async move {
                         if (job.superseded)() {
