@@ -1,9 +1,11 @@
 //! An Application that comes from a backup or from another cluster, with our marks on it already.
 
-use plumb_testkit::runtime;
+use kube::api::{Patch, PatchParams};
+use plumb_testkit::{runtime, wait_for};
 use serde_json::{Value, json};
 
-use crate::world::{World, config_map};
+use crate::scrape::Probe;
+use crate::world::{LIMIT, World, config_map};
 
 /// An Application as a backup tool restores it: with all that an agent had written on it, under the
 /// tool's own name as a field manager.
@@ -71,5 +73,69 @@ fn a_mark_from_elsewhere_or_by_hand_keeps_no_application_from_its_runs() {
         // The facts are this Application's, not those of the name it was copied from.
         let id = app["metadata"]["labels"]["applyset.kubernetes.io/id"].as_str().unwrap();
         assert!(id.starts_with("applyset-") && id.ends_with("-v1"), "{id}");
+    });
+}
+
+#[test]
+fn facts_that_others_take_off_or_edit_come_back() {
+    const KINDS: &str = "applyset.kubernetes.io/contains-group-kinds";
+    runtime().block_on(async {
+        let world = World::new("wiped").await;
+        let secret = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n";
+        let map = config_map("a", "1");
+        world.repo.commit(&[("app/a.yaml", Some(&map)), ("app/s.yaml", Some(secret))], "two");
+        let mut agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+        let facts = |object: &Value| {
+            let metadata = &object["metadata"];
+            json!([metadata["labels"], metadata["annotations"], metadata["finalizers"]])
+        };
+        let before = facts(&world.get(&world.apps(), "web").await);
+        let edits = [
+            json!({KINDS: null, "applyset.kubernetes.io/tooling": null,
+                "applyset.kubernetes.io/additional-namespaces": null, "plumb.dev/epoch": null}),
+            json!({KINDS: ""}),
+            json!({KINDS: "ConfigMap,Nonsense.example.com,Secret"}),
+            json!({"applyset.kubernetes.io/additional-namespaces": "kube-system"}),
+        ];
+        let edits = edits.map(|annotations| json!({"metadata": {"annotations": annotations}}));
+        let label = json!({"metadata": {"labels": {"applyset.kubernetes.io/id": "x"}}});
+        let finalizer = json!({"metadata": {"finalizers": null}});
+        for edit in edits.iter().chain([&label, &finalizer]) {
+            world.edit(&world.apps(), "web", edit).await;
+            wait_for(&format!("the facts to come back after {edit}"), LIMIT, async || {
+                let now = facts(&world.get(&world.apps(), "web").await);
+                if now == before { Ok(()) } else { Err(now) }
+            })
+            .await;
+        }
+        let probe = Probe::of(&mut agent).await;
+        probe.idle(0).await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+
+        // Wiped while nobody looked, the status knows where members are, and the other way round.
+        let secrets = world.api("v1", "Secret");
+        for wiped in ["annotations", "status"] {
+            let file = format!("app/{wiped}.yaml");
+            let secret = secret.replace("name: s", &format!("name: {wiped}"));
+            let commit = world.repo.commit(&[(&file, Some(&secret))], "a secret");
+            world.look().await;
+            world.wait_applied("web", &commit).await;
+            assert!(agent.stop().success());
+            if wiped == "annotations" {
+                world.edit(&world.apps(), "web", &edits[0]).await;
+            } else {
+                let status = json!({"status": {"scope": null}});
+                let params = PatchParams::default();
+                world.apps().patch_status("web", &params, &Patch::Merge(&status)).await.unwrap();
+            }
+            world.repo.commit(&[(&file, None), ("app/s.yaml", None)], "no secret");
+            agent = world.agent();
+            world.look().await;
+            world.wait_gone(&secrets, wiped).await;
+        }
+        world.wait_gone(&secrets, "s").await;
     });
 }

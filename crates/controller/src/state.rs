@@ -319,9 +319,14 @@ pub(crate) fn scope_of(
     object: &Application,
     written: Option<&plumb_api::ApplicationStatus>,
 ) -> Scope {
-    let hints = Scope::from_annotations(&object.metadata.annotations.clone().unwrap_or_default());
+    let hints = hints_of(object);
     let status = written.or(object.status.as_ref());
     hints.union(&recorded_scope(status))
+}
+
+/// Where members of an application may be, as its annotations say.
+pub(crate) fn hints_of(object: &Application) -> Scope {
+    object.metadata.annotations.as_ref().map_or_else(Scope::default, Scope::from_annotations)
 }
 
 /// The copy of the scope in a status.

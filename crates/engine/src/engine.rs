@@ -1,6 +1,6 @@
 //! The engine: what it knows of the cluster, and the watches that keep it knowing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::applyset::PART_OF;
+use crate::applyset::{PART_OF, Scope};
 use crate::claims::Claims;
 use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent};
 use crate::error::EngineError;
@@ -66,6 +66,7 @@ pub struct Engine {
     pub(crate) options: EngineOptions,
     members: Arc<Mutex<Members>>,
     claims: Mutex<Claims>,
+    facts: Mutex<HashMap<String, Scope>>,
     discovery: tokio::sync::Mutex<Option<(Arc<Discovery>, Instant)>>,
     watches: Mutex<BTreeMap<GroupKind, JoinHandle<()>>>,
     signals: mpsc::UnboundedSender<Signal>,
@@ -83,6 +84,7 @@ impl Engine {
             options,
             members: Arc::default(),
             claims: Mutex::default(),
+            facts: Mutex::default(),
             discovery: tokio::sync::Mutex::default(),
             watches: Mutex::default(),
             signals,
@@ -105,6 +107,11 @@ impl Engine {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What stands on each parent, by set id.
+    pub(crate) fn facts(&self) -> MutexGuard<'_, HashMap<String, Scope>> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks for a run of these sets.
     pub(crate) fn signal(&self, sets: BTreeSet<Arc<str>>) {
         for set in sets {
@@ -115,6 +122,7 @@ impl Engine {
     /// A set is no more, and what it wanted says nothing about its objects.
     pub fn forget_set(&self, set: &str) {
         self.claims().forget(set);
+        self.facts().remove(set);
     }
 
     /// The kinds of the cluster, as last read.

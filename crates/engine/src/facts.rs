@@ -1,10 +1,11 @@
 //! What stands on the parent: who it is, where its members are, and in which leader's time it was
 //! last written.
 
+use plumb_core::GroupKind;
 use serde_json::{Value, json};
 
 use crate::applyset::{self, ApplySet, Scope};
-use crate::cluster::{Metadata, Target};
+use crate::cluster::{Discovery, Metadata, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::live::Live;
@@ -31,6 +32,7 @@ impl Engine {
             let object = (parent.uid.as_str(), version);
             let body =
                 applyset::parent_facts(set, &api_version, &scope, parent.finalizer, epoch, object);
+            self.note_facts(set, &scope);
             let written =
                 self.cluster.apply(&target, &body, applyset::PARENT_MANAGER, FORCED).await;
             match written {
@@ -62,8 +64,18 @@ impl Engine {
         }
     }
 
+    /// Notes what stands on a parent, so that an edit by others can be told from our own writes.
+    pub(crate) fn note_facts(&self, set: &ApplySet, scope: &Scope) {
+        self.facts().insert(set.id.clone(), scope.clone());
+    }
+
+    /// Whether annotations of a parent say something else than this process last left there.
+    pub fn is_edited(&self, set: &ApplySet, hints: &Scope) -> bool {
+        self.facts().get(&set.id).is_some_and(|facts| !facts.reads_as(hints, &set.namespace))
+    }
+
     /// Where members still are, or may be.
-    pub(crate) fn remaining_scope(
+    pub(crate) async fn remaining_scope(
         &self,
         set: &ApplySet,
         prepared: &[Prepared],
@@ -76,13 +88,20 @@ impl Engine {
         for failure in &report.failures {
             scope.add(&failure.key.group_kind, &failure.key.namespace);
         }
+        // What the cluster does not have was looked for again when the run began. It takes its objects
+        // along; an API that is away does not.
+        let discovery = self.discovery().await.ok();
+        let is_gone = |kind: &GroupKind| {
+            let gone = |d: &Discovery| d.preferred(kind).is_none() && !d.is_unknown(&kind.group);
+            discovery.as_deref().is_some_and(gone)
+        };
         let members = self.members();
         for (key, _) in members.applied(&set.id, &set.manager) {
             scope.add(&key.group_kind, &key.namespace);
         }
         let mut unsure = false;
         for kind in &report.scope.kinds {
-            if members.kind(kind) != Some(&KindState::Synced) {
+            if members.kind(kind) != Some(&KindState::Synced) && !is_gone(kind) {
                 scope.kinds.insert(kind.clone());
                 unsure = true;
             }

@@ -130,6 +130,8 @@ impl Engine {
         let mut parent = job.parent.clone();
         if !parent.has_facts || !wanted.reads_as(&parent.hints, &set.namespace) {
             wanted = self.write_facts(set, &mut parent, wanted, job.epoch).await?;
+        } else {
+            self.note_facts(set, &wanted);
         }
         report.scope = wanted;
         self.watch(&report.scope.kinds).await?;
@@ -157,7 +159,7 @@ impl Engine {
             self.members().retain_verified(&set.id, &desired);
             let blocked = !report.is_complete();
             self.prune(set, &desired, &job, blocked, report).await?;
-            let mut scope = self.remaining_scope(set, &prepared, report);
+            let mut scope = self.remaining_scope(set, &prepared, report).await;
             if !blocked && !report.superseded && !scope.reads_as(&report.scope, &set.namespace) {
                 scope = self.write_facts(set, &mut parent, scope, job.epoch).await?;
             }

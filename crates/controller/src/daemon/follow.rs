@@ -15,7 +15,7 @@ use crate::metrics::Kind;
 use crate::names::{Key, Name};
 use crate::queue::Lane;
 use crate::server::{Heartbeat, Readiness};
-use crate::state::scope_of;
+use crate::state::{Store, hints_of, scope_of};
 
 impl Daemon {
     /// Feeds the watches of our own kinds into the state, for ever.
@@ -130,14 +130,14 @@ impl Daemon {
                 let mut store = self.state.lock();
                 self.follow_kinds(&objects.iter().map(|(_, app)| app).collect::<Vec<_>>());
                 let keys: Vec<Key> =
-                    objects.into_iter().flat_map(|(_, o)| store.put_app(o)).collect();
+                    objects.into_iter().flat_map(|(_, o)| self.put_app(&mut store, o)).collect();
                 drop(store);
                 self.add_all(keys);
                 return true;
             }
             WatchEvent::Changed(_, object) => {
                 self.follow_kinds(&[&object]);
-                let keys = self.state.lock().put_app(object);
+                let keys = self.put_app(&mut self.state.lock(), object);
                 self.add_all(keys);
             }
             WatchEvent::Deleted(_, object) => {
@@ -147,6 +147,20 @@ impl Daemon {
             WatchEvent::Failed(error) => tracing::warn!(%error, "cannot watch Applications"),
         }
         false
+    }
+
+    /// Takes an Application in. One whose facts somebody has edited is run, too.
+    fn put_app(&self, store: &mut Store, object: Application) -> Vec<Key> {
+        let name = Name::of(&object.metadata);
+        let mut keys = store.put_app(object);
+        if let Some(app) = store.apps.get_mut(&name)
+            && keys.is_empty()
+            && self.engine.is_edited(&app.set, &hints_of(&app.object))
+        {
+            app.forced = true;
+            keys.push(Key::App(name));
+        }
+        keys
     }
 
     pub(super) fn drop_app(self: &Arc<Self>, name: &Name) {
