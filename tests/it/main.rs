@@ -20,6 +20,7 @@ mod kustomize;
 mod leader;
 mod logs;
 mod main_job;
+mod nested;
 mod outage;
 mod ownership;
 mod pinning;
