@@ -12,6 +12,7 @@ mod cli;
 mod counts;
 mod deletion;
 mod drift;
+mod guard;
 mod handover;
 mod inherit;
 mod install;

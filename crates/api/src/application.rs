@@ -31,6 +31,14 @@ fn default_prune() -> bool {
     true
 }
 
+fn default_count() -> u32 {
+    10
+}
+
+fn default_share() -> u8 {
+    50
+}
+
 /// What to apply: a path in a source, and how to keep the cluster true to it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[kube(
@@ -161,6 +169,39 @@ pub struct ApplicationSpec {
     /// not have go. IfUnowned when left out.
     #[serde(default)]
     pub adopt: Adopt,
+
+    /// When deletions wait for approval. Whatever it says, they do so when the path renders nothing
+    /// any more, and for Namespaces, CustomResourceDefinitions, PersistentVolumes and their claims,
+    /// APIServices, StatefulSets that delete their claims, and Applications that have objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune_guard: Option<PruneGuard>,
+}
+
+/// When deletions wait for approval.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneGuard {
+    /// So many objects are deleted at once whatever their share is, 10 when left out.
+    #[serde(default = "default_count")]
+    pub count: u32,
+
+    /// The largest share of the objects that is deleted at once, in percent, 50 when left out. With
+    /// 100 no number is too large; with 0, and a count of 0, every deletion waits.
+    #[serde(default = "default_share")]
+    #[schemars(range(max = 100))]
+    pub share: u8,
+
+    /// Kinds whose objects are not deleted without approval, as `Secret` or `Deployment.apps`. This
+    /// holds for the deletion of the Application, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 100),
+        inner(
+            length(max = 317),
+            regex(pattern = r"^[A-Z][A-Za-z0-9]{0,62}(\.[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+        )
+    )]
+    pub protect: Vec<String>,
 }
 
 /// A source in the same namespace.

@@ -3,7 +3,9 @@
 //! Accidents delete much at a time, or what cannot come back. Such a plan is held until somebody
 //! approves its digest; a plan that changes is another plan.
 
-use plumb_core::{Digest, Hasher, ObjectKey};
+use std::collections::BTreeSet;
+
+use plumb_core::{Digest, GroupKind, Hasher, ObjectKey};
 
 /// A member that nothing in Git asks for any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub struct Candidate {
 }
 
 /// What is known of a kind without reading the object: why deleting one cannot be undone from Git.
-pub(crate) fn precious_kind(key: &ObjectKey) -> Option<&'static str> {
+pub(crate) fn precious_kind(key: &ObjectKey, limits: &Limits) -> Option<&'static str> {
     match (key.group_kind.group.as_str(), key.group_kind.kind.as_str()) {
         ("", "Namespace") => Some("deleting a namespace deletes everything in it"),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => {
@@ -28,7 +30,8 @@ pub(crate) fn precious_kind(key: &ObjectKey) -> Option<&'static str> {
         }
         ("", "PersistentVolume" | "PersistentVolumeClaim") => Some("its data may go with it"),
         ("apiregistration.k8s.io", "APIService") => Some("deleting it takes an API away"),
-        _ => None,
+        _ => (limits.protect.contains(&key.group_kind))
+            .then_some("spec.pruneGuard protects its kind"),
     }
 }
 
@@ -85,19 +88,21 @@ pub struct Held {
     pub message: String,
 }
 
-/// From when on deletions are held for their number alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What an owner wants to be asked about before it is deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// So many deletions are never held for their share: renaming a handful of objects of a small
     /// application is daily work.
     pub free: usize,
     /// The largest share of the members that is deleted at once, in percent.
     pub share: usize,
+    /// Kinds that are held like those that are precious by nature.
+    pub protect: BTreeSet<GroupKind>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { free: 10, share: 50 }
+        Self { free: 10, share: 50, protect: BTreeSet::new() }
     }
 }
 
@@ -171,7 +176,7 @@ mod tests {
         (0..count)
             .map(|i| {
                 let key = ObjectKey::new(GroupKind::parse(kind).unwrap(), "ns", &format!("o{i}"));
-                let precious = precious_kind(&key);
+                let precious = precious_kind(&key, &Limits::default());
                 Candidate { key, uid: format!("u{i}").into(), precious, inherited: false }
             })
             .collect()
@@ -207,6 +212,40 @@ mod tests {
             let got = held(&candidates(kind, count), occasion, None).err();
             assert_eq!(got.map(|held| held.reason), want, "{kind} {count} {occasion:?}");
         }
+    }
+
+    #[test]
+    fn its_owner_says_what_is_much() {
+        let limits = |free, share| Limits { free, share, ..Limits::default() };
+        let cases = [
+            (limits(0, 0), 1, 100, true),
+            (limits(3, 0), 3, 100, false),
+            (limits(3, 0), 4, 100, true),
+            (limits(0, 20), 20, 100, false),
+            (limits(0, 20), 21, 100, true),
+            (limits(0, 100), 99, 100, false),
+            (limits(usize::MAX, 0), 99, 100, false),
+        ];
+        for (limits, count, members, held) in cases {
+            let occasion = sync(members - count, members);
+            let got = judge(&candidates("ConfigMap", count), occasion, &limits, None);
+            assert_eq!(got.is_err(), held, "{count} of {members} with {limits:?}");
+        }
+        // What cannot come back, and what is suddenly nothing, is held all the same.
+        let off = limits(usize::MAX, 100);
+        assert!(judge(&candidates("Namespace", 1), sync(9, 10), &off, None).is_err());
+        assert!(judge(&candidates("ConfigMap", 1), sync(0, 1), &off, None).is_err());
+    }
+
+    #[test]
+    fn its_owner_says_which_kinds_are_precious() {
+        let kind = |text| GroupKind::parse(text).unwrap();
+        let limits =
+            Limits { protect: BTreeSet::from([kind("Deployment.apps")]), ..Limits::default() };
+        let key = |text| ObjectKey::new(kind(text), "ns", "a");
+        assert!(precious_kind(&key("Deployment.apps"), &limits).is_some());
+        assert!(precious_kind(&key("Namespace"), &limits).is_some());
+        assert_eq!(precious_kind(&key("Deployment.example.com"), &limits), None);
     }
 
     #[test]

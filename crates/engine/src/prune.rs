@@ -70,7 +70,7 @@ impl Engine {
         let mut candidates = Vec::with_capacity(found.len());
         let mut judged = Vec::with_capacity(found.len());
         for (resource, key, live) in found {
-            let precious = match guard::precious_kind(&key) {
+            let precious = match guard::precious_kind(&key, &job.policy.limits) {
                 Some(why) => Ok(Some(why)),
                 None => self.precious_object(&resource, &key).await,
             };
