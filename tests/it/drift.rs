@@ -149,3 +149,92 @@ fn a_chatty_neighbour_costs_little_and_holds_no_correction_up() {
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     });
 }
+
+/// In Plumb's spelling and in Flux's, as labels and as annotations, in any case.
+#[test]
+fn marks_on_objects_say_how_they_are_dealt_with() {
+    runtime().block_on(async {
+        let world = World::new("marks").await;
+        let marked = |name: &str, value: &str, place: &str, mark: &str| {
+            let text = config_map(name, value);
+            text.replace("\ndata:", &format!("\n  {place}: {{{mark}}}\ndata:"))
+        };
+        let once =
+            |value: &str| marked("once", value, "annotations", "plumb.dev/ssa: IfNotPresent");
+        let flux = "kustomize.toolkit.fluxcd.io";
+        let files = [
+            ("app/keep.yaml", marked("keep", "1", "annotations", "plumb.dev/prune: disabled")),
+            ("app/too.yaml", marked("too", "1", "labels", &format!("{flux}/prune: Disabled"))),
+            ("app/once.yaml", once("1")),
+            (
+                "app/there.yaml",
+                marked("there", "1", "labels", &format!("{flux}/ssa: ifnotpresent")),
+            ),
+            ("app/not.yaml", marked("not", "1", "annotations", &format!("{flux}/ssa: Ignore"))),
+            ("app/off.yaml", marked("off", "1", "labels", "plumb.dev/reconcile: disabled")),
+            ("app/free.yaml", config_map("free", "1")),
+        ];
+        let changes: Vec<_> = files.iter().map(|(path, text)| (*path, Some(&**text))).collect();
+        let commit = world.repo.commit(&changes, "marks");
+        let maps = world.config_maps();
+        let there = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "there", "namespace": world.ns}, "data": {"value": "theirs"},
+        });
+        world.apply(&there).await;
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        let object = world.wait_applied("web", &commit).await;
+        let message = condition(&object, "Ready")["message"].to_string();
+        assert!(message.contains("7 objects; 3 left alone, as marked"), "{message}");
+        assert_eq!((world.data("not").await, world.data("off").await), (None, None));
+        let there = world.get(&maps, "there").await;
+        assert_eq!(there["data"]["value"], "theirs");
+        assert_eq!(there["metadata"]["labels"], Value::Null);
+
+        // Made once, and again only when it is gone.
+        world.edit(&maps, "once", &json!({"data": {"value": "by hand"}})).await;
+        // Marked on the live object, by somebody who needs it so for a while.
+        let mark = "plumb.dev/reconcile";
+        let edit = json!({
+            "metadata": {"annotations": {mark: "disabled"}}, "data": {"value": "by hand"},
+        });
+        world.edit(&maps, "free", &edit).await;
+        let (once2, free2) = (once("2"), config_map("free", "2"));
+        let changes = [("app/once.yaml", Some(&*once2)), ("app/free.yaml", Some(&*free2))];
+        let commit = world.repo.commit(&changes, "two");
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        probe.idle(0).await;
+        assert_eq!(world.data("once").await.unwrap()["value"], "by hand");
+        assert_eq!(world.data("free").await.unwrap()["value"], "by hand");
+        world.delete(&maps, "once").await;
+        world.wait_value("once", "2").await;
+        world.edit(&maps, "free", &json!({"metadata": {"annotations": {mark: null}}})).await;
+        world.wait_value("free", "2").await;
+
+        // What leaves Git goes, unless it is marked.
+        let gone: Vec<_> =
+            ["keep", "too", "once", "there"].map(|name| format!("app/{name}.yaml")).into();
+        let changes: Vec<_> = gone.iter().map(|path| (&**path, None)).collect();
+        let commit = world.repo.commit(&changes, "gone");
+        world.look().await;
+        let object = world.wait_applied("web", &commit).await;
+        world.wait_gone(&maps, "once").await;
+        for name in ["keep", "too", "there", "free"] {
+            assert!(world.data(name).await.is_some(), "{name}");
+        }
+        let message = condition(&object, "Ready")["message"].to_string();
+        assert!(message.contains("3 objects; 2 left alone, as marked"), "{message}");
+        assert!(message.contains("left Git but is not deleted: it is marked to stay"), "{message}");
+
+        // So with the Application.
+        probe.idle(0).await;
+        world.delete(&world.apps(), "web").await;
+        world.wait_gone(&world.apps(), "web").await;
+        world.wait_gone(&maps, "free").await;
+        assert!(world.data("keep").await.is_some() && world.data("too").await.is_some());
+    });
+}

@@ -215,7 +215,12 @@ pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, na
         };
         let objects =
             if report.total == 1 { "1 object".into() } else { format!("{} objects", report.total) };
-        Say::ready(format!("applied {revision}: {objects}{left}{}", kept_text(&report.kept)))
+        let marked = match report.marked {
+            0 => String::new(),
+            n => format!("; {n} left alone, as marked"),
+        };
+        let kept = kept_text(&report.kept);
+        Say::ready(format!("applied {revision}: {objects}{marked}{left}{kept}"))
     };
     if let Some(held) = &report.held {
         let text = held_text(held, namespace, name);

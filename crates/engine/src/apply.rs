@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::failure::failure;
 use crate::live::Live;
+use crate::marks::Ssa;
 use crate::plan::Action;
 use crate::prepare::Prepared;
 use crate::report::{Change, Drift, Outcome, Report};
@@ -45,6 +46,7 @@ impl Engine {
         while let Some((p, result)) = results.next().await {
             match result {
                 None => report.superseded |= interrupted.is_none(),
+                Some(Ok(Some(Change::Left))) => report.marked += 1,
                 Some(Ok(Some(change))) => {
                     report.outcomes.push(Outcome { key: p.key.clone(), change });
                 }
@@ -83,7 +85,9 @@ impl Engine {
         {
             let mut members = self.members();
             let known = members.is_verified_for(&p.key, &set.id);
-            members.verified(&set.id, &set.manager, &p.key, live, p.digest);
+            if change != Change::Left {
+                members.verified(&set.id, &set.manager, &p.key, live, p.digest);
+            }
             match &change {
                 Change::Corrected(drift) => members.corrected(&p.key, drift, Instant::now()),
                 // After a start all are sent once, which says nothing of anybody.
@@ -106,6 +110,13 @@ impl Engine {
         action: &Action,
     ) -> Result<(Live, Change), ApiError> {
         let before = self.members().live(&p.key).cloned();
+        if p.marks.ssa == Ssa::IfNotPresent {
+            // It may be there without our label.
+            let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+            if let Some(found) = self.cluster.get_metadata(&target).await? {
+                return Ok((found.live, Change::Left));
+            }
+        }
         Ok(match action {
             Action::Claim => {
                 let live = self.claim(set, p).await?;

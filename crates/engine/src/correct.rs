@@ -62,6 +62,7 @@ pub(crate) fn is_untouched(before: &Live, after: &Live, manager: &str, has_statu
 mod tests {
     use super::*;
     use crate::live::Entry;
+    use crate::marks::Marks;
 
     #[test]
     fn what_another_set_has_is_not_taken_back_by_force() {
@@ -86,6 +87,7 @@ mod tests {
                 generation: 1,
                 terminating: false,
                 owners: 0,
+                marks: Marks::default(),
                 part_of: Some(part_of.into()),
                 entries: vec![entry(&set.manager, ours), entry("plumb:ns/other", theirs)],
                 others: 3,
@@ -105,6 +107,7 @@ mod tests {
             generation: 1,
             terminating: false,
             owners: 0,
+            marks: Marks::default(),
             part_of: Some("set".into()),
             entries: vec![entry],
             others: 3,
@@ -131,6 +134,7 @@ mod tests {
             generation: 0,
             terminating: false,
             owners: 0,
+            marks: Marks::default(),
             part_of: Some("set".into()),
             entries: vec![Entry {
                 manager: MANAGER.into(),

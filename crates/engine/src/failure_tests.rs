@@ -26,6 +26,7 @@ fn service() -> Prepared {
     let fields = FieldPlaces::collect(Arc::from([Arc::clone(&place.file)]), [(ports, 0, 6, 3)]);
     let object = Object::new(body, place, fields).unwrap();
     Prepared {
+        marks: crate::marks::Marks::default(),
         key: object.key(),
         object,
         resource: Resource::known(Gvk::new("v1", "Service"), "services", true),

@@ -8,6 +8,7 @@ use crate::applyset::ApplySet;
 use crate::cluster::{ApiError, Metadata, Target};
 use crate::engine::Engine;
 use crate::live::Live;
+use crate::marks::Ssa;
 use crate::policy::Adopt;
 use crate::prepare::Prepared;
 
@@ -57,6 +58,9 @@ impl Engine {
         found: &Metadata,
         adopt: Adopt,
     ) -> Result<Option<Live>, ApiError> {
+        if p.marks.ssa == Ssa::Merge {
+            return Ok(None);
+        }
         let tools: &[&str] = if adopt == Adopt::Always { &TOOLS } else { &[] };
         let gone = |manager: &str| KUBECTL.contains(&manager) || tools.contains(&manager);
         let version = p.resource.gvk.api_version();

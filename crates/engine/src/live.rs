@@ -1,5 +1,7 @@
 //! What is kept of a live object: enough to see every change of what we own, nothing of its body.
 
+use crate::marks::Marks;
+
 /// A live object's fingerprint, taken from its metadata alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
@@ -18,6 +20,8 @@ pub struct Live {
     /// The managedFields entries of managers whose name starts with [`crate::MANAGER_PREFIX`], with operation
     /// `Apply` and no subresource.
     pub entries: Vec<Entry>,
+    /// What people wrote on it about how it is to be dealt with.
+    pub marks: Marks,
     /// Digest of all other entries but those of the `status` subresource.
     pub others: u64,
 }

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 use crate::applyset::ApplySet;
 use crate::engine::Engine;
+use crate::live::Live;
+use crate::marks::Ssa;
 use crate::members::Standing;
 use crate::prepare::Prepared;
 use crate::report::{Drift, Report};
@@ -44,7 +46,8 @@ pub(crate) fn decide(standing: Standing, desired: u64) -> Result<Option<Action>,
 
 impl Engine {
     /// Compares desired objects with the index. What goes away is put into the report. What somebody
-    /// does again and again to an object that Git asks for as before has to wait.
+    /// does again and again to an object that Git asks for as before has to wait. `desired` are those
+    /// that are not left alone.
     pub(crate) fn plan<'p>(
         &self,
         set: &ApplySet,
@@ -56,9 +59,9 @@ impl Engine {
         let mut members = self.members();
         // After a restart nothing is verified. When both sides are as they were recorded, all is.
         if let Some((was_desired, was_cluster)) = recorded
-            && prepared
-                .iter()
-                .all(|p| members.standing(&p.key, &set.id, &set.manager) == Standing::Unverified)
+            && desired
+                .keys()
+                .all(|key| members.standing(key, &set.id, &set.manager) == Standing::Unverified)
             && report.failures.is_empty()
             && report.desired == Some(was_desired)
             && members.cluster_digest(&set.id, &set.manager, desired) == Some(was_cluster)
@@ -69,6 +72,10 @@ impl Engine {
         let now = Instant::now();
         for p in prepared {
             let standing = members.standing(&p.key, &set.id, &set.manager);
+            if left_alone(p, members.live(&p.key)) {
+                report.marked += 1;
+                continue;
+            }
             let waits = members.verified_against(&p.key) == Some(p.digest)
                 && members.waits(&p.key, standing, now).is_some();
             match decide(standing, p.digest) {
@@ -80,6 +87,12 @@ impl Engine {
         }
         todo
     }
+}
+
+/// Whether marks say that nothing is done to an object as it is.
+pub(crate) fn left_alone(p: &Prepared, live: Option<&Live>) -> bool {
+    let marked = live.is_some_and(|live| live.marks.hands_off());
+    marked || p.marks.hands_off() || p.marks.ssa == Ssa::IfNotPresent && live.is_some()
 }
 
 pub(crate) fn desired_digest(desired: &HashMap<ObjectKey, u64>) -> Digest {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::applyset::{APPLICATION, ApplySet, PARENT_ID, PART_OF};
 use crate::cluster::{Discovery, Resource};
+use crate::marks::Marks;
 use crate::report::Failure;
 use crate::stage::Stage;
 
@@ -18,6 +19,8 @@ pub(crate) struct Prepared {
     pub(crate) object: Object,
     pub(crate) resource: Resource,
     pub(crate) stage: Stage,
+    /// How people want it dealt with.
+    pub(crate) marks: Marks,
     /// Short digest of the object's JSON.
     pub(crate) digest: u64,
     /// The kind is defined by an object of this very run, so the API server may not know it yet.
@@ -102,6 +105,7 @@ pub(crate) fn prepare(objects: Vec<Object>, set: &ApplySet, discovery: &Discover
             continue;
         }
         let mut object = object;
+        let marks = Marks::of(&object.body()["metadata"]);
         dress(object.body_mut(), &key, set);
         if resource.subresources.contains("status") {
             // Only controllers write it; a manifest has it from an export, and it would be dropped.
@@ -109,7 +113,7 @@ pub(crate) fn prepare(objects: Vec<Object>, set: &ApplySet, discovery: &Discover
         }
         let digest = object.digest().short();
         let stage = Stage::of(&key.group_kind);
-        result.objects.push(Prepared { key, object, resource, stage, digest, defined_here });
+        result.objects.push(Prepared { key, object, resource, stage, marks, digest, defined_here });
     }
     result
 }

@@ -2,6 +2,7 @@ use super::*;
 use crate::cluster::script::{Says, Script};
 use crate::engine::EngineOptions;
 use crate::live::Entry;
+use crate::marks::Marks;
 use plumb_core::Gvk;
 
 fn applications() -> Resource {
@@ -21,6 +22,7 @@ fn member(set: &ApplySet, uid: &str) -> Live {
         generation: 1,
         terminating: false,
         owners: 0,
+        marks: Marks::default(),
         part_of: Some(set.id.as_str().into()),
         entries: vec![Entry {
             manager: set.manager.as_str().into(),

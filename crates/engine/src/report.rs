@@ -17,6 +17,8 @@ pub enum Change {
     Updated,
     /// It was sent to make sure; the API server changed nothing.
     Verified,
+    /// It is there, which is all that is wanted. Not among the outcomes, but counted in `marked`.
+    Left,
     /// Somebody had changed, deleted or replaced it.
     Corrected(Drift),
 }
@@ -90,6 +92,8 @@ pub struct Report {
     pub handed_over: usize,
     /// Objects that Git has no more but that are not ours to delete, in the order of their keys.
     pub kept: Vec<Kept>,
+    /// Objects that are left alone because they are marked so.
+    pub marked: usize,
     /// Objects that are being deleted by somebody; they are applied when they are gone.
     pub terminating: Vec<ObjectKey>,
     /// Digest of what was desired.

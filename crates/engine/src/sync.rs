@@ -12,8 +12,9 @@ use crate::error::EngineError;
 use crate::facts::check_epoch;
 use crate::guard::Occasion;
 use crate::live::Live;
+use crate::marks::Ssa;
 use crate::members::KindState;
-use crate::plan::desired_digest;
+use crate::plan::{desired_digest, left_alone};
 use crate::policy::Policy;
 use crate::prepare;
 use crate::prune::unlisted;
@@ -122,7 +123,15 @@ impl Engine {
             prepared.iter().map(|p| (p.key.clone(), p.digest)).collect();
         report.desired = Some(desired_digest(&desired));
 
-        let todo = self.plan(set, &prepared, &desired, job.recorded, report);
+        // What is left alone is not compared.
+        let compared: HashMap<ObjectKey, u64> = {
+            let members = self.members();
+            let compared = prepared.iter().filter(|p| {
+                p.marks.ssa != Ssa::IfNotPresent && !left_alone(p, members.live(&p.key))
+            });
+            compared.map(|p| (p.key.clone(), p.digest)).collect()
+        };
+        let todo = self.plan(set, &prepared, &compared, job.recorded, report);
         let mut wanted = report.scope.clone();
         for p in &prepared {
             wanted.add(&p.key.group_kind, &p.key.namespace);
@@ -171,9 +180,9 @@ impl Engine {
         if report.is_complete() {
             let members = self.members();
             report.cluster = if leaves_out(Sabotage::DigestOverDrift) {
-                members.cluster_digest(&set.id, &set.manager, &desired)
+                members.cluster_digest(&set.id, &set.manager, &compared)
             } else {
-                members.verified_digest(&set.id, &desired)
+                members.verified_digest(&set.id, &compared)
             };
         }
         sort_failures(&mut report.failures);
@@ -285,7 +294,9 @@ impl Engine {
                 let owned = live.is_owned_beside(&set.manager);
                 Kept {
                     key,
-                    why: if owned {
+                    why: if live.marks.stays() {
+                        "it is marked to stay"
+                    } else if owned {
                         "it has an owner"
                     } else {
                         "somebody else put its label there"
@@ -295,7 +306,7 @@ impl Engine {
             .collect()
     }
 
-    /// Members that nothing asks for, as far as the watches know.
+    /// Members that nothing asks for and that may go, as far as the watches know.
     pub(crate) fn extras(
         &self,
         set: &ApplySet,
@@ -310,10 +321,11 @@ impl Engine {
 }
 
 /// Whether a labelled object may be deleted for its set: our manager put the label there, nobody
-/// owns it, and it is not going already.
+/// owns it or marked it to stay, and it is not going already.
 pub(crate) fn is_ours_to_delete(set: &ApplySet, live: &Live) -> bool {
     !live.terminating
         && !live.is_owned_beside(&set.manager)
+        && !live.marks.stays()
         && live.part_of.as_deref() == Some(&set.id)
         && (live.entry(&set.manager).is_some_and(|entry| entry.owns_part_of)
             || leaves_out(Sabotage::PruneWithoutOwner))
@@ -335,6 +347,7 @@ pub(crate) fn ends_run(error: &ApiError) -> bool {
 mod tests {
     use super::*;
     use crate::live::Entry;
+    use crate::marks::Marks;
 
     #[test]
     fn only_what_our_manager_labelled_is_ours_to_delete() {
@@ -347,6 +360,7 @@ mod tests {
             generation: 1,
             terminating: false,
             owners: 0,
+            marks: Marks::default(),
             part_of: Some(set.id.as_str().into()),
             entries: vec![Entry {
                 manager: set.manager.as_str().into(),
@@ -358,7 +372,10 @@ mod tests {
             others: 3,
         };
         assert!(is_ours_to_delete(&set, &member));
-        let cases: [(&str, Change); 6] = [
+        let cases: [(&str, Change); 9] = [
+            ("not to be pruned", |l| l.marks.keep = true),
+            ("not to be touched", |l| l.marks.leave = true),
+            ("not to be applied", |l| l.marks.ssa = Ssa::Ignore),
             ("going already", |l| l.terminating = true),
             ("owned by another object", |l| l.owners = 1),
             ("without label", |l| l.part_of = None),

@@ -1,7 +1,7 @@
 //! Reads the server's answers into what is kept of them.
 //!
-//! Invariant: labels other than the part-of label, annotations other than our own, and whatever
-//! else an object holds are skipped while reading and never kept, but for names in the marks of
+//! Invariant: labels other than the part-of label, annotations other than our own, but for marks,
+//! and whatever else an object holds are skipped while reading and never kept, but for names in the marks of
 //! other tools. An annotation can hold a whole
 //! Secret (`kubectl.kubernetes.io/last-applied-configuration`).
 
@@ -16,7 +16,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::error::describe;
-use super::fields::{self, FieldSet};
+use super::fields::{self, FieldSet, Words};
 use super::resource::Resource;
 use super::tools::{Tool, tool_of};
 use crate::live::{Entry, Live};
@@ -126,8 +126,10 @@ struct LiveMeta<'a> {
     deletion_timestamp: Option<IgnoredAny>,
     #[serde(default)]
     owner_references: Option<Vec<IgnoredAny>>,
-    #[serde(default, deserialize_with = "fields::part_of")]
-    labels: Option<Box<str>>,
+    #[serde(default, deserialize_with = "fields::words")]
+    labels: Words,
+    #[serde(default, deserialize_with = "fields::words")]
+    annotations: Words,
     #[serde(default, borrow)]
     managed_fields: Option<Vec<ManagedFields<'a>>>,
 }
@@ -168,7 +170,8 @@ pub(super) fn live(json: &[u8]) -> Result<Live, String> {
         owners: meta
             .owner_references
             .map_or(0, |owners| u32::try_from(owners.len()).unwrap_or(u32::MAX)),
-        part_of: meta.labels,
+        part_of: meta.labels.part_of,
+        marks: meta.labels.marks.or(meta.annotations.marks),
         entries: Vec::new(),
         others: 0,
     };
@@ -371,6 +374,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::marks::Marks;
 
     /// An answer of kube-apiserver 1.37.2 to a metadata GET of a Secret after `kubectl edit`, with
     /// what else can be in metadata added.
@@ -443,6 +447,7 @@ mod tests {
             generation: 0,
             terminating: false,
             owners: 0,
+            marks: Marks::default(),
             part_of: None,
             entries: Vec::new(),
             others: 0,

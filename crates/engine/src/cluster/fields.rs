@@ -19,6 +19,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::value::RawValue;
 
 use crate::PART_OF;
+use crate::marks::Marks;
 
 /// What is kept of one field set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,31 +129,40 @@ impl<'de> Visitor<'de> for Node {
     }
 }
 
-/// Reads only the part-of label out of an object's labels.
-pub(super) fn part_of<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Box<str>>, D::Error> {
-    struct Labels;
+/// What is kept of an object's labels or annotations.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    /// The value of the part-of label.
+    pub(super) part_of: Option<Box<str>>,
+    pub(super) marks: Marks,
+}
 
-    impl<'de> Visitor<'de> for Labels {
-        type Value = Option<Box<str>>;
+/// Reads only the part-of label and the marks out of an object's labels or annotations.
+pub(super) fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Words, D::Error> {
+    struct Map;
+
+    impl<'de> Visitor<'de> for Map {
+        type Value = Words;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("labels")
+            f.write_str("labels or annotations")
         }
 
         fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
-            Ok(None)
+            Ok(Words::default())
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut found = None;
+            let mut found = Words::default();
             while let Some(Key(key)) = map.next_key()? {
                 if key == PART_OF {
                     let value: Cow<'de, str> = map.next_value()?;
-                    if found.replace(value.into()).is_some() {
+                    if found.part_of.replace(value.into()).is_some() {
                         return Err(A::Error::custom("the part-of label comes twice"));
                     }
+                } else if Marks::is_mark(&key) {
+                    let value: Cow<'de, str> = map.next_value()?;
+                    found.marks.take(&key, &value);
                 } else {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -161,7 +171,7 @@ pub(super) fn part_of<'de, D: Deserializer<'de>>(
         }
     }
 
-    deserializer.deserialize_any(Labels)
+    deserializer.deserialize_any(Map)
 }
 
 #[cfg(test)]

@@ -233,10 +233,12 @@ impl Members {
         if known {
             return BTreeSet::new();
         }
+        let left = self.live(&key).is_some_and(|live| live.marks.hands_off());
         let mut sets: BTreeSet<Arc<str>> = before.union(&self.concerned(&key)).cloned().collect();
         sets.retain(|set| {
             let manager = self.manager_of(&key, set);
-            !matches!(self.standing(&key, set, manager.as_deref().unwrap_or("")), Standing::Same(_))
+            let standing = self.standing(&key, set, manager.as_deref().unwrap_or(""));
+            !matches!(standing, Standing::Same(_)) && !left
         });
         sets
     }

@@ -8,6 +8,7 @@ use plumb_core::ObjectKey;
 use tokio::time::Instant;
 
 use super::Members;
+use crate::marks::Ssa;
 use crate::report::Drift;
 
 /// How an object stands to what was last verified.
@@ -41,7 +42,12 @@ impl Members {
     /// is labelled for it.
     pub(crate) fn in_sync(&self, set: &str, manager: &str, now: Instant) -> bool {
         self.sets.get(set).into_iter().flatten().all(|key| {
+            let marks = self.live(key).map(|live| live.marks).unwrap_or_default();
             match self.standing(key, set, manager) {
+                // Nothing is done to it as long as it is there and marked so.
+                Standing::Gone => self.waits(key, Standing::Gone, now).is_some(),
+                _ if marks.hands_off() || marks.ssa == Ssa::IfNotPresent => true,
+                Standing::Unverified if marks.keep => true,
                 standing if self.waits(key, standing, now).is_some() => true,
                 // Controllers copy labels, from a Service to its EndpointSlices for instance. A copy
                 // was never applied by us: nothing to do here.

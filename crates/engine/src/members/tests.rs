@@ -1,5 +1,6 @@
 use super::*;
 use crate::live::Entry;
+use crate::marks::Marks;
 
 const SET: &str = "set-1";
 const MANAGER: &str = "plumb:ns/app";
@@ -15,6 +16,7 @@ fn live(version: u64) -> Live {
         generation: 1,
         terminating: false,
         owners: 0,
+        marks: Marks::default(),
         part_of: Some(SET.into()),
         entries: vec![Entry {
             manager: MANAGER.into(),
