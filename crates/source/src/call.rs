@@ -51,11 +51,12 @@ impl Call<'_> {
     ) -> Result<T, SourceError> {
         let ca = &self.remote.ca;
         let rested = lock(&self.mirror.agent).take_if(|(made_for, _)| made_for == ca);
-        let agent = match rested {
-            Some((_, agent)) => agent,
-            None => http::agent(&self.remote)?,
+        let (agent, rested) = match rested {
+            Some((_, agent)) => (agent, true),
+            None => (http::agent(&self.remote)?, false),
         };
-        let session = Session::new(&self.remote, agent.clone(), self.cancel, self.deadline);
+        let session =
+            Session::new(&self.remote, (agent.clone(), rested), self.cancel, self.deadline);
         let result = work(&session);
         drop(session);
         // A cancelled agent is shut down for good.

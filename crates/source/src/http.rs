@@ -1,7 +1,7 @@
 //! HTTP for one call: one agent, one deadline, one switch to cancel it, and errors that say what
 //! happened.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,13 +88,16 @@ pub(crate) struct Session<'a> {
     deadline: Instant,
     /// What was asked last, which after a redirect is on another host.
     asked: RefCell<Url>,
+    /// Whether there may be a connection that has been idle.
+    rested: Cell<bool>,
     _watch: Watch,
 }
 
 impl<'a> Session<'a> {
+    /// A session with an agent that is new or has rested.
     pub(crate) fn new(
         remote: &'a CheckedRemote,
-        agent: Agent,
+        (agent, rested): (Agent, bool),
         cancel: &'a Cancel,
         deadline: Instant,
     ) -> Self {
@@ -105,6 +108,7 @@ impl<'a> Session<'a> {
             cancel,
             deadline,
             asked: RefCell::new(remote.url.clone()),
+            rested: Cell::new(rested),
             _watch: cancel.on_cancel(move || doomed.clone().shutdown()),
         }
     }
@@ -122,18 +126,20 @@ impl<'a> Session<'a> {
         let mut trusted = true;
         for _ in 0..=MAX_REDIRECTS {
             *self.asked.borrow_mut() = at.clone();
-            let mut request = self
-                .agent
-                .get(at.as_str())
-                .config()
-                .timeout_global(Some(self.remaining()?))
-                .build()
-                .header("git-protocol", "version=2")
-                .header("pragma", "no-cache");
-            if let Some(value) = self.authorization(trusted) {
-                request = request.header("authorization", value);
-            }
-            let response = request.call().map_err(|e| self.error(e))?;
+            let response = self.answer(|left| {
+                let mut request = self
+                    .agent
+                    .get(at.as_str())
+                    .config()
+                    .timeout_global(Some(left))
+                    .build()
+                    .header("git-protocol", "version=2")
+                    .header("pragma", "no-cache");
+                if let Some(value) = self.authorization(trusted) {
+                    request = request.header("authorization", value);
+                }
+                request.call()
+            })?;
             if response.status().is_redirection() {
                 let to = self.redirect(&at, &response)?;
                 trusted = trusted && may_see_credentials(&at, &to);
@@ -171,21 +177,23 @@ impl<'a> Session<'a> {
     ) -> Result<Answer, SourceError> {
         *self.asked.borrow_mut() = endpoint.url.clone();
         let url = format!("{}/git-upload-pack", endpoint.url.as_str().trim_end_matches('/'));
-        let mut request = self
-            .agent
-            .post(&url)
-            .config()
-            .timeout_global(Some(self.remaining()?))
-            .build()
-            .header("content-type", REQUEST)
-            .header("accept", RESULT);
-        if let Some(protocol) = protocol {
-            request = request.header("git-protocol", protocol);
-        }
-        if let Some(value) = self.authorization(endpoint.trusted) {
-            request = request.header("authorization", value);
-        }
-        let response = request.send(body).map_err(|e| self.error(e))?;
+        let response = self.answer(|left| {
+            let mut request = self
+                .agent
+                .post(&url)
+                .config()
+                .timeout_global(Some(left))
+                .build()
+                .header("content-type", REQUEST)
+                .header("accept", RESULT);
+            if let Some(protocol) = protocol {
+                request = request.header("git-protocol", protocol);
+            }
+            if let Some(value) = self.authorization(endpoint.trusted) {
+                request = request.header("authorization", value);
+            }
+            request.send(body)
+        })?;
         if response.status().is_redirection() {
             return Err(SourceError::Redirect {
                 url: self.shown(),
@@ -198,6 +206,23 @@ impl<'a> Session<'a> {
             return Err(self.not_git(format!("its content type is {content_type:?}")));
         }
         Ok(reader(response, limit))
+    }
+
+    /// Asks, within the time that is left. A server may close an idle connection at the moment that
+    /// it is used again, which says nothing about the server: then the question, which changes
+    /// nothing there, is asked once more, on another connection.
+    fn answer(
+        &self,
+        ask: impl Fn(Duration) -> Result<http::Response<Body>, ureq::Error>,
+    ) -> Result<http::Response<Body>, SourceError> {
+        let rested = self.rested.replace(false);
+        let asked = match ask(self.remaining()?) {
+            Err(ureq::Error::Io(error)) if rested && is_broken(&error) => ask(self.remaining()?),
+            asked => asked,
+        };
+        let response = asked.map_err(|error| self.error(error))?;
+        self.rested.set(true);
+        Ok(response)
     }
 
     /// Our error for one of the wire's.
@@ -332,10 +357,7 @@ impl<'a> Session<'a> {
                 io::ErrorKind::InvalidData if asked.scheme() == "https" => {
                     SourceError::Tls { host, source: Arc::new(error) }
                 }
-                io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe => {
+                _ if is_broken(&error) => {
                     SourceError::Interrupted { host, source: Arc::new(error) }
                 }
                 // The standard library has no kind for a failed look-up.
@@ -353,6 +375,17 @@ impl<'a> Session<'a> {
             error => SourceError::Connect { host, source: Arc::new(error) },
         }
     }
+}
+
+/// Whether a connection ended that had been there.
+fn is_broken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+    )
 }
 
 fn doing(timeout: ureq::Timeout) -> &'static str {

@@ -430,3 +430,20 @@ fn a_server_that_trusts_a_broken_mirror_is_asked_without_it() {
     let fetches = world.server.take_log().iter().filter(|r| r.is_fetch()).count();
     assert_eq!(fetches, 3);
 }
+
+#[test]
+fn a_connection_that_is_closed_as_it_is_used_again_is_no_failure() {
+    let mut world = World::new();
+    let root = world.dir.path().join("git");
+    world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
+    world.server = Server::with(move |request| match backend(&root, request) {
+        Reply::Whole(status, headers, body) => Reply::Kept(status, headers, body),
+        reply => reply,
+    });
+    world.main();
+    let second = world.repo.commit("refs/heads/main", &[("a.yaml", "2")]);
+    // The first connection is one that rested, the others have just been used.
+    assert_eq!(world.main().commit, second);
+    // What is closed did not answer, and nothing was asked twice.
+    assert_eq!(world.server.take_log().len(), 5);
+}

@@ -43,6 +43,8 @@ impl Request {
 pub(crate) enum Reply {
     /// Status, headers, body.
     Whole(u16, Vec<(String, String)>, Vec<u8>),
+    /// As above, but the connection stays open until the next request begins on it.
+    Kept(u16, Vec<(String, String)>, Vec<u8>),
     /// These first bytes of a body, then nothing until the client goes away.
     Stall(&'static str, Vec<u8>),
     /// A head of a body, then one piece over and over until the client goes away.
@@ -159,20 +161,25 @@ fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<Request>>, handler: &Arc
     };
     let reply = handler(&request);
     // The client may be gone; that is its right.
+    let keeps = matches!(reply, Reply::Kept(..));
     let _ = match reply {
-        Reply::Whole(status, headers, body) => {
+        Reply::Whole(status, headers, body) | Reply::Kept(status, headers, body) => {
             // A test may have taken the log meanwhile.
             if let Some(entry) = log.lock().unwrap().get_mut(at) {
                 entry.answered = body.len();
             }
             let mut lines = vec![
                 format!("HTTP/1.1 {status} X"),
-                "connection: close".to_owned(),
+                format!("connection: {}", if keeps { "keep-alive" } else { "close" }),
                 format!("content-length: {}", body.len()),
             ];
             lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
             let head = lines.join("\r\n") + "\r\n\r\n";
-            stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body))
+            stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).and_then(
+                |()| {
+                    if keeps { stream.read(&mut [0; 1]).map(|_| ()) } else { Ok(()) }
+                },
+            )
         }
         Reply::Stall(content_type, start) => {
             let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n\r\n");
