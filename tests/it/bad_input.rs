@@ -489,7 +489,9 @@ fn a_missing_right_is_named_and_its_coming_noticed() {
         more.as_array_mut().unwrap().push(all);
         world.edit(&roles, &name, &role(more.clone())).await;
         world.wait_gone(&world.config_maps(), "a").await;
-        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+        // Whether there is something of the other kind nobody can tell.
+        let parts = ["cannot list serviceaccounts", "nothing of this kind is pruned"];
+        world.wait_refused(&world.apps(), "web", "PruneFailed", &parts).await;
         world.repo.commit(
             &[("app/b.yaml", Some("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: b\n"))],
             "the account again",
