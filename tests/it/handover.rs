@@ -3,6 +3,7 @@
 use plumb_testkit::{Agent, runtime, wait_for};
 use serde_json::{Value, json};
 
+use crate::scrape::Probe;
 use crate::world::{LIMIT, World, condition, config_map};
 
 const PART_OF: &str = "applyset.kubernetes.io/part-of";
@@ -209,5 +210,136 @@ fn an_application_under_a_new_name_takes_over_what_the_old_one_had() {
         assert_quiet(&world, mark, &[]).await;
         let new = world.get(&world.apps(), "new").await;
         assert_eq!(condition(&new, "Ready")["status"], "True");
+    });
+}
+
+#[test]
+fn what_may_have_gone_to_an_application_that_does_not_render_is_kept_until_it_does() {
+    runtime().block_on(async {
+        let world = World::new("move-broken").await;
+        world.repo.commit(
+            &[
+                ("a/keep.yaml", Some(&config_map("keep-a", "1"))),
+                ("b/keep.yaml", Some(&config_map("keep-b", "1"))),
+                ("a/x.yaml", Some(&config_map("x", "1"))),
+                ("a/y.yaml", Some(&config_map("y", "1"))),
+            ],
+            "all in one",
+        );
+        let _agent = one_at_a_time(&world);
+        world.apply(&world.source("1h")).await;
+        for app in ["a", "b"] {
+            world.apply(&world.app(app, app, "1h")).await;
+        }
+        for app in ["a", "b"] {
+            ready(&world, app).await;
+        }
+        let before = uid(&world, "x").await;
+        let mark = world.plane.audit().mark();
+
+        // The commit that moves one and drops another breaks where the first was to go.
+        let moved = config_map("x", "2");
+        world.repo.commit(
+            &[
+                ("a/x.yaml", None),
+                ("a/y.yaml", None),
+                ("b/x.yaml", Some(&moved)),
+                ("b/bad.yaml", Some("kind: [")),
+            ],
+            "moved, with a slip",
+        );
+        world.look().await;
+        world.wait_refused(&world.apps(), "b", "BuildFailed", &["b/bad.yaml"]).await;
+        let other = format!("{}/b has not rendered", world.ns);
+        let parts = ["2 deletions are held", &other, "plumb.dev/approve-prune"];
+        let object = world.wait_refused(&world.apps(), "a", "PruneHeld", &parts).await;
+        assert_eq!(object["status"]["prune"]["reason"], "NeighbourBroken");
+
+        // Mended, it takes what it asks for; nobody asks for the other.
+        world.repo.commit(&[("b/bad.yaml", None)], "mended");
+        world.look().await;
+        wait_owner(&world, "b", "x").await;
+        world.wait_gone(&world.config_maps(), "y").await;
+        assert_eq!(uid(&world, "x").await, before);
+        for app in ["a", "b"] {
+            ready(&world, app).await;
+        }
+        world.plane.settled().await;
+        let deletes = world
+            .plane
+            .audit()
+            .since(mark)
+            .into_iter()
+            .filter(|event| event.user == world.identity.user() && event.verb == "delete");
+        assert_eq!(deletes.map(|event| event.name).collect::<Vec<_>>(), ["y"]);
+
+        // One that stays broken holds up what leaves Git later no more.
+        world.repo.commit(&[("b/bad.yaml", Some("kind: ["))], "broken");
+        world.look().await;
+        world.wait_refused(&world.apps(), "b", "BuildFailed", &["b/bad.yaml"]).await;
+        ready(&world, "a").await;
+        world.repo.commit(&[("a/z.yaml", Some(&config_map("z", "1")))], "more");
+        world.look().await;
+        world.wait_value("z", "1").await;
+        let commit = world.repo.commit(&[("a/z.yaml", None)], "less");
+        world.look().await;
+        world.wait_applied("a", &commit).await;
+        assert_eq!(world.data("z").await, None);
+    });
+}
+
+#[test]
+fn what_a_suspended_or_broken_application_had_stays_its_own() {
+    runtime().block_on(async {
+        let world = World::new("move-held").await;
+        world.repo.commit(
+            &[
+                ("a/keep.yaml", Some(&config_map("keep-a", "1"))),
+                ("b/keep.yaml", Some(&config_map("keep-b", "1"))),
+                ("a/x.yaml", Some(&config_map("x", "1"))),
+                ("a/y.yaml", Some(&config_map("y", "1"))),
+            ],
+            "all in one",
+        );
+        let mut agent = one_at_a_time(&world);
+        let probe = Probe::of(&mut agent).await;
+        world.apply(&world.source("1h")).await;
+        for app in ["a", "b"] {
+            world.apply(&world.app(app, app, "1h")).await;
+        }
+        for app in ["a", "b"] {
+            ready(&world, app).await;
+        }
+        let before = (uid(&world, "x").await, uid(&world, "y").await);
+        let mark = world.plane.audit().mark();
+        let other = format!("application {}/a", world.ns);
+
+        world.edit(&world.apps(), "a", &json!({"spec": {"suspend": true}})).await;
+        probe.suspended("a").await;
+        let moved = config_map("x", "2");
+        world.repo.commit(&[("a/x.yaml", None), ("b/x.yaml", Some(&moved))], "moved");
+        world.look().await;
+        world.wait_refused(&world.apps(), "b", "OwnedByAnother", &[&other]).await;
+        world.wait_value("x", "1").await;
+        world.edit(&world.apps(), "a", &json!({"spec": {"suspend": false}})).await;
+        wait_owner(&world, "b", "x").await;
+        ready(&world, "b").await;
+
+        let moved = config_map("y", "2");
+        world.repo.commit(
+            &[("a/y.yaml", None), ("b/y.yaml", Some(&moved)), ("a/bad.yaml", Some("kind: ["))],
+            "moved, with a slip",
+        );
+        world.look().await;
+        world.wait_refused(&world.apps(), "b", "OwnedByAnother", &[&other]).await;
+        world.wait_value("y", "1").await;
+        world.repo.commit(&[("a/bad.yaml", None)], "mended");
+        world.look().await;
+        wait_owner(&world, "b", "y").await;
+        for app in ["a", "b"] {
+            ready(&world, app).await;
+        }
+        assert_eq!((uid(&world, "x").await, uid(&world, "y").await), before);
+        assert_quiet(&world, mark, &[]).await;
     });
 }

@@ -177,6 +177,7 @@ impl Daemon {
                     return Outcome::Stalled;
                 }
                 if known.settled && run.drifted_is_told() && self.engine.in_sync(&run.set) {
+                    self.note_clean(run, base.seq);
                     self.plan_interval(run);
                     return Outcome::Unchanged;
                 }
@@ -231,6 +232,7 @@ impl Daemon {
         match built {
             Built::Objects(objects) => self.apply(run, &base, objects).await,
             Built::Broken { reason, message, problems } => {
+                self.note_broken(run, base.seq);
                 self.looked(&run.name, run.looks_at(&base));
                 let revision = base.revision.to_string();
                 let say =
@@ -291,6 +293,9 @@ impl Daemon {
             && report.handed_over == 0
             && report.kept.is_empty();
         self.remember_render(run, |rendered| rendered.settled = settled);
+        if settled {
+            self.note_clean(run, base.seq);
+        }
         if report.is_complete() {
             self.remember_good(run);
         }
@@ -391,7 +396,8 @@ impl Daemon {
             // After a restart only the revision is known.
             let last = run.before.last_applied_revision.as_deref();
             let Some(revision) = last.and_then(revision_of) else { return true };
-            Base { remote: wanted.remote.clone(), revision, how: Arc::clone(&wanted.how) }
+            let (remote, how) = (wanted.remote.clone(), Arc::clone(&wanted.how));
+            Base { remote, revision, how, seq: wanted.seq }
         };
         self.enforce(run, last).await
     }

@@ -291,6 +291,7 @@ impl Daemon {
             || source.problem.is_some();
         let forced = annotation(&object.metadata, names::REQUESTED_AT)
             != object.status.as_ref().and_then(|s| s.last_handled_reconcile_at.as_deref());
+        source.seq += u64::from(source.revision.as_ref() != Some(revision));
         source.revision = Some(revision.clone());
         source.remote = Some(remote);
         source.problem = None;

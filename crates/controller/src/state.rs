@@ -23,6 +23,8 @@ pub(crate) struct Source {
     pub(crate) object: Arc<GitRepository>,
     /// What its ref stands for, as last read.
     pub(crate) revision: Option<Revision>,
+    /// Counts the revisions that this process has seen.
+    pub(crate) seq: u64,
     /// Where it was read, with credentials.
     pub(crate) remote: Option<Remote>,
     /// Why it is not ready, for the applications that wait for it.
@@ -65,6 +67,10 @@ pub(crate) struct App {
     pub(crate) forced: bool,
     /// What it last looked at and said what it wants of.
     pub(crate) looked: Option<Looked>,
+    /// The revision of its source, counted, that was the first not to render since one did.
+    pub(crate) broken: Option<u64>,
+    /// The revision of its source, counted, at which nothing was left to do last.
+    pub(crate) clean: Option<u64>,
     /// Since when something of it waits until others have looked.
     pub(crate) waits_since: Option<Instant>,
     /// It waits until these kinds are listed.
@@ -95,6 +101,8 @@ impl App {
         self.kept = None;
         self.forced = true;
         self.looked = None;
+        self.broken = None;
+        self.clean = None;
         self.waits_since = None;
         self.waits_for.clear();
         self.written = None;
@@ -134,6 +142,7 @@ impl Store {
             let source = Source {
                 object,
                 revision: None,
+                seq: 0,
                 remote: None,
                 problem: None,
                 written: None,
@@ -180,6 +189,8 @@ impl Store {
                 kept: None,
                 forced: true,
                 looked: None,
+                broken: None,
+                clean: None,
                 waits_since: None,
                 waits_for: BTreeSet::new(),
                 written: None,
@@ -196,6 +207,8 @@ impl Store {
             known.rendered = None;
             known.good = None;
             known.looked = None;
+            known.broken = None;
+            known.clean = None;
             known.written = None;
         }
         let changed = old.uid != new.uid
@@ -266,6 +279,22 @@ impl Store {
         let Some(app) = self.apps.get(name) else { return false };
         let source = Name::new(&name.namespace, &app.object.spec.source_ref.name);
         self.dependants(&source).any(|key| key.name() != name && self.is_silent(key.name()))
+    }
+
+    /// Another Application of the same source that has not rendered since this one last had nothing
+    /// left to do: what left this one since may have gone there.
+    pub(crate) fn broken_neighbour(&self, name: &Name) -> Option<Name> {
+        let app = self.apps.get(name)?;
+        let source = Name::new(&name.namespace, &app.object.spec.source_ref.name);
+        let may_want = |other: &App| {
+            let (metadata, spec) = (&other.object.metadata, &other.object.spec);
+            metadata.deletion_timestamp.is_none()
+                && !spec.suspend
+                && other.broken.is_some_and(|broken| app.clean.is_none_or(|clean| broken > clean))
+        };
+        let others = self.dependants(&source).filter(|key| key.name() != name);
+        let mut others = others.filter_map(|key| Some((self.apps.get(key.name())?, key)));
+        others.find(|(other, _)| may_want(other)).map(|(_, key)| key.name().clone())
     }
 
     /// The applications that waited for neighbours and need not any more.

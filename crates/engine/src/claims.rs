@@ -17,6 +17,8 @@ pub trait Others: Sync {
     fn is_silent(&self, manager: &str) -> bool;
     /// Whether any set that may want what this one lets go has yet to say so.
     fn any_silent(&self) -> bool;
+    /// A set that may want what this one lets go, and cannot say so until a person helps it.
+    fn broken(&self) -> Option<String>;
     /// Whether there still is time to wait for others.
     fn is_patient(&self) -> bool;
 }

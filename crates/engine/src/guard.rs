@@ -61,6 +61,8 @@ pub enum HoldReason {
     Precious,
     /// The candidates are older than the application.
     Inherited,
+    /// Another application may want the candidates, and cannot say so.
+    Unheard,
 }
 
 impl HoldReason {
@@ -71,6 +73,7 @@ impl HoldReason {
             Self::Share => "LargeShare",
             Self::Precious => "ProtectedObjects",
             Self::Inherited => "InheritedObjects",
+            Self::Unheard => "NeighbourBroken",
         }
     }
 }
@@ -158,6 +161,16 @@ pub fn judge(
         }
         _ => return Ok(()),
     };
+    hold(candidates, reason, message, approved)
+}
+
+/// Holds a plan, unless a person named its digest.
+pub(crate) fn hold(
+    candidates: &[Candidate],
+    reason: HoldReason,
+    message: String,
+    approved: Option<&str>,
+) -> Result<(), Box<Held>> {
     let digest = plan_digest(candidates);
     if approved.is_some_and(|approved| approved.trim() == digest.to_string()) {
         return Ok(());

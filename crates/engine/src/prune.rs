@@ -12,7 +12,7 @@ use crate::cluster::{ApiError, Deleted, Propagation, Resource, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::failure::RIGHTS;
-use crate::guard::{self, Candidate, Occasion};
+use crate::guard::{self, Candidate, HoldReason, Occasion};
 use crate::live::Live;
 use crate::report::{Failure, Report};
 use crate::sabotage::{Sabotage, leaves_out};
@@ -91,9 +91,19 @@ impl Engine {
                 Err(error) => report.failures.push(failed(key, "PruneFailed", &error)),
             }
         }
-        if let Err(held) =
-            guard::judge(&candidates, occasion, &job.policy.limits, job.approved.as_deref())
-        {
+        let approved = job.approved.as_deref();
+        let mut judgement = guard::judge(&candidates, occasion, &job.policy.limits, approved);
+        if let (Ok(()), false, Some(other)) = (
+            &judgement,
+            candidates.is_empty() || occasion == Occasion::Deletion,
+            job.others.broken(),
+        ) {
+            let message = format!(
+                "the application {other} has not rendered since they left Git, and may ask for them"
+            );
+            judgement = guard::hold(&candidates, HoldReason::Unheard, message, approved);
+        }
+        if let Err(held) = judgement {
             report.held = Some(*held);
             return Ok(going);
         }

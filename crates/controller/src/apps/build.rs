@@ -21,6 +21,8 @@ pub(super) struct Base {
     pub(super) remote: Remote,
     pub(super) revision: Revision,
     pub(super) how: Arc<How>,
+    /// Which revision of the source this is, counted by this process.
+    pub(super) seq: u64,
 }
 
 impl Base {
@@ -33,7 +35,7 @@ impl Base {
 impl From<Rendered> for Base {
     fn from(rendered: Rendered) -> Self {
         let Rendered { remote, revision, how, .. } = rendered;
-        Self { remote, revision, how }
+        Self { remote, revision, how, seq: 0 }
     }
 }
 
@@ -84,7 +86,7 @@ impl Daemon {
         let (Some(remote), Some(revision)) = (&source.remote, &source.revision) else {
             if let (Some(remote), Some(commit)) = (&source.remote, pinned) {
                 let revision = Revision { name: String::new(), commit };
-                return Ok(Base { remote: remote.clone(), revision, how });
+                return Ok(Base { remote: remote.clone(), revision, how, seq: source.seq });
             }
             let message = match &source.problem {
                 Some(problem) => format!("GitRepository {source_name} is not ready: {problem}"),
@@ -97,7 +99,7 @@ impl Daemon {
             Some(commit) if commit != revision.commit => Revision { name: String::new(), commit },
             _ => revision.clone(),
         };
-        Ok(Base { remote: remote.clone(), revision, how })
+        Ok(Base { remote: remote.clone(), revision, how, seq: source.seq })
     }
 
     /// Whether another commit gives every answer that the last render read.

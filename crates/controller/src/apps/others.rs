@@ -26,6 +26,7 @@ pub(super) struct Neighbours<'r> {
 impl Others for Neighbours<'_> {
     fn spoken(&self) {
         if let Some(looked) = self.looked {
+            self.daemon.mended(&self.run.name);
             self.daemon.looked(&self.run.name, looked);
         }
     }
@@ -38,6 +39,11 @@ impl Others for Neighbours<'_> {
 
     fn any_silent(&self) -> bool {
         self.patient && self.daemon.state.lock().any_silent(&self.run.name)
+    }
+
+    fn broken(&self) -> Option<String> {
+        let found = self.daemon.state.lock().broken_neighbour(&self.run.name);
+        found.map(|name| name.to_string())
     }
 
     fn is_patient(&self) -> bool {
@@ -66,6 +72,33 @@ impl Daemon {
         };
         for name in go_on {
             self.queue.add(Key::App(name), Lane::Urgent);
+        }
+    }
+
+    /// An Application does not render, from this revision of its source on.
+    pub(super) fn note_broken(&self, run: &Run, seq: u64) {
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            app.broken.get_or_insert(seq);
+        }
+    }
+
+    /// An Application renders. What was held for its sake is judged again.
+    fn mended(&self, name: &Name) {
+        let mut store = self.state.lock();
+        let Some(app) = store.apps.get_mut(name) else { return };
+        if app.broken.take().is_none() {
+            return;
+        }
+        let source = Name::new(&name.namespace, &app.object.spec.source_ref.name);
+        for key in store.dependants(&source).filter(|key| key.name() != name) {
+            self.queue.add(key, Lane::Urgent);
+        }
+    }
+
+    /// An Application has all that this revision of its source asks for, and nothing too many.
+    pub(super) fn note_clean(&self, run: &Run, seq: u64) {
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            app.clean = Some(seq);
         }
     }
 
