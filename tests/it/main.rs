@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "seeds, times and messages to people, to be read")]
 
 mod adopt;
+mod applying;
 mod bad_input;
 mod cli;
 mod counts;

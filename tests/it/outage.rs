@@ -284,7 +284,7 @@ fn what_the_api_server_does_not_do_is_told_with_what_helps() {
             // The server is there, and this object is what it does not take.
             (Fault::Status { code: 503, retry_after: None }, "Refused", ["app/a.yaml:1", "503"]),
             (Fault::CutBefore, "ClusterUnavailable", away),
-            (Fault::Stall, "ClusterUnavailable", away),
+            (Fault::Stall, "NoAnswer", ["app/a.yaml:1", "admission webhook"]),
         ]
         .into_iter()
         .enumerate()

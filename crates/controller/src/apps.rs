@@ -283,6 +283,16 @@ impl Daemon {
             self.plan_retry(run, &base.revision.to_string());
             return Outcome::Waiting;
         }
+        if let Some(again) = report.again
+            && report.failures.is_empty()
+            && report.terminating.is_empty()
+        {
+            // What was just defined is not served yet: that is no failure so far.
+            self.tell(run, &report, &base.revision.to_string());
+            self.again(run);
+            self.queue.add_after(Key::App(run.name.clone()), again, Lane::Urgent);
+            return Outcome::Waiting;
+        }
         let generation = run.object.metadata.generation;
         let newest = base.revision.to_string();
         let revision = revision_to_tell(&run.before, &report, generation, &newest).to_owned();
@@ -329,6 +339,9 @@ impl Daemon {
             self.plan_interval(run);
         } else {
             self.plan_retry(run, &base.revision.to_string());
+            if let Some(again) = report.again {
+                self.queue.add_after(Key::App(run.name.clone()), again, Lane::Routine);
+            }
         }
         self.keep_commits(&Name::new(&run.name.namespace, &run.object.spec.source_ref.name)).await;
         match say.waits {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::applyset::ApplySet;
+use crate::circuit::Circuits;
 use crate::cluster::{ApiError, ApplyHow, Target};
 use crate::correct::is_untouched;
 use crate::engine::Engine;
@@ -17,7 +18,7 @@ use crate::live::Live;
 use crate::marks::Ssa;
 use crate::plan::Action;
 use crate::prepare::Prepared;
-use crate::report::{Change, Drift, Outcome, Report};
+use crate::report::{Change, Drift, Failure, Outcome, Report};
 use crate::sync::{Job, ends_run};
 
 impl Engine {
@@ -26,32 +27,47 @@ impl Engine {
         set: &ApplySet,
         batch: &[&(&Prepared, Action)],
         job: &Job<'_>,
+        circuits: &Circuits,
         report: &mut Report,
     ) -> Result<(), EngineError> {
         let ended = AtomicBool::new(false);
         let mut tries = Vec::with_capacity(batch.len());
         for (p, action) in batch {
+            if self.is_undefined(p, report) {
+                continue;
+            }
             let ended = &ended;
             let one = async move {
                 if ended.load(Ordering::Relaxed) || (job.superseded)() {
-                    (*p, None)
+                    (*p, Tried::Left)
+                } else if let Some(failure) = circuits.shut(p) {
+                    (*p, Tried::Shut(failure))
                 } else {
-                    (*p, Some(self.apply_one(set, p, action).await))
+                    (*p, Tried::Answered(self.apply_one(set, p, action).await))
                 }
             };
             tries.push(one.boxed());
         }
         let mut results = futures::stream::iter(tries).buffer_unordered(self.options.concurrency);
         let mut interrupted = None;
-        while let Some((p, result)) = results.next().await {
-            match result {
-                None => report.superseded |= interrupted.is_none(),
-                Some(Ok(Some(Change::Left))) => report.marked += 1,
-                Some(Ok(Some(change))) => {
-                    report.outcomes.push(Outcome { key: p.key.clone(), change });
+        while let Some((p, tried)) = results.next().await {
+            let result = match tried {
+                Tried::Left => {
+                    report.superseded |= interrupted.is_none();
+                    continue;
                 }
-                Some(Ok(None)) => report.terminating.push(p.key.clone()),
-                Some(Err(error)) if ends_run(&error) => {
+                Tried::Shut(failure) => {
+                    report.failures.push(failure);
+                    continue;
+                }
+                Tried::Answered(result) => result,
+            };
+            let silent = circuits.note(p, result.as_ref().err());
+            match result {
+                Ok(Some(Change::Left)) => report.marked += 1,
+                Ok(Some(change)) => report.outcomes.push(Outcome { key: p.key.clone(), change }),
+                Ok(None) => report.terminating.push(p.key.clone()),
+                Err(error) if ends_run(&error) || silent && !self.answers(job).await => {
                     // What is under way is awaited, so that the index learns its answers.
                     ended.store(true, Ordering::Relaxed);
                     interrupted.get_or_insert(error);
@@ -62,11 +78,21 @@ impl Engine {
                         break;
                     }
                 }
-                Some(Err(error)) if may_be_let_go(&error, job) => report.waits = true,
-                Some(Err(error)) => report.failures.push(failure(p, &error, set)),
+                Err(error) if may_be_let_go(&error, job) => report.waits = true,
+                Err(error) if self.is_late(p, &error, report) => {}
+                Err(error) => report.failures.push(failure(p, &error, set)),
             }
         }
         interrupted.map_or(Ok(()), |source| Err(EngineError::Interrupted { source }))
+    }
+
+    /// Whether the API server answers at all: it is asked for something that no webhook sees.
+    async fn answers(&self, job: &Job<'_>) -> bool {
+        let parent = Target::new(&job.parent.resource, &job.set.namespace, &job.set.name);
+        !matches!(
+            self.cluster.get_metadata(&parent).await,
+            Err(ApiError::Timeout { .. } | ApiError::Transport { .. })
+        )
     }
 
     /// Brings one object into its desired state. `None` when it turns out to be going away.
@@ -163,24 +189,17 @@ impl Engine {
         how: ApplyHow,
     ) -> Result<Live, ApiError> {
         let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
-        let give_up = tokio::time::Instant::now() + self.options.definition_timeout;
-        let mut pause = std::time::Duration::from_millis(50);
-        loop {
-            let result = self.cluster.apply(&target, body, &set.manager, how).await;
-            match result {
-                // The API server takes a moment to serve what a new definition defines.
-                Err(error)
-                    if p.defined_here
-                        && (error.is_kind_missing() || error.is_not_in_schema())
-                        && tokio::time::Instant::now() < give_up =>
-                {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(std::time::Duration::from_secs(2));
-                }
-                result => return result,
-            }
-        }
+        self.cluster.apply(&target, body, &set.manager, how).await
     }
+}
+
+/// What became of one object of a stage.
+enum Tried {
+    /// The run ended before it.
+    Left,
+    /// It was not sent, because others of its kind got no answer.
+    Shut(Failure),
+    Answered(Result<Option<Change>, ApiError>),
 }
 
 /// A write under way. When it is dropped without an answer, whether it was carried out is not

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::applyset::{PART_OF, Scope};
 use crate::claims::Claims;
 use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent};
+use crate::definitions::Defining;
 use crate::error::EngineError;
 use crate::members::{KindState, Members, Trouble};
 use crate::report::Drift;
@@ -67,6 +68,7 @@ pub struct Engine {
     members: Arc<Mutex<Members>>,
     claims: Mutex<Claims>,
     facts: Mutex<HashMap<String, Scope>>,
+    defining: Mutex<Defining>,
     discovery: tokio::sync::Mutex<Option<(Arc<Discovery>, Instant)>>,
     watches: Mutex<BTreeMap<GroupKind, JoinHandle<()>>>,
     signals: mpsc::UnboundedSender<Signal>,
@@ -85,6 +87,7 @@ impl Engine {
             members: Arc::default(),
             claims: Mutex::default(),
             facts: Mutex::default(),
+            defining: Mutex::default(),
             discovery: tokio::sync::Mutex::default(),
             watches: Mutex::default(),
             signals,
@@ -110,6 +113,11 @@ impl Engine {
     /// What stands on each parent, by set id.
     pub(crate) fn facts(&self) -> MutexGuard<'_, HashMap<String, Scope>> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn defining(&self) -> MutexGuard<'_, Defining> {
+        // Each change is one assignment.
+        self.defining.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for a run of these sets.

@@ -1,7 +1,10 @@
 //! Why one object was not applied, in the words of a report: what happened, where in Git, and what
 //! helps.
 
+use plumb_core::ErrorClass;
+
 use crate::applyset::{ApplySet, MANAGER_PREFIX};
+use crate::circuit::{NO_ANSWER, said};
 use crate::cluster::ApiError;
 use crate::prepare::{Prepared, parse_field};
 use crate::report::Failure;
@@ -12,8 +15,7 @@ pub(crate) const RIGHTS: &str =
 
 /// One object's error in the words of a report.
 pub(crate) fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure {
-    let message =
-        error.refusal().map_or_else(|| error.to_string(), |refusal| refusal.message.clone());
+    let message = said(error);
     let schema = error.schema_field();
     let (reason, message, hint) = if let ApiError::NotOurs { owner, fields, .. } = error {
         not_ours(owner.as_deref(), fields)
@@ -35,7 +37,8 @@ pub(crate) fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure
     } else if error.is_forbidden() {
         ("AccessDenied", message, Some(RIGHTS.into()))
     } else if error.is_kind_missing() {
-        ("UnknownKind", format!("the cluster has no {}", p.resource.gvk), None)
+        let hint = "look at its CustomResourceDefinition";
+        ("UnknownKind", format!("the cluster has no {}", p.resource.gvk), Some(hint.into()))
     } else if error.is_not_in_schema() {
         let hint = "check the field's name and the object's apiVersion";
         let message = schema.as_ref().map_or(message, |(_, said)| said.clone());
@@ -44,6 +47,12 @@ pub(crate) fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure
         ("Invalid", said.clone(), None)
     } else if error.is_invalid() {
         ("Invalid", without_subject(&message).to_owned(), None)
+    } else if error.is_webhook_down() {
+        (NO_ANSWER, message, Some("look at the webhook that it names".into()))
+    } else if matches!(error, ApiError::Timeout { .. })
+        || error.refusal().is_some_and(|refusal| refusal.code == 504)
+    {
+        (NO_ANSWER, message, Some("an admission webhook for this kind may hang".into()))
     } else {
         ("Refused", message, None)
     };
@@ -53,7 +62,9 @@ pub(crate) fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure
         Some(field) if reason != "OwnedByAnother" => p.object.field_place(&parse_field(&field)),
         _ => p.object.place().clone(),
     };
-    Failure { key: p.key.clone(), place: Some(place), reason, message, hint, class: error.class() }
+    // A kind may come, and another run looks for it by itself.
+    let class = if error.is_kind_missing() { ErrorClass::Retry } else { error.class() };
+    Failure { key: p.key.clone(), place: Some(place), reason, message, hint, class }
 }
 
 /// The message of a validation without its beginning `Service "web" is invalid: `: the object is
@@ -119,4 +130,4 @@ fn not_ours(owner: Option<&str>, fields: &[String]) -> (&'static str, String, Op
 
 #[cfg(test)]
 #[path = "failure_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -10,6 +10,7 @@
 
 mod apply;
 mod applyset;
+mod circuit;
 mod claim;
 mod claims;
 mod cluster;

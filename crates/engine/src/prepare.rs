@@ -53,11 +53,12 @@ pub(crate) fn prepare(objects: Vec<Object>, set: &ApplySet, discovery: &Discover
         let gvk = object.gvk();
         let known = discovery.find(&gvk).cloned();
         let defined_here = known.is_none();
+        let here = defined.iter().find(|d| d.resource.gvk.group_kind() == gvk.group_kind());
         let Some(resource) = known.or_else(|| {
-            let found = defined.iter().find(|r| r.gvk.group_kind() == gvk.group_kind())?;
-            Some(Resource { gvk: gvk.clone(), ..found.clone() })
+            let found = here.filter(|d| d.served.contains(&gvk.version))?;
+            Some(Resource { gvk: gvk.clone(), ..found.resource.clone() })
         }) else {
-            result.failures.push(unknown_kind(&object, discovery));
+            result.failures.push(unknown_kind(&object, here, discovery));
             continue;
         };
         let namespace = match (resource.namespaced, object.namespace()) {
@@ -118,13 +119,28 @@ pub(crate) fn prepare(objects: Vec<Object>, set: &ApplySet, discovery: &Discover
     result
 }
 
-fn unknown_kind(object: &Object, discovery: &Discovery) -> Failure {
+/// A kind that a custom resource definition of this run brings along.
+struct Defined {
+    resource: Resource,
+    /// The versions that it is to be served in.
+    served: Vec<String>,
+    place: Place,
+}
+
+fn unknown_kind(object: &Object, here: Option<&Defined>, discovery: &Discovery) -> Failure {
     let gvk = object.gvk();
     let (reason, message, hint) = if discovery.is_unknown(&gvk.group) {
         (
             "ApiUnavailable",
             format!("the API server cannot say which kinds {} has at the moment", gvk.group),
             Some("look at the APIService that serves this group".into()),
+        )
+    } else if let Some(Defined { served, place, .. }) = here {
+        let served = if served.is_empty() { "nothing".to_owned() } else { served.join(", ") };
+        (
+            "UnknownKind",
+            format!("the cluster has no {gvk}"),
+            Some(format!("the definition at {place} serves {served}")),
         )
     } else if let Some(other) = discovery.preferred(&gvk.group_kind()) {
         (
@@ -150,7 +166,7 @@ fn unknown_kind(object: &Object, discovery: &Discovery) -> Failure {
 }
 
 /// Kinds that custom resource definitions of this run bring along.
-fn defined_kinds(objects: &[Object]) -> Vec<Resource> {
+fn defined_kinds(objects: &[Object]) -> Vec<Defined> {
     let crd = GroupKind::new("apiextensions.k8s.io", "CustomResourceDefinition");
     let mut kinds = Vec::new();
     for object in objects.iter().filter(|object| object.gvk().group_kind() == crd) {
@@ -162,7 +178,13 @@ fn defined_kinds(objects: &[Object]) -> Vec<Resource> {
             kind: text(&spec["names"]["kind"]),
         };
         let plural = text(&spec["names"]["plural"]);
-        kinds.push(Resource::known(gvk, &plural, spec["scope"] == "Namespaced"));
+        let versions = spec["versions"].as_array();
+        let served = versions.into_iter().flatten().filter(|version| version["served"] == true);
+        kinds.push(Defined {
+            resource: Resource::known(gvk, &plural, spec["scope"] == "Namespaced"),
+            served: served.map(|version| text(&version["name"])).collect(),
+            place: object.place().clone(),
+        });
     }
     kinds
 }

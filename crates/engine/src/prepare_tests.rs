@@ -204,7 +204,10 @@ fn a_definition_of_the_same_run_makes_its_kind_known() {
         json!({
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": "tubes.example.com"},
-            "spec": {"group": "example.com", "scope": scope, "names": {"kind": "Tube", "plural": "tubes"}},
+            "spec": {
+                "group": "example.com", "scope": scope, "names": {"kind": "Tube", "plural": "tubes"},
+                "versions": [{"name": "v1", "served": true}, {"name": "v2", "served": false}],
+            },
         })
     };
     let tube = json!({"apiVersion": "example.com/v1", "kind": "Tube", "metadata": {"name": "a"}});
@@ -221,6 +224,13 @@ fn a_definition_of_the_same_run_makes_its_kind_known() {
         assert_eq!(tube.resource.plural, "tubes");
         assert!(definition.stage < tube.stage);
     }
+    // A version that it does not serve will not come.
+    let mut later = tube;
+    later["apiVersion"] = json!("example.com/v2");
+    let result = prepared(vec![later, definition("Namespaced")]);
+    assert_eq!(result.failures[0].reason, "UnknownKind");
+    let hint = result.failures[0].hint.as_deref().unwrap();
+    assert!(hint.starts_with("the definition at ") && hint.ends_with(" serves v1"), "{hint}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a run did, object by object. Partial failure is a value, not the first error.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use plumb_core::{Digest, ErrorClass, GroupKind, ObjectKey, Place};
 
@@ -86,6 +87,8 @@ pub struct Report {
     pub held: Option<Held>,
     /// Objects that Git has no more but that stay, because pruning is off.
     pub left: usize,
+    /// When to run again, because definitions that were changed are not served yet.
+    pub again: Option<Duration>,
     /// Whether something waits until other sets have said what they want.
     pub waits: bool,
     /// Objects that Git has no more but that stay, because other sets want them.
@@ -113,7 +116,11 @@ pub struct Report {
 impl Report {
     /// Whether everything desired is applied, and nothing else is left to do.
     pub fn is_complete(&self) -> bool {
-        self.failures.is_empty() && self.terminating.is_empty() && !self.superseded && !self.waits
+        self.failures.is_empty()
+            && self.terminating.is_empty()
+            && !self.superseded
+            && !self.waits
+            && self.again.is_none()
     }
 
     /// The class of the failures together: one that can pass by itself asks for a retry.

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use plumb_core::{Digest, ErrorClass, GroupKind, Object, ObjectKey};
 
 use crate::applyset::{ApplySet, Scope};
+use crate::circuit::Circuits;
 use crate::claims::Others;
 use crate::cluster::{ApiError, ApplyHow, Resource};
 use crate::engine::Engine;
@@ -145,18 +146,18 @@ impl Engine {
         report.scope = wanted;
         self.watch(&report.scope.kinds).await?;
 
+        let circuits = Circuits::default();
         for stage in Stage::ALL {
             let batch: Vec<_> = todo.iter().filter(|(p, _)| p.stage == stage).collect();
-            if batch.is_empty() {
+            if stage != Stage::Definitions && batch.is_empty() {
                 continue;
             }
             if (job.superseded)() {
                 report.superseded = true;
                 break;
             }
-            self.apply_stage(set, &batch, &job, report).await?;
-            if stage == Stage::Definitions {
-                self.await_definitions(&batch, report).await?;
+            self.apply_stage(set, &batch, &job, &circuits, report).await?;
+            if stage == Stage::Definitions && self.look_at_definitions(&prepared, report).await? {
                 // What was just defined can be watched from here on.
                 self.watch(&report.scope.kinds).await?;
             }
@@ -338,7 +339,7 @@ fn sort_failures(failures: &mut [Failure]) {
 /// Errors that would meet every other object too.
 pub(crate) fn ends_run(error: &ApiError) -> bool {
     match error {
-        ApiError::Timeout { .. } | ApiError::Transport { .. } | ApiError::NotLeading { .. } => true,
+        ApiError::Transport { .. } | ApiError::NotLeading { .. } => true,
         error => error.is_too_many_requests() || error.refusal().is_some_and(|r| r.code == 401),
     }
 }

@@ -10,6 +10,7 @@
 //!   compared with, in the same way.
 //! - [`GitServer`] and [`Repo`]: Git's own server, and repositories that a test scripts.
 //! - [`Proxy`]: stands before either, records what passes and injects faults.
+//! - [`Webhook`]: an admission webhook that allows, refuses or hangs.
 //! - [`Hand`] and [`History`]: somebody else who changes objects, and a witness of every version.
 //! - [`Agent`]: the `plumb` binary as a process that can be killed at any moment.
 //! - [`wait_for`], [`golden`] and [`sample`]: what nearly every test needs.
@@ -39,6 +40,7 @@ mod server;
 pub mod tools;
 pub mod wait;
 pub mod watchdog;
+mod webhook;
 
 pub use agent::Agent;
 pub use control_plane::{Audit, AuditEvent, ControlPlane, Identity, Options, Requests};
@@ -52,3 +54,4 @@ pub use runtime::runtime;
 pub use scratch::Scratch;
 pub use tools::{Tool, ToolError, Tools};
 pub use wait::wait_for;
+pub use webhook::{Admission, Webhook};

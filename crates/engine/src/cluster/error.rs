@@ -224,6 +224,14 @@ impl ApiError {
         self.refused(|refusal| refusal.code == 429)
     }
 
+    /// HTTP 500 because a webhook for the kind, of admission or conversion, cannot be reached or did
+    /// not answer.
+    pub fn is_webhook_down(&self) -> bool {
+        self.refused(|refusal| {
+            refusal.code >= 500 && WEBHOOK_DOWN.iter().any(|words| refusal.has_word(words))
+        })
+    }
+
     /// An apply of a field that the schema does not have. It comes as HTTP 500, and for some
     /// seconds after a change of a CRD also for fields that it has.
     pub fn is_not_in_schema(&self) -> bool {
@@ -256,6 +264,8 @@ impl ApiError {
 const CONFLICT: &str = "FieldManagerConflict";
 /// The reason of a cause that names a namespace on its way out.
 const TERMINATING: &str = "NamespaceTerminating";
+/// What stands in messages about webhooks that do not answer.
+const WEBHOOK_DOWN: [&str; 2] = ["failed calling webhook", "conversion webhook for"];
 /// How the messages of schema errors in an apply begin.
 const TYPED_PATCH: &str = "failed to create typed patch object (";
 /// How the messages begin of an apply whose values do not fit the kind.
@@ -386,6 +396,8 @@ impl Refusal {
             "Required value",
             "Too long",
             "is not valid for type",
+            "failed calling webhook",
+            "context deadline exceeded",
         ];
         let mut parts = Vec::new();
         if !fields.is_empty() {

@@ -44,6 +44,8 @@ const BROKEN_TRIES: u32 = 3;
 const BROKEN_WAIT: Duration = Duration::from_millis(100);
 /// How long to wait when a busy server does not say.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
+/// How much earlier than we the server is to give up, so that its answer arrives.
+const ON_THE_WAY: Duration = Duration::from_millis(500);
 /// The longest wait that a server can ask for inside a call; above it the caller is told at once.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -176,8 +178,10 @@ impl<'a> Call<'a> {
     ) -> Result<Request<Body>, ApiError> {
         let mut query = self.query.clone();
         if let Some(left) = left.filter(|_| self.is_write()) {
-            // So that the server does not carry out later what we have given up on.
-            query = query.with("timeout", &format!("{}ms", left.as_millis().max(1)));
+            // So that the server does not carry out later what we have given up on, and says so
+            // itself before we do.
+            let asked = left.saturating_sub(ON_THE_WAY).max(left / 2);
+            query = query.with("timeout", &format!("{}ms", asked.as_millis().max(1)));
         }
         let mut request = Request::builder()
             .method(self.method.clone())
@@ -300,7 +304,7 @@ impl<'a> Call<'a> {
             let Some(wait) = wait(&error, self.repeat, tries) else {
                 return Err(error);
             };
-            if Instant::now() + wait >= deadline {
+            if Instant::now() + wait + ON_THE_WAY >= deadline {
                 return Err(error);
             }
             *repeated |= !error.is_too_many_requests();

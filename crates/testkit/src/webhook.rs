@@ -1,0 +1,103 @@
+//! An admission webhook that does as it is told.
+
+use crate::pki::Authority;
+use crate::server::{Answer, Cut, Handler, Server, full};
+use base64::Engine as _;
+use http::{Request, Response, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What a webhook does with each request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// Lets it pass.
+    Allow,
+    /// Refuses it with these words.
+    Deny(String),
+    /// Never answers.
+    Hang,
+}
+
+/// A validating webhook on loopback. Closed when dropped.
+pub struct Webhook {
+    server: Server,
+    ca: String,
+    does: watch::Sender<Admission>,
+}
+
+struct Judge(watch::Receiver<Admission>);
+
+impl Webhook {
+    /// One that lets everything pass.
+    pub async fn start() -> Webhook {
+        let (does, told) = watch::channel(Admission::Allow);
+        let authority = Authority::create();
+        let server = Server::start_tls(Arc::new(Judge(told)), &authority).await;
+        let ca = base64::engine::general_purpose::STANDARD.encode(authority.pem());
+        Webhook { server, ca, does }
+    }
+
+    /// From now on it does so, also with what it has not answered yet.
+    pub fn set(&self, admission: Admission) {
+        self.does.send_replace(admission);
+    }
+
+    /// Closes its port: whoever calls it is refused a connection.
+    pub async fn down(&self) {
+        self.server.down().await;
+    }
+
+    /// The configuration that has one kind's writes in one namespace asked of it. A `policy` of
+    /// `Ignore` lets pass what it does not answer.
+    pub fn configuration(&self, name: &str, namespace: &str, plural: &str, policy: &str) -> Value {
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": name},
+            "webhooks": [{
+                "name": format!("{name}.example.com"),
+                "admissionReviewVersions": ["v1"],
+                "sideEffects": "None",
+                "failurePolicy": policy,
+                "clientConfig": {"url": format!("{}/", self.server.base()), "caBundle": self.ca},
+                "namespaceSelector": {
+                    "matchLabels": {"kubernetes.io/metadata.name": namespace},
+                },
+                "rules": [{
+                    "apiGroups": ["*"], "apiVersions": ["*"], "resources": [plural],
+                    "operations": ["CREATE", "UPDATE"],
+                }],
+            }],
+        })
+    }
+}
+
+impl Handler for Judge {
+    fn handle(self: Arc<Self>, request: Request<Incoming>) -> Answer {
+        Box::pin(async move {
+            let body = request.into_body().collect().await.map_err(|_gone| Cut)?.to_bytes();
+            let review: Value = serde_json::from_slice(&body).map_err(|_not_json| Cut)?;
+            let mut told = self.0.clone();
+            let does = told.wait_for(|does| *does != Admission::Hang).await;
+            let does = does.map_err(|_over| Cut)?.clone();
+            let mut response = json!({
+                "uid": review["request"]["uid"],
+                "allowed": does == Admission::Allow,
+            });
+            if let Admission::Deny(words) = does {
+                response["status"] = json!({"message": words});
+            }
+            let answer = json!({
+                "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+                "response": response,
+            });
+            let mut response = Response::new(full(answer.to_string()));
+            let json = header::HeaderValue::from_static("application/json");
+            response.headers_mut().insert(header::CONTENT_TYPE, json);
+            Ok(response)
+        })
+    }
+}

@@ -1,0 +1,210 @@
+//! How objects are applied: what holds one up holds up nothing else, and what the API server
+//! refuses is told where it stands.
+
+use std::time::{Duration, Instant};
+
+use kube::api::{Patch, PatchParams};
+use plumb_testkit::{Admission, Webhook, runtime};
+use serde_json::json;
+
+use crate::world::{World, condition, config_map};
+
+fn service(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  ports:\n  - name: web\n    \
+         port: {port}\n"
+    )
+}
+
+fn deployment(name: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\nspec:\n  replicas: 0\n  \
+         selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: \
+         {name}}}}}\n    spec:\n      containers:\n      - {{name: main, image: example.com/main}}\n"
+    )
+}
+
+/// A webhook for Services that does not answer keeps the Services of an Application, and nothing
+/// that comes after them.
+#[test]
+fn a_webhook_that_hangs_costs_only_its_kind() {
+    runtime().block_on(async {
+        let world = World::new("hang").await;
+        let webhook = Webhook::start().await;
+        let name = format!("{}-services", world.ns);
+        let hooks = "ValidatingWebhookConfiguration";
+        let hooks = world.cluster_api("admissionregistration.k8s.io/v1", hooks);
+        let configuration = webhook.configuration(&name, &world.ns, "services", "Fail");
+        let params = PatchParams::apply("test");
+        hooks.patch(&name, &params, &Patch::Apply(&configuration)).await.unwrap();
+        webhook.set(Admission::Hang);
+        let mut files: Vec<(String, String)> = (0..20)
+            .map(|n| (format!("app/service-{n}.yaml"), service(&format!("s{n}"), 80)))
+            .collect();
+        files.push(("app/a.yaml".into(), config_map("a", "1")));
+        files.push(("app/web.yaml".into(), deployment("web")));
+        let files: Vec<_> =
+            files.iter().map(|(f, text)| (f.as_str(), Some(text.as_str()))).collect();
+        world.repo.commit(&files, "one");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+
+        let parts = ["20 of 22 objects", "service-", "admission webhook"];
+        let object = world.wait_refused(&world.apps(), "web", "NoAnswer", &parts).await;
+        assert_eq!(object["status"]["failureCount"], 20, "{object}");
+        assert_eq!(condition(&object, "Stalled"), json!(null), "{object}");
+        world.wait_value("a", "1").await;
+        world.get(&world.api("apps/v1", "Deployment"), "web").await;
+        // Later commits get through as well.
+        let two = config_map("a", "2");
+        world.repo.commit(&[("app/a.yaml", Some(&two))], "two");
+        world.look().await;
+        world.wait_value("a", "2").await;
+
+        webhook.set(Admission::Allow);
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+        let object = world.get(&world.apps(), "web").await;
+        assert_eq!(object["status"]["failures"], json!(null), "{object}");
+
+        // What refuses is told in its own words, and what is down too.
+        webhook.set(Admission::Deny("port 81 is not for you".into()));
+        world.repo.commit(&[("app/service-3.yaml", Some(&service("s3", 81)))], "three");
+        world.look().await;
+        let parts = ["1 of 22", "service-3.yaml", "port 81 is not for you"];
+        world
+            .wait_condition(&world.apps(), "web", ("Ready", "False"), |object| {
+                let message = condition(object, "Ready")["message"].as_str().unwrap().to_owned();
+                parts.iter().all(|part| message.contains(part))
+            })
+            .await;
+        webhook.down().await;
+        let three = config_map("a", "3");
+        world.repo.commit(&[("app/a.yaml", Some(&three))], "four");
+        world.look().await;
+        world.wait_value("a", "3").await;
+        let parts = ["1 of 22", "service-3.yaml", "failed calling webhook"];
+        world
+            .wait_condition(&world.apps(), "web", ("Ready", "False"), |object| {
+                let message = condition(object, "Ready")["message"].as_str().unwrap().to_owned();
+                parts.iter().all(|part| message.contains(part))
+            })
+            .await;
+        world.delete(&hooks, &name).await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+    });
+}
+
+fn definition(group: &str, fields: &serde_json::Value) -> serde_json::Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("tubes.{group}")},
+        "spec": {
+            "group": group, "scope": "Namespaced",
+            "names": {"kind": "Tube", "plural": "tubes", "singular": "tube", "listKind": "TubeList"},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "spec": {"type": "object", "properties": fields},
+                }}},
+            }],
+        },
+    })
+}
+
+fn tube(group: &str, name: &str, version: &str, spec: &serde_json::Value) -> String {
+    json!({
+        "apiVersion": format!("{group}/{version}"), "kind": "Tube",
+        "metadata": {"name": name}, "spec": spec,
+    })
+    .to_string()
+}
+
+/// A definition and its objects in one commit, then a field more in both, then a version that is not
+/// served: no run waits for the API server to catch up, and none of it is taken for a failure but
+/// what will never be served.
+#[test]
+fn a_definition_may_change_together_with_its_objects() {
+    runtime().block_on(async {
+        let world = World::new("defining").await;
+        let group = format!("{}.example.com", world.ns);
+        let number = json!({"size": {"type": "integer"}});
+        let both = json!({"size": {"type": "integer"}, "colour": {"type": "string"}});
+        world.repo.commit(
+            &[
+                ("app/tube.json", Some(&tube(&group, "t", "v1", &json!({"size": 3})))),
+                ("app/definition.json", Some(&definition(&group, &number).to_string())),
+            ],
+            "one",
+        );
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+
+        let colours = json!({"size": 3, "colour": "red"});
+        let two = world.repo.commit(
+            &[
+                ("app/tube.json", Some(&tube(&group, "t", "v1", &colours))),
+                ("app/definition.json", Some(&definition(&group, &both).to_string())),
+            ],
+            "two",
+        );
+        world.look().await;
+        world.wait_applied("web", &two).await;
+        let tubes = world.api(&format!("{group}/v1"), "Tube");
+        assert_eq!(world.get(&tubes, "t").await["spec"]["colour"], "red");
+        let warned = world.events_of("web").await;
+        assert!(!warned.iter().any(|event| event.contains("UnknownField")), "{warned:?}");
+
+        // Many of a version that is not served: told at once, and the rest goes on.
+        let mut files: Vec<_> = (0..100)
+            .map(|n| (format!("app/late-{n}.json"), tube(&group, &format!("l{n}"), "v2", &colours)))
+            .collect();
+        files.push(("app/a.yaml".into(), config_map("a", "1")));
+        let files: Vec<_> =
+            files.iter().map(|(f, text)| (f.as_str(), Some(text.as_str()))).collect();
+        world.repo.commit(&files, "three");
+        world.look().await;
+        let parts = ["100 of 103 objects", "late-0.json:1", "serves v1"];
+        world.wait_refused(&world.apps(), "web", "UnknownKind", &parts).await;
+        world.wait_value("a", "1").await;
+    });
+}
+
+/// Objects whose definition is refused hold nobody up.
+#[test]
+fn a_definition_that_is_refused_costs_no_time() {
+    runtime().block_on(async {
+        let world = World::new("refused-crd").await;
+        let group = format!("{}.example.com", world.ns);
+        let mut bad = definition(&group, &json!({"size": {"type": "nonsense"}}));
+        bad["metadata"]["name"] = json!(format!("tubes.{group}"));
+        let mut files: Vec<_> = (0..100)
+            .map(|n| {
+                (
+                    format!("app/t{n}.json"),
+                    tube(&group, &format!("t{n}"), "v1", &json!({"size": 1})),
+                )
+            })
+            .collect();
+        files.push(("app/definition.json".into(), bad.to_string()));
+        files.push(("app/a.yaml".into(), config_map("a", "1")));
+        let files: Vec<_> =
+            files.iter().map(|(f, text)| (f.as_str(), Some(text.as_str()))).collect();
+        world.repo.commit(&files, "one");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.wait_condition(&world.sources(), "repo", ("Ready", "True"), |_| true).await;
+        let began = Instant::now();
+        world.apply(&world.app("web", "app", "1h")).await;
+        world
+            .wait_condition(&world.apps(), "web", ("Ready", "False"), |object| {
+                let failures = object["status"]["failures"].to_string();
+                object["status"]["failureCount"] == 101 && failures.contains("nonsense")
+            })
+            .await;
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        world.wait_value("a", "1").await;
+    });
+}
