@@ -33,8 +33,8 @@ use crate::state::{
     settled_kinds,
 };
 use crate::status::{
-    Drifted, Say, Waits, apply_report, blind_text, brief, count_drift, fights_text,
-    is_another_outcome, remember, revision_to_tell, say_of_report, with_hint,
+    Drifted, Say, Waits, apply_report, blind_text, brief, count_drift, failed_before, fights_text,
+    is_another_outcome, list_failures, remember, revision_to_tell, say_of_report, with_hint,
 };
 
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
@@ -471,7 +471,10 @@ impl Daemon {
             self.plan_retry(run, "");
             return Outcome::Retry;
         }
-        let message = with_hint(chain(error), Some(cure_of(error).to_owned()));
+        let mut message = with_hint(chain(error), Some(cure_of(error).to_owned()));
+        if let Some(failed) = failed_before(done) {
+            message = format!("{message}; {failed}");
+        }
         tracing::warn!(application = %run.name, "{message}");
         let reason = match error {
             EngineError::OutOfTime { .. } => reasons::TIMED_OUT,
@@ -484,6 +487,7 @@ impl Daemon {
                 status.last_attempted_revision = Some(revision.to_string());
             }
             count_drift(status, done, Timestamp::now());
+            list_failures(status, done);
         });
         self.say_app(run, status, &say, revision).await;
         self.plan_retry(run, &revision.map(ToString::to_string).unwrap_or_default());

@@ -352,6 +352,32 @@ pub(crate) fn held_text(held: &Held, namespace: &str, name: &str) -> String {
     )
 }
 
+/// Lists what a run could not do.
+pub(crate) fn list_failures(status: &mut ApplicationStatus, report: &Report) {
+    status.failures = report
+        .failures
+        .iter()
+        .take(MAX_FAILURES)
+        .map(|failure| plumb_api::Failure {
+            object: Some(failure.key.to_string()),
+            place: failure.place.as_ref().map(ToString::to_string),
+            reason: failure.reason.into(),
+            message: shorten(with_hint(failure.message.clone(), failure.hint.clone()), 1024),
+        })
+        .collect();
+    status.failure_count = count(report.failures.len());
+}
+
+/// What failed in a run before it was cut short.
+pub(crate) fn failed_before(report: &Report) -> Option<String> {
+    let what = match report.failures.len() {
+        0 => return None,
+        1 => "1 object was not applied before that".to_owned(),
+        n => format!("{n} objects were not applied before that"),
+    };
+    Some(format!("{what}: {}", failures_text(&report.failures)))
+}
+
 /// Fills in what a report says beside the conditions.
 pub(crate) fn apply_report(
     status: &mut ApplicationStatus,
@@ -368,18 +394,7 @@ pub(crate) fn apply_report(
             .map(ToString::to_string)
             .collect(),
     });
-    status.failures = report
-        .failures
-        .iter()
-        .take(MAX_FAILURES)
-        .map(|failure| plumb_api::Failure {
-            object: Some(failure.key.to_string()),
-            place: failure.place.as_ref().map(ToString::to_string),
-            reason: failure.reason.into(),
-            message: shorten(with_hint(failure.message.clone(), failure.hint.clone()), 1024),
-        })
-        .collect();
-    status.failure_count = count(report.failures.len());
+    list_failures(status, report);
     // What was held stays held until it is judged again, which waits until all is applied.
     let held_still = status.prune.take().filter(|_| !report.is_complete());
     status.prune = held_still.filter(|_| report.held.is_none());
@@ -568,6 +583,29 @@ mod tests {
         let outcomes = vec![plumb_engine::Outcome { key, change: Change::Created }];
         let worked = Report { outcomes, ..quiet };
         assert_eq!(told(&at_rest, &worked, 1), "main@sha1:b", "something was done");
+    }
+
+    #[test]
+    fn what_failed_before_a_run_was_cut_short_is_told_and_listed() {
+        let key = plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", "a");
+        let failure = Failure {
+            key,
+            place: None,
+            reason: "Invalid",
+            message: "port 99999".into(),
+            hint: None,
+            class: ErrorClass::WaitForUser,
+        };
+        let mut report = Report::default();
+        assert_eq!(failed_before(&report), None);
+        report.failures = vec![failure.clone(), failure];
+        let text = failed_before(&report).unwrap();
+        assert!(text.starts_with("2 objects were not applied before that: A ns/a: port"), "{text}");
+        let mut status = ApplicationStatus::default();
+        list_failures(&mut status, &report);
+        assert_eq!((status.failures.len(), status.failure_count), (2, Some(2)));
+        list_failures(&mut status, &Report::default());
+        assert_eq!((status.failures.len(), status.failure_count), (0, None));
     }
 
     #[test]

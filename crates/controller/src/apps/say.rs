@@ -37,10 +37,9 @@ impl Daemon {
         change: impl FnOnce(&mut ApplicationStatus),
     ) -> ApplicationStatus {
         let mut status = run.before.clone();
-        if say.ready {
-            status.failures.clear();
-            status.failure_count = None;
-        }
+        // What failed in an earlier run may be mended; what does not work now is said anew.
+        status.failures.clear();
+        status.failure_count = None;
         change(&mut status);
         let generation = run.object.metadata.generation;
         status.observed_generation = generation;
