@@ -13,6 +13,7 @@ mod cli;
 mod counts;
 mod deletion;
 mod drift;
+mod end;
 mod guard;
 mod handover;
 mod inherit;

@@ -15,6 +15,11 @@ pub const REQUESTED_AT: &str = "reconcile.plumb.dev/requestedAt";
 /// Annotation on an Application: the digest of the held prune (`status.prune.digest`) that a
 /// person approves.
 pub const APPROVE_PRUNE: &str = "plumb.dev/approve-prune";
+/// Annotation on an Application: when it is `true`, the Application goes without its objects being
+/// looked at or touched, for when they cannot be reached any more.
+pub const ABANDON: &str = "plumb.dev/abandon";
+/// Finalizer that the API server sets on what is deleted with `--cascade=orphan`.
+pub const ORPHAN: &str = "orphan";
 /// Annotation on each object that we apply, for people: `<namespace>/<name>` of its Application.
 pub const APPLICATION: &str = "plumb.dev/application";
 /// Annotation on an Application: which holder of the lease wrote its parent facts last.

@@ -50,6 +50,7 @@ struct Run {
     rendered: Option<Rendered>,
     before: ApplicationStatus,
     forced: bool,
+    orphans: bool,
     wanted: u64,
     /// How what is live differs from Git for longer than a moment.
     drifted: Option<Drifted>,
@@ -104,6 +105,7 @@ impl Daemon {
             rendered: app.rendered.clone(),
             before: app.written.clone().or_else(|| app.object.status.clone()).unwrap_or_default(),
             forced: std::mem::take(&mut app.forced),
+            orphans: app.orphans,
             wanted: app.wanted,
             drifted: None,
         })

@@ -65,6 +65,8 @@ pub(crate) struct App {
     pub(crate) kept: Option<(CommitId, Arc<How>)>,
     /// A run was asked for that must not be skipped: spec, approval or request changed.
     pub(crate) forced: bool,
+    /// It was deleted with the word that what it has is to stay. That is seen for a moment only.
+    pub(crate) orphans: bool,
     /// What it last looked at and said what it wants of.
     pub(crate) looked: Option<Looked>,
     /// The revision of its source, counted, that was the first not to render since one did.
@@ -182,6 +184,7 @@ impl Store {
             self.by_set.insert(set.id.clone(), name.clone());
             let backoff = Backoff::new(FIRST_RETRY, seed(&name));
             let app = App {
+                orphans: orphans(&object.metadata),
                 object,
                 set,
                 rendered: None,
@@ -210,12 +213,15 @@ impl Store {
             known.broken = None;
             known.clean = None;
             known.written = None;
+            known.orphans = false;
         }
+        known.orphans |= orphans(new);
         let changed = old.uid != new.uid
             || old.generation != new.generation
             || old.deletion_timestamp != new.deletion_timestamp
             || asks(old, new, names::REQUESTED_AT)
             || asks(old, new, names::APPROVE_PRUNE)
+            || asks(old, new, names::ABANDON)
             || (known.rendered.is_some()
                 && has_facts(old, &known.set)
                 && !has_facts(new, &known.set));
@@ -396,6 +402,12 @@ pub(crate) fn has_facts(metadata: &kube::core::ObjectMeta, set: &ApplySet) -> bo
 /// Whether our finalizer is on an object.
 pub(crate) fn has_finalizer(metadata: &kube::core::ObjectMeta) -> bool {
     metadata.finalizers.iter().flatten().any(|finalizer| finalizer == names::FINALIZER)
+}
+
+/// Whether it is being deleted with `--cascade=orphan`.
+fn orphans(metadata: &kube::core::ObjectMeta) -> bool {
+    metadata.deletion_timestamp.is_some()
+        && metadata.finalizers.iter().flatten().any(|finalizer| finalizer == names::ORPHAN)
 }
 
 /// Which leader last wrote the facts of an Application.

@@ -33,6 +33,15 @@ pub enum EngineError {
         #[source]
         source: ApiError,
     },
+    /// Whether the parent's namespace goes too could not be read, so nothing was deleted.
+    #[error("cannot tell whether the namespace {name} is being deleted, so nothing is deleted")]
+    Namespace {
+        /// The namespace's name.
+        name: String,
+        /// The API server's answer.
+        #[source]
+        source: ApiError,
+    },
     /// A later leader has written the parent's facts: this process must not act any more.
     #[error("{parent} was last handled by leader {theirs}, and this process is leader {ours}")]
     StaleEpoch {
@@ -74,6 +83,7 @@ impl EngineError {
             Self::Discover { source }
             | Self::Parent { source, .. }
             | Self::Definition { source, .. }
+            | Self::Namespace { source, .. }
             | Self::Interrupted { source } => source.class(),
             Self::StaleEpoch { .. } | Self::ParentGone { .. } | Self::OutOfTime { .. } => {
                 ErrorClass::Retry
@@ -87,6 +97,7 @@ impl EngineError {
             Self::Discover { source }
             | Self::Parent { source, .. }
             | Self::Definition { source, .. }
+            | Self::Namespace { source, .. }
             | Self::Interrupted { source } => Some(source),
             Self::StaleEpoch { .. } | Self::ParentGone { .. } | Self::OutOfTime { .. } => None,
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::{FutureExt as _, StreamExt as _};
-use plumb_core::{ErrorClass, ObjectKey};
+use plumb_core::{ErrorClass, Gvk, ObjectKey};
 use serde_json::{Value, json};
 
 use crate::applyset::{APPLICATION, ApplySet, PART_OF, Scope};
@@ -55,7 +55,7 @@ impl Engine {
         if farewell == Farewell::Orphan {
             self.orphan(job, &scope, report).await?;
         } else {
-            let occasion = Occasion::Deletion;
+            let occasion = Occasion::Deletion { with_namespace: self.namespace_goes(set).await? };
             let going = self.delete_members(job, &scope.kinds, &none, occasion, report).await?;
             if farewell == Farewell::DeleteAndWait && report.held.is_none() {
                 report.terminating = going;
@@ -66,6 +66,15 @@ impl Engine {
             self.members().retain_verified(&set.id, &none);
         }
         Ok(())
+    }
+
+    /// Whether the parent goes because its namespace does.
+    async fn namespace_goes(&self, set: &ApplySet) -> Result<bool, EngineError> {
+        let namespaces = Resource::known(Gvk::new("v1", "Namespace"), "namespaces", false);
+        let read = self.cluster.get_metadata(&Target::new(&namespaces, "", &set.namespace)).await;
+        let found =
+            read.map_err(|source| EngineError::Namespace { name: set.namespace.clone(), source })?;
+        Ok(found.is_none_or(|found| found.live.terminating))
     }
 
     /// Leaves to others what they want. Whoever has not taken it in time finds it free.

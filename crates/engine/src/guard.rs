@@ -47,7 +47,10 @@ pub enum Occasion {
     },
     /// The application itself is deleted: its owner's word, but for what cannot come back and for
     /// what it inherited.
-    Deletion,
+    Deletion {
+        /// Its namespace goes, and takes it along: that says nothing of what is elsewhere.
+        with_namespace: bool,
+    },
 }
 
 /// Why a plan is held.
@@ -203,6 +206,8 @@ mod tests {
         judge(candidates, occasion, &Limits::default(), approved)
     }
 
+    const DELETION: Occasion = Occasion::Deletion { with_namespace: false };
+
     fn sync(desired: usize, members: usize) -> Occasion {
         Occasion::Sync { desired, members }
     }
@@ -218,8 +223,8 @@ mod tests {
             ("ConfigMap", 1, sync(0, 1), Some(HoldReason::Empty)),
             ("Namespace", 1, sync(30, 31), Some(HoldReason::Precious)),
             ("PersistentVolumeClaim", 1, sync(30, 31), Some(HoldReason::Precious)),
-            ("ConfigMap", 500, Occasion::Deletion, None),
-            ("Namespace", 1, Occasion::Deletion, Some(HoldReason::Precious)),
+            ("ConfigMap", 500, DELETION, None),
+            ("Namespace", 1, DELETION, Some(HoldReason::Precious)),
         ];
         for (kind, count, occasion, want) in cases {
             let got = held(&candidates(kind, count), occasion, None).err();
@@ -263,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_an_earlier_application_applied_is_nobodys_word() {
-        for occasion in [sync(5, 7), Occasion::Deletion] {
+        for occasion in [sync(5, 7), DELETION] {
             let mut plan = candidates("ConfigMap", 2);
             assert_eq!(held(&plan, occasion, None), Ok(()));
             plan[1].inherited = true;

@@ -31,6 +31,7 @@ impl Engine {
         report: &mut Report,
     ) -> Result<Vec<ObjectKey>, EngineError> {
         let set = job.set;
+        let with_namespace = occasion == Occasion::Deletion { with_namespace: true };
         let mut discovery = self.discovery().await?;
         if kinds.iter().any(|kind| discovery.preferred(kind).is_none()) {
             discovery = self.discovery_again().await?;
@@ -44,13 +45,19 @@ impl Engine {
         for kind in kinds {
             let Some(resource) = discovery.preferred(kind) else {
                 // A kind that the cluster has no more has no objects; one whose API is away may.
-                if occasion != Occasion::Deletion || discovery.is_unknown(&kind.group) {
+                if !matches!(occasion, Occasion::Deletion { .. })
+                    || discovery.is_unknown(&kind.group)
+                {
                     let why = "the cluster does not have the kind";
                     report.failures.push(unlisted(kind, why, ErrorClass::Retry));
                 }
                 continue;
             };
             for (key, live) in self.list_members(set, resource, report).await? {
+                // What is in a namespace that goes needs nobody to delete it.
+                if with_namespace && key.namespace == set.namespace {
+                    continue;
+                }
                 if desired.contains_key(&key)
                     || applied.contains(&live.uid)
                     || self.claims().others_want(&set.id, &key)
@@ -72,6 +79,7 @@ impl Engine {
         for (resource, key, live) in found {
             let precious = match guard::precious_kind(&key, &job.policy.limits) {
                 Some(why) => Ok(Some(why)),
+                None if with_namespace => Ok(Some("it is not in the namespace that goes")),
                 None => self.precious_object(&resource, &key).await,
             };
             match precious {
@@ -95,7 +103,7 @@ impl Engine {
         let mut judgement = guard::judge(&candidates, occasion, &job.policy.limits, approved);
         if let (Ok(()), false, Some(other)) = (
             &judgement,
-            candidates.is_empty() || occasion == Occasion::Deletion,
+            candidates.is_empty() || matches!(occasion, Occasion::Deletion { .. }),
             job.others.broken(),
         ) {
             let message = format!(

@@ -4,27 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use plumb_api::ApplicationStatus;
-use plumb_engine::{Farewell, Report};
+use plumb_api::{ApplicationStatus, names};
+use plumb_engine::{EngineError, Farewell, Report};
 
 use super::policy::policy_of;
 use super::{Run, application_resource, out_of_time};
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
+use crate::state::annotation;
 use crate::status::{apply_report, say_of_farewell};
 
 impl Daemon {
     /// The Application is being deleted: its objects go first, or are let go.
     pub(super) async fn say_farewell(self: &Arc<Self>, run: &Run) -> Outcome {
         let mut policy = policy_of(&run.object.spec);
-        match self.engine.is_going(&application_resource()).await {
-            Ok(true) => {
-                tracing::info!(application = %run.name, "the definition of Applications goes: no object is touched");
-                policy.farewell = Farewell::Leave;
-            }
-            Ok(false) => {}
+        policy.farewell = match self.farewell_of(run, policy.farewell).await {
+            Ok(farewell) => farewell,
             Err(error) => return self.failed_run(run, None, &error).await,
-        }
+        };
         let superseded = self.superseded(run);
         let others = self.neighbours(run, None);
         let job = self.job(run, Vec::new(), &policy, &superseded, &others);
@@ -62,5 +59,19 @@ impl Daemon {
         self.say_app(run, status, &say, None).await;
         self.plan_retry(run, "deletion");
         Outcome::Waiting
+    }
+
+    /// What becomes of the objects, if their Application's policy is this.
+    async fn farewell_of(&self, run: &Run, policy: Farewell) -> Result<Farewell, EngineError> {
+        let abandoned = annotation(&run.object.metadata, names::ABANDON);
+        if abandoned.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            tracing::info!(application = %run.name, "it is abandoned: no object is touched");
+            return Ok(Farewell::Leave);
+        }
+        if self.engine.is_going(&application_resource()).await? {
+            tracing::info!(application = %run.name, "the definition of Applications goes: no object is touched");
+            return Ok(Farewell::Leave);
+        }
+        Ok(if run.orphans { Farewell::Orphan } else { policy })
     }
 }
