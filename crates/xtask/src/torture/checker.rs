@@ -317,6 +317,18 @@ impl View<'_> {
         }
     }
 
+    /// Whether another application of the same source is unsound: what is left over may have gone
+    /// there.
+    fn has_unsound_neighbour(&self, app: usize) -> bool {
+        let apps = &self.model.apps;
+        let source = |app: usize| (apps[app].namespace, apps[app].repository);
+        (0..apps.len()).any(|other| {
+            other != app
+                && source(other) == source(app)
+                && self.model.wanted(other).objects().is_none()
+        })
+    }
+
     /// A plan is held for a reason, and says what it is.
     fn held(&self, app: usize, found: &Found, wrong: &mut Vec<String>, rested: &mut Rested) {
         let (name, status) = (self.name(app), &self.apps[app]["status"]);
@@ -331,6 +343,8 @@ impl View<'_> {
             "ProtectedObjects"
         } else if count > FREE && 2 * count > members {
             "LargeShare"
+        } else if self.has_unsound_neighbour(app) {
+            "NeighbourBroken"
         } else {
             wrong.push(format!("{name}: {count} of {members} deletions are held without reason"));
             return;

@@ -203,6 +203,36 @@ fn every_way_to_differ_is_found() {
     }
 }
 
+/// The first application says that it holds these.
+fn hold(world: &mut World, reason: &str, objects: &[&str]) {
+    world.not_ready(0, "PruneHeld");
+    let held = json!({ "type": "PruneHeld", "status": "True", "reason": reason });
+    world.app(0)["status"]["conditions"].as_array_mut().unwrap().push(held);
+    world.app(0)["status"]["prune"] = json!({
+        "digest": "d", "count": objects.len(), "objects": objects, "reason": reason,
+    });
+}
+
+#[test]
+fn what_may_have_gone_to_a_broken_neighbour_may_be_held() {
+    let mut world = World::new();
+    let broken =
+        File::Broken { how: crate::torture::model::Broken::Syntax, was: vec![map("c", 1)] };
+    let mut next = without_b();
+    next.insert(1, Arc::new(Folder::from([("g.yaml".into(), broken)])));
+    world.commit(next);
+    world.say_applied();
+    world.apps[1] = Arc::new(application("c0"));
+    world.not_ready(1, "BuildFailed");
+    hold(&mut world, "NeighbourBroken", &["ConfigMap one/b"]);
+    world.says("1 of 2 deletions are held without reason");
+    // Only those of the same source are neighbours.
+    world.model.apps[1].namespace = world.model.apps[0].namespace;
+    let live = member(&world, 1, &map("c", 1));
+    world.live.insert(map("c", 1).key, live);
+    assert!(world.view().is_ok(), "{:?}", world.view());
+}
+
 #[test]
 fn what_left_git_goes_or_is_held_for_a_reason() {
     let mut world = World::new();
@@ -212,14 +242,6 @@ fn what_left_git_goes_or_is_held_for_a_reason() {
     world.says("app-00: left over: ConfigMap one/b");
 
     // Held without reason.
-    let hold = |world: &mut World, reason: &str, objects: &[&str]| {
-        world.not_ready(0, "PruneHeld");
-        let held = json!({ "type": "PruneHeld", "status": "True", "reason": reason });
-        world.app(0)["status"]["conditions"].as_array_mut().unwrap().push(held);
-        world.app(0)["status"]["prune"] = json!({
-            "digest": "d", "count": objects.len(), "objects": objects, "reason": reason,
-        });
-    };
     hold(&mut world, "LargeShare", &["ConfigMap one/b"]);
     world.says("1 of 2 deletions are held without reason");
 
