@@ -208,3 +208,116 @@ fn a_definition_that_is_refused_costs_no_time() {
         world.wait_value("a", "1").await;
     });
 }
+
+/// What cannot be changed is told where it stands; with `force` it is made anew, but never what holds
+/// data.
+#[test]
+fn what_cannot_be_changed_is_made_anew_only_when_asked_for() {
+    let secret = |kind: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata:\n  name: secret\ntype: example.com/{kind}\n\
+             data: {{key: aHVudGVyMg==}}\n"
+        )
+    };
+    let fixed = |value: &str| format!("{}immutable: true\n", config_map("fixed", value));
+    let job = |image: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: job\nspec:\n  template:\n    spec:\n      \
+             restartPolicy: Never\n      containers:\n      - name: main\n        image: {image}\n"
+        )
+    };
+    let headless = |more: &str| format!("{}{more}", service("service", 80));
+    let binding = |role: &str| {
+        format!(
+            "apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata:\n  name: \
+             binding\nroleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: ClusterRole\n  name: \
+             {role}\n"
+        )
+    };
+    let claim = |size: &str| {
+        format!(
+            "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: claim\nspec:\n  \
+             accessModes: [ReadWriteOnce]\n  resources:\n    requests:\n      storage: {size}\n"
+        )
+    };
+    // Before and after, where it is refused, and whether it can be made anew.
+    let cases = [
+        ("v1", "Secret", "secret", secret("one"), secret("two"), 5, true),
+        ("v1", "ConfigMap", "fixed", fixed("1"), fixed("2"), 5, true),
+        ("batch/v1", "Job", "job", job("example.com/a"), job("example.com/b"), 6, true),
+        ("v1", "Service", "service", headless(""), headless("  clusterIP: None\n"), 5, true),
+        (
+            "rbac.authorization.k8s.io/v1",
+            "RoleBinding",
+            "binding",
+            binding("view"),
+            binding("edit"),
+            5,
+            true,
+        ),
+        ("v1", "PersistentVolumeClaim", "claim", claim("2Gi"), claim("1Gi"), 5, false),
+    ];
+    runtime().block_on(async {
+        let world = World::new("immutable").await;
+        let file = |name: &str| format!("app/{name}.yaml");
+        for (_, _, name, before, ..) in &cases {
+            world.repo.commit(&[(&file(name), Some(before))], name);
+        }
+        let agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+        let uid = async |version: &str, kind: &str, name: &str| {
+            world.get(&world.api(version, kind), name).await["metadata"]["uid"].clone()
+        };
+        let mut uids = Vec::new();
+        for (version, kind, name, _, after, ..) in &cases {
+            uids.push(uid(version, kind, name).await);
+            world.repo.commit(&[(&file(name), Some(after))], name);
+        }
+        world.look().await;
+        let object = world
+            .wait_condition(&world.apps(), "web", ("Ready", "False"), |object| {
+                object["status"]["failureCount"] == cases.len()
+            })
+            .await;
+        assert_eq!(condition(&object, "Ready")["reason"], "Immutable", "{object}");
+        assert_eq!(condition(&object, "Stalled")["status"], "True", "{object}");
+        for ((version, kind, name, _, _, line, _), before) in cases.iter().zip(&uids) {
+            let failures = object["status"]["failures"].as_array().unwrap();
+            let place = format!("app/{name}.yaml:{line}");
+            let failure = failures.iter().find(|failure| failure["place"] == place);
+            let failure = failure.unwrap_or_else(|| panic!("{place}: {failures:#?}"));
+            println!("{place}: {}", failure["message"]);
+            assert!(failure["message"].as_str().unwrap().contains("plumb.dev/force"), "{failure}");
+            assert_eq!(uid(version, kind, name).await, *before, "{name}");
+        }
+
+        // One of them may be made anew by a mark of its own.
+        let annotated = cases[1].4.replace(
+            "  name: fixed\n",
+            "  name: fixed\n  annotations:\n    plumb.dev/force: enabled\n",
+        );
+        world.repo.commit(&[(&file("fixed"), Some(&annotated))], "marked");
+        world.look().await;
+        world.wait_value("fixed", "2").await;
+        assert_eq!(uid("v1", "Secret", "secret").await, uids[0]);
+
+        world.edit(&world.apps(), "web", &json!({"spec": {"force": true}})).await;
+        let object = world
+            .wait_condition(&world.apps(), "web", ("Ready", "False"), |object| {
+                object["status"]["failureCount"] == 1
+            })
+            .await;
+        assert_eq!(object["status"]["failures"][0]["place"], "app/claim.yaml:5", "{object}");
+        for ((version, kind, name, .., anew), before) in cases.iter().zip(&uids) {
+            assert_eq!(uid(version, kind, name).await != *before, *anew, "{name}");
+        }
+        world.wait_event("web", &["Recreated", "Service"]).await;
+        let told = agent.logs() + &world.events_of("web").await.join("\n") + &object.to_string();
+        assert!(!told.contains("hunter2") && !told.contains("aHVudGVyMg"), "{told}");
+        world.repo.commit(&[(&file("claim"), Some(&claim("2Gi")))], "as it was");
+        world.look().await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+    });
+}

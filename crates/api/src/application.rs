@@ -170,6 +170,12 @@ pub struct ApplicationSpec {
     #[serde(default)]
     pub adopt: Adopt,
 
+    /// Whether an object is deleted and made anew when Git changes a field of it that cannot be
+    /// changed. What needs approval to be deleted never is, see `pruneGuard`. False when left out;
+    /// the annotation `plumb.dev/force: enabled` does the same for one object.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+
     /// When deletions wait for approval. Whatever it says, they do so when the path renders nothing
     /// any more, and for Namespaces, CustomResourceDefinitions, PersistentVolumes and their claims,
     /// APIServices, StatefulSets that delete their claims, and Applications that have objects.

@@ -201,7 +201,7 @@ pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, na
             n => format!(", like {n} more"),
         };
         let message = format!(
-            "{first} is being deleted by somebody{more}; it is applied again once it is gone; if \
+            "{first} is being deleted{more}; it is applied again once it is gone; if \
              that takes long, look at its finalizers"
         );
         Say::not_ready(reasons::PROGRESSING, message, Waits::Retry)

@@ -43,7 +43,7 @@ impl Engine {
                 } else if let Some(failure) = circuits.shut(p) {
                     (*p, Tried::Shut(failure))
                 } else {
-                    (*p, Tried::Answered(self.apply_one(set, p, action).await))
+                    (*p, Tried::Answered(self.apply_one(set, p, action, job).await))
                 }
             };
             tries.push(one.boxed());
@@ -101,9 +101,15 @@ impl Engine {
         set: &ApplySet,
         p: &Prepared,
         action: &Action,
+        job: &Job<'_>,
     ) -> Result<Option<Change>, ApiError> {
         let mut write = Unanswered { engine: self, set, key: &p.key, answered: false };
-        let result = self.act(set, p, action).await;
+        let result = match self.act(set, p, action).await {
+            Err(error) if error.immutable_field().is_some() => {
+                self.recreate(set, p, job, error).await
+            }
+            result => result,
+        };
         write.answered = !matches!(&result, Err(error) if is_unanswered(error));
         drop(write);
         let (live, change) = result?;
@@ -111,7 +117,9 @@ impl Engine {
         {
             let mut members = self.members();
             let known = members.is_verified_for(&p.key, &set.id);
-            if change != Change::Left {
+            // What is going because of us is not there any more, as far as the next run is concerned.
+            let goes = terminating && matches!(change, Change::Recreated(_));
+            if change != Change::Left && !goes {
                 members.verified(&set.id, &set.manager, &p.key, live, p.digest);
             }
             match &change {

@@ -43,6 +43,11 @@ pub(crate) fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure
         let hint = "check the field's name and the object's apiVersion";
         let message = schema.as_ref().map_or(message, |(_, said)| said.clone());
         ("UnknownField", message, Some(hint.into()))
+    } else if let Some(field) = error.immutable_field() {
+        let hint = "to have it deleted and made anew, set spec.force or annotate it with \
+                    plumb.dev/force: enabled; what holds data or other objects is never made anew";
+        // The server's words quote the whole value.
+        ("Immutable", format!("{field} cannot be changed"), Some(hint.into()))
     } else if let Some((_, said)) = &schema {
         ("Invalid", said.clone(), None)
     } else if error.is_invalid() {

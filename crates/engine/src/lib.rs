@@ -31,6 +31,7 @@ mod plan;
 mod policy;
 mod prepare;
 mod prune;
+mod recreate;
 mod report;
 mod sabotage;
 mod stage;

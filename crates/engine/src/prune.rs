@@ -196,7 +196,7 @@ impl Engine {
     }
 
     /// What only the object itself tells.
-    async fn precious_object(
+    pub(crate) async fn precious_object(
         &self,
         resource: &Resource,
         key: &ObjectKey,

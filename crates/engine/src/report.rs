@@ -20,6 +20,8 @@ pub enum Change {
     Verified,
     /// It is there, which is all that is wanted. Not among the outcomes, but counted in `marked`.
     Left,
+    /// It was deleted and made anew, because this field cannot be changed.
+    Recreated(String),
     /// Somebody had changed, deleted or replaced it.
     Corrected(Drift),
 }
@@ -135,7 +137,7 @@ impl Report {
         };
         (
             count(|change| matches!(change, Change::Created)),
-            count(|change| matches!(change, Change::Updated)),
+            count(|change| matches!(change, Change::Updated | Change::Recreated(_))),
             count(|change| matches!(change, Change::Corrected(_))),
         )
     }

@@ -16,6 +16,7 @@ pub(super) fn policy_of(spec: &ApplicationSpec) -> Policy {
             DeletionPolicy::WaitForTermination => Farewell::DeleteAndWait,
         },
         limits: spec.prune_guard.as_ref().map(limits_of).unwrap_or_default(),
+        force: spec.force,
         adopt: match spec.adopt {
             plumb_api::Adopt::Never => Adopt::Never,
             plumb_api::Adopt::IfUnowned => Adopt::IfUnowned,

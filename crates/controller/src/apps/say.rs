@@ -157,6 +157,13 @@ impl Daemon {
             normal("DriftCorrected", "Correct", &text);
         }
         let rest = drifts.count();
+        for outcome in &report.outcomes {
+            if let Change::Recreated(field) = &outcome.change {
+                let text = format!("{} is made anew: {field} cannot be changed", outcome.key);
+                tracing::info!(application = %run.name, "{text}");
+                normal("Recreated", "Apply", &text);
+            }
+        }
         if rest > 0 {
             let text = format!("{rest} more objects were changed and are put back");
             normal("DriftCorrected", "Correct", &text);

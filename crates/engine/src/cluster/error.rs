@@ -224,6 +224,17 @@ impl ApiError {
         self.refused(|refusal| refusal.code == 429)
     }
 
+    /// The fields that cannot be changed, when nothing else is wrong. How that is said differs from
+    /// kind to kind.
+    pub fn immutable_field(&self) -> Option<String> {
+        let refusal = self.refusal().filter(|refusal| refusal.code == 422)?;
+        let is_fixed = |cause: &Cause| IMMUTABLE.iter().any(|words| cause.message.contains(words));
+        let mut fields: Vec<&str> = refusal.causes.iter().map(|c| c.field.as_str()).collect();
+        fields.dedup();
+        let fixed = !fields.is_empty() && refusal.causes.iter().all(is_fixed);
+        fixed.then(|| fields.join(", "))
+    }
+
     /// HTTP 500 because a webhook for the kind, of admission or conversion, cannot be reached or did
     /// not answer.
     pub fn is_webhook_down(&self) -> bool {
@@ -264,6 +275,15 @@ impl ApiError {
 const CONFLICT: &str = "FieldManagerConflict";
 /// The reason of a cause that names a namespace on its way out.
 const TERMINATING: &str = "NamespaceTerminating";
+/// How the API server says that a field cannot be changed.
+const IMMUTABLE: [&str; 6] = [
+    "field is immutable",
+    "may not change once set",
+    "is immutable after creation",
+    "updates to parameters are forbidden",
+    "updates to statefulset spec for fields other than",
+    "cannot change roleRef",
+];
 /// What stands in messages about webhooks that do not answer.
 const WEBHOOK_DOWN: [&str; 2] = ["failed calling webhook", "conversion webhook for"];
 /// How the messages of schema errors in an apply begin.
@@ -609,6 +629,17 @@ mod tests {
         let said = ("dta".to_owned(), "dta: field not declared in schema".to_owned());
         assert_eq!(error.schema_field(), Some(said));
         assert_eq!(refused(true, 500, &schema).schema_field(), None, "a Secret's is withheld");
+        let invalid = |messages: &[&str]| {
+            let causes: Vec<_> =
+                messages.iter().map(|m| json!({"field": "spec.x", "message": m})).collect();
+            let error =
+                json!({"reason": "Invalid", "message": "bad", "details": {"causes": causes}});
+            refused(true, 422, &error).immutable_field()
+        };
+        let fixed = "Invalid value: \"hunter2\": field is immutable";
+        assert_eq!(invalid(&[fixed, fixed]).as_deref(), Some("spec.x"));
+        assert_eq!(invalid(&[fixed, "Required value"]), None, "it would be refused as well");
+        assert_eq!(invalid(&[]), None);
         for (code, class) in [
             (400, ErrorClass::WaitForUser),
             (401, ErrorClass::WaitForUser),
