@@ -86,6 +86,11 @@ impl Claims {
         self.sets.remove(set);
     }
 
+    /// Whatever was said was said to an earlier leader, and may have changed since.
+    pub(crate) fn clear(&mut self) {
+        self.sets.clear();
+    }
+
     /// The sets that want an object.
     pub(crate) fn wanting(&self, key: &ObjectKey) -> BTreeSet<Arc<str>> {
         let wanting = self.sets.iter().filter(|(_, wants)| wants.keys.contains(key));
@@ -139,6 +144,9 @@ mod tests {
         assert_eq!(claims.lets_go(&one.id, &x), Some("plumb:ns/one".into()));
         assert!(!claims.others_want(&two.id, &x));
 
+        claims.clear();
+        assert_eq!(claims.lets_go(&one.id, &x), None);
+        claims.publish(&one, Adopt::IfUnowned, keys(&["y"]), true);
         claims.forget(&one.id);
         assert_eq!(claims.lets_go(&one.id, &x), None);
     }

@@ -283,8 +283,10 @@ impl Engine {
         members.kinds().filter(|(kind, _)| members.blind(kind).is_some()).count()
     }
 
-    /// Drops what this process verified; what the watches say of live objects stays.
+    /// Drops what this process verified, wrote and heard; what the watches say of live objects stays.
     pub fn forget_verified(&self) {
+        self.claims().clear();
+        self.facts().clear();
         self.members().forget_verified();
     }
 
