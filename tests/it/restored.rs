@@ -139,3 +139,30 @@ fn facts_that_others_take_off_or_edit_come_back() {
         world.wait_gone(&secrets, "s").await;
     });
 }
+
+#[test]
+fn other_tools_of_the_same_standard_leave_the_set_alone() {
+    runtime().block_on(async {
+        let world = World::new("applyset").await;
+        world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+        let before = world.get(&world.apps(), "web").await;
+
+        // kubectl would delete `a`, which its own set of manifests lacks.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), config_map("b", "1")).unwrap();
+        let path = file.path().to_str().unwrap();
+        let set = "--applyset=applications.plumb.dev/web";
+        let args = ["-n", &world.ns, "apply", "--prune", "--server-side", set, "-f", path];
+        let output = world.plane.kubectl(args);
+        assert!(!output.status.success());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("managed by tooling \"plumb\""), "{said}");
+        assert_eq!(world.data("b").await, None);
+        let after = world.get(&world.apps(), "web").await;
+        assert_eq!(after["metadata"], before["metadata"]);
+    });
+}

@@ -189,6 +189,8 @@ impl ControlPlane {
             // kubectl caches discovery there, which another control plane on this port must not see.
             .env("HOME", self.scratch.path())
             .env("NO_PROXY", "127.0.0.1")
+            // Sets of KEP-3659 are an alpha feature; without `--applyset` this changes nothing.
+            .env("KUBECTL_APPLYSET", "true")
             .args(args)
             .output()
             .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.kubectl.display()))
