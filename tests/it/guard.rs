@@ -66,3 +66,26 @@ fn what_its_owner_protects_waits_also_when_the_application_goes() {
         world.wait_gone(&world.config_maps(), "a").await;
     });
 }
+
+#[test]
+fn an_object_that_is_marked_so_waits_for_approval() {
+    runtime().block_on(async {
+        let world = World::new("guard-mark").await;
+        let marked = config_map("b", "1")
+            .replace("name: b", "name: b\n  annotations:\n    plumb.dev/prune: confirm");
+        let a = config_map("a", "1");
+        world.repo.commit(&[("app/a.yaml", Some(&*a)), ("app/b.yaml", Some(&*marked))], "two");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        ready(&world, "web").await;
+        world.repo.commit(&[("app/b.yaml", None)], "one");
+        world.look().await;
+        let said =
+            format!("ConfigMap {}/b would be deleted: it is marked plumb.dev/prune", world.ns);
+        let object = world.wait_refused(&world.apps(), "web", "PruneHeld", &[&said]).await;
+        let digest = object["status"]["prune"]["digest"].as_str().unwrap();
+        world.annotate(&world.apps(), "web", APPROVE, digest).await;
+        world.wait_gone(&world.config_maps(), "b").await;
+    });
+}

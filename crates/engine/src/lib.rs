@@ -49,7 +49,7 @@ pub use explain::{FieldChange, explain};
 pub use farewell::Farewell;
 pub use guard::{Candidate, Held, HoldReason, Limits, Occasion, judge};
 pub use live::{Entry, Live};
-pub use marks::{Marks, Ssa};
+pub use marks::{Marks, Prune, Ssa};
 pub use policy::{Adopt, Policy};
 pub use report::{Change, Drift, Failure, Kept, Outcome, Report};
 pub use stage::Stage;

@@ -20,11 +20,23 @@ pub enum Ssa {
     Ignore,
 }
 
+/// What becomes of an object that nothing asks for any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Prune {
+    /// It is deleted.
+    #[default]
+    Enabled,
+    /// It is deleted with approval.
+    Confirm,
+    /// It stays.
+    Disabled,
+}
+
 /// The marks of one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Marks {
-    /// `prune: disabled`: it stays when it leaves Git.
-    pub keep: bool,
+    /// `prune`.
+    pub prune: Prune,
     /// `reconcile: disabled`: it is neither applied nor deleted.
     pub leave: bool,
     /// `ssa`.
@@ -57,7 +69,8 @@ impl Marks {
     pub(crate) fn take(&mut self, key: &str, value: &str) {
         let is = |wanted: &str| value.eq_ignore_ascii_case(wanted);
         match name(key) {
-            Some("prune") => self.keep |= is("disabled"),
+            Some("prune") if is("confirm") => self.prune = self.prune.max(Prune::Confirm),
+            Some("prune") if is("disabled") => self.prune = Prune::Disabled,
             Some("reconcile") => self.leave |= is("disabled"),
             Some("force") => self.force |= is("enabled"),
             Some("ssa") if is("Override") => self.ssa = Ssa::Override,
@@ -71,7 +84,7 @@ impl Marks {
     /// Both together: a mark on one side is enough.
     pub(crate) fn or(self, other: Self) -> Self {
         Self {
-            keep: self.keep || other.keep,
+            prune: self.prune.max(other.prune),
             leave: self.leave || other.leave,
             ssa: if other.ssa == Ssa::Override { self.ssa } else { other.ssa },
             force: self.force || other.force,
@@ -85,7 +98,7 @@ impl Marks {
 
     /// Whether the object stays when nothing asks for it any more.
     pub(crate) fn stays(self) -> bool {
-        self.keep || self.hands_off()
+        self.prune == Prune::Disabled || self.hands_off()
     }
 }
 
@@ -104,8 +117,9 @@ mod tests {
     fn marks_are_read_as_labels_and_annotations_in_both_spellings_and_any_case() {
         let none = Marks::default();
         let cases = [
-            ("prune", "disabled", Marks { keep: true, ..none }),
-            ("prune", "Disabled", Marks { keep: true, ..none }),
+            ("prune", "disabled", Marks { prune: Prune::Disabled, ..none }),
+            ("prune", "Disabled", Marks { prune: Prune::Disabled, ..none }),
+            ("prune", "confirm", Marks { prune: Prune::Confirm, ..none }),
             ("prune", "enabled", none),
             ("reconcile", "DISABLED", Marks { leave: true, ..none }),
             ("ssa", "merge", Marks { ssa: Ssa::Merge, ..none }),

@@ -14,6 +14,7 @@ use crate::error::EngineError;
 use crate::failure::RIGHTS;
 use crate::guard::{self, Candidate, HoldReason, Occasion};
 use crate::live::Live;
+use crate::marks::Prune;
 use crate::report::{Failure, Report};
 use crate::sabotage::{Sabotage, leaves_out};
 use crate::stage::Stage;
@@ -79,6 +80,9 @@ impl Engine {
         for (resource, key, live) in found {
             let precious = match guard::precious_kind(&key, &job.policy.limits) {
                 Some(why) => Ok(Some(why)),
+                None if live.marks.prune == Prune::Confirm => {
+                    Ok(Some("it is marked plumb.dev/prune: confirm"))
+                }
                 None if with_namespace => Ok(Some("it is not in the namespace that goes")),
                 None => self.precious_object(&resource, &key).await,
             };

@@ -348,7 +348,7 @@ pub(crate) fn ends_run(error: &ApiError) -> bool {
 mod tests {
     use super::*;
     use crate::live::Entry;
-    use crate::marks::Marks;
+    use crate::marks::{Marks, Prune};
 
     #[test]
     fn only_what_our_manager_labelled_is_ours_to_delete() {
@@ -374,7 +374,7 @@ mod tests {
         };
         assert!(is_ours_to_delete(&set, &member));
         let cases: [(&str, Change); 9] = [
-            ("not to be pruned", |l| l.marks.keep = true),
+            ("not to be pruned", |l| l.marks.prune = Prune::Disabled),
             ("not to be touched", |l| l.marks.leave = true),
             ("not to be applied", |l| l.marks.ssa = Ssa::Ignore),
             ("going already", |l| l.terminating = true),

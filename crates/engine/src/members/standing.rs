@@ -8,7 +8,7 @@ use plumb_core::ObjectKey;
 use tokio::time::Instant;
 
 use super::Members;
-use crate::marks::Ssa;
+use crate::marks::{Prune, Ssa};
 use crate::report::Drift;
 
 /// How an object stands to what was last verified.
@@ -47,7 +47,7 @@ impl Members {
                 // Nothing is done to it as long as it is there and marked so.
                 Standing::Gone => self.waits(key, Standing::Gone, now).is_some(),
                 _ if marks.hands_off() || marks.ssa == Ssa::IfNotPresent => true,
-                Standing::Unverified if marks.keep => true,
+                Standing::Unverified if marks.prune == Prune::Disabled => true,
                 standing if self.waits(key, standing, now).is_some() => true,
                 // Controllers copy labels, from a Service to its EndpointSlices for instance. A copy
                 // was never applied by us: nothing to do here.
