@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use plumb_testkit::{Fault, Match, Proxy, Rule, runtime};
+use kube::Api;
+use kube::api::DynamicObject;
+use plumb_testkit::{Fault, Match, Proxy, Rule, runtime, wait_for};
 use serde_json::{Value, json};
 
 use crate::scrape::Probe;
-use crate::world::{World, condition, config_map};
+use crate::world::{LIMIT, World, condition, config_map};
 
 const SECRET: &str =
     "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\nstringData:\n  key: from-git\n";
@@ -236,5 +238,107 @@ fn marks_on_objects_say_how_they_are_dealt_with() {
         world.wait_gone(&world.apps(), "web").await;
         world.wait_gone(&maps, "free").await;
         assert!(world.data("keep").await.is_some() && world.data("too").await.is_some());
+    });
+}
+
+/// As `kubectl get` shows a field, by its JSON pointer.
+async fn field(api: &Api<DynamicObject>, name: &str, pointer: &str) -> Value {
+    let object = serde_json::to_value(api.get(name).await.unwrap()).unwrap();
+    object.pointer(pointer).cloned().unwrap_or_default()
+}
+
+async fn wait_field(api: &Api<DynamicObject>, name: &str, pointer: &str, wanted: Value) {
+    wait_for(&format!("{name} to have {wanted} at {pointer}"), LIMIT, async || {
+        let found = field(api, name, pointer).await;
+        if found == wanted { Ok(()) } else { Err(found) }
+    })
+    .await;
+}
+
+fn deployment(name: &str, replicas: u8, image: &str, tier: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\n  labels: {{tier: {tier}}}\n\
+         spec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: x}}}}\n  template:\n    \
+         metadata: {{labels: {{app: x}}}}\n    spec:\n      containers:\n      - {{name: side, \
+         image: side:1}}\n      - {{name: main, image: '{image}'}}\n"
+    )
+}
+
+#[test]
+fn ignored_fields_are_filled_in_once_and_then_for_others_to_decide() {
+    const REPLICAS: &str = "/spec/replicas";
+    const IMAGE: &str = "/spec/template/spec/containers/1/image";
+    runtime().block_on(async {
+        let world = World::new("ignore").await;
+        let (web, other) =
+            (deployment("web", 2, "main:1", "a"), deployment("other", 2, "main:1", "a"));
+        let files = [("app/web.yaml", Some(&*web)), ("app/other.yaml", Some(&*other))];
+        let commit = world.repo.commit(&files, "one");
+        let mut agent = world.agent();
+        let mut probe = Probe::of(&mut agent).await;
+        world.apply(&world.source("1h")).await;
+        let mut app = world.app("web", "app", "1h");
+        let target = json!({"kind": "Deployment", "name": "w.b"});
+        app["spec"]["ignore"] = json!([{"paths": [REPLICAS, IMAGE], "target": target}]);
+        world.apply(&app).await;
+        world.wait_applied("web", &commit).await;
+        let api = world.api("apps/v1", "Deployment");
+        assert_eq!(field(&api, "web", REPLICAS).await, 2, "Git fills it in");
+
+        // One edit of ignored fields and of others: only the others are put back.
+        let scale = json!({"metadata": {"labels": {"tier": "b"}}, "spec": {"replicas": 5}});
+        world.edit(&api, "web", &scale).await;
+        world.edit(&api, "other", &json!({"spec": {"replicas": 5}})).await;
+        wait_field(&api, "web", "/metadata/labels/tier", json!("a")).await;
+        wait_field(&api, "other", REPLICAS, json!(2)).await;
+        assert_eq!(field(&api, "web", REPLICAS).await, 5);
+        let event = world.wait_event("web", &["/web was changed", "metadata.labels.tier"]).await;
+        assert!(!event.contains("replicas"), "{event}");
+
+        // In a keyed list, and by an apply of somebody else.
+        let theirs = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "namespace": world.ns},
+            "spec": {"template": {"spec": {"containers": [{"name": "main", "image": "main:9"}]}}},
+        });
+        world.apply(&theirs).await;
+        probe.idle(0).await;
+        assert_eq!(field(&api, "web", IMAGE).await, "main:9");
+
+        // A commit brings the rest.
+        let web = deployment("web", 3, "main:2", "c");
+        let commit = world.repo.commit(&[("app/web.yaml", Some(&web))], "two");
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        assert_eq!(field(&api, "web", "/metadata/labels/tier").await, "c");
+        assert_eq!(field(&api, "web", REPLICAS).await, 5);
+        assert_eq!(field(&api, "web", IMAGE).await, "main:9");
+
+        // A restart forgets nothing.
+        assert!(agent.stop().success());
+        agent = world.agent();
+        probe = Probe::of(&mut agent).await;
+        world.edit(&api, "web", &json!({"metadata": {"labels": {"tier": "b"}}})).await;
+        wait_field(&api, "web", "/metadata/labels/tier", json!("c")).await;
+        probe.idle(1).await;
+        assert_eq!(field(&api, "web", REPLICAS).await, 5);
+        assert_eq!(field(&api, "web", IMAGE).await, "main:9");
+
+        // Made anew, it is as in Git; and so are fields that are ignored no more.
+        world.delete(&api, "web").await;
+        wait_for("a new object", LIMIT, async || match api.get_opt("web").await.unwrap() {
+            Some(object) if object.data["spec"]["replicas"] == 3 => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        world.edit(&api, "web", &json!({"spec": {"replicas": 7}})).await;
+        probe.idle(0).await;
+        world.edit(&world.apps(), "web", &json!({"spec": {"ignore": null}})).await;
+        wait_field(&api, "web", REPLICAS, json!(3)).await;
+
+        let bad = json!([{"paths": [REPLICAS], "target": {"name": "("}}]);
+        world.edit(&world.apps(), "web", &json!({"spec": {"ignore": bad}})).await;
+        let parts = ["spec.ignore[0].target", "name"];
+        world.wait_refused(&world.apps(), "web", "InvalidSpec", &parts).await;
     });
 }

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CommonMetadata, Condition, Duration, Image, Patch, Time};
+use crate::{CommonMetadata, Condition, Duration, Image, Patch, PatchTarget, Time};
 
 /// How many failures a status lists; the count tells of the rest.
 pub const MAX_FAILURES: usize = 20;
@@ -107,6 +107,12 @@ pub struct ApplicationSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
 
+    /// Fields that Git fills in when it creates an object, and that others may decide afterwards.
+    /// They are neither corrected nor applied again once somebody else has changed them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub ignore: Vec<IgnoreRule>,
+
     /// Pins to one commit of the source's repository, by its full id of 40 hexadecimal digits in
     /// lower case: to go back, or to hold still. The source's revision when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -208,6 +214,22 @@ pub struct PruneGuard {
         )
     )]
     pub protect: Vec<String>,
+}
+
+/// Fields of some objects.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct IgnoreRule {
+    /// The fields, as JSON pointers: /spec/replicas.
+    #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 1024)))]
+    #[x_kube(validation = Rule::new("self.all(path, path.startsWith('/'))").message("must be JSON pointers, which begin with /"))]
+    #[x_kube(validation = Rule::new("!self.exists(path, path == '/apiVersion' || path == '/kind' || path in ['/metadata', '/metadata/name', '/metadata/namespace', '/metadata/labels', '/metadata/annotations'])").message("must not be what an object is or whose"))]
+    pub paths: Vec<String>,
+
+    /// Selects the objects. All when left out. Group, version, kind, name and namespace are regular
+    /// expressions for the whole text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<PatchTarget>,
 }
 
 /// A source in the same namespace.

@@ -176,6 +176,13 @@ async fn an_application_is_checked_when_it_is_applied() {
             (json!({ "prune": false, "deletionPolicy": "Orphan" }), ""),
             (json!({ "deletionPolicy": "WaitForTermination" }), ""),
             (json!({ "deletionPolicy": "Keep" }), "supported values"),
+            (json!({ "ignore": [{ "paths": ["/spec/replicas"] }] }), ""),
+            (json!({ "ignore": [{ "paths": [] }] }), "at least 1"),
+            (json!({ "ignore": [{ "paths": ["spec.replicas"] }] }), "must be JSON pointers"),
+            (
+                json!({ "ignore": [{ "paths": ["/metadata/labels"] }] }),
+                "what an object is or whose",
+            ),
             (json!({ "revision": COMMIT }), ""),
             (json!({ "revision": "main" }), "must be a full commit id"),
         ],

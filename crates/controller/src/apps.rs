@@ -17,12 +17,12 @@ use plumb_api::conditions::reasons;
 use plumb_api::{Application, ApplicationStatus, names};
 use plumb_core::{Digest, Object};
 use plumb_engine::{
-    ApiError, ApplySet, Change, EngineError, Job, Others, Parent, Policy, Report, Resource,
+    ApiError, ApplySet, Change, EngineError, Ignores, Job, Others, Parent, Policy, Report, Resource,
 };
 use plumb_source::Revision;
 
 use self::build::{Base, Blocked, Built, Failed};
-use self::policy::policy_of;
+use self::policy::{ignores_of, policy_of};
 use crate::daemon::{Daemon, PANICKED, chain};
 use crate::metrics::Outcome;
 use crate::names::{Key, Name};
@@ -54,6 +54,8 @@ struct Run {
     wanted: u64,
     /// How what is live differs from Git for longer than a moment.
     drifted: Option<Drifted>,
+    /// Fields that others may decide.
+    ignores: Arc<Ignores>,
 }
 
 impl Run {
@@ -88,6 +90,12 @@ impl Daemon {
             return Outcome::Waiting;
         }
         run.drifted = self.drifted(&run.set, &scope.kinds);
+        let (ignores, wrong) = ignores_of(&run.object.spec);
+        run.ignores = Arc::new(ignores);
+        if let Some(message) = wrong {
+            let reason = reasons::INVALID_SPEC.into();
+            return self.blocked(&run, Blocked { reason, message, waits: Waits::User }).await;
+        }
         match self.base(&run) {
             Ok(base) => self.converge(&run, base).await,
             Err(blocked) => self.blocked(&run, blocked).await,
@@ -108,6 +116,7 @@ impl Daemon {
             orphans: app.orphans,
             wanted: app.wanted,
             drifted: None,
+            ignores: Arc::default(),
         })
     }
 
@@ -394,6 +403,7 @@ impl Daemon {
             parent: parent(run),
             objects,
             policy,
+            ignores: &run.ignores,
             approved: annotation(&run.object.metadata, names::APPROVE_PRUNE).map(String::from),
             recorded: None,
             epoch: self.epoch(),

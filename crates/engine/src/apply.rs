@@ -13,7 +13,9 @@ use crate::cluster::{ApiError, ApplyHow, Target};
 use crate::correct::is_untouched;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::explain::fields_of;
 use crate::failure::failure;
+use crate::ignore::leave_out;
 use crate::live::Live;
 use crate::marks::Ssa;
 use crate::plan::Action;
@@ -151,6 +153,9 @@ impl Engine {
                 return Ok((found.live, Change::Left));
             }
         }
+        let decided =
+            if p.ignored.is_empty() { None } else { self.without_decided(set, p).await? };
+        let p = decided.as_ref().unwrap_or(p);
         Ok(match action {
             Action::Claim => {
                 let live = self.claim(set, p).await?;
@@ -184,9 +189,28 @@ impl Engine {
             }
             Action::Correct { as_before } => {
                 let (live, drift) = self.correct(set, p).await?;
+                if decided.is_some() && drift == Drift::Fields(Vec::new()) {
+                    // What was changed is others' to change.
+                    return Ok((live, Change::Verified));
+                }
                 (live, if *as_before { Change::Corrected(drift) } else { Change::Updated })
             }
         })
+    }
+
+    /// The object without the fields that others may decide and have decided; `None` when there are
+    /// none of them.
+    async fn without_decided(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+    ) -> Result<Option<Prepared>, ApiError> {
+        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(None) };
+        let ours = fields_of(&found.managed_fields, &set.manager);
+        let mut without = p.clone();
+        let left = leave_out(without.object.body_mut(), ours, &p.ignored);
+        Ok((left > 0).then_some(without))
     }
 
     pub(crate) async fn send(

@@ -20,11 +20,8 @@ const MAX_FIELDS: usize = 10;
 /// Compares what we declare with who owns it. The schema is not known here, and need not be: a
 /// list is a set of keyed items exactly where some manager's entry says so.
 pub fn explain(desired: &Value, managed_fields: &[Value], manager: &str) -> Vec<FieldChange> {
-    let ours = managed_fields.iter().find(|e| {
-        e["manager"] == manager && e["operation"] == "Apply" && e["subresource"].is_null()
-    });
     let none = Value::Object(serde_json::Map::new());
-    let ours = ours.map_or(&none, |entry| &entry["fieldsV1"]);
+    let ours = fields_of(managed_fields, manager).unwrap_or(&none);
     let mut others: Vec<&Value> =
         managed_fields.iter().filter(|entry| entry["manager"] != manager).collect();
     // The latest writer first: it is the one that took the field.
@@ -55,8 +52,16 @@ pub fn explain(desired: &Value, managed_fields: &[Value], manager: &str) -> Vec<
     changes
 }
 
+/// The fields that a manager of ours applied.
+pub(crate) fn fields_of<'m>(managed_fields: &'m [Value], manager: &str) -> Option<&'m Value> {
+    let ours = managed_fields.iter().find(|e| {
+        e["manager"] == manager && e["operation"] == "Apply" && e["subresource"].is_null()
+    });
+    ours.map(|entry| &entry["fieldsV1"])
+}
+
 /// Finds the value in `desired` that one key of a field set stands for.
-fn child<'v>(desired: &'v Value, key: &str) -> Option<(Step, &'v Value)> {
+pub(crate) fn child<'v>(desired: &'v Value, key: &str) -> Option<(Step, &'v Value)> {
     let (kind, rest) = key.split_once(':')?;
     match kind {
         "f" => Some((Step::Key(rest.into()), desired.get(rest)?)),
@@ -81,7 +86,8 @@ fn child<'v>(desired: &'v Value, key: &str) -> Option<(Step, &'v Value)> {
     }
 }
 
-fn is_leaf(fields: &Value) -> bool {
+/// Whether a field set has nothing below, so that what it stands for is owned as a whole.
+pub(crate) fn is_leaf(fields: &Value) -> bool {
     fields.as_object().is_none_or(|map| map.keys().all(|key| key == "."))
 }
 

@@ -27,6 +27,7 @@ pub(crate) fn service() -> Prepared {
     let object = Object::new(body, place, fields).unwrap();
     Prepared {
         marks: crate::marks::Marks::default(),
+        ignored: Vec::new(),
         key: object.key(),
         object,
         resource: Resource::known(Gvk::new("v1", "Service"), "services", true),

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use plumb_core::{ErrorClass, FieldPath, GroupKind, Gvk, Object, ObjectKey, Place, Step};
+use plumb_core::{Digest, ErrorClass, FieldPath, GroupKind, Gvk, Object, ObjectKey, Place, Step};
 use serde_json::{Map, Value};
 
 use crate::applyset::{APPLICATION, ApplySet, PARENT_ID, PART_OF};
 use crate::cluster::{Discovery, Resource};
+use crate::ignore::{Ignores, Pointer};
 use crate::marks::Marks;
 use crate::report::Failure;
 use crate::stage::Stage;
@@ -21,7 +22,9 @@ pub(crate) struct Prepared {
     pub(crate) stage: Stage,
     /// How people want it dealt with.
     pub(crate) marks: Marks,
-    /// Short digest of the object's JSON.
+    /// Fields that others may decide.
+    pub(crate) ignored: Vec<Pointer>,
+    /// Short digest of the object's JSON, and of what of it is ignored.
     pub(crate) digest: u64,
     /// The kind is defined by an object of this very run, so the API server may not know it yet.
     pub(crate) defined_here: bool,
@@ -44,7 +47,12 @@ const SERVER_FIELDS: [&str; 6] =
 
 /// Prepares a render for its set. Namespaced objects that name no namespace go where their
 /// application is.
-pub(crate) fn prepare(objects: Vec<Object>, set: &ApplySet, discovery: &Discovery) -> Preparation {
+pub(crate) fn prepare(
+    objects: Vec<Object>,
+    set: &ApplySet,
+    discovery: &Discovery,
+    ignores: &Ignores,
+) -> Preparation {
     let defined = defined_kinds(&objects);
     let mut result = Preparation::default();
     let mut places: HashMap<ObjectKey, Place> = HashMap::with_capacity(objects.len());
@@ -112,9 +120,23 @@ pub(crate) fn prepare(objects: Vec<Object>, set: &ApplySet, discovery: &Discover
             // Only controllers write it; a manifest has it from an export, and it would be dropped.
             object.body_mut().as_object_mut().map(|body| body.remove("status"));
         }
-        let digest = object.digest().short();
+        let ignored = ignores.of(&object);
+        let mut digest = object.digest();
+        if !ignored.is_empty() {
+            digest = Digest::of(format!("{digest} {ignored:?}").as_bytes());
+        }
+        let digest = digest.short();
         let stage = Stage::of(&key.group_kind);
-        result.objects.push(Prepared { key, object, resource, stage, marks, digest, defined_here });
+        result.objects.push(Prepared {
+            key,
+            object,
+            resource,
+            stage,
+            marks,
+            ignored,
+            digest,
+            defined_here,
+        });
     }
     result
 }

@@ -62,7 +62,7 @@ fn objects(bodies: Vec<Value>) -> Vec<Object> {
 }
 
 fn prepared(bodies: Vec<Value>) -> Preparation {
-    prepare(objects(bodies), &set(), &discovery())
+    prepare(objects(bodies), &set(), &discovery(), &Ignores::default())
 }
 
 /// The one object as it is sent, without what every object gets.

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::facts::check_epoch;
 use crate::guard::Occasion;
+use crate::ignore::Ignores;
 use crate::live::Live;
 use crate::marks::Ssa;
 use crate::members::KindState;
@@ -69,6 +70,8 @@ pub struct Job<'a> {
     pub objects: Vec<Object>,
     /// How its owner wants it dealt with.
     pub policy: &'a Policy,
+    /// Fields that others may decide.
+    pub ignores: &'a Ignores,
     /// The digest of a held plan that a person approved.
     pub approved: Option<String>,
     /// Digests of the desired objects and of the live ones, as recorded when they were equal.
@@ -99,7 +102,8 @@ impl Engine {
         if job.objects.iter().any(|object| discovery.find(&object.gvk()).is_none()) {
             discovery = self.discovery_again().await?;
         }
-        let preparation = prepare::prepare(std::mem::take(&mut job.objects), set, &discovery);
+        let preparation =
+            prepare::prepare(std::mem::take(&mut job.objects), set, &discovery, job.ignores);
         let prepared = preparation.objects;
         *report = Report {
             total: prepared.len() + preparation.failures.len() + preparation.refusals.len(),

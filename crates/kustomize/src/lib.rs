@@ -45,6 +45,7 @@ use plumb_core::{Object, RelPath, Tree};
 
 pub use error::{Error, Problem};
 pub use overlay::{Overlay, OverlayImage, OverlayPatch, PatchTarget};
+pub use selector::ObjectSelector;
 
 /// Which files a kustomization may use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

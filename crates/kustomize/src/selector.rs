@@ -3,9 +3,10 @@
 use regex::Regex;
 
 use crate::acc::Acc;
-use crate::error::{Problem, Result, invalid};
+use crate::error::{Error, Problem, Result, invalid};
 use crate::kustomization::Selector;
 use crate::openapi::Schemas;
+use crate::overlay::PatchTarget;
 use crate::resid::split;
 use crate::resource::Res;
 
@@ -129,11 +130,38 @@ impl Matcher {
     }
 }
 
-fn fits(requirements: &[Requirement], res: &Res, field: &str) -> bool {
-    if requirements.is_empty() {
-        return true;
+/// A selector of finished objects.
+#[derive(Debug)]
+pub struct ObjectSelector(Matcher);
+
+impl ObjectSelector {
+    /// Compiles a selector; what is empty selects all.
+    pub fn new(target: &PatchTarget) -> std::result::Result<Self, Error> {
+        Matcher::new(&target.into()).map(Self)
     }
-    let marks = res.strings(field);
+
+    /// Whether it selects an object.
+    pub fn selects(&self, object: &plumb_core::Object) -> bool {
+        let Self(matcher) = self;
+        let (gvk, metadata) = (object.gvk(), &object.body()["metadata"]);
+        let marks = |field: &str| {
+            let map = metadata[field].as_object();
+            let texts = map.into_iter().flatten().filter_map(|(k, v)| Some((&**k, v.as_str()?)));
+            texts.collect::<Vec<_>>()
+        };
+        matcher.fits_gvk(&gvk.group, &gvk.version, &gvk.kind)
+            && matcher.fits_name(object.name())
+            && matcher.fits_namespace(object.namespace())
+            && fit(&matcher.labels, &marks("labels"))
+            && fit(&matcher.annotations, &marks("annotations"))
+    }
+}
+
+fn fits(requirements: &[Requirement], res: &Res, field: &str) -> bool {
+    requirements.is_empty() || fit(requirements, &res.strings(field))
+}
+
+fn fit(requirements: &[Requirement], marks: &[(&str, &str)]) -> bool {
     let get = |key: &str| marks.iter().find(|(k, _)| *k == key).map(|(_, value)| *value);
     requirements.iter().all(|requirement| requirement.fits(get(&requirement.key)))
 }

@@ -23,6 +23,6 @@ mod walk;
 pub use error::{Defect, Failure, Problem, RenderError};
 pub use options::{CommonMetadata, RenderLimits, RenderOptions};
 pub use plumb_kustomize::{
-    LoadRestrictions, Overlay, OverlayImage, OverlayPatch, PatchTarget, Reorder,
+    LoadRestrictions, ObjectSelector, Overlay, OverlayImage, OverlayPatch, PatchTarget, Reorder,
 };
 pub use render::{Rendered, render};

@@ -54,7 +54,7 @@ fn overlay(spec: &ApplicationSpec) -> Overlay {
     }
 }
 
-fn target(target: plumb_api::PatchTarget) -> PatchTarget {
+pub(super) fn target(target: plumb_api::PatchTarget) -> PatchTarget {
     PatchTarget {
         group: target.group,
         version: target.version,

@@ -2,7 +2,10 @@
 
 use plumb_api::{ApplicationSpec, DeletionPolicy, PruneGuard};
 use plumb_core::GroupKind;
-use plumb_engine::{Adopt, Farewell, Limits, Policy};
+use plumb_engine::{Adopt, Farewell, Ignores, Limits, Pointer, Policy};
+use plumb_render::ObjectSelector;
+
+use super::how::target;
 
 /// The only place that turns fields of a spec into what the engine does.
 pub(super) fn policy_of(spec: &ApplicationSpec) -> Policy {
@@ -23,6 +26,24 @@ pub(super) fn policy_of(spec: &ApplicationSpec) -> Policy {
             plumb_api::Adopt::Always => Adopt::Always,
         },
     }
+}
+
+/// The fields that a spec lets others decide, and what is wrong with its selectors.
+pub(super) fn ignores_of(spec: &ApplicationSpec) -> (Ignores, Option<String>) {
+    let mut ignores = Ignores::default();
+    let mut wrong = None;
+    for (index, rule) in spec.ignore.iter().enumerate() {
+        match ObjectSelector::new(&rule.target.clone().map(target).unwrap_or_default()) {
+            Ok(selector) => {
+                let fields = rule.paths.iter().filter_map(|path| Pointer::parse(path)).collect();
+                ignores.add(move |object| selector.selects(object), fields);
+            }
+            Err(error) => {
+                wrong.get_or_insert(format!("spec.ignore[{index}].target: {error}"));
+            }
+        }
+    }
+    (ignores, wrong)
 }
 
 fn limits_of(guard: &PruneGuard) -> Limits {
