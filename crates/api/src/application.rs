@@ -195,12 +195,13 @@ pub struct ApplicationSpec {
 pub struct PruneGuard {
     /// So many objects are deleted at once whatever their share is, 10 when left out.
     #[serde(default = "default_count")]
+    #[schemars(with = "i64", range(min = 0, max = 1_000_000))]
     pub count: u32,
 
     /// The largest share of the objects that is deleted at once, in percent, 50 when left out. With
     /// 100 no number is too large; with 0, and a count of 0, every deletion waits.
     #[serde(default = "default_share")]
-    #[schemars(range(max = 100))]
+    #[schemars(with = "i64", range(min = 0, max = 100))]
     pub share: u8,
 
     /// Kinds whose objects are not deleted without approval, as `Secret` or `Deployment.apps`. This
