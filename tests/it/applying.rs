@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use kube::api::{Patch, PatchParams};
-use plumb_testkit::{Admission, Webhook, runtime};
+use plumb_testkit::{Admission, Webhook, runtime, wait_for};
 use serde_json::json;
 
-use crate::world::{World, condition, config_map};
+use crate::world::{LIMIT, World, condition, config_map};
 
 fn service(name: &str, port: u16) -> String {
     format!(
@@ -319,5 +319,59 @@ fn what_cannot_be_changed_is_made_anew_only_when_asked_for() {
         world.repo.commit(&[(&file("claim"), Some(&claim("2Gi")))], "as it was");
         world.look().await;
         world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+    });
+}
+
+/// A port under another number is another item of its list for the API server, which finds the name
+/// twice when ours comes back.
+#[test]
+fn a_port_that_was_given_another_number_is_put_back() {
+    runtime().block_on(async {
+        let world = World::new("ports").await;
+        world.repo.commit(&[("app/web.yaml", Some(&service("web", 1088)))], "one");
+        let agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+        let services = world.api("v1", "Service");
+        let edit = json!({"spec": {"ports": [{"name": "web", "port": 1588}]}});
+        let is_back = async || {
+            wait_for("the port to be back", LIMIT, async || {
+                let ports = world.get(&services, "web").await["spec"]["ports"].clone();
+                if ports.as_array().unwrap().len() == 1 && ports[0]["port"] == 1088 {
+                    Ok(())
+                } else {
+                    Err(ports)
+                }
+            })
+            .await;
+        };
+        world.edit(&services, "web", &edit).await;
+        is_back().await;
+        world.wait_event("web", &["DriftCorrected", "ports"]).await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+
+        // Also when it happened while nobody looked.
+        drop(agent);
+        world.edit(&services, "web", &edit).await;
+        let _agent = world.agent();
+        is_back().await;
+
+        // What is twice in Git itself is told there.
+        let twice = service("web", 1088) + "  - name: web\n    port: 1089\n";
+        world.repo.commit(&[("app/web.yaml", Some(&twice))], "two");
+        world.look().await;
+        let parts = ["app/web.yaml:9", "Duplicate value"];
+        world.wait_refused(&world.apps(), "web", "Invalid", &parts).await;
+        let ports = world.get(&services, "web").await["spec"]["ports"].clone();
+        assert_eq!(ports.as_array().unwrap().len(), 1, "{ports}");
+
+        // The same key twice is refused before anything is compared.
+        let twice = service("web", 1088) + "  - name: other\n    port: 1088\n";
+        world.repo.commit(&[("app/web.yaml", Some(&twice))], "three");
+        world.look().await;
+        let parts = ["app/web.yaml:", "duplicate entries"];
+        let object = world.wait_refused(&world.apps(), "web", "Invalid", &parts).await;
+        assert_eq!(condition(&object, "Stalled")["status"], "True", "{object}");
     });
 }

@@ -106,7 +106,14 @@ impl Engine {
         job: &Job<'_>,
     ) -> Result<Option<Change>, ApiError> {
         let mut write = Unanswered { engine: self, set, key: &p.key, answered: false };
-        let result = match self.act(set, p, action).await {
+        let mut result = self.act(set, p, action).await;
+        // Only what is known as ours may hold what others put in the place of ours.
+        if let (Err(error), false) = (&result, *action == Action::Claim)
+            && self.take_items(set, p, error).await?
+        {
+            result = self.act(set, p, action).await;
+        }
+        let result = match result {
             Err(error) if error.immutable_field().is_some() => {
                 self.recreate(set, p, job, error).await
             }

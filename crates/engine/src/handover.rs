@@ -142,7 +142,7 @@ fn migrated(
 }
 
 /// Adds the paths of one field set to another.
-fn unite(into: &mut Value, more: &Value) {
+pub(crate) fn unite(into: &mut Value, more: &Value) {
     let Value::Object(more) = more else { return };
     if !into.is_object() {
         *into = Value::Object(Map::new());
@@ -155,7 +155,7 @@ fn unite(into: &mut Value, more: &Value) {
 }
 
 /// The JSON patch that replaces `managedFields`, on exactly this version.
-fn replace_entries(entries: &[Value], resource_version: u64) -> Value {
+pub(crate) fn replace_entries(entries: &[Value], resource_version: u64) -> Value {
     json!([
         {"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version.to_string()},
         {"op": "replace", "path": "/metadata/managedFields", "value": entries},

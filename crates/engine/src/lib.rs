@@ -25,6 +25,7 @@ mod farewell;
 mod guard;
 mod handover;
 mod ignore;
+mod items;
 mod live;
 mod marks;
 mod members;
