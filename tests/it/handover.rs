@@ -343,3 +343,52 @@ fn what_a_suspended_or_broken_application_had_stays_its_own() {
         assert_quiet(&world, mark, &[]).await;
     });
 }
+
+#[test]
+fn two_sources_of_one_branch_move_together() {
+    runtime().block_on(async {
+        let world = World::new("move-twins").await;
+        world.repo.commit(
+            &[
+                ("a/keep.yaml", Some(&config_map("keep-a", "1"))),
+                ("b/keep.yaml", Some(&config_map("keep-b", "1"))),
+                ("a/x.yaml", Some(&config_map("x", "1"))),
+                ("b/y.yaml", Some(&config_map("y", "1"))),
+            ],
+            "one each",
+        );
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        let mut twin = world.source("1h");
+        twin["metadata"]["name"] = "twin".into();
+        world.apply(&twin).await;
+        world.apply(&world.app("a", "a", "1h")).await;
+        let mut app = world.app("b", "b", "1h");
+        app["spec"]["sourceRef"]["name"] = "twin".into();
+        world.apply(&app).await;
+        for app in ["a", "b"] {
+            ready(&world, app).await;
+        }
+        let before = (uid(&world, "x").await, uid(&world, "y").await);
+        let mark = world.plane.audit().mark();
+
+        // Only one of them is told that there is something new.
+        let commit = world.repo.commit(
+            &[
+                ("a/x.yaml", None),
+                ("b/y.yaml", None),
+                ("a/y.yaml", Some(&config_map("y", "2"))),
+                ("b/x.yaml", Some(&config_map("x", "2"))),
+            ],
+            "moved",
+        );
+        world.look().await;
+        for app in ["a", "b"] {
+            world.wait_applied(app, &commit).await;
+        }
+        wait_owner(&world, "a", "y").await;
+        wait_owner(&world, "b", "x").await;
+        assert_eq!((uid(&world, "x").await, uid(&world, "y").await), before);
+        assert_quiet(&world, mark, &["a", "b"]).await;
+    });
+}

@@ -276,7 +276,8 @@ impl Daemon {
         Ok(remote)
     }
 
-    /// Takes a revision in. Returns the applications that have to look at it.
+    /// Takes a revision in. Returns who has to look at it: the applications, and sources that follow the
+    /// same ref and stand elsewhere.
     fn take_revision(
         &self,
         name: &Name,
@@ -291,7 +292,8 @@ impl Daemon {
             || source.problem.is_some();
         let forced = annotation(&object.metadata, names::REQUESTED_AT)
             != object.status.as_ref().and_then(|s| s.last_handled_reconcile_at.as_deref());
-        source.seq += u64::from(source.revision.as_ref() != Some(revision));
+        let moved = source.revision.as_ref() != Some(revision);
+        source.seq += u64::from(moved);
         source.revision = Some(revision.clone());
         source.remote = Some(remote);
         source.problem = None;
@@ -301,7 +303,7 @@ impl Daemon {
         if !(news || ignores || forced) {
             return Vec::new();
         }
-        let keys: Vec<Key> = store.dependants(name).collect();
+        let mut keys: Vec<Key> = store.dependants(name).collect();
         for key in &keys {
             if let Some(app) = store.apps.get_mut(key.name()) {
                 // A newer revision takes over from a run that is under way.
@@ -309,6 +311,14 @@ impl Daemon {
                     app.wanted += 1;
                 }
             }
+        }
+        if moved {
+            // What leaves the applications of one may have gone to those of another.
+            let lagging = |twin: &Name| {
+                store.sources.get(twin).is_some_and(|twin| twin.revision.as_ref() != Some(revision))
+            };
+            let twins = store.twins(name).into_iter().filter(lagging);
+            keys.extend(twins.map(Key::Source));
         }
         keys
     }

@@ -84,6 +84,20 @@ pub(crate) struct App {
 }
 
 impl Source {
+    /// Whether both follow the same ref of the same repository.
+    fn is_twin(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.object.spec, &other.object.spec);
+        ours.url == theirs.url && ours.reference == theirs.reference
+    }
+
+    /// Whether it stands at another commit than its twin, and can be expected to move.
+    fn lags(&self, twin: &Self) -> bool {
+        self.problem.is_none()
+            && !self.object.spec.suspend
+            && self.revision.is_some()
+            && self.revision != twin.revision
+    }
+
     /// Drops what was found out, as at a start of the process.
     pub(crate) fn forget(&mut self) {
         self.revision = None;
@@ -280,11 +294,46 @@ impl Store {
         app.looked != Some((wanted, metadata.generation))
     }
 
-    /// Whether any other Application of the same source has yet to look at what is newest.
+    /// Whether an Application has yet to look at what another one looks at, and will: at what is
+    /// newest, or at the commit of the other one's source, if both follow the same branch of the
+    /// same repository.
+    pub(crate) fn is_silent_to(&self, name: &Name, other: &Name) -> bool {
+        let source = |name: &Name| {
+            let spec = &self.apps.get(name)?.object.spec;
+            self.sources.get(&Name::new(&name.namespace, &spec.source_ref.name))
+        };
+        let lags = || {
+            let (Some(theirs), Some(ours)) = (source(name), source(other)) else { return false };
+            let app = self.apps.get(name).map(|app| &app.object);
+            theirs.is_twin(ours)
+                && theirs.lags(ours)
+                && app.is_some_and(|app| {
+                    let (metadata, spec) = (&app.metadata, &app.spec);
+                    metadata.deletion_timestamp.is_none()
+                        && !spec.suspend
+                        && spec.revision.is_none()
+                })
+        };
+        self.is_silent(name) || lags()
+    }
+
+    /// Whether any other Application of the same repository and branch has yet to look at what this
+    /// one looks at.
     pub(crate) fn any_silent(&self, name: &Name) -> bool {
         let Some(app) = self.apps.get(name) else { return false };
         let source = Name::new(&name.namespace, &app.object.spec.source_ref.name);
-        self.dependants(&source).any(|key| key.name() != name && self.is_silent(key.name()))
+        let sources = self.twins(&source).into_iter().chain([source]);
+        sources.into_iter().any(|source| {
+            self.dependants(&source)
+                .any(|key| key.name() != name && self.is_silent_to(key.name(), name))
+        })
+    }
+
+    /// The other sources that follow the same branch of the same repository.
+    pub(crate) fn twins(&self, source: &Name) -> Vec<Name> {
+        let Some(of) = self.sources.get(source) else { return Vec::new() };
+        let others = self.sources.iter().filter(|(name, _)| *name != source);
+        others.filter(|(_, other)| other.is_twin(of)).map(|(name, _)| name.clone()).collect()
     }
 
     /// Another Application of the same source that has not rendered since this one last had nothing

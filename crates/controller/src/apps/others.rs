@@ -34,7 +34,8 @@ impl Others for Neighbours<'_> {
     fn is_silent(&self, manager: &str) -> bool {
         let name = manager.strip_prefix(MANAGER_PREFIX).and_then(|name| name.split_once('/'));
         let Some((namespace, name)) = name else { return false };
-        self.patient && self.daemon.state.lock().is_silent(&Name::new(namespace, name))
+        let other = Name::new(namespace, name);
+        self.patient && self.daemon.state.lock().is_silent_to(&other, &self.run.name)
     }
 
     fn any_silent(&self) -> bool {
