@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube::Api;
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, Patch, PatchParams};
 use plumb_testkit::{Fault, Match, Proxy, Rule, runtime, wait_for};
 use serde_json::{Value, json};
 
@@ -340,5 +340,51 @@ fn ignored_fields_are_filled_in_once_and_then_for_others_to_decide() {
         world.edit(&world.apps(), "web", &json!({"spec": {"ignore": bad}})).await;
         let parts = ["spec.ignore[0].target", "name"];
         world.wait_refused(&world.apps(), "web", "InvalidSpec", &parts).await;
+    });
+}
+
+/// What an autoscaler does, without one.
+async fn scale(api: &Api<DynamicObject>, name: &str, manager: &str, replicas: u8) {
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    let params = PatchParams { field_manager: Some(manager.into()), ..Default::default() };
+    api.patch_subresource("scale", name, &params, &patch).await.unwrap();
+}
+
+#[test]
+fn the_number_of_replicas_is_left_to_an_autoscaler_but_not_to_kubectl() {
+    const REPLICAS: &str = "/spec/replicas";
+    runtime().block_on(async {
+        let world = World::new("scale").await;
+        let web = deployment("web", 2, "main:1", "a");
+        let commit = world.repo.commit(&[("app/web.yaml", Some(&web))], "one");
+        let mut agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_applied("web", &commit).await;
+        let api = world.api("apps/v1", "Deployment");
+        scale(&api, "web", "kubectl", 9).await;
+        wait_field(&api, "web", REPLICAS, json!(2)).await;
+
+        scale(&api, "web", "kube-controller-manager", 5).await;
+        world.wait_event("web", &["Yielded", "/web", "spec.replicas"]).await;
+        let web = deployment("web", 3, "main:2", "b");
+        let commit = world.repo.commit(&[("app/web.yaml", Some(&web))], "two");
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        assert_eq!(field(&api, "web", "/metadata/labels/tier").await, "b");
+        assert_eq!(field(&api, "web", REPLICAS).await, 5);
+
+        // A restart, and more load, change nothing about that.
+        assert!(agent.stop().success());
+        agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        scale(&api, "web", "kube-controller-manager", 7).await;
+        world.edit(&api, "web", &json!({"metadata": {"labels": {"tier": "c"}}})).await;
+        wait_field(&api, "web", "/metadata/labels/tier", json!("b")).await;
+        probe.idle(1).await;
+        assert_eq!(field(&api, "web", REPLICAS).await, 7);
+        let events = world.events_of("web").await;
+        let yielded = events.iter().filter(|event| event.starts_with("Yielded")).count();
+        assert_eq!(yielded, 1, "{events:?}");
     });
 }

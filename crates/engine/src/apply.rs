@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::explain::fields_of;
 use crate::failure::failure;
-use crate::ignore::leave_out;
+use crate::ignore::{Pointer, leave_out};
 use crate::live::Live;
 use crate::marks::Ssa;
 use crate::plan::Action;
@@ -160,8 +160,9 @@ impl Engine {
                 return Ok((found.live, Change::Left));
             }
         }
-        let decided =
-            if p.ignored.is_empty() { None } else { self.without_decided(set, p).await? };
+        let scaled = before.as_ref().is_some_and(|before| before.scaled);
+        let asks = scaled || !p.ignored.is_empty();
+        let decided = if asks { self.without_decided(set, p).await? } else { None };
         let p = decided.as_ref().unwrap_or(p);
         Ok(match action {
             Action::Claim => {
@@ -198,7 +199,8 @@ impl Engine {
                 let (live, drift) = self.correct(set, p).await?;
                 if decided.is_some() && drift == Drift::Fields(Vec::new()) {
                     // What was changed is others' to change.
-                    return Ok((live, Change::Verified));
+                    let yielded = scaled && !p.ignored.contains(&Pointer::replicas());
+                    return Ok((live, if yielded { Change::Yielded } else { Change::Verified }));
                 }
                 (live, if *as_before { Change::Corrected(drift) } else { Change::Updated })
             }
@@ -216,7 +218,9 @@ impl Engine {
         let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(None) };
         let ours = fields_of(&found.managed_fields, &set.manager);
         let mut without = p.clone();
-        let left = leave_out(without.object.body_mut(), ours, &p.ignored);
+        let mut fields = p.ignored.clone();
+        fields.extend(found.live.scaled.then(Pointer::replicas));
+        let left = leave_out(without.object.body_mut(), ours, &fields);
         Ok((left > 0).then_some(without))
     }
 

@@ -88,6 +88,7 @@ mod tests {
                 terminating: false,
                 owners: 0,
                 marks: Marks::default(),
+                scaled: false,
                 part_of: Some(part_of.into()),
                 entries: vec![entry(&set.manager, ours), entry("plumb:ns/other", theirs)],
                 others: 3,
@@ -108,6 +109,7 @@ mod tests {
             terminating: false,
             owners: 0,
             marks: Marks::default(),
+            scaled: false,
             part_of: Some("set".into()),
             entries: vec![entry],
             others: 3,
@@ -135,6 +137,7 @@ mod tests {
             terminating: false,
             owners: 0,
             marks: Marks::default(),
+            scaled: false,
             part_of: Some("set".into()),
             entries: vec![Entry {
                 manager: MANAGER.into(),

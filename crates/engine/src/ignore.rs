@@ -34,6 +34,13 @@ impl Pointer {
     }
 }
 
+impl Pointer {
+    /// The number of replicas, which autoscalers write through the subresource `scale`.
+    pub(crate) fn replicas() -> Self {
+        Self(vec!["spec".into(), "replicas".into()])
+    }
+}
+
 type Fits = dyn Fn(&Object) -> bool + Send + Sync;
 
 /// Which fields of which objects others may decide.

@@ -22,6 +22,8 @@ pub struct Live {
     pub entries: Vec<Entry>,
     /// What people wrote on it about how it is to be dealt with.
     pub marks: Marks,
+    /// Whether a controller wrote `spec.replicas` through the subresource `scale`.
+    pub scaled: bool,
     /// Digest of all other entries but those of the `status` subresource.
     pub others: u64,
 }

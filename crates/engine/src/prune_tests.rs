@@ -23,6 +23,7 @@ fn member(set: &ApplySet, uid: &str) -> Live {
         terminating: false,
         owners: 0,
         marks: Marks::default(),
+        scaled: false,
         part_of: Some(set.id.as_str().into()),
         entries: vec![Entry {
             manager: set.manager.as_str().into(),

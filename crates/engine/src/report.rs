@@ -22,6 +22,8 @@ pub enum Change {
     Left,
     /// It was deleted and made anew, because this field cannot be changed.
     Recreated(String),
+    /// A controller took its number of replicas over through the subresource `scale`.
+    Yielded,
     /// Somebody had changed, deleted or replaced it.
     Corrected(Drift),
 }

@@ -366,6 +366,7 @@ mod tests {
             terminating: false,
             owners: 0,
             marks: Marks::default(),
+            scaled: false,
             part_of: Some(set.id.as_str().into()),
             entries: vec![Entry {
                 manager: set.manager.as_str().into(),

@@ -148,6 +148,15 @@ impl Daemon {
             tracing::info!(application = %run.name, revision, created, updated, pruned = report.pruned.len(), "applied");
             normal("Applied", "Apply", &text);
         }
+        for outcome in report.outcomes.iter().filter(|o| o.change == Change::Yielded) {
+            let text = format!(
+                "{}: spec.replicas is left to the controller that scales it from now on; leave it \
+                 out of Git",
+                outcome.key
+            );
+            tracing::info!(application = %run.name, "{text}");
+            normal("Yielded", "Yield", &text);
+        }
         let mut drifts = report.outcomes.iter().filter_map(|outcome| match &outcome.change {
             Change::Corrected(drift) => Some(drift_text(&outcome.key, drift)),
             _ => None,

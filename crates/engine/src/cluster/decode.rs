@@ -172,6 +172,7 @@ pub(super) fn live(json: &[u8]) -> Result<Live, String> {
             .map_or(0, |owners| u32::try_from(owners.len()).unwrap_or(u32::MAX)),
         part_of: meta.labels.part_of,
         marks: meta.labels.marks.or(meta.annotations.marks),
+        scaled: false,
         entries: Vec::new(),
         others: 0,
     };
@@ -190,6 +191,10 @@ pub(super) fn live(json: &[u8]) -> Result<Live, String> {
                 owners: set.owners,
             });
         } else if entry.subresource != "status" {
+            // A person with kubectl is no autoscaler.
+            live.scaled |= entry.subresource == "scale"
+                && set.replicas
+                && !entry.manager.starts_with("kubectl");
             // The server sorts entries by time, so their order says nothing: a sum again.
             live.others = live.others.wrapping_add(fields::combine(&[
                 fields::text(&entry.manager),
@@ -448,6 +453,7 @@ mod tests {
             terminating: false,
             owners: 0,
             marks: Marks::default(),
+            scaled: false,
             part_of: None,
             entries: Vec::new(),
             others: 0,

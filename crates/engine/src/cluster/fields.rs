@@ -30,6 +30,8 @@ pub(super) struct FieldSet {
     pub(super) part_of: bool,
     /// How many owner references it holds.
     pub(super) owners: u32,
+    /// Whether it holds `spec.replicas`.
+    pub(super) replicas: bool,
 }
 
 impl FieldSet {
@@ -42,6 +44,7 @@ impl FieldSet {
             digest: text(raw.get()),
             part_of: raw.get().contains("\"f:applyset.kubernetes.io/part-of\":{}"),
             owners: 0,
+            replicas: false,
         })
     }
 }
@@ -70,13 +73,14 @@ fn mix(mut x: u64) -> u64 {
     x ^ (x >> 33)
 }
 
-/// How far a node is on the way to the part-of label or the owner references.
+/// How far a node is on the way to the part-of label, the owner references or the replicas.
 #[derive(Clone, Copy)]
 enum Level {
     Root,
     Metadata,
     Labels,
     Owners,
+    Spec,
     Elsewhere,
 }
 
@@ -84,6 +88,7 @@ impl Level {
     fn below(self, key: &str) -> Self {
         match (self, key) {
             (Self::Root, "f:metadata") => Self::Metadata,
+            (Self::Root, "f:spec") => Self::Spec,
             (Self::Metadata, "f:labels") => Self::Labels,
             (Self::Metadata, "f:ownerReferences") => Self::Owners,
             _ => Self::Elsewhere,
@@ -121,6 +126,7 @@ impl<'de> Visitor<'de> for Node {
                 all.digest.wrapping_add(mix(text(&key).wrapping_add(child.digest.rotate_left(17))));
             let is_owner = matches!(self.0, Level::Owners) && key.starts_with("k:");
             all.owners += child.owners + u32::from(is_owner);
+            all.replicas |= child.replicas || matches!(self.0, Level::Spec) && key == "f:replicas";
             all.part_of |= child.part_of
                 || matches!(self.0, Level::Labels)
                     && key.strip_prefix("f:").is_some_and(|key| key == PART_OF);
@@ -243,6 +249,17 @@ mod tests {
             (format!(r#"{{"f:metadata":{{"f:labels":{owners}}}}}"#), 0),
         ] {
             assert_eq!(read(&json).owners, expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_replicas_counts_only_in_its_place() {
+        for (json, expected) in [
+            (r#"{"f:spec":{"f:replicas":{}}}"#, true),
+            (r#"{"f:status":{"f:replicas":{}}}"#, false),
+            (r#"{"f:spec":{"f:template":{"f:replicas":{}}}}"#, false),
+        ] {
+            assert_eq!(read(json).replicas, expected, "{json}");
         }
     }
 

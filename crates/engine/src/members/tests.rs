@@ -17,6 +17,7 @@ fn live(version: u64) -> Live {
         terminating: false,
         owners: 0,
         marks: Marks::default(),
+        scaled: false,
         part_of: Some(SET.into()),
         entries: vec![Entry {
             manager: MANAGER.into(),
