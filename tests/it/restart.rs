@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use plumb_testkit::sample::{self, App};
-use plumb_testkit::{Agent, Requests, Scratch, runtime, wait_for};
+use plumb_testkit::{Agent, Match, Proxy, Requests, Scratch, runtime, wait_for};
 use serde_json::{Value, json};
 
 use crate::scrape::Probe;
@@ -285,4 +286,41 @@ async fn statuses(world: &World, apps: &[String]) -> Vec<Value> {
         statuses.push(world.apps().get(app).await.unwrap().data["status"].clone());
     }
     statuses
+}
+
+#[test]
+fn an_edit_that_comes_while_another_object_is_applied_is_seen_after_a_kill_too() {
+    runtime().block_on(async {
+        let world = World::new("restart-edit").await;
+        let maps = world.config_maps();
+        let files = [("app/a.yaml", config_map("a", "1")), ("app/b.yaml", config_map("b", "1"))];
+        world.repo.commit(&files.each_ref().map(|(path, text)| (*path, Some(&**text))), "two");
+        let proxy = Proxy::to_api(&world.plane, 1).await;
+        let cache = Scratch::new("cache");
+        let cache = cache.path().to_str().unwrap();
+        let agent = || {
+            let args = ["--identity", "one-pod", "--cache-dir", cache];
+            world.agent_with(world.identity.through(&proxy.url()), &args)
+        };
+        let mut first = agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+
+        let mut applied = proxy.hold_answer(Match::method("PATCH").path("/configmaps/a"));
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "2")))], "a");
+        world.look().await;
+        applied.arrived(LIMIT).await;
+        world.edit(&maps, "b", &json!({"data": {"value": "by hand"}})).await;
+        // Time for the watch to tell of it.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut told = proxy.hold_answer(Match::method("PATCH").path("/applications/web/status"));
+        applied.release();
+        told.arrived(LIMIT).await;
+        first.kill9();
+        told.release();
+        world.wait_applied("web", &commit).await;
+        let _second = agent();
+        world.wait_value("b", "1").await;
+    });
 }

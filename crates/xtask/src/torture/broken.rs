@@ -42,6 +42,20 @@ pub(super) async fn build() -> Result<PathBuf, TaskError> {
     Ok(target.join("debug/plumb"))
 }
 
+/// Whether the engine's own tests find a mistake. What a single check keeps from happening is rare
+/// from outside, and may be healed by another.
+pub(super) async fn is_found_by_tests(name: &str) -> Result<bool, TaskError> {
+    let test = |last: &str| {
+        let mut command =
+            cargo(&["test", "--package", "plumb-engine", "--lib", "--features", "sabotage", last]);
+        command.arg("--target-dir").arg(root().join("target/sabotage"));
+        command.env(VARIABLE, name);
+        command
+    };
+    run(test("--no-run")).await?;
+    Ok(run(test("--quiet")).await.is_err())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
