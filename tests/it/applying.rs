@@ -375,3 +375,61 @@ fn a_port_that_was_given_another_number_is_put_back() {
         assert_eq!(condition(&object, "Stalled")["status"], "True", "{object}");
     });
 }
+
+/// All mistakes are told at once, nothing is applied, and what was applied last stays enforced.
+#[test]
+fn a_commit_that_is_tried_first_is_applied_as_a_whole_or_not_at_all() {
+    runtime().block_on(async {
+        let world = World::new("validate").await;
+        let one = config_map("a", "1");
+        world.repo.commit(&[("app/a.yaml", Some(&one))], "one");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        let mut app = world.app("web", "app", "1h");
+        app["spec"]["validate"] = json!("DryRun");
+        world.apply(&app).await;
+        world.wait_value("a", "1").await;
+
+        let (two, b) = (config_map("a", "2"), config_map("b", "1"));
+        let (bad, worse) =
+            (service("bad", 80).replace("80", "99999"), b.replace("\ndata", "\ndaat"));
+        world.repo.commit(
+            &[
+                ("app/a.yaml", Some(&two)),
+                ("app/b.yaml", Some(&b)),
+                ("app/bad.yaml", Some(&bad)),
+                ("app/worse.yaml", Some(&worse.replace("name: b", "name: worse"))),
+            ],
+            "two",
+        );
+        world.look().await;
+        let object = world
+            .wait_refused(&world.apps(), "web", "ApplyFailed", &["nothing applied", "99999"])
+            .await;
+        assert_eq!(object["status"]["failureCount"], 2, "{object}");
+        let failures = object["status"]["failures"].to_string();
+        assert!(failures.contains("app/bad.yaml:8") && failures.contains("app/worse.yaml:5"));
+        assert_eq!(world.data("b").await, None);
+        world.edit(&world.config_maps(), "a", &json!({"data": {"value": "by hand"}})).await;
+        world.wait_value("a", "1").await;
+
+        // A namespace that comes along, and what is in it.
+        let there = format!("{}-there", world.ns);
+        let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {there}\n");
+        let inside =
+            config_map("c", "1").replace("name: c", &format!("name: c\n  namespace: {there}"));
+        let three = world.repo.commit(
+            &[
+                ("app/bad.yaml", None),
+                ("app/worse.yaml", None),
+                ("app/c.yaml", Some(&inside)),
+                ("app/namespace.yaml", Some(&namespace)),
+            ],
+            "three",
+        );
+        world.look().await;
+        world.wait_applied("web", &three).await;
+        world.wait_value("a", "2").await;
+        world.wait_value("b", "1").await;
+    });
+}

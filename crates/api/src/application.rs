@@ -176,6 +176,13 @@ pub struct ApplicationSpec {
     #[serde(default)]
     pub adopt: Adopt,
 
+    /// Whether all changes are tried before any is made: with DryRun the API server is asked about
+    /// each one first, and when it refuses one, all of its reasons are told, nothing is applied, and
+    /// what was applied last stays enforced. What needs a namespace or definition that comes with
+    /// the same commit cannot be tried. None when left out.
+    #[serde(default)]
+    pub validate: Validate,
+
     /// Whether an object is deleted and made anew when Git changes a field of it that cannot be
     /// changed. What needs approval to be deleted never is, see `pruneGuard`. False when left out;
     /// the annotation `plumb.dev/force: enabled` does the same for one object.
@@ -266,6 +273,16 @@ pub enum DeletionPolicy {
     WaitForTermination,
     /// They stay, without our labels.
     Orphan,
+}
+
+/// Whether changes are tried before they are made.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Validate {
+    /// Each is made, and told if it is refused.
+    #[default]
+    None,
+    /// The API server is asked about all of them first.
+    DryRun,
 }
 
 /// What becomes of objects that are there already.

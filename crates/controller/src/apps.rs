@@ -435,7 +435,7 @@ impl Daemon {
             return true;
         }
         let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else { return false };
-        let policy = Policy { prune: false, ..policy_of(&run.object.spec) };
+        let policy = Policy { prune: false, validate: false, ..policy_of(&run.object.spec) };
         let (report, result) = self.sync(run, objects, &policy, None, run.rendered.is_none()).await;
         self.tell(run, &report, &base.revision.to_string());
         if let Err(error) = &result {

@@ -130,7 +130,7 @@ impl Report {
 }
 
 /// The kind that an object defines.
-fn defines(p: &Prepared) -> Option<GroupKind> {
+pub(crate) fn defines(p: &Prepared) -> Option<GroupKind> {
     if p.key.group_kind != GroupKind::new("apiextensions.k8s.io", "CustomResourceDefinition") {
         return None;
     }

@@ -38,6 +38,7 @@ mod report;
 mod sabotage;
 mod stage;
 mod sync;
+mod validate;
 
 pub use applyset::{
     APPLICATION, ApplySet, EPOCH, GROUP_KINDS, MANAGER_PREFIX, NAMESPACES, PARENT_ID,

@@ -24,6 +24,8 @@ pub struct Policy {
     pub farewell: Farewell,
     /// From when on deletions wait for a person.
     pub limits: Limits,
+    /// Whether all changes are tried before any is made.
+    pub validate: bool,
     /// Whether an object is deleted and made anew when a field of it cannot be changed.
     pub force: bool,
     /// What becomes of desired objects that are there already.

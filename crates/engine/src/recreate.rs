@@ -11,6 +11,13 @@ use crate::report::Change;
 use crate::sync::{Job, is_ours_to_delete};
 
 impl Engine {
+    /// Whether an object may be made anew, if it is ours.
+    pub(crate) async fn may_recreate(&self, p: &Prepared, job: &Job<'_>) -> Result<bool, ApiError> {
+        Ok((job.policy.force || p.marks.force)
+            && precious_kind(&p.key, &job.policy.limits).is_none()
+            && self.precious_object(&p.resource, &p.key).await?.is_none())
+    }
+
     /// Deletes an object whose field cannot be changed and makes it anew. When it takes its time to
     /// go, the next run makes it. Otherwise gives the error back.
     pub(crate) async fn recreate(
@@ -21,10 +28,7 @@ impl Engine {
         error: ApiError,
     ) -> Result<(Live, Change), ApiError> {
         let Some(field) = error.immutable_field() else { return Err(error) };
-        if !(job.policy.force || p.marks.force)
-            || precious_kind(&p.key, &job.policy.limits).is_some()
-            || self.precious_object(&p.resource, &p.key).await?.is_some()
-        {
+        if !self.may_recreate(p, job).await? {
             return Err(error);
         }
         let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);

@@ -137,6 +137,11 @@ impl Engine {
             compared.map(|p| (p.key.clone(), p.digest)).collect()
         };
         let todo = self.plan(set, &prepared, &compared, job.recorded, report);
+        if job.policy.validate && !self.validate(set, &todo, &job, report).await? {
+            report.refused = true;
+            sort_failures(&mut report.failures);
+            return Ok(());
+        }
         let mut wanted = report.scope.clone();
         for p in &prepared {
             wanted.add(&p.key.group_kind, &p.key.namespace);

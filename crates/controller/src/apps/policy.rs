@@ -1,6 +1,6 @@
 //! What the spec of an Application means to the engine.
 
-use plumb_api::{ApplicationSpec, DeletionPolicy, PruneGuard};
+use plumb_api::{ApplicationSpec, DeletionPolicy, PruneGuard, Validate};
 use plumb_core::GroupKind;
 use plumb_engine::{Adopt, Farewell, Ignores, Limits, Pointer, Policy};
 use plumb_render::ObjectSelector;
@@ -20,6 +20,7 @@ pub(super) fn policy_of(spec: &ApplicationSpec) -> Policy {
         },
         limits: spec.prune_guard.as_ref().map(limits_of).unwrap_or_default(),
         force: spec.force,
+        validate: spec.validate == Validate::DryRun,
         adopt: match spec.adopt {
             plumb_api::Adopt::Never => Adopt::Never,
             plumb_api::Adopt::IfUnowned => Adopt::IfUnowned,
