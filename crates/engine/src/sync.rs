@@ -359,12 +359,13 @@ mod tests {
     use crate::live::Entry;
     use crate::marks::{Marks, Prune};
 
-    #[test]
-    fn only_what_our_manager_labelled_is_ours_to_delete() {
-        type Change = fn(&mut Live);
-        let set =
-            ApplySet::new(plumb_core::GroupKind::new("plumb.dev", "Application"), "ns", "app");
-        let member = Live {
+    fn set() -> ApplySet {
+        ApplySet::new(GroupKind::new("plumb.dev", "Application"), "ns", "app")
+    }
+
+    /// An object as its set applied it.
+    fn member(set: &ApplySet) -> Live {
+        Live {
             uid: "u1".into(),
             resource_version: 10,
             generation: 1,
@@ -381,7 +382,44 @@ mod tests {
                 owners: 0,
             }],
             others: 3,
+        }
+    }
+
+    /// Times are the API server's: when its clock is set back, what was applied since seems older
+    /// than its parent.
+    #[test]
+    fn a_clock_that_is_set_back_holds_too_much_and_never_too_little() {
+        let set = set();
+        let map = GroupKind::new("", "ConfigMap");
+        let key = ObjectKey::new(map.clone(), "ns", "a");
+        let parent = |created, settled: &[GroupKind]| Parent {
+            resource: Resource::known(
+                plumb_core::Gvk::new("plumb.dev/v1alpha1", "Application"),
+                "applications",
+                true,
+            ),
+            uid: "p1".into(),
+            resource_version: 5,
+            has_facts: true,
+            hints: Scope::default(),
+            recorded: Scope::default(),
+            epoch: None,
+            finalizer: "f",
+            created: Some(created),
+            settled: settled.iter().cloned().collect(),
         };
+        let live = member(&set);
+        assert!(!parent(99, &[]).inherits(&set, &key, &live));
+        assert!(parent(100 + 3600, &[]).inherits(&set, &key, &live));
+        // Once it is known that nothing is left of an earlier parent, times say nothing more.
+        assert!(!parent(100 + 3600, &[map]).inherits(&set, &key, &live));
+    }
+
+    #[test]
+    fn only_what_our_manager_labelled_is_ours_to_delete() {
+        type Change = fn(&mut Live);
+        let set = set();
+        let member = member(&set);
         assert!(is_ours_to_delete(&set, &member));
         let cases: [(&str, Change); 9] = [
             ("not to be pruned", |l| l.marks.prune = Prune::Disabled),
