@@ -286,8 +286,8 @@ impl Daemon {
             self.again(run);
             return Outcome::Unchanged;
         }
-        self.note_waits(run, report.waits);
-        if report.waits && report.failures.is_empty() && report.terminating.is_empty() {
+        let quiet = self.note_waits(run, report.waits);
+        if quiet && report.failures.is_empty() && report.terminating.is_empty() {
             // The next run comes with the last of those that are waited for, and says how it went.
             self.tell(run, &report, &base.revision.to_string());
             self.again(run);

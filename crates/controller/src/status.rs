@@ -205,6 +205,12 @@ pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, na
              that takes long, look at its finalizers"
         );
         Say::not_ready(reasons::PROGRESSING, message, Waits::Retry)
+    } else if report.waits {
+        let message = format!(
+            "at {revision} other applications have yet to look before objects change hands or are \
+             deleted"
+        );
+        Say::not_ready(reasons::PROGRESSING, message, Waits::Retry)
     } else if let Some(held) = &report.held {
         let message = held_text(held, namespace, name);
         Say::not_ready(reasons::PRUNE_HELD, message, Waits::User)
@@ -321,6 +327,10 @@ pub(crate) fn say_of_farewell(report: &Report, namespace: &str, name: &str) -> S
         return Say::not_ready(reasons::TERMINATING, message, class.into());
     }
     let Some(first) = report.terminating.first() else {
+        if report.waits {
+            let message = "waiting for other applications to take over what they ask for";
+            return Say::not_ready(reasons::TERMINATING, message, Waits::Retry);
+        }
         let mut say = say_of_report(report, "", namespace, name);
         if report.held.is_some() {
             say.message.push_str("; to keep the objects, set spec.deletionPolicy to Orphan");
@@ -532,6 +542,16 @@ pub(crate) fn drift_text(key: &plumb_core::ObjectKey, drift: &Drift) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_for_other_applications_is_not_ready() {
+        let report = Report { waits: true, total: 2, ..Report::default() };
+        let say = say_of_report(&report, "main@sha1:0123456789abcdef", "ns", "web");
+        assert!(!say.ready && say.waits == Some(Waits::Retry));
+        assert!(say.message.starts_with("at main@sha1:0123456789ab other"), "{}", say.message);
+        let say = say_of_farewell(&report, "ns", "web");
+        assert_eq!((say.ready, say.reason.as_str()), (false, reasons::TERMINATING));
+    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

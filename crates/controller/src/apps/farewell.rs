@@ -28,7 +28,7 @@ impl Daemon {
         let mut report = Report::default();
         let limit = Duration::from(run.object.spec.timeout);
         let result = tokio::time::timeout(limit, self.engine.disband(&job, &mut report)).await;
-        self.note_waits(run, report.waits);
+        let quiet = self.note_waits(run, report.waits);
         self.tell_farewell(run, &report);
         if let Err(error) = result.unwrap_or_else(|_| Err(out_of_time(run))) {
             return self.cut_short(run, None, &error, &report).await;
@@ -43,7 +43,7 @@ impl Daemon {
                 Err(error) => self.failed_run(run, None, &error).await,
             };
         }
-        if report.waits && report.failures.is_empty() && report.held.is_none() {
+        if quiet && report.failures.is_empty() && report.held.is_none() {
             self.plan_retry(run, "deletion");
             return Outcome::Waiting;
         }

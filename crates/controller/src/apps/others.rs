@@ -13,14 +13,20 @@ use crate::state::Looked;
 
 /// How long a deletion waits for applications that have not looked yet. They do so as soon as a
 /// worker is free; one that takes longer is held up by something that may last.
+const SILENCE: Duration = Duration::from_mins(5);
+
+/// How long an application that goes waits until what others ask for is taken.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long nothing is said of it. Most of it is over in a second.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// The other applications, as seen from one run.
 pub(super) struct Neighbours<'r> {
     daemon: &'r Daemon,
     run: &'r Run,
     looked: Option<Looked>,
-    patient: bool,
+    waited: Duration,
 }
 
 impl Others for Neighbours<'_> {
@@ -35,11 +41,11 @@ impl Others for Neighbours<'_> {
         let name = manager.strip_prefix(MANAGER_PREFIX).and_then(|name| name.split_once('/'));
         let Some((namespace, name)) = name else { return false };
         let other = Name::new(namespace, name);
-        self.patient && self.daemon.state.lock().is_silent_to(&other, &self.run.name)
+        self.waited < SILENCE && self.daemon.state.lock().is_silent_to(&other, &self.run.name)
     }
 
     fn any_silent(&self) -> bool {
-        self.patient && self.daemon.state.lock().any_silent(&self.run.name)
+        self.waited < SILENCE && self.daemon.state.lock().any_silent(&self.run.name)
     }
 
     fn broken(&self) -> Option<String> {
@@ -48,7 +54,7 @@ impl Others for Neighbours<'_> {
     }
 
     fn is_patient(&self) -> bool {
-        self.patient
+        self.waited < PATIENCE
     }
 }
 
@@ -56,8 +62,8 @@ impl Daemon {
     /// The others, for a run that is about a commit.
     pub(super) fn neighbours<'r>(&'r self, run: &'r Run, looked: Option<Looked>) -> Neighbours<'r> {
         let since = self.state.lock().apps.get(&run.name).and_then(|app| app.waits_since);
-        let patient = since.is_none_or(|since| since.elapsed() < PATIENCE);
-        Neighbours { daemon: self, run, looked, patient }
+        let waited = since.map_or(Duration::ZERO, |since| since.elapsed());
+        Neighbours { daemon: self, run, looked, waited }
     }
 
     /// An Application has said what it wants of a commit, or that it cannot say. Those that waited
@@ -103,15 +109,18 @@ impl Daemon {
         }
     }
 
-    /// Notes whether a run has left something that waits for others.
-    pub(super) fn note_waits(&self, run: &Run, waits: bool) {
+    /// Notes whether a run has left something that waits for others. Returns whether that is too
+    /// young to be told.
+    pub(super) fn note_waits(&self, run: &Run, waits: bool) -> bool {
         let mut store = self.state.lock();
-        let Some(app) = store.apps.get_mut(&run.name) else { return };
+        let Some(app) = store.apps.get_mut(&run.name) else { return false };
         if waits {
-            app.waits_since.get_or_insert_with(Instant::now);
+            let since = *app.waits_since.get_or_insert_with(Instant::now);
             store.patient.insert(run.name.clone());
+            since.elapsed() < QUIET
         } else {
             app.waits_since = None;
+            false
         }
     }
 }
