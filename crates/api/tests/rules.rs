@@ -269,6 +269,7 @@ async fn a_stored_object_has_the_documented_defaults() {
             "prune": true,
             "deletionPolicy": "MirrorPrune",
             "adopt": "IfUnowned",
+            "validate": "None",
         })
     );
 }
