@@ -433,3 +433,23 @@ fn a_commit_that_is_tried_first_is_applied_as_a_whole_or_not_at_all() {
         world.wait_value("b", "1").await;
     });
 }
+
+/// As much as the API server takes is applied; more is refused before it is sent.
+#[test]
+fn a_config_map_of_a_megabyte_is_applied_and_a_larger_one_is_told() {
+    runtime().block_on(async {
+        let world = World::new("large").await;
+        let (most, more) = ("x".repeat(1 << 20), "x".repeat((1 << 20) + 1));
+        let fits = config_map("fits", &most);
+        world.repo.commit(
+            &[("app/a.yaml", Some(&fits)), ("app/b.yaml", Some(&config_map("large", &more)))],
+            "one",
+        );
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        let parts = ["app/b.yaml:6", "1048577 bytes", "data.value"];
+        world.wait_refused(&world.apps(), "web", "TooLarge", &parts).await;
+        assert_eq!(world.data("fits").await.unwrap()["value"].as_str().unwrap().len(), 1 << 20);
+    });
+}

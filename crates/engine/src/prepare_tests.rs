@@ -366,3 +366,28 @@ fn fields_of_api_errors_become_paths() {
         assert_eq!(parse_field(field), path, "{field}");
     }
 }
+
+#[test]
+fn what_is_too_large_is_told_at_its_largest_value() {
+    use base64::Engine as _;
+    let object = |kind: &str, field: &str, value: &str| {
+        json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "a"},
+            field: {"big": value, "small": "YQ=="}})
+    };
+    let most = (1 << 20) - 4;
+    let encoded = |size| base64::engine::general_purpose::STANDARD.encode(vec![b'x'; size]);
+    for (fits, kind, field, value) in [
+        (true, "ConfigMap", "data", "x".repeat(most)),
+        (false, "ConfigMap", "data", "x".repeat(most + 1)),
+        (true, "Secret", "stringData", "x".repeat(most)),
+        (false, "Secret", "data", encoded(most + 4)),
+        (true, "Secret", "data", encoded(most)),
+    ] {
+        let result = prepared(vec![object(kind, field, &value)]);
+        assert_eq!(result.objects.len(), usize::from(fits), "{kind} {field} {}", value.len());
+        if !fits {
+            assert_eq!(result.failures[0].reason, "TooLarge");
+            assert!(result.failures[0].message.contains("the largest, data.big, has"));
+        }
+    }
+}
