@@ -388,3 +388,60 @@ fn the_number_of_replicas_is_left_to_an_autoscaler_but_not_to_kubectl() {
         assert_eq!(yielded, 1, "{events:?}");
     });
 }
+
+#[test]
+fn an_application_that_observes_tells_what_it_would_do_and_writes_nothing() {
+    runtime().block_on(async {
+        let world = World::new("observe").await;
+        let files = ["a", "b", "c"].map(|name| (format!("app/{name}.yaml"), config_map(name, "1")));
+        let changes: Vec<_> = files.iter().map(|(path, text)| (&**path, Some(&**text))).collect();
+        let commit = world.repo.commit(&changes, "three");
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_applied("web", &commit).await;
+        world.edit(&world.apps(), "web", &json!({"spec": {"mode": "Observe"}})).await;
+        let observed = |parts: &'static [&'static str]| {
+            let world = &world;
+            async move {
+                let object = world.wait_refused(&world.apps(), "web", "Observed", parts).await;
+                let drifted = condition(&object, "Drifted");
+                assert_eq!(
+                    (&drifted["status"], &drifted["reason"]),
+                    (&json!("True"), &json!("Observed"))
+                );
+                object
+            }
+        };
+        world
+            .wait_condition(&world.apps(), "web", ("Ready", "True"), |object| {
+                condition(object, "Ready")["message"].as_str().unwrap().contains("as observed")
+            })
+            .await;
+
+        let maps = world.config_maps();
+        let before = world.get(&maps, "c").await;
+        world.edit(&maps, "a", &json!({"data": {"value": "by hand"}})).await;
+        let object = observed(&["/a would be changed: data.value (by by-hand)"]).await;
+        assert_eq!(object["status"]["lastAppliedRevision"], format!("main@sha1:{commit}"));
+        world.delete(&maps, "b").await;
+        observed(&["/a would be changed", "/b would be created"]).await;
+        let next = world.repo.commit(&[("app/c.yaml", None)], "two");
+        world.look().await;
+        let object =
+            observed(&["/a would be changed", "/b would be created", "/c would be deleted"]).await;
+        assert_eq!(object["status"]["lastAttemptedRevision"], format!("main@sha1:{next}"));
+        assert_eq!(object["status"]["lastAppliedRevision"], format!("main@sha1:{commit}"));
+        probe.idle(0).await;
+        assert_eq!(world.data("a").await.unwrap()["value"], "by hand");
+        assert_eq!(world.data("b").await, None);
+        assert_eq!(world.get(&maps, "c").await, before);
+
+        world.edit(&world.apps(), "web", &json!({"spec": {"mode": "Enforce"}})).await;
+        world.wait_applied("web", &next).await;
+        world.wait_value("a", "1").await;
+        world.wait_value("b", "1").await;
+        world.wait_gone(&maps, "c").await;
+    });
+}

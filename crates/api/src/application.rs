@@ -107,6 +107,12 @@ pub struct ApplicationSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
 
+    /// Enforce applies, corrects and prunes. Observe writes nothing: the status says what would be
+    /// done, and what is live stays as it is, also when this Application is deleted. Enforce when
+    /// left out.
+    #[serde(default)]
+    pub mode: Mode,
+
     /// Fields that Git fills in when it creates an object, and that others may decide afterwards.
     /// They are neither corrected nor applied again once somebody else has changed them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -259,6 +265,16 @@ pub enum SourceKind {
     /// A Git repository.
     #[default]
     GitRepository,
+}
+
+/// Whether what differs is put right.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// It is.
+    #[default]
+    Enforce,
+    /// It is only told.
+    Observe,
 }
 
 /// What becomes of the objects when their Application is deleted.

@@ -76,6 +76,8 @@ pub mod reasons {
     pub const PRUNE_HELD: &str = "PruneHeld";
     /// What was changed by hand was put back, but it is changed again and again.
     pub const DRIFT_FOUGHT_OVER: &str = "DriftFoughtOver";
+    /// Live objects differ, and `spec.mode` says only to observe.
+    pub const OBSERVED: &str = "Observed";
     /// Objects of a kind cannot be listed, so nobody sees whether they are changed or left over.
     pub const KIND_UNREADABLE: &str = "KindUnreadable";
     /// The Application is being deleted, its objects are not gone yet.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use plumb_api::conditions::reasons;
-use plumb_api::{Application, ApplicationStatus, names};
+use plumb_api::{Application, ApplicationStatus, Mode, names};
 use plumb_core::{Digest, Object};
 use plumb_engine::{
     ApiError, ApplySet, Change, EngineError, Ignores, Job, Others, Parent, Policy, Report, Resource,
@@ -304,6 +304,9 @@ impl Daemon {
             self.queue.add_after(Key::App(run.name.clone()), again, Lane::Urgent);
             return Outcome::Waiting;
         }
+        if let Some(observed) = &report.observed {
+            return self.say_observed(run, base, &report, observed).await;
+        }
         let generation = run.object.metadata.generation;
         let newest = base.revision.to_string();
         let revision = revision_to_tell(&run.before, &report, generation, &newest).to_owned();
@@ -430,6 +433,9 @@ impl Daemon {
     /// Corrects drift to something else than what is wanted. Nothing is pruned, and the only thing
     /// said is what was corrected. Returns whether all of it is in place.
     async fn enforce(self: &Arc<Self>, run: &Run, base: Base) -> bool {
+        if run.object.spec.mode == Mode::Observe {
+            return true;
+        }
         let kept = self.state.lock().apps.get(&run.name).and_then(|app| app.kept.clone());
         if kept == Some(base.what()) && self.engine.in_sync(&run.set) {
             return true;

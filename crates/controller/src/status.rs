@@ -10,7 +10,7 @@ use plumb_api::{
     MAX_FAILURES, MAX_HELD_OBJECTS, MAX_HISTORY, Time,
 };
 use plumb_core::ErrorClass;
-use plumb_engine::{Change, Drift, Failure, Held, Kept, Report};
+use plumb_engine::{Change, Difference, Drift, Failure, Held, Kept, Report};
 
 /// What is to be said of an object as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -270,6 +270,36 @@ pub(crate) fn revision_to_tell<'a>(
     }
 }
 
+/// How many differing objects a message names.
+const OBSERVED_OBJECTS: usize = 10;
+
+/// What would be done, if anything; `None` when all is as in Git.
+pub(crate) fn observed_text(observed: &[(plumb_core::ObjectKey, Difference)]) -> Option<String> {
+    if observed.is_empty() {
+        return None;
+    }
+    let one = |(key, difference): &(plumb_core::ObjectKey, Difference)| match difference {
+        Difference::Missing => format!("{key} would be created"),
+        Difference::Extra => format!("{key} would be deleted"),
+        Difference::Changed(changes) if changes.is_empty() => format!("{key} would be changed"),
+        Difference::Changed(changes) => {
+            let fields: Vec<String> = changes
+                .iter()
+                .map(|change| match &change.manager {
+                    Some(manager) => format!("{} (by {manager})", change.path),
+                    None => change.path.to_string(),
+                })
+                .collect();
+            format!("{key} would be changed: {}", fields.join(", "))
+        }
+    };
+    let mut lines: Vec<String> = observed.iter().take(OBSERVED_OBJECTS).map(one).collect();
+    if let Some(more @ 1..) = observed.len().checked_sub(OBSERVED_OBJECTS) {
+        lines.push(format!("and {more} more objects"));
+    }
+    Some(lines.join("; "))
+}
+
 /// How what is live differs from Git for longer than a moment: a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Drifted {
@@ -364,17 +394,7 @@ pub(crate) fn held_text(held: &Held, namespace: &str, name: &str) -> String {
 
 /// Lists what a run could not do.
 pub(crate) fn list_failures(status: &mut ApplicationStatus, report: &Report) {
-    status.failures = report
-        .failures
-        .iter()
-        .take(MAX_FAILURES)
-        .map(|failure| plumb_api::Failure {
-            object: Some(failure.key.to_string()),
-            place: failure.place.as_ref().map(ToString::to_string),
-            reason: failure.reason.into(),
-            message: shorten(with_hint(failure.message.clone(), failure.hint.clone()), 1024),
-        })
-        .collect();
+    status.failures = failures_of(report);
     status.failure_count = count(report.failures.len());
 }
 
@@ -386,6 +406,21 @@ pub(crate) fn failed_before(report: &Report) -> Option<String> {
         n => format!("{n} objects were not applied before that"),
     };
     Some(format!("{what}: {}", failures_text(&report.failures)))
+}
+
+/// The first failures of a run, as a status lists them.
+pub(crate) fn failures_of(report: &Report) -> Vec<plumb_api::Failure> {
+    report
+        .failures
+        .iter()
+        .take(MAX_FAILURES)
+        .map(|failure| plumb_api::Failure {
+            object: Some(failure.key.to_string()),
+            place: failure.place.as_ref().map(ToString::to_string),
+            reason: failure.reason.into(),
+            message: shorten(with_hint(failure.message.clone(), failure.hint.clone()), 1024),
+        })
+        .collect()
 }
 
 /// Fills in what a report says beside the conditions.

@@ -209,7 +209,7 @@ impl Engine {
 
     /// The object without the fields that others may decide and have decided; `None` when there are
     /// none of them.
-    async fn without_decided(
+    pub(crate) async fn without_decided(
         &self,
         set: &ApplySet,
         p: &Prepared,

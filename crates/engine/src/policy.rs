@@ -18,6 +18,8 @@ pub enum Adopt {
 /// How a set is dealt with, as its owner wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    /// Whether nothing is written, and only told what would be.
+    pub observe: bool,
     /// Whether members that Git does not ask for are deleted.
     pub prune: bool,
     /// What becomes of the members when the parent goes.

@@ -8,6 +8,7 @@ use plumb_core::{Digest, ErrorClass, GroupKind, ObjectKey, Place};
 use crate::applyset::Scope;
 use crate::explain::FieldChange;
 use crate::guard::Held;
+use crate::observe::Difference;
 
 /// What was done to one object that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +100,8 @@ pub struct Report {
     pub handed_over: usize,
     /// Objects that Git has no more but that are not ours to delete, in the order of their keys.
     pub kept: Vec<Kept>,
+    /// How what is live differs, when nothing was to be written; in the order of keys.
+    pub observed: Option<Vec<(ObjectKey, Difference)>>,
     /// Objects that are left alone because they are marked so.
     pub marked: usize,
     /// Objects that are being deleted by somebody; they are applied when they are gone.

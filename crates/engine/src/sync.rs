@@ -137,6 +137,11 @@ impl Engine {
             compared.map(|p| (p.key.clone(), p.digest)).collect()
         };
         let todo = self.plan(set, &prepared, &compared, job.recorded, report);
+        if job.policy.observe {
+            self.observe(&job, &todo, &desired, report).await?;
+            sort_failures(&mut report.failures);
+            return Ok(());
+        }
         if job.policy.validate && !self.validate(set, &todo, &job, report).await? {
             report.refused = true;
             sort_failures(&mut report.failures);

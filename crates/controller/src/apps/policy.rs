@@ -1,6 +1,6 @@
 //! What the spec of an Application means to the engine.
 
-use plumb_api::{ApplicationSpec, DeletionPolicy, PruneGuard, Validate};
+use plumb_api::{ApplicationSpec, DeletionPolicy, Mode, PruneGuard, Validate};
 use plumb_core::GroupKind;
 use plumb_engine::{Adopt, Farewell, Ignores, Limits, Pointer, Policy};
 use plumb_render::ObjectSelector;
@@ -10,9 +10,10 @@ use super::how::target;
 /// The only place that turns fields of a spec into what the engine does.
 pub(super) fn policy_of(spec: &ApplicationSpec) -> Policy {
     Policy {
+        observe: spec.mode == Mode::Observe,
         prune: spec.prune,
         farewell: match spec.deletion_policy {
-            _ if spec.suspend => Farewell::Orphan,
+            _ if spec.suspend || spec.mode == Mode::Observe => Farewell::Orphan,
             DeletionPolicy::MirrorPrune if !spec.prune => Farewell::Orphan,
             DeletionPolicy::Orphan => Farewell::Orphan,
             DeletionPolicy::MirrorPrune | DeletionPolicy::Delete => Farewell::Delete,

@@ -3,20 +3,25 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use plumb_api::conditions::{DRIFTED, READY};
+use plumb_api::conditions::{DRIFTED, READY, reasons};
 use plumb_api::{ApplicationStatus, names};
-use plumb_engine::{Change, Report};
+use plumb_core::ObjectKey;
+use plumb_engine::{Change, Difference, Report};
 use plumb_source::Revision;
 
 use super::Run;
+use super::build::Base;
 use crate::daemon::{Daemon, chain};
 use crate::events::Severity;
-use crate::metrics::Kind;
+use crate::metrics::{Kind, Outcome};
 use crate::names::Key;
 use crate::queue::Lane;
 use crate::sources::STATUS_RETRY;
 use crate::state::annotation;
-use crate::status::{Drifted, Say, brief, build_conditions, drift_text};
+use crate::status::{
+    Drifted, Say, Waits, brief, build_conditions, drift_text, failures_of, observed_text,
+    say_of_report,
+};
 
 /// Corrected objects that get an event of their own in one run; the rest is counted.
 const DRIFT_EVENTS: usize = 5;
@@ -94,6 +99,43 @@ impl Daemon {
             let reason = (say.reason.as_str(), "Apply");
             self.note(about, Severity::Warning, reason, &say.message, revision.as_deref());
         }
+    }
+
+    /// Says how what is live differs from Git, and plans the next look.
+    pub(super) async fn say_observed(
+        self: &Arc<Self>,
+        run: &Run,
+        base: &Base,
+        report: &Report,
+        observed: &[(ObjectKey, Difference)],
+    ) -> Outcome {
+        let revision = base.revision.to_string();
+        let text = observed_text(observed);
+        let mut say = match &text {
+            _ if !report.failures.is_empty() => {
+                say_of_report(report, &revision, &run.name.namespace, &run.name.name)
+            }
+            None => {
+                let text = format!("{} is in place, as observed", brief(&revision));
+                Say::ready(text)
+            }
+            Some(text) => {
+                let text = format!("{} is only observed: {text}", brief(&revision));
+                Say::not_ready(reasons::OBSERVED, text, Waits::User)
+            }
+        };
+        if let Some(text) = text {
+            say.more.push((DRIFTED, "True", reasons::OBSERVED.into(), text));
+        }
+        let run = &Run { drifted: None, ..run.clone() };
+        let status = Self::status_with(run, &say, |status| {
+            status.last_attempted_revision = Some(revision.clone());
+            status.failures = failures_of(report);
+            status.failure_count = i64::try_from(report.failures.len()).ok().filter(|n| *n > 0);
+        });
+        self.say_app(run, status, &say, Some(&base.revision)).await;
+        self.plan_interval(run);
+        if say.ready { Outcome::Unchanged } else { Outcome::Waiting }
     }
 
     /// A suspended Application keeps what was said of it last. Only that it was looked at is new.
