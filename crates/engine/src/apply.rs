@@ -268,13 +268,18 @@ fn may_be_let_go(error: &ApiError, job: &Job<'_>) -> bool {
         && error.conflicts().iter().any(|(manager, _)| job.others.is_silent(manager))
 }
 
-/// Whether the API server may have carried out what ended so.
-fn is_unanswered(error: &ApiError) -> bool {
-    matches!(
-        error,
+/// Whether the API server may have carried out what ended so. It may also when it says that it
+/// failed: its store may have been too slow with an answer only.
+pub(crate) fn is_unanswered(error: &ApiError) -> bool {
+    match error {
+        // A webhook is asked before anything is written.
+        ApiError::Refused(refusal) => {
+            matches!(refusal.code, 500 | 504) && !refusal.message.contains("webhook")
+        }
         ApiError::Timeout { .. }
-            | ApiError::Transport { .. }
-            | ApiError::Decode { .. }
-            | ApiError::TooLarge { .. }
-    )
+        | ApiError::Transport { .. }
+        | ApiError::Decode { .. }
+        | ApiError::TooLarge { .. } => true,
+        _ => false,
+    }
 }

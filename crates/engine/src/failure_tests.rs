@@ -234,3 +234,17 @@ fn the_object_is_not_named_twice() {
         assert_eq!(without_subject(said), want);
     }
 }
+
+#[test]
+fn what_a_server_failed_to_answer_may_have_been_done_all_the_same() {
+    for (code, message, may) in [
+        (409, "the object has been modified", false),
+        (429, "etcdserver: too many requests", false),
+        (500, "failed calling webhook \"x.example.com\": connection refused", false),
+        (500, "etcdserver: request timed out", true),
+        (504, "Timeout: request did not complete within requested timeout", true),
+    ] {
+        let error = refused(code, "X", message, Vec::new());
+        assert_eq!(crate::apply::is_unanswered(&error), may, "{code} {message}");
+    }
+}
