@@ -307,7 +307,10 @@ impl Daemon {
         for key in &keys {
             if let Some(app) = store.apps.get_mut(key.name()) {
                 // A newer revision takes over from a run that is under way.
-                if app.rendered.as_ref().is_none_or(|r| r.revision.commit != revision.commit) {
+                // A pinned one stays where it is.
+                if app.object.spec.revision.is_none()
+                    && app.rendered.as_ref().is_none_or(|r| r.revision.commit != revision.commit)
+                {
                     app.wanted += 1;
                 }
             }
