@@ -3,6 +3,8 @@
 //! Invariant: a status is written only when it says something new; no text in it changes by the
 //! clock alone.
 
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 use plumb_api::conditions::{self, reasons};
 use plumb_api::{
@@ -177,6 +179,21 @@ fn failures_text(failures: &[Failure]) -> String {
     }
 }
 
+/// What else there is to know of a run in which something failed.
+fn and_what(report: &Report) -> String {
+    let mut text = String::new();
+    let waiting = report.failures.iter().filter(|f| f.class != ErrorClass::Retry).count();
+    if waiting > 0 && report.class() == Some(ErrorClass::Retry) {
+        // The whole is tried again, which alone would not tell that somebody is waited for.
+        let _ = write!(text, "; {waiting} of them will not pass by themselves");
+    }
+    if report.held_back > 0 {
+        let n = report.held_back;
+        let _ = write!(text, "; until all is applied, {n} that left Git stay");
+    }
+    text
+}
+
 /// What a report means for the Application.
 pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, name: &str) -> Say {
     let revision = brief(revision);
@@ -191,7 +208,7 @@ pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, na
         } else {
             format!("{count} of {} objects not applied at {revision}", report.total.max(count))
         };
-        let message = format!("{what}: {}", failures_text(&report.failures));
+        let message = format!("{what}: {}{}", failures_text(&report.failures), and_what(report));
         let class = report.class().unwrap_or(ErrorClass::Retry);
         Say::not_ready(reason, message, class.into())
     } else if !report.terminating.is_empty() {
@@ -663,6 +680,15 @@ mod tests {
         assert_eq!((status.failures.len(), status.failure_count), (2, Some(2)));
         list_failures(&mut status, &Report::default());
         assert_eq!((status.failures.len(), status.failure_count), (0, None));
+
+        // One that passes by itself does not hide the other, nor what stays because of both.
+        report.failures[0].class = ErrorClass::Retry;
+        report.held_back = 3;
+        let say = say_of_report(&report, "main@sha1:a", "ns", "a");
+        assert_eq!(say.waits, Some(Waits::Retry));
+        let end =
+            "1 of them will not pass by themselves; until all is applied, 3 that left Git stay";
+        assert!(say.message.ends_with(end), "{}", say.message);
     }
 
     #[test]

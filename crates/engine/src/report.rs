@@ -92,6 +92,8 @@ pub struct Report {
     pub held: Option<Held>,
     /// Objects that Git has no more but that stay, because pruning is off.
     pub left: usize,
+    /// Objects that Git has no more but that stay until all else is in place.
+    pub held_back: usize,
     /// When to run again, because definitions that were changed are not served yet.
     pub again: Option<Duration>,
     /// Whether something waits until other sets have said what they want.

@@ -237,6 +237,7 @@ impl Engine {
         }
         // An object that could not be applied may be the new form of one that is left over.
         if blocked {
+            report.held_back = extras.len();
             return Ok(());
         }
         let kinds: BTreeSet<_> = extras.iter().map(|(key, _)| key.group_kind.clone()).collect();
