@@ -453,3 +453,27 @@ fn a_config_map_of_a_megabyte_is_applied_and_a_larger_one_is_told() {
         assert_eq!(world.data("fits").await.unwrap()["value"].as_str().unwrap().len(), 1 << 20);
     });
 }
+
+/// What was refused as a whole is never said to stay applied, nor enforced, when its source goes.
+#[test]
+fn what_was_refused_is_not_what_stays_applied() {
+    runtime().block_on(async {
+        let world = World::new("refused").await;
+        let first = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_applied("web", &first).await;
+        let reserved = config_map("a", "2")
+            .replace("name: a", "name: a\n  labels: {applyset.kubernetes.io/part-of: mine}");
+        world.repo.commit(&[("app/a.yaml", Some(&reserved))], "two");
+        world.look().await;
+        world.wait_refused(&world.apps(), "web", "ReservedLabel", &["app/a.yaml"]).await;
+        world.delete(&world.sources(), "repo").await;
+        let parts = [&*format!("main@sha1:{}", &first[..12]), "stays applied and is kept as it is"];
+        let object = world.wait_refused(&world.apps(), "web", "SourceNotFound", &parts).await;
+        assert_eq!(object["status"]["failures"], json!(null), "{object}");
+        world.edit(&world.config_maps(), "a", &json!({"data": {"value": "by hand"}})).await;
+        world.wait_value("a", "1").await;
+    });
+}

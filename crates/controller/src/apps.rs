@@ -145,15 +145,13 @@ impl Daemon {
     async fn blocked(self: &Arc<Self>, run: &Run, blocked: Blocked) -> Outcome {
         self.again(run);
         let mut say = Say::not_ready(&blocked.reason, blocked.message.clone(), blocked.waits);
-        let sound = run.rendered.clone().filter(|rendered| !rendered.broken);
+        let sound = run.rendered.clone().filter(|r| !r.broken && !r.refused);
         let mut kept = true;
         if let Some(rendered) = sound.or_else(|| self.last_good(run)) {
-            say.message = format!(
-                "{}; {} stays applied and is kept as it is",
-                blocked.message,
-                brief(&rendered.revision)
-            );
+            let revision = brief(&rendered.revision);
             kept = self.enforce(run, rendered.into()).await;
+            let how = if kept { "and is kept as it is" } else { "but not all of it is in place" };
+            say.message = format!("{}; {revision} stays applied {how}", blocked.message);
         } else if run.before.last_applied_revision.is_some() {
             say.message =
                 format!("{}; until then nothing is corrected and nothing pruned", blocked.message);
@@ -238,6 +236,7 @@ impl Daemon {
             inputs: Arc::new(inputs),
             settled: false,
             broken: matches!(built, Built::Broken { .. }),
+            refused: false,
         };
         self.store_render(run, rendered);
         match built {
@@ -316,7 +315,10 @@ impl Daemon {
             && report.left == 0
             && report.handed_over == 0
             && report.kept.is_empty();
-        self.remember_render(run, |rendered| rendered.settled = settled);
+        self.remember_render(run, |rendered| {
+            rendered.settled = settled;
+            rendered.refused = report.refused;
+        });
         if settled {
             self.note_clean(run, base.seq);
         }

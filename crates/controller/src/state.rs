@@ -47,6 +47,8 @@ pub(crate) struct Rendered {
     pub(crate) settled: bool,
     /// Whether it rendered at all; if not, only another input helps.
     pub(crate) broken: bool,
+    /// Whether it was refused as a whole.
+    pub(crate) refused: bool,
 }
 
 /// What an Application was asked for: a commit, by a generation of its spec.

@@ -258,6 +258,7 @@ async fn the_last_application_of_a_former_mirror_takes_it_along() {
         inputs: Arc::new(Inputs::default()),
         settled: true,
         broken: false,
+        refused: false,
     };
     stand.daemon.state.lock().apps.get_mut(&name).unwrap().rendered = Some(rendered);
     stand.daemon.drop_app(&name);
