@@ -477,3 +477,34 @@ fn what_was_refused_is_not_what_stays_applied() {
         world.wait_value("a", "1").await;
     });
 }
+
+/// An Application of 5,000 objects is applied as a whole, a small one beside it is not kept waiting,
+/// and one object of the many is corrected by itself.
+#[test]
+fn five_thousand_objects_are_applied_and_delay_nobody() {
+    runtime().block_on(async {
+        let world = World::new("many").await;
+        let many: Vec<String> =
+            (0..5000).map(|n| config_map(&format!("m{n}"), &n.to_string())).collect();
+        let small = config_map("small", "1");
+        world.repo.commit(
+            &[("many/all.yaml", Some(&many.join("---\n"))), ("small/a.yaml", Some(&small))],
+            "one",
+        );
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("many", "many", "1h")).await;
+        let began = Instant::now();
+        world.wait_value("m0", "0").await;
+        world.apply(&world.app("small", "small", "1h")).await;
+        world.wait_condition(&world.apps(), "small", ("Ready", "True"), |_| true).await;
+        let small = began.elapsed();
+        world.wait_condition(&world.apps(), "many", ("Ready", "True"), |_| true).await;
+        println!("the small one after {small:?}, all after {:?}", began.elapsed());
+        assert!(small * 2 < began.elapsed(), "{small:?}");
+        let object = world.get(&world.apps(), "many").await;
+        assert_eq!(object["status"]["objects"], 5000);
+        world.edit(&world.config_maps(), "m4999", &json!({"data": {"value": "by hand"}})).await;
+        world.wait_value("m4999", "4999").await;
+    });
+}
