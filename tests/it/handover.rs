@@ -316,12 +316,15 @@ fn what_a_suspended_or_broken_application_had_stays_its_own() {
 
         world.edit(&world.apps(), "a", &json!({"spec": {"suspend": true}})).await;
         probe.suspended("a").await;
+        world.edit(&world.config_maps(), "x", &json!({"data": {"value": "by hand"}})).await;
         let moved = config_map("x", "2");
         world.repo.commit(&[("a/x.yaml", None), ("b/x.yaml", Some(&moved))], "moved");
         world.look().await;
         world.wait_refused(&world.apps(), "b", "OwnedByAnother", &[&other]).await;
-        world.wait_value("x", "1").await;
+        world.wait_value("x", "by hand").await;
         world.edit(&world.apps(), "a", &json!({"spec": {"suspend": false}})).await;
+        // With the object goes the right to undo what others did to it.
+        world.wait_value("x", "2").await;
         wait_owner(&world, "b", "x").await;
         ready(&world, "b").await;
 

@@ -66,24 +66,25 @@ impl Engine {
             let Some(found) = self.cluster.get_metadata(&target).await? else {
                 return Err(refused);
             };
-            if let Some(owner) = found.live.part_of.as_deref().filter(|owner| *owner != set.id) {
+            let ours = found.live.entry(&set.manager);
+            let owner = found.live.part_of.as_deref().filter(|owner| *owner != set.id);
+            let mut version = found.live.resource_version;
+            // With the label of another set in our entry it was taken over, but not yet applied.
+            if let (Some(owner), false) = (owner, ours.is_some_and(|entry| entry.owns_part_of)) {
                 let Some(from) = self.claims().lets_go(owner, &p.key) else { return Err(refused) };
                 match self.take_over(set, &target, &found, &from).await {
-                    Ok(true) => return self.send(set, p, p.object.body(), UNFORCED).await,
-                    Ok(false) => return Err(refused),
+                    Ok(Some(live)) => version = live.resource_version,
+                    Ok(None) => return Err(refused),
                     Err(error) if error.is_conflict() => continue,
                     Err(error) => return Err(error),
                 }
-            }
-            let ours = found.live.entry(&set.manager).is_some();
-            if !ours && adopt != Adopt::Always {
-                return Err(match found.tool.as_ref().filter(|tool| !declares(p, tool)) {
-                    Some(tool) => not_ours(p, Some(tool), refused.conflicts()),
-                    None => refused,
-                });
-            }
-            let mut version = found.live.resource_version;
-            if !ours {
+            } else if ours.is_none() {
+                if adopt != Adopt::Always {
+                    return Err(match found.tool.as_ref().filter(|tool| !declares(p, tool)) {
+                        Some(tool) => not_ours(p, Some(tool), refused.conflicts()),
+                        None => refused,
+                    });
+                }
                 match self.migrate(set, p, &found, adopt).await {
                     Ok(Some(live)) => version = live.resource_version,
                     Ok(None) => {}

@@ -33,20 +33,19 @@ const TOOLS: [&str; 5] = [
 ];
 
 impl Engine {
-    /// Takes an object over from a set that lets it go. Returns whether that set had it at all.
+    /// Takes an object over from a set that lets it go. Returns nothing when that set did not have it.
     pub(crate) async fn take_over(
         &self,
         set: &ApplySet,
         target: &Target<'_>,
         found: &Metadata,
         from: &str,
-    ) -> Result<bool, ApiError> {
+    ) -> Result<Option<Live>, ApiError> {
         let Some(entries) = renamed(&found.managed_fields, from, &set.manager) else {
-            return Ok(false);
+            return Ok(None);
         };
         let patch = replace_entries(&entries, found.live.resource_version);
-        self.cluster.json_patch(target, &patch, None).await?;
-        Ok(true)
+        self.cluster.json_patch(target, &patch, None).await.map(Some)
     }
 
     /// Takes over what those have applied who will not apply again. Returns nothing when there is no
