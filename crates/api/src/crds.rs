@@ -23,7 +23,27 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 
 /// The CRDs of all our kinds as JSON, to be printed.
 pub fn crd_documents() -> Result<Vec<Value>, serde_json::Error> {
-    crds().iter().map(serde_json::to_value).collect()
+    let mut documents: Vec<Value> =
+        crds().iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+    documents.iter_mut().for_each(make_whole);
+    Ok(documents)
+}
+
+/// Bounds are fractions in the type of a schema; whole ones are written and read as whole.
+fn make_whole(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|n| number.is_f64() && n.fract() == 0.0);
+            // Bounds are far below what a fraction holds exactly.
+            #[expect(clippy::cast_possible_truncation, reason = "it is whole and small")]
+            if let Some(n) = whole {
+                *number = (n as i64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(make_whole),
+        Value::Object(map) => map.values_mut().for_each(make_whole),
+        _ => {}
+    }
 }
 
 /// Makes optional fields not nullable, and paragraphs of descriptions one line each, which readers
