@@ -268,6 +268,7 @@ async fn a_stored_object_has_the_documented_defaults() {
             "timeout": "5m",
             "prune": true,
             "deletionPolicy": "MirrorPrune",
+            "mode": "Enforce",
             "adopt": "IfUnowned",
             "validate": "None",
         })
