@@ -354,7 +354,7 @@ impl Daemon {
             self.succeeded(run);
             self.plan_interval(run);
         } else {
-            self.plan_retry(run, &base.revision.to_string());
+            self.plan_retry_in(run, &base.revision.to_string(), report.rest);
             if let Some(again) = report.again {
                 self.queue.add_after(Key::App(run.name.clone()), again, Lane::Routine);
             }
@@ -590,6 +590,11 @@ impl Daemon {
     }
 
     fn plan_retry(&self, run: &Run, revision: &str) {
+        self.plan_retry_in(run, revision, None);
+    }
+
+    /// Plans the next try, not before the server's `rest` is over.
+    fn plan_retry_in(&self, run: &Run, revision: &str, rest: Option<Duration>) {
         let spec = &run.object.spec;
         let cap = spec.retry_interval.map_or(RETRY_CAP, Duration::from);
         let generation = run.object.metadata.generation.unwrap_or(0);
@@ -598,6 +603,7 @@ impl Daemon {
             let Some(app) = store.apps.get_mut(&run.name) else { return };
             app.backoff.failed(generation, revision, cap)
         };
+        let wait = wait.max(rest.unwrap_or_default());
         self.queue.add_after(Key::App(run.name.clone()), wait, Lane::Routine);
     }
 }

@@ -82,7 +82,10 @@ impl Engine {
                 }
                 Err(error) if may_be_let_go(&error, job) => report.waits = true,
                 Err(error) if self.is_late(p, &error, report) => {}
-                Err(error) => report.failures.push(failure(p, &error, set)),
+                Err(error) => {
+                    report.rest = report.rest.max(error.retry_after());
+                    report.failures.push(failure(p, &error, set));
+                }
             }
         }
         interrupted.map_or(Ok(()), |source| Err(EngineError::Interrupted { source }))

@@ -96,6 +96,8 @@ pub struct Report {
     pub held_back: usize,
     /// When to run again, because definitions that were changed are not served yet.
     pub again: Option<Duration>,
+    /// How long the server asked to be left alone with what failed.
+    pub rest: Option<Duration>,
     /// Whether something waits until other sets have said what they want.
     pub waits: bool,
     /// Objects that Git has no more but that stay, because other sets want them.

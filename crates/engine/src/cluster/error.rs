@@ -219,6 +219,11 @@ impl ApiError {
             && self.refused(|r| r.causes.iter().any(|cause| cause.field == "metadata.uid"))
     }
 
+    /// How long a busy server asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.refusal().filter(|refusal| refusal.code == 429)?.retry_after
+    }
+
     /// HTTP 429.
     pub fn is_too_many_requests(&self) -> bool {
         self.refused(|refusal| refusal.code == 429)
