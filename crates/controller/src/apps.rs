@@ -10,7 +10,7 @@ mod say;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plumb_api::conditions::reasons;
@@ -79,6 +79,9 @@ impl Daemon {
             self.say_suspended(&run).await;
             return Outcome::Waiting;
         }
+        if self.rests(&run) {
+            return Outcome::Waiting;
+        }
         let scope = scope_of(&run.object, Some(&run.before));
         if let Err(error) = self.engine.watch(&scope.kinds).await {
             return self.failed_run(&run, None, &error).await;
@@ -118,6 +121,20 @@ impl Daemon {
             drifted: None,
             ignores: Arc::default(),
         })
+    }
+
+    /// Puts a run off for as long as the API server asked to be left alone, whatever called for it.
+    fn rests(&self, run: &Run) -> bool {
+        let left = {
+            let mut store = self.state.lock();
+            let Some(app) = store.apps.get_mut(&run.name) else { return false };
+            let left = app.rests_until.map(|end| end.saturating_duration_since(Instant::now()));
+            let Some(left) = left.filter(|left| !left.is_zero()) else { return false };
+            app.forced |= run.forced;
+            left
+        };
+        self.queue.add_after(Key::App(run.name.clone()), left, Lane::Routine);
+        true
     }
 
     /// How what is live differs from Git for longer than a moment, as far as the engine knows.
@@ -601,6 +618,7 @@ impl Daemon {
         let wait = {
             let mut store = self.state.lock();
             let Some(app) = store.apps.get_mut(&run.name) else { return };
+            app.rests_until = rest.map(|rest| Instant::now() + rest);
             app.backoff.failed(generation, revision, cap)
         };
         let wait = wait.max(rest.unwrap_or_default());

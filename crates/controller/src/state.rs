@@ -79,6 +79,8 @@ pub(crate) struct App {
     pub(crate) waits_since: Option<Instant>,
     /// It waits until these kinds are listed.
     pub(crate) waits_for: BTreeSet<GroupKind>,
+    /// Until when the API server asked to be left alone.
+    pub(crate) rests_until: Option<Instant>,
     pub(crate) written: Option<plumb_api::ApplicationStatus>,
     /// Changes when a run under way has become pointless.
     pub(crate) wanted: u64,
@@ -212,6 +214,7 @@ impl Store {
                 clean: None,
                 waits_since: None,
                 waits_for: BTreeSet::new(),
+                rests_until: None,
                 written: None,
                 wanted: 0,
                 backoff,

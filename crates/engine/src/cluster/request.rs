@@ -46,6 +46,8 @@ const BROKEN_WAIT: Duration = Duration::from_millis(100);
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 /// How much earlier than we the server is to give up, so that its answer arrives.
 const ON_THE_WAY: Duration = Duration::from_millis(500);
+/// A try that has less time than this is not worth sending.
+const LEAST_TRY: Duration = Duration::from_millis(100);
 /// The longest wait that a server can ask for inside a call; above it the caller is told at once.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -304,7 +306,7 @@ impl<'a> Call<'a> {
             let Some(wait) = wait(&error, self.repeat, tries) else {
                 return Err(error);
             };
-            if Instant::now() + wait + ON_THE_WAY >= deadline {
+            if Instant::now() + wait + LEAST_TRY >= deadline {
                 return Err(error);
             }
             *repeated |= !error.is_too_many_requests();
