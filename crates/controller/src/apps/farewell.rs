@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use plumb_api::{ApplicationStatus, names};
 use plumb_engine::{EngineError, Farewell, Report};
 
+use super::cut::out_of_time;
 use super::policy::policy_of;
-use super::{Run, application_resource, out_of_time};
+use super::{Run, application_resource};
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
 use crate::state::annotation;
