@@ -1,10 +1,11 @@
 //! Programs that a task runs, and ends with itself.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -59,6 +60,21 @@ pub(crate) async fn run(mut command: Command) -> Result<(), TaskError> {
     let child = command.stdin(Stdio::null()).process_group(0).spawn().map_err(start)?;
     let status = Group(child).0.wait().await.map_err(start)?;
     if status.success() { Ok(()) } else { Err(TaskError::Failed { command: line, status }) }
+}
+
+/// As [`run`] for a command whose words are what counts: they come back with how it ended.
+pub(crate) async fn output(mut command: Command) -> Result<(ExitStatus, String), TaskError> {
+    let line = shown(&command);
+    println!("==> {line}");
+    let start = |source| TaskError::Start { command: line.clone(), source };
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    let mut group = Group(command.spawn().map_err(start)?);
+    let mut said = Vec::new();
+    if let Some(mut pipe) = group.0.stdout.take() {
+        pipe.read_to_end(&mut said).await.map_err(start)?;
+    }
+    let status = group.0.wait().await.map_err(start)?;
+    Ok((status, String::from_utf8_lossy(&said).into_owned()))
 }
 
 /// Resolves when the user or the system asks us to end.
@@ -130,7 +146,7 @@ mod tests {
         };
         assert_eq!(&text[..read], b"started\n");
         let mut rest = Vec::new();
-        tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut rest).await.unwrap();
+        reader.read_to_end(&mut rest).await.unwrap();
     }
 
     #[tokio::test]
@@ -139,6 +155,10 @@ mod tests {
         command.args(["-c", "exit 7"]);
         assert_eq!(run(command).await.unwrap_err().code(), 7);
         assert!(run(Command::new("true")).await.is_ok());
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo words; exit 3"]);
+        let (status, said) = output(command).await.unwrap();
+        assert_eq!((status.code(), said.as_str()), (Some(3), "words\n"));
         assert_eq!(run(Command::new("/does/not/exist")).await.unwrap_err().code(), 1);
     }
 }
