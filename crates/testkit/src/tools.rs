@@ -299,7 +299,8 @@ fn pinned<'a>(text: &'a str, module: &str) -> Option<&'a str> {
     })
 }
 
-fn cache() -> Result<PathBuf, ToolError> {
+/// Where everything is that outlives a checkout: `${XDG_CACHE_HOME:-$HOME/.cache}/plumb`.
+pub fn cache() -> Result<PathBuf, ToolError> {
     let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     named("XDG_CACHE_HOME")
         .or_else(|| Some(named("HOME")?.join(".cache")))

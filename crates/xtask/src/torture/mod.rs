@@ -14,25 +14,27 @@ mod hands;
 mod kinds;
 mod model;
 mod moves;
+mod notes;
 mod script;
 mod stand;
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 use fastrand::Rng;
-use plumb_testkit::Tools;
-use serde_json::{Value, json};
+use plumb_testkit::{Scratch, Tools};
 
 use self::broken::{Broken, Finder};
 use self::checker::Rested;
 use self::model::Model;
+use self::notes::{Note, Notes, write};
 use self::script::Step;
 use self::stand::{Stand, Violations};
 use crate::error::TaskError;
-use crate::process::{cargo, root, run as run_command};
+use crate::process::{cargo, run as run_command};
 
 /// The rounds of a chapter.
 const CHAPTER: u32 = 20;
@@ -46,6 +48,9 @@ pub(crate) struct TortureArgs {
     /// What everything is drawn from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// All of these, one after the other
+    #[arg(long, value_name = "A..=B", value_parser = seeds, conflicts_with = "seed")]
+    seeds: Option<RangeInclusive<u64>>,
     /// The last round
     #[arg(long, default_value_t = 200)]
     rounds: u32,
@@ -55,9 +60,16 @@ pub(crate) struct TortureArgs {
     /// How many Applications
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
     apps: u16,
-    /// Go on after the last chapter that was done, as target/torture notes it
+    /// Leave out the chapters that are noted as done
     #[arg(long)]
     resume: bool,
+    /// After a violation go on with the next chapter
+    #[arg(long, conflicts_with = "broken")]
+    keep_going: bool,
+    /// Where it is noted what was done, and what is known of violations; instead of torture in the
+    /// cache of the user
+    #[arg(long, value_name = "DIRECTORY")]
+    notes: Option<PathBuf>,
     /// Make a mistake on purpose, which must be found
     #[arg(long, value_enum, value_name = "NAME", conflicts_with = "resume")]
     broken: Option<Broken>,
@@ -66,7 +78,29 @@ pub(crate) struct TortureArgs {
 impl TortureArgs {
     /// A short run: less of everything.
     pub(crate) fn for_ci() -> Self {
-        Self { seed: 1, rounds: 6, from: 1, apps: 12, resume: false, broken: None }
+        Self {
+            seed: 1,
+            seeds: None,
+            rounds: 6,
+            from: 1,
+            apps: 12,
+            resume: false,
+            keep_going: false,
+            notes: None,
+            broken: None,
+        }
+    }
+
+    fn seeds(&self) -> RangeInclusive<u64> {
+        self.seeds.clone().unwrap_or(self.seed..=self.seed)
+    }
+}
+
+fn seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
+    let ends = text.split_once("..=").map(|(first, last)| (first.parse(), last.parse()));
+    match ends {
+        Some((Ok(first), Ok(last))) if first <= last => Ok(first..=last),
+        _ => Err("two numbers, such as 1..=10".into()),
     }
 }
 
@@ -74,9 +108,23 @@ pub(crate) async fn run(args: &TortureArgs) -> Result<(), TaskError> {
     if let Some(broken) = args.broken {
         return find(args, &broken.name()).await;
     }
+    let build = notes::build().await?;
     run_command(cargo(&["build", "--package", "plumb", "--bin", "plumb"])).await?;
     let ours = std::env::current_exe().map_err(at(Path::new("/proc/self/exe")))?;
-    torture(args, &ours.with_file_name("plumb"), None).await
+    // Whatever is built from here on, all rounds are of this build.
+    let aside = Scratch::new("torture-build");
+    let (built, binary) = (ours.with_file_name("plumb"), aside.path().join("plumb"));
+    fs::copy(&built, &binary).map_err(at(&built))?;
+    torture(args, &binary, Build::Whole(&build)).await
+}
+
+/// What the rounds are played with.
+#[derive(Clone, Copy)]
+enum Build<'a> {
+    /// Told by this.
+    Whole(&'a str),
+    /// With one check left out.
+    Broken(&'a str),
 }
 
 /// Whether a mistake is found by everything that is said to find it.
@@ -89,7 +137,7 @@ async fn find(args: &TortureArgs, name: &str) -> Result<(), TaskError> {
             }
             Finder::TortureRun => {
                 let binary = broken::build().await?;
-                match torture(args, &binary, Some(name)).await {
+                match torture(args, &binary, Build::Broken(name)).await {
                     Err(TaskError::Violation { .. }) => true,
                     done => done.map(|()| false)?,
                 }
@@ -104,70 +152,43 @@ async fn find(args: &TortureArgs, name: &str) -> Result<(), TaskError> {
     Ok(())
 }
 
-async fn torture(args: &TortureArgs, binary: &Path, broken: Option<&str>) -> Result<(), TaskError> {
+async fn torture(args: &TortureArgs, binary: &Path, build: Build<'_>) -> Result<(), TaskError> {
     tokio::task::spawn_blocking(Tools::ready)
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
         .map_err(TaskError::Tools)?;
-    let state = State::of(args);
-    let done =
-        if args.resume { state.read()? } else { args.from.saturating_sub(1) / CHAPTER * CHAPTER };
+    let notes = Notes::in_dir(args.notes.as_deref())?;
     let begun = Instant::now();
-    let mut next = done;
-    while next < args.rounds {
-        let last = (next + CHAPTER).min(args.rounds);
-        Chapter { args, first: next + 1, last }.run(binary, broken).await?;
-        next = last;
-        if next.is_multiple_of(CHAPTER) && broken.is_none() {
-            state.write(next)?;
+    let mut done = 0;
+    let mut violation = None;
+    for seed in args.seeds() {
+        let mut next = args.from.saturating_sub(1) / CHAPTER * CHAPTER;
+        while next < args.rounds {
+            let (first, last) = (next + 1, (next + CHAPTER).min(args.rounds));
+            next = last;
+            if args.resume && notes.has(seed, args.apps, (first, last))? {
+                continue;
+            }
+            let chapter = Chapter { args, notes: &notes, seed, first, last };
+            match (chapter.run(binary, build).await, build) {
+                (Ok(()), Build::Whole(build)) => {
+                    let (apps, build) = (args.apps, build.to_owned());
+                    notes.write(&Note { seed, apps, first, last, build })?;
+                    done += last + 1 - first;
+                }
+                (Ok(()), Build::Broken(_)) => {}
+                (Err(found @ TaskError::Violation { .. }), _) if args.keep_going => {
+                    violation.get_or_insert(found);
+                }
+                (Err(error), _) => return Err(error),
+            }
+        }
+        if matches!(build, Build::Whole(_)) {
+            println!("{}", notes.told(seed, args.apps)?);
         }
     }
-    let rounds = args.rounds.saturating_sub(done);
-    println!(
-        "seed {}: {rounds} rounds without a violation, in {} s",
-        args.seed,
-        begun.elapsed().as_secs()
-    );
-    Ok(())
-}
-
-/// Where it is noted how far a seed has come.
-struct State {
-    path: PathBuf,
-}
-
-impl State {
-    fn of(args: &TortureArgs) -> Self {
-        Self { path: directory().join(format!("seed-{}-apps-{}.json", args.seed, args.apps)) }
-    }
-
-    /// The rounds that are done; none when nothing is noted.
-    fn read(&self) -> Result<u32, TaskError> {
-        let text = match fs::read_to_string(&self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(at(&self.path)(error)),
-        };
-        let value: Value = serde_json::from_str(&text)
-            .map_err(|source| TaskError::Json { what: "the state of a torture", source })?;
-        let done = value["done"].as_u64().and_then(|done| u32::try_from(done).ok());
-        Ok(done.unwrap_or(0) / CHAPTER * CHAPTER)
-    }
-
-    fn write(&self, done: u32) -> Result<(), TaskError> {
-        write(&self.path, &json!({ "done": done }).to_string())
-    }
-}
-
-fn directory() -> PathBuf {
-    root().join("target/torture")
-}
-
-fn write(path: &Path, text: &str) -> Result<(), TaskError> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(at(parent))?;
-    }
-    fs::write(path, text).map_err(at(path))
+    println!("{done} of these rounds now, in {} s", begun.elapsed().as_secs());
+    violation.map_or(Ok(()), Err)
 }
 
 fn at(path: &Path) -> impl Fn(std::io::Error) -> TaskError {
@@ -177,14 +198,20 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> TaskError {
 /// Some rounds in one world.
 struct Chapter<'a> {
     args: &'a TortureArgs,
+    notes: &'a Notes,
+    seed: u64,
     first: u32,
     last: u32,
 }
 
 impl Chapter<'_> {
-    async fn run(&self, binary: &Path, broken: Option<&str>) -> Result<(), TaskError> {
+    async fn run(&self, binary: &Path, build: Build<'_>) -> Result<(), TaskError> {
         let begun = Instant::now();
-        let seed = self.args.seed.wrapping_mul(1_000_003).wrapping_add(self.first.into());
+        let broken = match build {
+            Build::Whole(_) => None,
+            Build::Broken(name) => Some(name),
+        };
+        let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(self.first.into());
         let mut random = Rng::with_seed(seed);
         let mut model = Model::new(self.args.apps.into());
         let pushes = moves::first(&mut model, &mut random);
@@ -237,7 +264,7 @@ impl Chapter<'_> {
         begun: Instant,
         result: &Result<Rested, Violations>,
     ) -> Result<(), TaskError> {
-        let (seed, apps) = (self.args.seed, self.args.apps);
+        let (seed, apps) = (self.seed, self.args.apps);
         let wrong = match result {
             Ok(rested) => {
                 println!(
@@ -254,7 +281,7 @@ impl Chapter<'_> {
             }
             Err(wrong) => wrong,
         };
-        let dir = directory().join(format!("seed-{seed}-round-{round}"));
+        let dir = self.notes.evidence(seed, round);
         write(&dir.join("steps.txt"), &(steps.join("\n") + "\n"))?;
         write(&dir.join("agent.log"), &stand.round_log())?;
         write(&dir.join("requests.txt"), &stand.round_requests())?;
@@ -281,5 +308,18 @@ impl Chapter<'_> {
                 .unwrap_or_default()
         );
         Err(TaskError::Violation { seed, round, count: wrong.len() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_a_range() {
+        assert_eq!(seeds("3..=5"), Ok(3..=5));
+        for wrong in ["3", "5..=3", "a..=b", "1..5", ""] {
+            assert!(seeds(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

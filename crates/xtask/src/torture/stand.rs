@@ -21,7 +21,6 @@ use super::kinds::{APPLICATION, KINDS, Key, REPOSITORY};
 use super::model::{Model, NAMESPACES, REPOSITORIES};
 use super::moves::Push;
 use crate::error::TaskError;
-use crate::process::root;
 
 /// Where the agent itself lives.
 const HOME: &str = "plumb-system";
@@ -96,7 +95,10 @@ impl Stand {
             .map_err(TaskError::Tools)?;
         let scratch = Scratch::new("torture");
         let widgets = scratch.write("widgets.yaml", WIDGETS);
-        let crds = root().join("deploy/crds");
+        let crds = plumb_api::crd_documents()
+            .map_err(|source| TaskError::Json { what: "the definitions", source })?;
+        let crds = json!({ "apiVersion": "v1", "kind": "List", "items": crds });
+        let crds = scratch.write("crds.json", crds.to_string());
         for namespace in NAMESPACES.iter().chain([&HOME]) {
             kubectl(&plane, &["create", "namespace", namespace])?;
         }
