@@ -24,6 +24,7 @@ mod leader;
 mod logs;
 mod main_job;
 mod nested;
+mod ordering;
 mod outage;
 mod ownership;
 mod pinning;

@@ -1,4 +1,4 @@
-//! Applying objects: one stage at a time, each object on its own, force only on what is ours.
+//! Applying objects: one turn at a time, each object on its own, force only on what is ours.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,24 +18,30 @@ use crate::failure::failure;
 use crate::ignore::{Pointer, leave_out};
 use crate::live::Live;
 use crate::marks::Ssa;
+use crate::order::Missing;
 use crate::plan::Action;
 use crate::prepare::Prepared;
 use crate::report::{Change, Drift, Failure, Outcome, Report};
 use crate::sync::{Job, ends_run};
 
 impl Engine {
-    pub(crate) async fn apply_stage(
+    pub(crate) async fn apply_turn(
         &self,
         set: &ApplySet,
         batch: &[&(&Prepared, Action)],
         job: &Job<'_>,
         circuits: &Circuits,
+        missing: &mut Missing<'_>,
         report: &mut Report,
     ) -> Result<(), EngineError> {
         let ended = AtomicBool::new(false);
         let mut tries = Vec::with_capacity(batch.len());
         for (p, action) in batch {
-            if self.is_undefined(p, report) {
+            if self.is_unserved(&p.key.group_kind, report) {
+                missing.note(p, None);
+                continue;
+            }
+            if !self.has_its_turn(set, p, missing, report).await? {
                 continue;
             }
             let ended = &ended;
@@ -59,6 +65,7 @@ impl Engine {
                     continue;
                 }
                 Tried::Shut(failure) => {
+                    missing.note(p, Some(failure.class));
                     report.failures.push(failure);
                     continue;
                 }
@@ -68,7 +75,10 @@ impl Engine {
             match result {
                 Ok(Some(Change::Left)) => report.marked += 1,
                 Ok(Some(change)) => report.outcomes.push(Outcome { key: p.key.clone(), change }),
-                Ok(None) => report.terminating.push(p.key.clone()),
+                Ok(None) => {
+                    missing.note(p, None);
+                    report.terminating.push(p.key.clone());
+                }
                 Err(error) if ends_run(&error) || silent && !self.answers(job).await => {
                     // What is under way is awaited, so that the index learns its answers.
                     ended.store(true, Ordering::Relaxed);
@@ -80,11 +90,16 @@ impl Engine {
                         break;
                     }
                 }
-                Err(error) if may_be_let_go(&error, job) => report.waits = true,
-                Err(error) if self.is_late(p, &error, report) => {}
+                Err(error) if may_be_let_go(&error, job) => {
+                    missing.note(p, None);
+                    report.waits = true;
+                }
+                Err(error) if self.is_late(p, &error, report) => missing.note(p, None),
                 Err(error) => {
                     report.rest = report.rest.max(error.retry_after());
-                    report.failures.push(failure(p, &error, set));
+                    let failure = failure(p, &error, set);
+                    missing.note(p, Some(failure.class));
+                    report.failures.push(failure);
                 }
             }
         }

@@ -30,7 +30,7 @@ struct Changed {
 }
 
 impl Defining {
-    fn changed(&mut self, kind: GroupKind) {
+    pub(crate) fn changed(&mut self, kind: GroupKind) {
         self.kinds.insert(kind, Changed { at: Instant::now(), established: false });
     }
 
@@ -53,15 +53,15 @@ impl Engine {
         Ok(found.is_none_or(|found| found.live.terminating))
     }
 
-    /// Looks whether what this set defines, and was changed a moment ago, is served. Returns whether
-    /// something is that was not.
+    /// Looks whether these definitions of a set, if they were changed a moment ago, are served. Returns
+    /// whether one is that was not.
     pub(crate) async fn look_at_definitions(
         &self,
-        prepared: &[Prepared],
+        definitions: &[&Prepared],
         report: &mut Report,
     ) -> Result<bool, EngineError> {
         let mut established = false;
-        for p in prepared {
+        for p in definitions {
             let Some(kind) = defines(p) else { continue };
             let sent = report.outcomes.iter().find(|outcome| outcome.key == p.key);
             if sent.is_some_and(|outcome| outcome.change != Change::Verified) {
@@ -98,9 +98,8 @@ impl Engine {
         Ok(established)
     }
 
-    /// Whether the definition of an object's kind is known not to be served yet.
-    pub(crate) fn is_undefined(&self, p: &Prepared, report: &mut Report) -> bool {
-        let kind = &p.key.group_kind;
+    /// Whether the definition of a kind is known not to be served yet.
+    pub(crate) fn is_unserved(&self, kind: &GroupKind, report: &mut Report) -> bool {
         let at = {
             let defining = self.defining();
             let waits = defining.kinds.get(kind).is_some_and(|changed| !changed.established);

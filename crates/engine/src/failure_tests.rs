@@ -31,7 +31,8 @@ pub(crate) fn service() -> Prepared {
         key: object.key(),
         object,
         resource: Resource::known(Gvk::new("v1", "Service"), "services", true),
-        stage: Stage::Foundations,
+        level: (Stage::Foundations, 0),
+        after: Vec::new(),
         digest: 1,
         defined_here: false,
     }

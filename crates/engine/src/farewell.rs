@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::guard::Occasion;
 use crate::live::Live;
-use crate::prune::{failed, unlisted};
+use crate::prune::{Member, failed, unlisted};
 use crate::report::Report;
 use crate::sync::{Job, RACES, ends_run};
 
@@ -128,8 +128,8 @@ impl Engine {
             let tries: Vec<_> = members
                 .into_iter()
                 // What bears our label but was never applied by us is a copy, and not ours to change.
-                .filter(|(_, live)| live.entry(&set.manager).is_some())
-                .map(|(key, _)| {
+                .filter(|member| member.live.entry(&set.manager).is_some())
+                .map(|Member { key, .. }| {
                     let one = async move {
                         if (job.superseded)() {
                             return (key, None);

@@ -7,8 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::applyset::{APPLICATION, ApplySet, PARENT_ID, PART_OF};
 use crate::cluster::{Discovery, Resource};
+use crate::edges::Level;
 use crate::ignore::{Ignores, Pointer};
 use crate::marks::Marks;
+use crate::order::{needs, put_in_order};
 use crate::report::Failure;
 use crate::stage::Stage;
 
@@ -19,7 +21,10 @@ pub(crate) struct Prepared {
     /// With namespace, label and annotation as they are sent.
     pub(crate) object: Object,
     pub(crate) resource: Resource,
-    pub(crate) stage: Stage,
+    /// When it has its turn.
+    pub(crate) level: Level,
+    /// What it must come after, as it says itself.
+    pub(crate) after: Vec<ObjectKey>,
     /// How people want it dealt with.
     pub(crate) marks: Marks,
     /// Fields that others may decide.
@@ -130,18 +135,32 @@ pub(crate) fn prepare(
             result.failures.push(failure);
             continue;
         }
-        let stage = Stage::of(&key.group_kind);
+        let kind = |kind: &GroupKind| {
+            let here = defined.iter().map(|defined| &defined.resource);
+            let mut here = here.filter(|resource| resource.gvk.group_kind() == *kind);
+            discovery.preferred(kind).or_else(|| here.next()).map(|kind| kind.namespaced)
+        };
+        let after = match needs(&object, &key, set, kind) {
+            Ok(after) => after,
+            Err(refusal) => {
+                result.refusals.push(*refusal);
+                continue;
+            }
+        };
+        let level = (Stage::of(&key.group_kind), 0);
         result.objects.push(Prepared {
             key,
             object,
             resource,
-            stage,
+            level,
+            after,
             marks,
             ignored,
             digest,
             defined_here,
         });
     }
+    put_in_order(&mut result);
     result
 }
 

@@ -222,7 +222,7 @@ fn a_definition_of_the_same_run_makes_its_kind_known() {
         assert!(tube.defined_here && !definition.defined_here);
         assert_eq!(tube.resource.gvk.to_string(), "example.com/v1 Tube");
         assert_eq!(tube.resource.plural, "tubes");
-        assert!(definition.stage < tube.stage);
+        assert!(definition.level < tube.level);
     }
     // A version that it does not serve will not come.
     let mut later = tube;

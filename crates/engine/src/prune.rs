@@ -1,6 +1,6 @@
 //! Deleting members that nothing asks for any more.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::{FutureExt as _, StreamExt as _};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::applyset::{ApplySet, GROUP_KINDS, PART_OF};
 use crate::cluster::{ApiError, Deleted, Propagation, Resource, Target};
+use crate::edges::{Farewells, Level};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::failure::RIGHTS;
@@ -17,8 +18,17 @@ use crate::live::Live;
 use crate::marks::Prune;
 use crate::report::{Failure, Report};
 use crate::sabotage::{Sabotage, leaves_out};
-use crate::stage::Stage;
 use crate::sync::{Job, RACES, ends_run, is_ours_to_delete};
+
+/// A live member, as it was listed.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) resource: Resource,
+    pub(crate) key: ObjectKey,
+    pub(crate) live: Live,
+    /// Its annotation that says what it comes after.
+    after: Option<Box<str>>,
+}
 
 impl Engine {
     /// Deletes the members of these kinds that are not `desired`, if the guard lets it. Returns
@@ -37,8 +47,8 @@ impl Engine {
         if kinds.iter().any(|kind| discovery.preferred(kind).is_none()) {
             discovery = self.discovery_again().await?;
         }
-        let mut found: Vec<(Resource, ObjectKey, Live)> = Vec::new();
-        let mut going = Vec::new();
+        let mut found: Vec<Member> = Vec::new();
+        let mut going: Vec<Member> = Vec::new();
         let applied: BTreeSet<Box<str>> = {
             let members = self.members();
             desired.keys().filter_map(|key| Some(members.live(key)?.uid.clone())).collect()
@@ -54,37 +64,39 @@ impl Engine {
                 }
                 continue;
             };
-            for (key, live) in self.list_members(set, resource, report).await? {
+            for member in self.list_members(set, resource, report).await? {
+                let (key, live) = (&member.key, &member.live);
                 // What is in a namespace that goes needs nobody to delete it.
                 if with_namespace && key.namespace == set.namespace {
                     continue;
                 }
-                if desired.contains_key(&key)
+                if desired.contains_key(key)
                     || applied.contains(&live.uid)
-                    || self.claims().others_want(&set.id, &key)
+                    || self.claims().others_want(&set.id, key)
                 {
                     continue;
                 }
-                if is_ours_to_delete(set, &live) {
-                    found.push((resource.clone(), key, live));
+                if is_ours_to_delete(set, live) {
+                    found.push(member);
                 } else if live.terminating
                     && !live.is_owned_beside(&set.manager)
                     && live.entry(&set.manager).is_some()
                 {
-                    going.push(key);
+                    going.push(member);
                 }
             }
         }
         let mut candidates = Vec::with_capacity(found.len());
         let mut judged = Vec::with_capacity(found.len());
-        for (resource, key, live) in found {
-            let precious = match guard::precious_kind(&key, &job.policy.limits) {
+        for member in found {
+            let (key, live) = (&member.key, &member.live);
+            let precious = match guard::precious_kind(key, &job.policy.limits) {
                 Some(why) => Ok(Some(why)),
                 None if live.marks.prune == Prune::Confirm => {
                     Ok(Some("it is marked plumb.dev/prune: confirm"))
                 }
                 None if with_namespace => Ok(Some("it is not in the namespace that goes")),
-                None => self.precious_object(&resource, &key).await,
+                None => self.precious_object(&member.resource, key).await,
             };
             match precious {
                 Ok(precious) => {
@@ -92,15 +104,17 @@ impl Engine {
                         key: key.clone(),
                         uid: live.uid.clone(),
                         precious,
-                        inherited: job.parent.inherits(set, &key, &live),
+                        inherited: job.parent.inherits(set, key, live),
                     });
-                    judged.push((resource, key, live));
+                    judged.push(member);
                 }
                 Err(source) if ends_run(&source) => {
                     return Err(EngineError::Interrupted { source });
                 }
                 // What it would take along is not known, so it stays.
-                Err(error) => report.failures.push(failed(key, "PruneFailed", &error)),
+                Err(error) => {
+                    report.failures.push(failed(key.clone(), "PruneFailed", &error));
+                }
             }
         }
         let approved = job.approved.as_deref();
@@ -117,15 +131,52 @@ impl Engine {
         }
         if let Err(held) = judgement {
             report.held = Some(*held);
-            return Ok(going);
+            return Ok(going.into_iter().map(|member| member.key).collect());
         }
-        for stage in Stage::ALL.into_iter().rev() {
-            let batch = judged.iter().filter(|(_, key, _)| Stage::of(&key.group_kind) == stage);
-            self.delete_stage(job, batch, &mut going, report).await?;
+        self.delete_in_order(job, &judged, &going, report).await
+    }
+
+    /// Deletes these members, those that come after others before them. What is `going` already, or
+    /// goes slowly, keeps what it comes after. Returns all that is on its way.
+    async fn delete_in_order(
+        &self,
+        job: &Job<'_>,
+        judged: &[Member],
+        going: &[Member],
+        report: &mut Report,
+    ) -> Result<Vec<ObjectKey>, EngineError> {
+        let all: Vec<&Member> = judged.iter().chain(going).collect();
+        let said: Vec<_> = all.iter().map(|m| (&m.key, m.after.as_deref())).collect();
+        let order = Farewells::of(&said);
+        let mut turns: BTreeMap<Level, Vec<usize>> = BTreeMap::new();
+        for (number, level) in order.levels.iter().enumerate().take(judged.len()) {
+            turns.entry(*level).or_default().push(number);
+        }
+        let mut there: HashSet<usize> = (0..all.len()).collect();
+        let mut going: BTreeSet<ObjectKey> = going.iter().map(|m| m.key.clone()).collect();
+        for turn in turns.into_values().rev() {
+            let mut batch = Vec::new();
+            for number in turn {
+                match order.dependants[number].iter().find(|dependant| there.contains(dependant)) {
+                    None => batch.push((number, all[number])),
+                    Some(dependant) => {
+                        let (key, dependant) = (&all[number].key, &all[*dependant].key);
+                        report.behind.push((key.clone(), dependant.clone()));
+                    }
+                }
+            }
+            for (number, deleted) in self.delete_turn(job, &batch, report).await? {
+                let key = &all[number].key;
+                if deleted == Deleted::Terminating {
+                    going.insert(key.clone());
+                } else {
+                    there.remove(&number);
+                }
+            }
         }
         report.pruned.sort_unstable();
-        going.sort_unstable();
-        Ok(going)
+        report.behind.sort_unstable();
+        Ok(going.into_iter().collect())
     }
 
     pub(crate) async fn list_members(
@@ -133,10 +184,13 @@ impl Engine {
         set: &ApplySet,
         resource: &Resource,
         report: &mut Report,
-    ) -> Result<Vec<(ObjectKey, Live)>, EngineError> {
+    ) -> Result<Vec<Member>, EngineError> {
         let selector = format!("{PART_OF}={}", set.id);
-        match self.cluster.list(resource, &selector, None).await {
-            Ok((objects, _)) => Ok(objects),
+        match self.cluster.list_in_order(resource, &selector).await {
+            Ok(objects) => Ok(objects
+                .into_iter()
+                .map(|(key, (live, after))| Member { resource: resource.clone(), key, live, after })
+                .collect()),
             Err(source) if ends_run(&source) => Err(EngineError::Interrupted { source }),
             Err(error) => {
                 if error.is_kind_missing() {
@@ -152,51 +206,52 @@ impl Engine {
     }
 
     /// Deletes what it can until a newer run waits: its spec, or what it wants, may say otherwise.
-    async fn delete_stage<'b>(
+    /// Returns what came of each that is deleted.
+    async fn delete_turn(
         &self,
         job: &Job<'_>,
-        batch: impl Iterator<Item = &'b (Resource, ObjectKey, Live)>,
-        going: &mut Vec<ObjectKey>,
+        batch: &[(usize, &Member)],
         report: &mut Report,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Vec<(usize, Deleted)>, EngineError> {
         let (ended, superseded) = (AtomicBool::new(false), AtomicBool::new(false));
         let mut tries = Vec::new();
-        for (resource, key, live) in batch {
+        for (number, member) in batch {
             let (ended, superseded) = (&ended, &superseded);
             let one = async move {
                 if ended.load(Ordering::Relaxed) {
-                    return (key, None);
+                    return (*number, *member, None);
                 }
                 if (job.superseded)() {
                     superseded.store(true, Ordering::Relaxed);
-                    return (key, None);
+                    return (*number, *member, None);
                 }
-                (key, Some(self.delete_one(job.set, resource, key, live.clone()).await))
+                (*number, *member, Some(self.delete_one(job.set, member).await))
             };
             tries.push(one.boxed());
         }
         let mut results = futures::stream::iter(tries).buffer_unordered(self.options.concurrency);
-        let mut interrupted = None;
-        while let Some((key, result)) = results.next().await {
+        let (mut interrupted, mut deleted) = (None, Vec::new());
+        while let Some((number, member, result)) = results.next().await {
             match result {
-                None | Some(Ok(Deleted::AlreadyGone)) => {}
-                Some(Ok(Deleted::Gone)) => report.pruned.push(key.clone()),
-                Some(Ok(Deleted::Terminating)) => {
-                    report.pruned.push(key.clone());
-                    going.push(key.clone());
+                None => {}
+                Some(Ok(came)) => {
+                    if came != Deleted::AlreadyGone {
+                        report.pruned.push(member.key.clone());
+                    }
+                    deleted.push((number, came));
                 }
                 Some(Err(error)) if ends_run(&error) => {
                     ended.store(true, Ordering::Relaxed);
                     interrupted.get_or_insert(error);
                 }
                 Some(Err(error)) => {
-                    report.failures.push(failed(key.clone(), "PruneFailed", &error));
+                    report.failures.push(failed(member.key.clone(), "PruneFailed", &error));
                 }
             }
         }
         drop(results);
         report.superseded |= superseded.into_inner();
-        interrupted.map_or(Ok(()), |source| Err(EngineError::Interrupted { source }))
+        interrupted.map_or(Ok(deleted), |source| Err(EngineError::Interrupted { source }))
     }
 
     /// What only the object itself tells.
@@ -234,13 +289,9 @@ impl Engine {
     }
 
     /// Deletes one object as it was listed, if it still is that object.
-    async fn delete_one(
-        &self,
-        set: &ApplySet,
-        resource: &Resource,
-        key: &ObjectKey,
-        mut live: Live,
-    ) -> Result<Deleted, ApiError> {
+    async fn delete_one(&self, set: &ApplySet, member: &Member) -> Result<Deleted, ApiError> {
+        let Member { resource, key, live, .. } = member;
+        let mut live = live.clone();
         let target = Target::new(resource, &key.namespace, &key.name);
         let mut race = 0;
         loop {

@@ -104,6 +104,9 @@ pub struct Report {
     pub handed_over: usize,
     /// Objects that Git has no more but that are not ours to delete, in the order of their keys.
     pub kept: Vec<Kept>,
+    /// Objects that are to be deleted but stay until another, which comes after them, is gone: each
+    /// with that one, in the order of keys.
+    pub behind: Vec<(ObjectKey, ObjectKey)>,
     /// How what is live differs, when nothing was to be written; in the order of keys.
     pub observed: Option<Vec<(ObjectKey, Difference)>>,
     /// Objects that are left alone because they are marked so.
@@ -129,6 +132,7 @@ impl Report {
     pub fn is_complete(&self) -> bool {
         self.failures.is_empty()
             && self.terminating.is_empty()
+            && self.behind.is_empty()
             && !self.superseded
             && !self.waits
             && self.again.is_none()

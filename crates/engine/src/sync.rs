@@ -1,4 +1,4 @@
-//! One run of a set: plan from the index, then write ahead, apply by stages, prune, tidy up.
+//! One run of a set: plan from the index, then write ahead, apply by turns, prune, tidy up.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,13 +16,13 @@ use crate::ignore::Ignores;
 use crate::live::Live;
 use crate::marks::Ssa;
 use crate::members::KindState;
+use crate::order::{Missing, turns};
 use crate::plan::{desired_digest, left_alone};
 use crate::policy::Policy;
 use crate::prepare;
 use crate::prune::unlisted;
 use crate::report::{Failure, Kept, Report};
 use crate::sabotage::{Sabotage, leaves_out};
-use crate::stage::Stage;
 
 /// The parent object as the caller last saw it.
 #[derive(Debug, Clone)]
@@ -161,17 +161,14 @@ impl Engine {
         self.watch(&report.scope.kinds).await?;
 
         let circuits = Circuits::default();
-        for stage in Stage::ALL {
-            let batch: Vec<_> = todo.iter().filter(|(p, _)| p.stage == stage).collect();
-            if stage != Stage::Definitions && batch.is_empty() {
-                continue;
-            }
+        let mut missing = Missing::new(&prepared, report);
+        for turn in turns(&prepared, &todo).into_values() {
             if (job.superseded)() {
                 report.superseded = true;
                 break;
             }
-            self.apply_stage(set, &batch, &job, &circuits, report).await?;
-            if stage == Stage::Definitions && self.look_at_definitions(&prepared, report).await? {
+            self.apply_turn(set, &turn.batch, &job, &circuits, &mut missing, report).await?;
+            if self.look_at_definitions(&turn.definitions, report).await? {
                 // What was just defined can be watched from here on.
                 self.watch(&report.scope.kinds).await?;
             }

@@ -73,6 +73,8 @@ pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, na
              deleted"
         );
         Say::not_ready(reasons::PROGRESSING, message, Waits::Retry)
+    } else if let Some(message) = behind_text(report) {
+        Say::not_ready(reasons::PROGRESSING, format!("at {revision} {message}"), Waits::Retry)
     } else if let Some(held) = &report.held {
         let message = held_text(held, namespace, name);
         Say::not_ready(reasons::PRUNE_HELD, message, Waits::User)
@@ -97,6 +99,19 @@ pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, na
     say
 }
 
+/// What stays until others that depend on it are gone.
+fn behind_text(report: &Report) -> Option<String> {
+    let (key, dependant) = report.behind.first()?;
+    let more = match report.behind.len() - 1 {
+        0 => String::new(),
+        n => format!("; so do {n} more for others"),
+    };
+    Some(format!(
+        "{key} is not deleted before {dependant}, which depends on it, is gone; if that takes long, \
+         look at its finalizers{more}"
+    ))
+}
+
 /// What left Git and stays all the same: the first, and how many more there are.
 fn kept_text(kept: &[Kept]) -> String {
     let Some(Kept { key, why }) = kept.first() else { return String::new() };
@@ -117,6 +132,9 @@ pub(crate) fn say_of_farewell(report: &Report, namespace: &str, name: &str) -> S
     let Some(first) = report.terminating.first() else {
         if report.waits {
             let message = "waiting for other applications to take over what they ask for";
+            return Say::not_ready(reasons::TERMINATING, message, Waits::Retry);
+        }
+        if let Some(message) = behind_text(report) {
             return Say::not_ready(reasons::TERMINATING, message, Waits::Retry);
         }
         let mut say = say_of_report(report, "", namespace, name);
@@ -225,6 +243,21 @@ fn count(n: usize) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stays_until_another_is_gone_is_told() {
+        let key =
+            |name| plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", name);
+        let behind = vec![(key("a"), key("b")), (key("c"), key("d"))];
+        let report = Report { behind, ..Report::default() };
+        assert!(!report.is_complete());
+        let said = "A ns/a is not deleted before A ns/b, which depends on it, is gone";
+        for say in [say_of_report(&report, "r", "ns", "web"), say_of_farewell(&report, "ns", "web")]
+        {
+            assert!(!say.ready && say.message.contains(said), "{}", say.message);
+            assert!(say.message.ends_with("so do 1 more for others"), "{}", say.message);
+        }
+    }
 
     #[test]
     fn what_waits_for_other_applications_is_not_ready() {

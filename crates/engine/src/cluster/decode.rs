@@ -1,9 +1,9 @@
 //! Reads the server's answers into what is kept of them.
 //!
-//! Invariant: labels other than the part-of label, annotations other than our own, but for marks,
-//! and whatever else an object holds are skipped while reading and never kept, but for names in the marks of
-//! other tools. An annotation can hold a whole
-//! Secret (`kubectl.kubernetes.io/last-applied-configuration`).
+//! Invariant: labels other than the part-of label, annotations other than our own, but for marks and
+//! the order of objects, and whatever else an object holds are skipped while reading and never kept,
+//! but for names in the marks of other tools. An annotation can hold a whole Secret
+//! (`kubectl.kubernetes.io/last-applied-configuration`).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -40,6 +40,18 @@ impl Decode for Fingerprints {
 
     fn item(json: &str) -> Result<Live, String> {
         live(json.as_bytes())
+    }
+}
+
+/// Keeps fingerprints, each with what the object says that it comes after.
+pub(super) enum Ordered {}
+
+impl Decode for Ordered {
+    type Item = (Live, Option<Box<str>>);
+    const METADATA: bool = true;
+
+    fn item(json: &str) -> Result<Self::Item, String> {
+        live_in_order(json.as_bytes())
     }
 }
 
@@ -153,6 +165,10 @@ struct ManagedFields<'a> {
 
 /// Reads an object's fingerprint out of its metadata.
 pub(super) fn live(json: &[u8]) -> Result<Live, String> {
+    live_in_order(json).map(|(live, _)| live)
+}
+
+fn live_in_order(json: &[u8]) -> Result<(Live, Option<Box<str>>), String> {
     let object: Envelope<LiveMeta<'_>> =
         serde_json::from_slice(json).map_err(|error| describe(&error))?;
     let meta = object.metadata;
@@ -207,7 +223,7 @@ pub(super) fn live(json: &[u8]) -> Result<Live, String> {
         }
     }
     live.entries.sort_by(|a, b| a.manager.cmp(&b.manager));
-    Ok(live)
+    Ok((live, meta.annotations.after))
 }
 
 /// Reads all that is kept of one object's metadata.

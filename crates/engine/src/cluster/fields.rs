@@ -19,6 +19,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::value::RawValue;
 
 use crate::PART_OF;
+use crate::edges::DEPENDS_ON;
 use crate::marks::Marks;
 
 /// What is kept of one field set.
@@ -141,9 +142,11 @@ pub(super) struct Words {
     /// The value of the part-of label.
     pub(super) part_of: Option<Box<str>>,
     pub(super) marks: Marks,
+    /// What the object comes after.
+    pub(super) after: Option<Box<str>>,
 }
 
-/// Reads only the part-of label and the marks out of an object's labels or annotations.
+/// Reads only the part-of label, the marks and the order out of an object's labels or annotations.
 pub(super) fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Words, D::Error> {
     struct Map;
 
@@ -169,6 +172,9 @@ pub(super) fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Words,
                 } else if Marks::is_mark(&key) {
                     let value: Cow<'de, str> = map.next_value()?;
                     found.marks.take(&key, &value);
+                } else if key == DEPENDS_ON {
+                    let value: Cow<'de, str> = map.next_value()?;
+                    found.after = Some(value.into());
                 } else {
                     map.next_value::<IgnoredAny>()?;
                 }

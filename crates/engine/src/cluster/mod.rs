@@ -36,7 +36,7 @@ pub use tools::Tool;
 pub use watch::{WatchEvent, watch, watch_typed};
 
 use crate::live::Live;
-use decode::{Decode, Fingerprints};
+use decode::{Decode, Fingerprints, Ordered};
 use request::{Answer, Call, OBJECT_LIMIT, PAGE_LIMIT, Query, Repeat, Subject};
 
 /// Objects a page: what client-go asks for.
@@ -335,6 +335,15 @@ impl Cluster {
         let mut listed = self.pages::<Fingerprints>(resource, selector, namespace).await?;
         let items = listed.readable(resource, namespace)?;
         Ok((items, listed.resource_version))
+    }
+
+    /// The same, each with the annotation that says what it comes after.
+    pub(crate) async fn list_in_order(
+        &self,
+        resource: &Resource,
+        selector: &str,
+    ) -> Result<Vec<(ObjectKey, (Live, Option<Box<str>>))>, ApiError> {
+        self.pages::<Ordered>(resource, selector, None).await?.readable(resource, None)
     }
 
     async fn pages<D: Decode>(
