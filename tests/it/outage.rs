@@ -531,6 +531,64 @@ fn stalled_git_servers_hold_no_other_repository_back() {
 }
 
 #[test]
+fn pins_that_a_slow_git_server_is_to_bring_hold_no_application_back() {
+    // As many as there are workers.
+    const PINNED: [&str; 2] = ["pinned-0", "pinned-1"];
+    runtime().block_on(async {
+        let world = World::new("outage-pins").await;
+        let slow = GitServer::start().await;
+        let repo = slow.repo("slow");
+        let commit = |value: &str| {
+            let files = PINNED.map(|name| (format!("{name}/a.yaml"), config_map(name, value)));
+            let files = files.each_ref().map(|(path, text)| (path.as_str(), Some(text.as_str())));
+            repo.commit(&files, value)
+        };
+        let (older, newer) = (commit("older"), commit("newer"));
+
+        let workers = PINNED.len().to_string();
+        let args = ["--concurrent", &*workers];
+        let _agent = world.agent_with(world.identity.kubeconfig().to_owned(), &args);
+        let mut source = world.source("1h");
+        source["metadata"]["name"] = "slow".into();
+        source["spec"]["url"] = slow.url("slow").into();
+        // Longer than the test: whoever waits for it waits in vain.
+        source["spec"]["timeout"] = "10m".into();
+        world.apply(&source).await;
+        for name in PINNED {
+            let mut app = world.app(name, name, "1h");
+            app["spec"]["sourceRef"]["name"] = "slow".into();
+            app["spec"]["timeout"] = "10m".into();
+            world.apply(&app).await;
+            world.wait_applied(name, &newer).await;
+        }
+
+        // The mirror has the tip only.
+        slow.drip(true);
+        slow.forget();
+        for name in PINNED {
+            world.edit(&world.apps(), name, &json!({"spec": {"revision": older}})).await;
+        }
+        wait_for("the server to be asked", LIMIT, async || {
+            if slow.requests().is_empty() { Err(()) } else { Ok(()) }
+        })
+        .await;
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_applied("web", &commit).await;
+        // What was applied last stays enforced meanwhile.
+        let by_hand = json!({"data": {"value": "by hand"}});
+        world.edit(&world.config_maps(), PINNED[0], &by_hand).await;
+        world.wait_value(PINNED[0], "newer").await;
+
+        slow.drip(false);
+        for name in PINNED {
+            world.wait_value(name, "older").await;
+        }
+    });
+}
+
+#[test]
 fn after_a_partition_nothing_is_written_before_it_leads_again() {
     runtime().block_on(async {
         let outage = Outage::new("outage-split").await;

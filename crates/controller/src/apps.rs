@@ -21,6 +21,7 @@ use plumb_api::{Application, ApplicationStatus, names};
 use plumb_engine::{ApplySet, Ignores, Resource};
 
 use self::build::{Base, Blocked, Built, Failed};
+use self::keep::and_stays;
 use self::policy::ignores_of;
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
@@ -122,10 +123,9 @@ impl Daemon {
         let sound = run.rendered.clone().filter(|r| !r.broken && !r.refused);
         let mut kept = true;
         if let Some(rendered) = sound.or_else(|| self.last_good(run)) {
-            let revision = brief(&rendered.revision);
-            kept = self.enforce(run, rendered.into()).await;
-            let how = if kept { "and is kept as it is" } else { "but not all of it is in place" };
-            say.message = format!("{}; {revision} stays applied {how}", blocked.message);
+            let stays = self.enforce(run, rendered.into()).await;
+            kept = stays.whole;
+            say.message = and_stays(blocked.message, Some(&stays));
         } else if run.before.last_applied_revision.is_some() {
             say.message =
                 format!("{}; until then nothing is corrected and nothing pruned", blocked.message);
@@ -155,8 +155,8 @@ impl Daemon {
                 self.remember_render(run, |rendered| rendered.revision = base.revision.clone());
                 self.looked(&run.name, run.looks_at(&base));
                 if known.broken {
-                    let kept = self.enforce_last_good(run, &base).await;
-                    self.plan_kept(run, kept);
+                    let stays = self.enforce_last_good(run, &base).await;
+                    self.plan_kept(run, stays.is_none_or(|stays| stays.whole));
                     return Outcome::Stalled;
                 }
                 if known.settled && run.drifted_is_told() && self.engine.in_sync(&run.set) {
@@ -174,16 +174,22 @@ impl Daemon {
                 self.plan_retry(run, "");
                 return Outcome::Retry;
             }
+            Err(Failed::Asked) => {
+                self.again(run);
+                let stays = self.enforce_last_good(run, &base).await;
+                self.plan_kept(run, stays.is_none_or(|stays| stays.whole));
+                return Outcome::Waiting;
+            }
             Err(Failed::Because { reason, message, class }) => {
                 self.looked(&run.name, run.looks_at(&base));
-                let say = Say::not_ready(&reason, message, class.into());
+                // Otherwise equal inputs would end the next run before it says that this has passed.
+                self.again(run);
+                let stays = self.enforce_last_good(run, &base).await;
+                let say = Say::not_ready(&reason, and_stays(message, stays.as_ref()), class.into());
                 let status = Self::status_with(run, &say, |status| {
                     status.last_attempted_revision = Some(base.revision.to_string());
                 });
-                // Otherwise equal inputs would end the next run before it says that this has passed.
-                self.again(run);
                 self.say_app(run, status, &say, Some(&base.revision)).await;
-                self.enforce_last_good(run, &base).await;
                 self.plan_retry(run, &base.revision.to_string());
                 return Outcome::Retry;
             }
@@ -233,8 +239,8 @@ impl Daemon {
                     }
                 });
                 self.say_app(run, status, &say, Some(&base.revision)).await;
-                let kept = self.enforce_last_good(run, &base).await;
-                self.plan_kept(run, kept);
+                let stays = self.enforce_last_good(run, &base).await;
+                self.plan_kept(run, stays.is_none_or(|stays| stays.whole));
                 Outcome::Stalled
             }
         }

@@ -22,6 +22,7 @@ pub mod server;
 mod sources;
 mod state;
 mod status;
+mod wants;
 
 pub use daemon::{Settings, run};
 pub use error::ControllerError;

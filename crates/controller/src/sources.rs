@@ -1,5 +1,7 @@
 //! One look at a GitRepository: read its ref, fetch its commit, say so, wake its applications.
 
+mod mirror;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,15 +19,15 @@ use crate::events::Severity;
 use crate::metrics::{GitOutcome, Kind, Outcome};
 use crate::names::{Key, Name};
 use crate::queue::Lane;
-use crate::state::{Source, annotation, commit_of};
+use crate::state::{annotation, commit_of};
 use crate::status::{Say, Waits, brief, build_conditions, with_hint};
 
-/// Why a GitRepository is not ready.
-#[derive(Debug)]
-struct Problem {
-    reason: String,
-    message: String,
-    class: ErrorClass,
+/// Why a GitRepository is not ready, or a commit of it not at hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    pub(crate) class: ErrorClass,
 }
 
 impl Problem {
@@ -58,8 +60,14 @@ impl From<SourceError> for Missed {
         if matches!(error, SourceError::Cancelled) {
             return Self::CutShort;
         }
+        Self::Problem(error.into())
+    }
+}
+
+impl From<SourceError> for Problem {
+    fn from(error: SourceError) -> Self {
         let message = with_hint(chain(&error), error.hint());
-        Self::Problem(Problem { reason: error.reason().into(), message, class: error.class() })
+        Self { reason: error.reason().into(), message, class: error.class() }
     }
 }
 
@@ -92,25 +100,28 @@ impl Daemon {
             self.resolve(name, &object).await
         };
         let interval = Duration::from(spec.interval);
-        match result {
+        let bring = async || self.bring_wanted(name, &object, &result).await;
+        match &result {
             Ok((remote, revision)) => {
                 let moved = {
                     let store = self.state.lock();
                     let known = store.sources.get(name).and_then(|source| source.remote.as_ref());
-                    known.is_some_and(|known| *known != remote)
+                    known.is_some_and(|known| known != remote)
                 };
                 let untidy = moved || self.untidy.load(Ordering::Relaxed);
                 // At once: their runs under way end early for this revision.
-                for key in self.take_revision(name, &object, remote, &revision) {
+                for key in self.take_revision(name, &object, remote.clone(), revision) {
                     self.queue.add(key, Lane::Urgent);
                 }
                 if untidy {
                     self.forget_mirrors().await;
                 }
-                let news = self.say_source(name, &object, Ok(&revision)).await;
+                let news = self.say_source(name, &object, Ok(revision)).await;
+                let missing = bring().await;
                 self.keep_commits(name).await;
-                if !spec.suspend {
-                    self.queue.add_after(key, self.jitter(interval), Lane::Routine);
+                let next = (!spec.suspend).then(|| self.jitter(interval));
+                if let Some(wait) = next.into_iter().chain(missing).min() {
+                    self.queue.add_after(key, wait, Lane::Routine);
                 }
                 if news { Outcome::Changed } else { Outcome::Unchanged }
             }
@@ -131,13 +142,14 @@ impl Daemon {
                     // Another problem than before means that somebody is at work on it.
                     source.backoff.failed(generation, &problem.reason, interval.min(SLOW_RETRY))
                 };
-                let news = self.say_source(name, &object, Err(&problem)).await;
+                let news = self.say_source(name, &object, Err(problem)).await;
                 if news {
                     let waiting: Vec<Key> = self.state.lock().dependants(name).collect();
                     for key in waiting {
                         self.queue.add(key, Lane::Routine);
                     }
                 }
+                let wait = bring().await.map_or(wait, |missing| missing.min(wait));
                 self.queue.add_after(key, wait, Lane::Routine);
                 match problem.class {
                     ErrorClass::Retry => Outcome::Retry,
@@ -170,24 +182,30 @@ impl Daemon {
     }
 
     /// After a restart the commit that the status names may still be in the cache: then it stays
-    /// enforced even while the Git server cannot be reached.
+    /// enforced even while the Git server cannot be reached. So may one that an Application is pinned
+    /// to, whatever became of that of the status.
     async fn recall(self: &Arc<Self>, name: &Name, object: &GitRepository, remote: &Remote) {
-        let known = self.state.lock().sources.get(name).is_none_or(|s| s.revision.is_some());
-        let revision =
-            object.status.as_ref().and_then(|status| revision_of(status.revision.as_deref()?));
-        let (false, Some(revision)) = (known, revision) else { return };
-        let (mirrors, target, commit) =
-            (Arc::clone(&self.mirrors), remote.clone(), revision.commit);
-        let look = move |_: &Cancel| mirrors.snapshot(&target, &commit).is_ok();
-        if self.blocking(Kind::GitRepository, look).await != Ok(true) {
+        if self.state.lock().sources.get(name).is_none_or(|s| s.revision.is_some()) {
             return;
+        }
+        let status = object.status.as_ref();
+        let mut revision = status.and_then(|status| revision_of(status.revision.as_deref()?));
+        if let Some(commit) = revision.as_ref().map(|revision| revision.commit) {
+            let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
+            let look = move |_: &Cancel| mirrors.has(&target, &commit).unwrap_or(false);
+            let here = self.blocking(Kind::GitRepository, look).await;
+            revision = revision.filter(|_| here == Ok(true));
         }
         let waiting: Vec<Key> = {
             let mut store = self.state.lock();
             let Some(source) = store.sources.get_mut(name) else { return };
-            source.remote = Some(remote.clone());
-            source.revision = Some(revision);
-            store.dependants(name).collect()
+            let found = source.remote.replace(remote.clone()).is_none();
+            let known = revision.is_some();
+            source.revision = revision;
+            let pinned = |key: &Key| {
+                store.apps.get(key.name()).is_some_and(|app| app.object.spec.revision.is_some())
+            };
+            store.dependants(name).filter(|key| known || found && pinned(key)).collect()
         };
         // Nobody else tells them: for the rest of this look the revision is no news any more.
         for key in waiting {
@@ -416,80 +434,6 @@ impl Daemon {
             }
         }
         true
-    }
-
-    /// Tells the mirror which commits are still named by somebody.
-    pub(crate) async fn keep_commits(self: &Arc<Self>, name: &Name) {
-        let (remote, wanted, commits) = {
-            let store = self.state.lock();
-            let wanted = store.commits_to_keep(name);
-            let Some(source) = store.sources.get(name) else { return };
-            let Some(remote) = source.remote.clone() else { return };
-            if source.kept == wanted {
-                return;
-            }
-            // Other objects may name the same repository: their commits stay, too.
-            let others: Vec<Name> = store
-                .sources
-                .iter()
-                .filter(|(other, s)| *other != name && s.remote.as_ref() == Some(&remote))
-                .map(|(other, _)| other.clone())
-                .collect();
-            let mut all = wanted.clone();
-            for other in others {
-                all.extend(store.commits_to_keep(&other));
-            }
-            // What was applied stays enforced when its source is deleted.
-            let applied = store.apps.values().flat_map(|app| app.rendered.iter().chain(&app.good));
-            let here = applied.filter(|rendered| rendered.remote == remote);
-            all.extend(here.map(|rendered| rendered.revision.commit.to_string()));
-            (remote, wanted, all)
-        };
-        let commits: Vec<_> = commits.iter().filter_map(|commit| commit.parse().ok()).collect();
-        let mirrors = Arc::clone(&self.mirrors);
-        let keep = move |_: &Cancel| mirrors.keep(&remote, &commits);
-        let kept = self.blocking(Kind::GitRepository, keep).await;
-        match kept {
-            Ok(Ok(())) => {
-                if let Some(source) = self.state.lock().sources.get_mut(name) {
-                    source.kept = wanted;
-                }
-            }
-            Ok(Err(error)) => tracing::warn!(source = %name, %error, "cannot tidy the mirror"),
-            Err(Panicked) => {}
-        }
-    }
-
-    /// Mirrors that nobody names any more are deleted.
-    pub(crate) async fn forget_mirrors(self: &Arc<Self>) {
-        let remotes: Vec<Remote> = {
-            let store = self.state.lock();
-            // One that was not read yet in this process may name any mirror, if it was read ever.
-            let may_have_one = |source: &Source| {
-                let status = source.written.as_ref().or(source.object.status.as_ref());
-                status.is_some_and(|status| status.revision.is_some())
-            };
-            if store.sources.values().any(|s| s.remote.is_none() && may_have_one(s)) {
-                return;
-            }
-            let named = store.sources.values().filter_map(|source| source.remote.clone());
-            // What was applied stays enforced when its source is deleted.
-            named
-                .chain(
-                    store
-                        .apps
-                        .values()
-                        .flat_map(|app| app.rendered.iter().chain(&app.good))
-                        .map(|rendered| rendered.remote.clone()),
-                )
-                .collect()
-        };
-        self.untidy.store(false, Ordering::Relaxed);
-        let mirrors = Arc::clone(&self.mirrors);
-        let retain = move |_: &Cancel| mirrors.retain(&remotes);
-        if let Ok(Err(error)) = self.blocking(Kind::GitRepository, retain).await {
-            tracing::warn!(%error, "cannot delete unused mirrors");
-        }
     }
 
     /// A look panicked: a mistake of ours, told where its owner looks.

@@ -14,6 +14,7 @@ use crate::apps::how::How;
 use crate::backoff::Backoff;
 use crate::metrics::Kind;
 use crate::names::{Key, Name};
+use crate::wants::Wants;
 
 /// The first wait after a failure; back-off doubles it up to the object's retry interval.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -33,6 +34,8 @@ pub(crate) struct Source {
     pub(crate) written: Option<plumb_api::GitRepositoryStatus>,
     /// The commits that were last asked to be kept.
     pub(crate) kept: BTreeSet<String>,
+    /// The commits that applications need and that are not at hand.
+    pub(crate) wants: Wants,
     pub(crate) backoff: Backoff,
 }
 
@@ -109,6 +112,7 @@ impl Source {
         self.problem = None;
         self.written = None;
         self.kept.clear();
+        self.wants.clear();
         self.backoff.succeeded();
     }
 }
@@ -167,6 +171,7 @@ impl Store {
                 problem: None,
                 written: None,
                 kept: BTreeSet::new(),
+                wants: Wants::new(backoff.clone()),
                 backoff,
             };
             self.sources.insert(name.clone(), source);

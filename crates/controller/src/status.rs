@@ -155,7 +155,7 @@ pub(crate) fn with_hint(message: String, hint: Option<String>) -> String {
 
 /// Hex digits of a commit that people read: enough to be the only one in any repository of
 /// manifests, and what `git log --abbrev=12` shows.
-const BRIEF_COMMIT: usize = 12;
+pub(crate) const BRIEF_COMMIT: usize = 12;
 
 /// A revision for people, `main@sha1:0123456789ab`. Fields that programs read keep all digits.
 pub(crate) fn brief(revision: &(impl ToString + ?Sized)) -> String {

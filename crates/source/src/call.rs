@@ -93,7 +93,7 @@ impl Call<'_> {
 
     /// Fetches a commit by its id unless it is here.
     pub(crate) fn bring(&self, commit: CommitId, branch: Option<&str>) -> Result<(), SourceError> {
-        if self.is_here(commit.oid()) {
+        if self.mirror.is_here(commit.oid()) {
             return Ok(());
         }
         let target =
@@ -108,11 +108,6 @@ impl Call<'_> {
             }
             self.ensure(session, &target, None).map(|_| ())
         })
-    }
-
-    fn is_here(&self, commit: Oid) -> bool {
-        !self.mirror.suspect.load(Ordering::SeqCst)
-            && matches!(self.mirror.store.open(), Ok(Some(repo)) if self.mirror.claim(&repo, commit))
     }
 
     /// One listing of the references that start with a prefix. What the server offers is
@@ -195,7 +190,7 @@ impl Call<'_> {
         target: &Target<'_>,
         known: Option<(&Endpoint, &Server)>,
     ) -> Result<CommitId, SourceError> {
-        if self.is_here(target.commit) {
+        if self.mirror.is_here(target.commit) {
             return Ok(CommitId::of(target.commit));
         }
         let mirror = &self.mirror;

@@ -183,6 +183,12 @@ impl Mirror {
         }
     }
 
+    /// Whether a commit is here and nothing says that it cannot be read.
+    pub(crate) fn is_here(&self, commit: Oid) -> bool {
+        !self.suspect.load(Ordering::SeqCst)
+            && matches!(self.store.open(), Ok(Some(repo)) if self.claim(&repo, commit))
+    }
+
     /// Notes that a commit is handed out, and says whether it is here. Under one lock with
     /// [`Mirrors::keep`], which so never drops what was just found.
     pub(crate) fn claim(&self, repo: &Repository, commit: Oid) -> bool {
@@ -242,6 +248,12 @@ impl Mirrors {
         cancel: &Cancel,
     ) -> Result<(), SourceError> {
         self.call(remote, cancel)?.bring(*commit, None)
+    }
+
+    /// Whether a commit can be opened, as far as is known: when a reader has met damage since, it has
+    /// to be fetched again. No network at all.
+    pub fn has(&self, remote: &Remote, commit: &CommitId) -> Result<bool, SourceError> {
+        Ok(self.mirror(&remote.check()?).is_here(commit.oid()))
     }
 
     /// Opens a commit for reading. No network at all; [`SourceError::NotInCache`] when it was

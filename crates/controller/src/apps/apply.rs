@@ -14,7 +14,7 @@ use super::policy::policy_of;
 use super::{Run, application_resource};
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
-use crate::names::{Key, Name};
+use crate::names::Key;
 use crate::queue::Lane;
 use crate::state::{Looked, annotation, epoch_of, has_facts, recorded_scope, settled_kinds};
 use crate::status::{
@@ -120,7 +120,6 @@ impl Daemon {
                 self.queue.add_after(Key::App(run.name.clone()), again, Lane::Routine);
             }
         }
-        self.keep_commits(&Name::new(&run.name.namespace, &run.object.spec.source_ref.name)).await;
         match say.waits {
             Some(Waits::Retry) => Outcome::Retry,
             Some(Waits::User) if report.held.is_some() => Outcome::Waiting,

@@ -12,9 +12,11 @@ use super::Run;
 use super::how::How;
 use crate::daemon::{Daemon, PANICKED, Panicked, chain};
 use crate::metrics::Kind;
-use crate::names::Name;
+use crate::names::{Key, Name};
+use crate::queue::Lane;
 use crate::state::Rendered;
-use crate::status::{Waits, shorten, with_hint};
+use crate::status::{BRIEF_COMMIT, Waits, shorten, with_hint};
+use crate::wants::Need;
 
 /// Which commit a run is about.
 pub(super) struct Base {
@@ -58,6 +60,8 @@ pub(super) enum Built {
 pub(super) enum Failed {
     /// It was cut short, by a shutdown or with the lease, and found out nothing.
     CutShort,
+    /// The commit is not at hand. The source was asked for it, and its look calls for another run.
+    Asked,
     Because {
         reason: String,
         message: String,
@@ -115,7 +119,7 @@ impl Daemon {
         self.blocking(Kind::Application, look).await.unwrap_or(false)
     }
 
-    /// Renders a commit, fetching it first if a pin asks for one that is not at hand.
+    /// Renders a commit. One that is not at hand is asked for; nobody waits for a Git server here.
     pub(super) async fn build(
         self: &Arc<Self>,
         run: &Run,
@@ -125,29 +129,17 @@ impl Daemon {
         let how = Arc::clone(&base.how);
         let mirrors = Arc::clone(&self.mirrors);
         let limit = Duration::from(run.object.spec.timeout);
-        let pinned = run.object.spec.revision.is_some();
         let built = self
             .blocking(Kind::Application, move |cancel| {
                 let end = Instant::now() + limit;
-                let failed = |error: SourceError| match error {
-                    SourceError::Cancelled => Failed::CutShort,
-                    error => Failed::Because {
-                        reason: error.reason().into(),
-                        message: with_hint(chain(&error), error.hint()),
-                        class: error.class(),
-                    },
+                let failed = |error: SourceError| Failed::Because {
+                    reason: error.reason().into(),
+                    message: with_hint(chain(&error), error.hint()),
+                    class: error.class(),
                 };
-                mirrors.fetch_commit(&remote, &commit, cancel).map_err(|error| match error {
-                    SourceError::RefNotFound { .. } if pinned => Failed::Because {
-                        reason: reasons::REVISION_NOT_FOUND.into(),
-                        message: format!(
-                            "spec.revision: {}",
-                            with_hint(chain(&error), error.hint())
-                        ),
-                        class: error.class(),
-                    },
-                    error => failed(error),
-                })?;
+                if !mirrors.has(&remote, &commit).map_err(failed)? {
+                    return Err(Failed::Asked);
+                }
                 let snapshot = mirrors.snapshot(&remote, &commit).map_err(failed)?;
                 let path = match RelPath::parse(&how.path) {
                     Ok(path) => path,
@@ -170,13 +162,54 @@ impl Daemon {
                 }
             })
             .await;
-        built.unwrap_or_else(|Panicked| {
-            Err(Failed::Because {
+        match built {
+            Ok(Err(Failed::Asked)) => Err(self.ask_for(run, base)),
+            Ok(built) => built,
+            Err(Panicked) => Err(Failed::Because {
                 reason: reasons::INTERNAL_ERROR.into(),
                 message: PANICKED.into(),
                 class: ErrorClass::Bug,
-            })
-        })
+            }),
+        }
+    }
+
+    /// Asks the source for a commit that is not at hand, or tells why its looks do not bring it.
+    fn ask_for(&self, run: &Run, base: &Base) -> Failed {
+        let commit = base.revision.commit;
+        let name = Name::new(&run.name.namespace, &run.object.spec.source_ref.name);
+        let need = {
+            let mut store = self.state.lock();
+            let source = store.sources.get_mut(&name);
+            let source = source.filter(|source| source.remote.as_ref() == Some(&base.remote));
+            source.map(|source| source.wants.need(commit, &run.name, run.wanted))
+        };
+        let absent = format!("commit {} is not in the cache", &commit.to_string()[..BRIEF_COMMIT]);
+        match need {
+            Some(Need::Look) => {
+                self.queue.add(Key::Source(name), Lane::Urgent);
+                Failed::Asked
+            }
+            Some(Need::Wait) => Failed::Asked,
+            Some(Need::Failed(problem)) => {
+                let pin = run.object.spec.revision.as_deref().and_then(|pin| pin.parse().ok());
+                let wrong = pin == Some(commit) && problem.reason == reasons::REF_NOT_FOUND;
+                Failed::Because {
+                    reason: if wrong { reasons::REVISION_NOT_FOUND.into() } else { problem.reason },
+                    message: if wrong {
+                        format!("spec.revision: {}", problem.message)
+                    } else {
+                        format!("{absent} and cannot be fetched: {}", problem.message)
+                    },
+                    class: problem.class,
+                }
+            }
+            // What was applied from a repository that is named no more.
+            None => Failed::Because {
+                reason: reasons::SOURCE_NOT_READY.into(),
+                message: format!("{absent}, and GitRepository {name} does not name its repository"),
+                class: ErrorClass::Retry,
+            },
+        }
     }
 }
 

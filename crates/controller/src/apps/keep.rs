@@ -11,34 +11,55 @@ use super::policy::policy_of;
 use crate::daemon::{Daemon, chain};
 use crate::sources::revision_of;
 use crate::state::Rendered;
+use crate::status::brief;
+
+/// What was applied last and stays enforced.
+pub(super) struct Stays {
+    revision: String,
+    /// Whether all of it is in place.
+    pub(super) whole: bool,
+}
+
+/// A message, and what of that is true meanwhile.
+pub(super) fn and_stays(message: String, stays: Option<&Stays>) -> String {
+    let Some(Stays { revision, whole }) = stays else { return message };
+    let how = if *whole { "and is kept as it is" } else { "but not all of it is in place" };
+    format!("{message}; {revision} stays applied {how}")
+}
 
 impl Daemon {
-    /// What is wanted cannot be applied at all: what was applied last is kept in place. Returns
-    /// whether all of it is.
-    pub(super) async fn enforce_last_good(self: &Arc<Self>, run: &Run, wanted: &Base) -> bool {
+    /// What is wanted cannot be applied at all: what was applied last is kept in place, if there is
+    /// such a thing.
+    pub(super) async fn enforce_last_good(
+        self: &Arc<Self>,
+        run: &Run,
+        wanted: &Base,
+    ) -> Option<Stays> {
         let last = if let Some(good) = self.last_good(run) {
             good.into()
         } else {
             // After a restart only the revision is known.
-            let last = run.before.last_applied_revision.as_deref();
-            let Some(revision) = last.and_then(revision_of) else { return true };
+            let revision = run.before.last_applied_revision.as_deref().and_then(revision_of)?;
             let (remote, how) = (wanted.remote.clone(), Arc::clone(&wanted.how));
             Base { remote, revision, how, seq: wanted.seq }
         };
-        self.enforce(run, last).await
+        Some(self.enforce(run, last).await)
     }
 
     /// Corrects drift to something else than what is wanted. Nothing is pruned, and the only thing
-    /// said is what was corrected. Returns whether all of it is in place.
-    pub(super) async fn enforce(self: &Arc<Self>, run: &Run, base: Base) -> bool {
+    /// said is what was corrected.
+    pub(super) async fn enforce(self: &Arc<Self>, run: &Run, base: Base) -> Stays {
+        let stays = |whole| Stays { revision: brief(&base.revision), whole };
         if run.object.spec.mode == Mode::Observe {
-            return true;
+            return stays(true);
         }
         let kept = self.state.lock().apps.get(&run.name).and_then(|app| app.kept.clone());
         if kept == Some(base.what()) && self.engine.in_sync(&run.set) {
-            return true;
+            return stays(true);
         }
-        let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else { return false };
+        let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else {
+            return stays(false);
+        };
         let policy = Policy { prune: false, validate: false, ..policy_of(&run.object.spec) };
         let (report, result) = self.sync(run, objects, &policy, None, run.rendered.is_none()).await;
         self.tell(run, &report, &base.revision.to_string());
@@ -46,7 +67,7 @@ impl Daemon {
             tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(error));
         }
         self.note_kept(run, &base, &report, &result);
-        result.is_ok() && report.is_complete()
+        stays(result.is_ok() && report.is_complete())
     }
 
     /// What was just applied is what stays enforced from now on.

@@ -37,9 +37,12 @@ fn snapshots_need_no_server() {
     };
     let error = again.snapshot(&other, &first).unwrap_err();
     assert!(matches!(error, SourceError::NotInCache { .. }), "{error}");
+    let has = |remote| again.has(remote, &first).unwrap();
+    assert!(has(&remote) && !has(&other));
 
     // The directory is emptied under us.
     fs::remove_dir_all(world.cache().join("mirrors")).unwrap();
+    assert!(!has(&remote));
     let error = again.snapshot(&remote, &first).unwrap_err();
     assert_eq!(error.reason(), "NotInCache");
     assert!(error.hint().unwrap().contains("cache"));
@@ -247,8 +250,11 @@ fn a_damaged_mirror_is_fetched_anew() {
             snapshot.read(&path("a.yaml"), 1 << 20).ok()
         };
         assert_eq!(read(), None, "{what}");
+        let has = || world.mirrors.has(&remote, &first).unwrap();
+        assert!(!has(), "{what}");
         // The next poll repairs it, although the reference has not moved.
         assert_eq!(world.main().commit, first, "{what}");
+        assert!(has(), "{what}");
         assert_eq!(read().unwrap(), text.as_bytes(), "{what}");
         // And goes back to polling.
         world.server.take_log();

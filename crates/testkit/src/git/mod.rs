@@ -12,12 +12,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
+use http::request::Parts;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// One request that a Git server was asked.
@@ -53,6 +55,7 @@ struct State {
     passwords: Mutex<HashMap<String, String>>,
     requests: Mutex<Vec<Arc<Mutex<GitRequest>>>>,
     stalled: watch::Sender<bool>,
+    dripping: watch::Sender<bool>,
 }
 
 impl GitServer {
@@ -139,6 +142,12 @@ impl GitServer {
     pub fn stall(&self, stalled: bool) {
         self.state.stalled.send_replace(stalled);
     }
+
+    /// Answers with a byte now and then and comes to no end, until called with `false`. No time-out
+    /// for a silent server notices that.
+    pub fn drip(&self, dripping: bool) {
+        self.state.dripping.send_replace(dripping);
+    }
 }
 
 impl Handler for State {
@@ -161,6 +170,9 @@ impl Handler for State {
             }));
             self.requests.lock().expect("not poisoned").push(Arc::clone(&note));
             self.flowing().await;
+            if *self.dripping.borrow() {
+                return Ok(self.dripped(&head));
+            }
 
             let repo = head.uri.path().trim_start_matches('/').split('/').next().unwrap_or("");
             let expected = self.passwords.lock().expect("not poisoned").get(repo).cloned();
@@ -191,12 +203,40 @@ impl State {
             passwords: Mutex::default(),
             requests: Mutex::default(),
             stalled: watch::Sender::new(false),
+            dripping: watch::Sender::new(false),
         })
     }
 
     async fn flowing(&self) {
         let mut stalled = self.stalled.subscribe();
         let _closed = stalled.wait_for(|stalled| !stalled).await;
+    }
+
+    /// The longest line of the protocol, as slow as can be.
+    fn dripped(self: Arc<Self>, head: &Parts) -> Response<Body> {
+        let service = head.uri.path().rsplit('/').next().unwrap_or_default();
+        let content = match service {
+            "git-upload-pack" => "application/x-git-upload-pack-result",
+            _ => "application/x-git-upload-pack-advertisement",
+        };
+        let frames = futures::stream::unfold(0, move |sent| {
+            let state = Arc::clone(&self);
+            async move {
+                if sent > 0 {
+                    let mut dripping = state.dripping.subscribe();
+                    let end = dripping.wait_for(|dripping| !dripping);
+                    if tokio::time::timeout(Duration::from_secs(1), end).await.is_ok() {
+                        return None;
+                    }
+                }
+                let piece = if sent == 0 { "fff0" } else { "x" };
+                Some((Ok(Frame::data(piece.into())), sent + 1))
+            }
+        });
+        let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
+        let content = content.parse().expect("a header");
+        response.headers_mut().insert(header::CONTENT_TYPE, content);
+        response
     }
 
     /// Counts the body and holds it back while the server is stalled.
