@@ -64,6 +64,11 @@ pub(crate) struct Controller {
     #[arg(long, env = "PLUMB_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
     pub(crate) lease_duration: Duration,
 
+    /// In this time each object is sent once to see whether it still is as in Git, although nothing
+    /// shows that it changed: webhooks can change objects without a trace. Spread evenly; 0s never
+    #[arg(long, env = "PLUMB_AUDIT_INTERVAL", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    pub(crate) audit_interval: Duration,
+
     /// The namespace that the agent runs in, where its Lease is
     #[arg(long, env = "POD_NAMESPACE", value_name = "NS", default_value = "plumb-system")]
     pub(crate) namespace: String,

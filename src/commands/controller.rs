@@ -52,6 +52,7 @@ async fn serve(args: Controller) -> Result<(), Failure> {
         namespaces: args.namespaces.into_iter().filter(|ns| !ns.is_empty()).collect(),
         lease_duration: args.lease_duration,
         namespace: args.namespace,
+        audit_interval: args.audit_interval,
         seed: Digest::of(identity.as_bytes()).short(),
         identity,
         build: option_env!("PLUMB_BUILD").unwrap_or("").to_owned(),

@@ -445,3 +445,105 @@ fn an_application_that_observes_tells_what_it_would_do_and_writes_nothing() {
         world.wait_gone(&maps, "c").await;
     });
 }
+
+/// Puts managed fields back as they were, as a webhook's change is without a trace in them: who edits
+/// an object's data and then its managed fields leaves nothing behind that metadata would show.
+async fn edit_without_a_trace(world: &World, name: &str, value: &str) {
+    let maps = world.config_maps();
+    let before = world.get(&maps, name).await["metadata"]["managedFields"].clone();
+    world.edit(&maps, name, &json!({"data": {"value": value}})).await;
+    let restore =
+        json!([{"op": "replace", "path": "/metadata/managedFields", "value": before}]).to_string();
+    let args = ["-n", &world.ns, "patch", "configmap", name, "--type=json", "-p", &restore];
+    let output = world.plane.kubectl(args);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(world.get(&maps, name).await["metadata"]["managedFields"], before);
+}
+
+/// While the agent is down, so that no watch tells of the two edits one by one.
+#[test]
+fn what_is_changed_without_a_trace_is_found_by_an_audit() {
+    runtime().block_on(async {
+        let world = World::new("audit").await;
+        let files = ["a", "b", "once"].map(|name| {
+            let mark = "\n  annotations: {plumb.dev/ssa: IfNotPresent}\ndata:";
+            let text = config_map(name, "git");
+            let text = if name == "once" { text.replace("\ndata:", mark) } else { text };
+            (format!("app/{name}.yaml"), text)
+        });
+        let changes: Vec<_> = files.iter().map(|(path, text)| (&**path, Some(&**text))).collect();
+        let commit = world.repo.commit(&changes, "three");
+        let mut agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_applied("web", &commit).await;
+        let maps = world.config_maps();
+        world.edit(&maps, "once", &json!({"data": {"value": "by hand"}})).await;
+        let probe = Probe::of(&mut agent).await;
+        probe.idle(0).await;
+        assert!(agent.stop().success());
+        edit_without_a_trace(&world, "a", "by hand").await;
+
+        // A restart reads metadata only, which says that nothing happened.
+        agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        wait_for("the application to be looked at", LIMIT, async || {
+            let scrape = probe.scrape().await;
+            if scrape.sum("plumb_ready", "kind=\"Application\"") == 1 {
+                Ok(())
+            } else {
+                Err(scrape)
+            }
+        })
+        .await;
+        probe.idle(2).await;
+        assert_eq!(world.data("a").await.unwrap()["value"], "by hand");
+        assert!(agent.stop().success());
+
+        world.plane.settled().await;
+        let mark = world.plane.audit().mark();
+        let args = ["--audit-interval", "5s"];
+        let _agent = world.agent_with(world.identity.kubeconfig().to_owned(), &args);
+        world.wait_value("a", "git").await;
+        let parts = ["DriftCorrected", "ConfigMap", "/a was not as in Git", "do not tell"];
+        world.wait_event("web", &parts).await;
+        let object = world
+            .wait_condition(&world.apps(), "web", ("Ready", "True"), |object| {
+                object["status"]["drift"]["count"] == 1
+            })
+            .await;
+        let drift = &object["status"]["drift"];
+        assert!(drift["object"].as_str().unwrap().ends_with("/a"), "{drift}");
+        // The others are audited as well, which changes and says nothing; but for what is made once.
+        let sent = |name: &str| {
+            let events = world.plane.audit().since(mark).into_iter();
+            let ours = events.filter(|e| e.user == world.identity.user() && e.verb == "patch");
+            ours.filter(|e| e.resource == "configmaps" && e.name == name).count()
+        };
+        wait_for("two audits of each", LIMIT, async || {
+            let counts = (sent("a"), sent("b"));
+            if counts.0 >= 3 && counts.1 >= 2 { Ok(()) } else { Err(counts) }
+        })
+        .await;
+        assert_eq!(sent("once"), 0);
+        assert_eq!(world.data("once").await.unwrap()["value"], "by hand");
+        let object = world.get(&world.apps(), "web").await;
+        assert_eq!(object["status"]["drift"]["count"], 1, "{object}");
+        // Nobody looks after what is suspended, and what only observes writes nothing.
+        world.edit(&world.apps(), "web", &json!({"spec": {"mode": "Observe"}})).await;
+        world
+            .wait_condition(&world.apps(), "web", ("Ready", "True"), |object| {
+                condition(object, "Ready")["message"].as_str().unwrap().contains("as observed")
+            })
+            .await;
+        edit_without_a_trace(&world, "b", "by hand").await;
+        world
+            .wait_condition(&world.apps(), "web", ("Drifted", "True"), |object| {
+                let message = condition(object, "Drifted")["message"].to_string();
+                // By the audit, as the first of the two edits is seen at once.
+                message.contains("/b would be changed") && !message.contains("data.value")
+            })
+            .await;
+        assert_eq!(world.data("b").await.unwrap()["value"], "by hand");
+    });
+}

@@ -56,6 +56,9 @@ pub struct Settings {
     pub identity: String,
     /// The commit that the binary was built from, empty when not known.
     pub build: String,
+    /// In this time each object is verified once although nothing shows that it changed; never
+    /// when it is zero.
+    pub audit_interval: Duration,
     /// Seeds jitter.
     pub seed: u64,
 }
@@ -179,6 +182,12 @@ pub async fn run(
     let watching = Arc::clone(&daemon).follow_own_kinds(readiness.clone(), heartbeat);
     let watching = guard.spawn("watching custom resources", watching);
     let signalling = guard.spawn("following members", Arc::clone(&daemon).follow_signals(signals));
+    let auditing = {
+        let daemon = Arc::clone(&daemon);
+        // A clock before 1970 says nothing, and need not.
+        let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        guard.spawn("auditing", async move { daemon.engine.audit(since_1970).await })
+    };
     let publishing = {
         let (sink, ended) = (ClusterEvents::new(&cluster), ended.clone());
         guard.spawn("publishing events", async move {
@@ -211,6 +220,7 @@ pub async fn run(
     let _ = working.await;
     watching.abort();
     signalling.abort();
+    auditing.abort();
     let _ = end.send(true);
     let _ = publishing.await;
     // Only now may another replica write.
@@ -280,7 +290,9 @@ impl Daemon {
         settings: Settings,
     ) -> (Arc<Self>, events::Outbox, mpsc::UnboundedReceiver<Signal>) {
         let (events, outbox) = Events::new(&settings.identity, metrics);
-        let (engine, signals) = Engine::new(cluster.clone(), EngineOptions::default());
+        let options =
+            EngineOptions { audit_interval: settings.audit_interval, ..EngineOptions::default() };
+        let (engine, signals) = Engine::new(cluster.clone(), options);
         let daemon = Self {
             engine,
             mirrors: Arc::new(mirrors),

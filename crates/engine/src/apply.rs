@@ -143,7 +143,8 @@ impl Engine {
         let terminating = live.terminating;
         {
             let mut members = self.members();
-            let known = members.is_verified_for(&p.key, &set.id);
+            // What is only due says nothing of anybody; nor does a start, after which all are sent once.
+            let called = members.is_verified_for(&p.key, &set.id) && !members.is_due(&p.key);
             // What is going because of us is not there any more, as far as the next run is concerned.
             let goes = terminating && matches!(change, Change::Recreated(_));
             if change != Change::Left && !goes {
@@ -151,8 +152,7 @@ impl Engine {
             }
             match &change {
                 Change::Corrected(drift) => members.corrected(&p.key, drift, Instant::now()),
-                // After a start all are sent once, which says nothing of anybody.
-                _ if *action == Action::Verify && known => {
+                _ if matches!(action, Action::Verify { .. }) && called => {
                     members.checked(&p.key, Instant::now());
                 }
                 _ => {}
@@ -192,19 +192,28 @@ impl Engine {
                 (self.retake(set, p).await?, Change::Corrected(Drift::Replaced))
             }
             Action::Recreate(drift) => {
-                let uid = self.members().verified_uid(&p.key);
+                let mut uid = self.members().verified_uid(&p.key);
+                if uid.is_none() {
+                    // It went while nobody looked, or is there without its label.
+                    let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+                    uid = self.cluster.get_metadata(&target).await?.map(|found| found.live.uid);
+                }
                 let live = self.claim(set, p).await?;
                 let same = uid.as_deref() == Some(&*live.uid);
                 let drift = if same { Drift::Unlabelled } else { drift.clone() };
                 (live, Change::Corrected(drift))
             }
-            Action::Update | Action::Verify => {
+            Action::Verify { as_before: true } => {
+                let (live, drift) = self.verify(set, p, before).await?;
+                (live, drift.map_or(Change::Verified, Change::Corrected))
+            }
+            Action::Update | Action::Verify { as_before: false } => {
                 let live = self.overwrite(set, p, before.as_ref()).await?;
                 let has_status = p.resource.subresources.contains("status");
                 let change = match &before {
                     Some(before) if before.uid != live.uid => Change::Corrected(Drift::Deleted),
                     Some(before)
-                        if *action == Action::Verify
+                        if *action != Action::Update
                             && is_untouched(before, &live, &set.manager, has_status) =>
                     {
                         Change::Verified

@@ -5,7 +5,7 @@ use crate::cluster::{ApiError, Target};
 use crate::engine::Engine;
 use crate::explain::explain;
 use crate::live::Live;
-use crate::prepare::{Prepared, planned_on};
+use crate::prepare::{Prepared, planned_for, planned_on};
 use crate::report::Drift;
 use crate::sync::RACES;
 
@@ -31,6 +31,51 @@ impl Engine {
             let body = planned_on(p.object.body(), found.live.resource_version);
             match self.force(set, p, &body).await {
                 Ok(live) => return Ok((live, Drift::Fields(fields))),
+                Err(error) if error.is_conflict() && race < RACES => race += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends what should be as it is, on the version that is known, to see whether anything changes.
+    /// Returns what somebody had changed.
+    pub(crate) async fn verify(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+        known: Option<Live>,
+    ) -> Result<(Live, Option<Drift>), ApiError> {
+        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let has_status = p.resource.subresources.contains("status");
+        let uid = known.as_ref().map(|known| known.uid.clone());
+        // Who took a field of ours while nobody looked has written after us. Only then is there
+        // anything to be read.
+        let seen = self.members().is_verified_for(&p.key, &set.id);
+        let mut known = known.filter(|known| seen || !known.is_written_after(&set.manager));
+        let mut fields = Vec::new();
+        let mut race = 0;
+        loop {
+            let before = if let Some(before) = known.take() {
+                before
+            } else {
+                let found = self.cluster.get_metadata(&target).await?;
+                let Some(found) = found.filter(|found| Some(&found.live.uid) == uid.as_ref())
+                else {
+                    return Ok((self.claim(set, p).await?, Some(Drift::Deleted)));
+                };
+                if is_taken(&found.live, set) {
+                    return Ok((self.claim(set, p).await?, Some(Drift::Unlabelled)));
+                }
+                fields = explain(p.object.body(), &found.managed_fields, &set.manager);
+                found.live
+            };
+            let body = planned_on(p.object.body(), before.resource_version);
+            match self.force(set, p, &planned_for(&body, &before.uid)).await {
+                Ok(live) if is_untouched(&before, &live, &set.manager, has_status) => {
+                    return Ok((live, None));
+                }
+                Ok(live) if fields.is_empty() => return Ok((live, Some(Drift::Unseen))),
+                Ok(live) => return Ok((live, Some(Drift::Fields(fields)))),
                 Err(error) if error.is_conflict() && race < RACES => race += 1,
                 Err(error) => return Err(error),
             }
@@ -92,6 +137,7 @@ mod tests {
                 part_of: Some(part_of.into()),
                 entries: vec![entry(&set.manager, ours), entry("plumb:ns/other", theirs)],
                 others: 3,
+                others_time: 0,
             };
             assert_eq!(is_taken(&live, &set), taken, "{live:?}");
         }
@@ -113,6 +159,7 @@ mod tests {
             part_of: Some("set".into()),
             entries: vec![entry],
             others: 3,
+            others_time: 0,
         };
         let after = |change: fn(&mut Live)| {
             let mut live = Live { resource_version: 11, ..before.clone() };
@@ -147,6 +194,7 @@ mod tests {
                 owners: 0,
             }],
             others: 3,
+            others_time: 0,
         };
         let untouched = |version: u64, others: u64, has_status: bool| {
             let after = Live { resource_version: version, others, ..before.clone() };

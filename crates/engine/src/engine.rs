@@ -15,7 +15,7 @@ use crate::claims::Claims;
 use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent};
 use crate::definitions::Defining;
 use crate::error::EngineError;
-use crate::members::{KindState, Members, Trouble};
+use crate::members::{Audits, KindState, Members, Trouble};
 use crate::report::Drift;
 use crate::sabotage::{Sabotage, leaves_out};
 
@@ -39,6 +39,9 @@ pub struct EngineOptions {
     pub concurrency: usize,
     /// How long new definitions may take to be served.
     pub definition_timeout: Duration,
+    /// In this time each object is verified once although nothing shows that it changed; never
+    /// when it is zero.
+    pub audit_interval: Duration,
 }
 
 impl Default for EngineOptions {
@@ -50,6 +53,8 @@ impl Default for EngineOptions {
             // The API server needs up to ten seconds to serve a new definition under load; three
             // times that is a fault.
             definition_timeout: Duration::from_secs(30),
+            // What leaves no trace is rare, and each look is a request.
+            audit_interval: Duration::from_hours(24),
         }
     }
 }
@@ -254,6 +259,20 @@ impl Engine {
         let task = follow(cluster, resource, kind.clone(), members, self.signals.clone());
         let task = tokio::spawn(task);
         watches.insert(kind, task);
+    }
+
+    /// Asks for a run of sets of which objects are due to be verified, for ever. `since_1970` is the
+    /// time now.
+    pub async fn audit(&self, since_1970: Duration) {
+        if self.options.audit_interval.is_zero() {
+            return std::future::pending().await;
+        }
+        let audits = Audits::new(self.options.audit_interval, Instant::now(), since_1970);
+        loop {
+            tokio::time::sleep(audits.pause()).await;
+            let sets = self.members().audit(&audits, Instant::now());
+            self.signal(sets);
+        }
     }
 
     /// Which of these kinds have not been listed yet.

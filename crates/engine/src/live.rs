@@ -26,6 +26,8 @@ pub struct Live {
     pub scaled: bool,
     /// Digest of all other entries but those of the `status` subresource.
     pub others: u64,
+    /// The latest time of those entries, in seconds since the epoch.
+    pub others_time: i64,
 }
 
 /// One of our own managers' entries in `managedFields`.
@@ -47,6 +49,12 @@ impl Live {
     /// The entry of one manager.
     pub fn entry(&self, manager: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| &*entry.manager == manager)
+    }
+
+    /// Whether somebody else has written something of it since this manager last did, or in the same
+    /// second.
+    pub(crate) fn is_written_after(&self, manager: &str) -> bool {
+        self.entry(manager).is_none_or(|entry| self.others_time >= entry.time)
     }
 
     /// Whether it has an owner that this manager did not give it: whoever gave it one decides when

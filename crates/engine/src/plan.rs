@@ -25,20 +25,27 @@ pub(crate) enum Action {
     /// Apply with force: it is ours, and somebody changed it. Whether Git asks for the same as before:
     /// if not, what is not as desired says nothing of what somebody did.
     Correct { as_before: bool },
-    /// Apply with force to see whether anything changes.
-    Verify,
+    /// Apply with force to see whether anything changes. Whether Git asks for the same as before: if
+    /// so, what changes was changed by somebody else.
+    Verify { as_before: bool },
 }
 
-/// Decides about one object. `None` means that it is as desired; `Err` that it is going away.
-pub(crate) fn decide(standing: Standing, desired: u64) -> Result<Option<Action>, ()> {
+/// Decides about one object. `recorded` says whether Git asks for what was in place as a whole when an
+/// earlier process wrote so. `None` means that it is as desired; `Err` that it is going away.
+pub(crate) fn decide(
+    standing: Standing,
+    desired: u64,
+    recorded: bool,
+) -> Result<Option<Action>, ()> {
     Ok(Some(match standing {
         Standing::Same(verified) if verified == desired => return Ok(None),
-        Standing::Suspect(verified) if verified == desired => Action::Verify,
+        Standing::Suspect(verified) if verified == desired => Action::Verify { as_before: true },
         Standing::Same(_) | Standing::Suspect(_) => Action::Update,
-        Standing::Unverified => Action::Verify,
+        Standing::Unverified => Action::Verify { as_before: recorded },
         Standing::Drifted(verified) => Action::Correct { as_before: verified == desired },
         Standing::Gone => Action::Recreate(Drift::Deleted),
         Standing::Replaced => Action::Recreate(Drift::Replaced),
+        Standing::Unknown if recorded => Action::Recreate(Drift::Deleted),
         Standing::Unknown | Standing::Unclaimed | Standing::Foreign => Action::Claim,
         Standing::Terminating => return Err(()),
     }))
@@ -57,13 +64,15 @@ impl Engine {
         report: &mut Report,
     ) -> Vec<(&'p Prepared, Action)> {
         let mut members = self.members();
-        // After a restart nothing is verified. When both sides are as they were recorded, all is.
-        if let Some((was_desired, was_cluster)) = recorded
+        // After a restart nothing is verified. When both sides are as they were recorded, all is; when
+        // only Git is, somebody changed something meanwhile.
+        let recorded = recorded.filter(|(was_desired, _)| {
+            report.failures.is_empty() && report.desired == Some(*was_desired)
+        });
+        if let Some((_, was_cluster)) = recorded
             && desired
                 .keys()
                 .all(|key| members.standing(key, &set.id, &set.manager) == Standing::Unverified)
-            && report.failures.is_empty()
-            && report.desired == Some(was_desired)
             && members.cluster_digest(&set.id, &set.manager, desired) == Some(was_cluster)
         {
             members.adopt_verified(&set.id, &set.manager, desired);
@@ -74,11 +83,12 @@ impl Engine {
             let standing = members.standing(&p.key, &set.id, &set.manager);
             if left_alone(p, members.live(&p.key)) {
                 report.marked += 1;
+                members.left_alone(&p.key);
                 continue;
             }
             let waits = members.verified_against(&p.key) == Some(p.digest)
                 && members.waits(&p.key, standing, now).is_some();
-            match decide(standing, p.digest) {
+            match decide(standing, p.digest, recorded.is_some()) {
                 Ok(Some(_)) if waits => {}
                 Ok(None) => {}
                 Ok(Some(action)) => todo.push((p, action)),
@@ -116,9 +126,9 @@ mod tests {
         let cases = [
             (Standing::Same(WANTED), Ok(None)),
             (Standing::Same(OTHER), Ok(Some(Action::Update))),
-            (Standing::Suspect(WANTED), Ok(Some(Action::Verify))),
+            (Standing::Suspect(WANTED), Ok(Some(Action::Verify { as_before: true }))),
             (Standing::Suspect(OTHER), Ok(Some(Action::Update))),
-            (Standing::Unverified, Ok(Some(Action::Verify))),
+            (Standing::Unverified, Ok(Some(Action::Verify { as_before: false }))),
             (Standing::Drifted(WANTED), Ok(Some(Action::Correct { as_before: true }))),
             (Standing::Drifted(OTHER), Ok(Some(Action::Correct { as_before: false }))),
             (Standing::Gone, Ok(Some(Action::Recreate(Drift::Deleted)))),
@@ -130,7 +140,16 @@ mod tests {
             (Standing::Terminating, Err(())),
         ];
         for (standing, action) in cases {
-            assert_eq!(decide(standing, WANTED), action, "{standing:?}");
+            assert_eq!(decide(standing, WANTED, false), action, "{standing:?}");
+        }
+        // After a restart, with what Git asked for before: what lacks or differs was somebody.
+        for (standing, action) in [
+            (Standing::Unverified, Ok(Some(Action::Verify { as_before: true }))),
+            (Standing::Unknown, Ok(Some(Action::Recreate(Drift::Deleted)))),
+            (Standing::Unclaimed, Ok(Some(Action::Claim))),
+            (Standing::Foreign, Ok(Some(Action::Claim))),
+        ] {
+            assert_eq!(decide(standing, WANTED, true), action, "{standing:?}");
         }
     }
 }

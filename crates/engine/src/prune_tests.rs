@@ -33,6 +33,7 @@ fn member(set: &ApplySet, uid: &str) -> Live {
             owners: 0,
         }],
         others: 3,
+        others_time: 0,
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Change {
 pub enum Drift {
     /// These fields were changed or removed.
     Fields(Vec<FieldChange>),
+    /// Something of it was changed that its managed fields do not tell of.
+    Unseen,
     /// It was deleted.
     Deleted,
     /// Its label was taken off.

@@ -385,6 +385,7 @@ mod tests {
                 owners: 0,
             }],
             others: 3,
+            others_time: 0,
         }
     }
 

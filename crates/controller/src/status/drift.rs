@@ -63,6 +63,7 @@ pub(crate) fn fights_text(fights: &[(plumb_core::ObjectKey, Drift)]) -> Option<D
     let what = match drift {
         Drift::Deleted | Drift::Replaced => "deleted".to_owned(),
         Drift::Unlabelled => "robbed of its label".to_owned(),
+        Drift::Unseen => "changed without a trace".to_owned(),
         Drift::Fields(changes) => {
             let fields: Vec<String> = changes
                 .iter()
@@ -99,7 +100,7 @@ pub(crate) fn count_drift(status: &mut ApplicationStatus, report: &Report, now: 
                 changes.iter().take(MAX_DRIFTED_FIELDS).map(|c| c.path.to_string()).collect(),
                 changes.iter().find_map(|c| c.manager.clone()),
             ),
-            Drift::Deleted | Drift::Unlabelled | Drift::Replaced => (Vec::new(), None),
+            _ => (Vec::new(), None),
         };
         status.drift = Some(plumb_api::Drift {
             time: Time(now),
@@ -119,6 +120,10 @@ pub(crate) fn drift_text(key: &plumb_core::ObjectKey, drift: &Drift) -> String {
         Drift::Replaced => {
             format!("{key} was deleted and created anew by somebody, and is as in Git again")
         }
+        Drift::Unseen => format!(
+            "{key} was not as in Git, although its managed fields do not tell of a change, and is put \
+             back"
+        ),
         Drift::Fields(changes) if changes.is_empty() => {
             format!("{key} had been applied by somebody else in our name and is put back")
         }

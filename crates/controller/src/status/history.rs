@@ -24,7 +24,10 @@ pub(crate) fn revision_to_tell<'a>(
     let quiet = report.is_complete()
         && report.held.is_none()
         && report.pruned.is_empty()
-        && report.outcomes.iter().all(|outcome| outcome.change == Change::Verified);
+        && report
+            .outcomes
+            .iter()
+            .all(|outcome| matches!(outcome.change, Change::Verified | Change::Corrected(_)));
     let same = report.desired.is_some_and(|digest| before.digest == Some(digest.to_string()));
     match &before.last_applied_revision {
         Some(applied) if rested && quiet && same => applied,

@@ -191,10 +191,12 @@ fn live_in_order(json: &[u8]) -> Result<(Live, Option<Box<str>>), String> {
         scaled: false,
         entries: Vec::new(),
         others: 0,
+        others_time: 0,
     };
     for entry in meta.managed_fields.unwrap_or_default() {
         let set = entry.fields.map(FieldSet::read).unwrap_or_default();
         let time = &*entry.time;
+        let seconds = time.parse::<Timestamp>().map_or(0, Timestamp::as_second);
         if entry.operation == "Apply"
             && entry.subresource.is_empty()
             && entry.manager.starts_with(crate::MANAGER_PREFIX)
@@ -202,7 +204,7 @@ fn live_in_order(json: &[u8]) -> Result<(Live, Option<Box<str>>), String> {
             live.entries.push(Entry {
                 manager: entry.manager.into(),
                 fields: fields::combine(&[fields::text(&entry.api_version), set.digest]),
-                time: time.parse::<Timestamp>().map_or(0, Timestamp::as_second),
+                time: seconds,
                 owns_part_of: set.part_of,
                 owners: set.owners,
             });
@@ -211,6 +213,7 @@ fn live_in_order(json: &[u8]) -> Result<(Live, Option<Box<str>>), String> {
             live.scaled |= entry.subresource == "scale"
                 && set.replicas
                 && !entry.manager.starts_with("kubectl");
+            live.others_time = live.others_time.max(seconds);
             // The server sorts entries by time, so their order says nothing: a sum again.
             live.others = live.others.wrapping_add(fields::combine(&[
                 fields::text(&entry.manager),
@@ -473,6 +476,7 @@ mod tests {
             part_of: None,
             entries: Vec::new(),
             others: 0,
+            others_time: 0,
         };
         assert_eq!(read(&bare), expected);
         let nulls = json!({"metadata": {

@@ -60,6 +60,12 @@ pub(super) fn text(text: &str) -> u64 {
     mix(state)
 }
 
+/// The digest of several texts in order.
+pub(crate) fn digest_of(texts: &[&str]) -> u64 {
+    let digests: Vec<u64> = texts.iter().map(|one| text(one)).collect();
+    combine(&digests)
+}
+
 /// The digest of several digests in order.
 pub(super) fn combine(parts: &[u64]) -> u64 {
     parts.iter().fold(0x9e37_79b9_7f4a_7c15, |state, part| mix(state.rotate_left(23) ^ part))

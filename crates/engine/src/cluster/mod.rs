@@ -28,6 +28,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+pub(crate) use fields::digest_of;
+
 pub use decode::Metadata;
 pub use discovery::Discovery;
 pub use error::{ApiError, Cause, Refusal};

@@ -3,6 +3,7 @@
 //!
 //! A pure state machine: events go in, names of sets that need a look come out.
 
+mod audit;
 mod digest;
 mod heat;
 mod standing;
@@ -15,11 +16,13 @@ use std::sync::Arc;
 use plumb_core::{GroupKind, ObjectKey};
 use tokio::time::Instant;
 
+use self::audit::Audit;
 use self::heat::Heats;
 use crate::live::Live;
 use crate::report::Drift;
 use crate::sabotage::{Sabotage, leaves_out};
 
+pub(crate) use self::audit::Audits;
 pub(crate) use self::standing::Standing;
 
 /// How an object was when it was last known to equal its desired state.
@@ -32,6 +35,7 @@ struct Verified {
     generation: i64,
     others: u64,
     desired: u64,
+    audit: Audit,
 }
 
 /// What is known of a kind.
@@ -273,6 +277,7 @@ impl Members {
             generation: live.generation,
             others: live.others,
             desired,
+            audit: Audit::Answered,
         };
         self.put(&key, newer.unwrap_or(live));
         let slot = self.objects.entry(Arc::clone(&key)).or_default();
@@ -295,6 +300,10 @@ impl Members {
         for (key, digest) in desired {
             if let Some(live) = self.live(key).cloned() {
                 self.verified(set, manager, key, live, *digest);
+                let verified = self.objects.get_mut(key).and_then(|slot| slot.verified.as_mut());
+                if let Some(verified) = verified {
+                    verified.audit = Audit::Adopted;
+                }
             }
         }
     }

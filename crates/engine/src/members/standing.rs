@@ -8,6 +8,7 @@ use plumb_core::ObjectKey;
 use tokio::time::Instant;
 
 use super::Members;
+use super::audit::Audit;
 use crate::marks::{Prune, Ssa};
 use crate::report::Drift;
 
@@ -25,7 +26,7 @@ pub(crate) enum Standing {
     /// As it was when verified; the desired digest it was verified against.
     Same(u64),
     /// Our fields as they were, but something else moved that can change them in ways the field
-    /// set does not show. The desired digest it was verified against.
+    /// set does not show, or it is time to make sure. The desired digest it was verified against.
     Suspect(u64),
     /// Our fields were changed by somebody. The desired digest it was verified against.
     Drifted(u64),
@@ -81,7 +82,11 @@ impl Members {
             {
                 Standing::Drifted(v.desired)
             }
-            Some(v) if v.generation != live.generation || v.others != live.others => {
+            Some(v)
+                if v.generation != live.generation
+                    || v.others != live.others
+                    || v.audit == Audit::Due =>
+            {
                 Standing::Suspect(v.desired)
             }
             Some(v) => Standing::Same(v.desired),

@@ -2,14 +2,14 @@ use super::*;
 use crate::live::Entry;
 use crate::marks::Marks;
 
-const SET: &str = "set-1";
-const MANAGER: &str = "plumb:ns/app";
+pub(super) const SET: &str = "set-1";
+pub(super) const MANAGER: &str = "plumb:ns/app";
 
-fn key(name: &str) -> ObjectKey {
+pub(super) fn key(name: &str) -> ObjectKey {
     ObjectKey::new(GroupKind::new("", "ConfigMap"), "ns", name)
 }
 
-fn live(version: u64) -> Live {
+pub(super) fn live(version: u64) -> Live {
     Live {
         uid: "u1".into(),
         resource_version: version,
@@ -27,10 +27,11 @@ fn live(version: u64) -> Live {
             owners: 0,
         }],
         others: 3,
+        others_time: 0,
     }
 }
 
-fn with(version: u64, change: impl FnOnce(&mut Live)) -> Live {
+pub(super) fn with(version: u64, change: impl FnOnce(&mut Live)) -> Live {
     let mut live = live(version);
     change(&mut live);
     live
