@@ -83,7 +83,7 @@ pub(super) fn draw(random: &mut Rng) -> Trouble {
         55..62 => Trouble::Cut(side(random)),
         62..68 => Trouble::Partition { side: side(random), lasts: millis(random, 200..3000) },
         // Longer than a request may take, and than a lease lasts.
-        68..70 => Trouble::Partition { side: Side::Api, lasts: millis(random, 8000..18_000) },
+        68..70 => Trouble::Partition { side: Side::Api, lasts: millis(random, 4000..8000) },
         70..80 => Trouble::Kill { keeps_cache: random.bool() },
         80..88 => Trouble::Stop { keeps_cache: random.bool() },
         88..93 => Trouble::Down { keeps_cache: random.bool() },

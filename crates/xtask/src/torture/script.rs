@@ -86,7 +86,7 @@ fn ambush(model: &mut Model, random: &mut Rng) -> Option<Step> {
 }
 
 fn pause(random: &mut Rng) -> Option<Step> {
-    let time = Duration::from_millis(random.u64(1..800));
+    let time = Duration::from_millis(random.u64(1..400));
     random.bool().then_some(Step::Pause(time))
 }
 

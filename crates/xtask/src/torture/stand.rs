@@ -24,13 +24,14 @@ use crate::error::TaskError;
 
 /// Where the agent itself lives.
 const HOME: &str = "plumb-system";
-/// How often repositories are looked at: a look is what rest is measured by.
-const INTERVAL: &str = "2s";
-/// The longest that anything may take. A watch that was cut often waits for half a minute, a lease
-/// that was lost for a quarter; the rest is for a machine that compiles at the same time.
+/// How often repositories are looked at, as often as can be: a look is what rest is measured by, and
+/// a round has three of them at the least.
+const INTERVAL: &str = "1s";
+/// The longest that anything may take. A watch that was cut often waits for half a minute; the rest
+/// is for a machine that compiles at the same time.
 const LIMIT: Duration = Duration::from_mins(2);
 /// Between two looks of the checker.
-const POLL: Duration = Duration::from_millis(250);
+const POLL: Duration = Duration::from_millis(100);
 /// A definition of a kind that the API server does not have.
 const WIDGETS: &str = include_str!("widgets.yaml");
 
@@ -180,13 +181,13 @@ impl Stand {
         }
         for (index, app) in self.model.apps.iter().enumerate() {
             // Looks in between are to change nothing.
-            let interval = ["5s", "1m", "1h"][index % 3];
+            let interval = ["1s", "1m", "1h"][index % 3];
             let object = json!({
                 "apiVersion": APPLICATION.api_version, "kind": APPLICATION.name,
                 "metadata": { "name": app.name },
                 "spec": {
                     "sourceRef": { "name": source(app.repository) }, "path": app.name,
-                    "interval": interval, "retryInterval": "3s",
+                    "interval": interval, "retryInterval": "1s",
                 },
             });
             let applied = person.apply(APPLICATION, app.namespace, &app.name, &object).await;

@@ -14,7 +14,9 @@ use crate::torture::moves::Push;
 use crate::torture::script::Step;
 
 /// What comes at all comes within this.
-const SOON: Duration = Duration::from_secs(4);
+const SOON: Duration = Duration::from_secs(2);
+/// Short, so that one is lost now and then, and waited for no longer than that.
+const LEASE: &str = "6s";
 /// In the query of a watch.
 const WATCH: &str = "watch=";
 /// Time in which a watch tells of a change.
@@ -183,7 +185,8 @@ impl Stand {
             .env("PLUMB_LOG_FORMAT", "json")
             .env("PLUMB_LOG_LEVEL", "info,plumb_controller=debug")
             // Always the same pod: it may take its own lease at once.
-            .args(["controller", "--identity", "torture", "--cache-dir", &cache]);
+            .args(["controller", "--identity", "torture", "--cache-dir", &cache])
+            .args(["--lease-duration", LEASE]);
         if let Some(name) = &self.broken {
             builder = builder.env(VARIABLE, name);
         }
