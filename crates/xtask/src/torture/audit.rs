@@ -9,7 +9,7 @@ use plumb_testkit::{AuditEvent, Version};
 use serde_json::Value;
 
 use super::checker::{entry, label, owner, text};
-use super::hands::Traces;
+use super::hands::{Traces, is_left_alone, stays};
 use super::kinds::{CLAIM, KINDS, Key, STAMP};
 use super::model::{Desired, File, Model};
 
@@ -61,6 +61,8 @@ pub(super) struct Evidence<'e> {
     pub(super) traces: &'e Traces,
     /// Which commit each application had applied when the round began.
     pub(super) applied: &'e [usize],
+    /// Uids of objects that a mark kept everybody off when the round began.
+    pub(super) left_alone: &'e BTreeSet<String>,
     /// What the one under test asked, in the order of time.
     pub(super) events: &'e [AuditEvent],
     pub(super) runs: &'e [Run],
@@ -257,7 +259,31 @@ impl Evidence<'_> {
             wrong.push(format!("{key} was deleted from {name}, which wants it"));
             return None;
         }
+        if stays(&state.object) {
+            wrong.push(format!("{key} was deleted, and a mark on it says that it stays"));
+            return None;
+        }
+        if let Some(goal) = self.is_given_to(app, key) {
+            let (name, goal) = (&self.model.apps[app].name, &self.model.apps[goal].name);
+            wrong.push(format!("{key} was deleted from {name}, and Git gives it to {goal}"));
+            return None;
+        }
         Some((app, uid.to_owned()))
+    }
+
+    /// An application of the same repository that has an object in every commit in which this one
+    /// has it no more.
+    fn is_given_to(&self, app: usize, key: &Key) -> Option<usize> {
+        let has = |app: usize, commit: usize| {
+            let desired = self.model.wanted_at(app, commit);
+            desired.objects().map(|objects| objects.contains_key(key))
+        };
+        let repository = self.model.apps[app].repository;
+        let commits = self.applied[app]..self.model.commits[repository].len();
+        let without: Vec<usize> =
+            commits.filter(|commit| has(app, *commit) == Some(false)).collect();
+        let mut goals = self.model.apps_of(repository).into_iter().filter(|goal| *goal != app);
+        goals.find(|goal| without.iter().all(|commit| has(*goal, *commit) == Some(true)))
     }
 
     /// What one run deleted did not need approval, or had it.
@@ -312,6 +338,16 @@ impl Evidence<'_> {
         for (index, (app, id)) in self.model.apps.iter().zip(self.ids).enumerate() {
             let manager = app.manager();
             let (was, is) = (entry(&before.object, &manager), entry(&now.object, &manager));
+            let uid = before.uid();
+            if is.is_some()
+                && is != was
+                && is_left_alone(&before.object)
+                && self.left_alone.contains(uid)
+                && !self.traces.marked.contains(uid)
+            {
+                let key = key_of_version(now);
+                wrong.push(format!("{} wrote to {key}, and a mark keeps all off it", app.name));
+            }
             if is.is_none() || is == was || was.is_some() || label(&before.object) == Some(id) {
                 continue;
             }

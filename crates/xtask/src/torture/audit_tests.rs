@@ -12,6 +12,7 @@ struct Round {
     ids: Vec<String>,
     traces: Traces,
     applied: Vec<usize>,
+    left_alone: BTreeSet<String>,
     events: Vec<AuditEvent>,
     runs: Vec<Run>,
     /// Every version, in the order of their numbers.
@@ -94,6 +95,7 @@ impl Round {
             ids: vec!["set-0".into(), "set-1".into()],
             traces: Traces::default(),
             applied: vec![0, 0],
+            left_alone: BTreeSet::new(),
             events: Vec::new(),
             runs: vec![begun("t1", 1), begun("t4", 2)],
             versions: Vec::new(),
@@ -122,6 +124,7 @@ impl Round {
             ids: &self.ids,
             traces: &self.traces,
             applied: &self.applied,
+            left_alone: &self.left_alone,
             events: &self.events,
             runs: &self.runs,
             versions: &pairs,
@@ -308,6 +311,104 @@ fn what_one_lets_go_and_another_asks_for_changes_hands() {
     rename.body[1]["path"] = "/data".into();
     round.events = vec![rename];
     round.says("was written by \"\"");
+}
+
+/// The annotations of a version with one more.
+fn annotate(name: &str, value: &str) -> impl Fn(&mut Value) {
+    move |live| live["metadata"]["annotations"][name] = value.into()
+}
+
+#[test]
+fn what_is_marked_to_stay_is_not_deleted() {
+    let (a, b) = (map("a", 1), map("b", 1));
+    for (name, value, kept) in [
+        ("plumb.dev/prune", "disabled", true),
+        ("plumb.dev/reconcile", "disabled", true),
+        ("plumb.dev/ssa", "Ignore", true),
+        ("plumb.dev/ssa", "Merge", false),
+        ("plumb.dev/prune", "enabled", false),
+    ] {
+        let mut round =
+            Round::new(vec![tree(0, &[a.clone(), b.clone()]), tree(0, std::slice::from_ref(&a))]);
+        let marked = changed(&member(0, &b, 11), 11, annotate(name, value));
+        round.versions = vec![member(0, &a, 10), marked.clone(), end(&marked, 12)];
+        round.events = vec![delete(&marked, &b)];
+        if kept {
+            round.says("ConfigMap one/b was deleted, and a mark on it says that it stays");
+        } else {
+            assert_eq!(round.judge(), [""; 0], "{name}: {value}");
+        }
+    }
+}
+
+#[test]
+fn what_is_marked_to_be_left_alone_is_not_written_to() {
+    let a = map("a", 1);
+    let mut round = Round::new(vec![tree(0, std::slice::from_ref(&a))]);
+    let later = |live: &mut Value| {
+        live["metadata"]["managedFields"][0]["time"] = "later".into();
+    };
+    let marked = changed(&member(0, &a, 10), 10, annotate("plumb.dev/reconcile", "disabled"));
+    round.versions = vec![marked.clone(), changed(&marked, 11, later)];
+    assert_eq!(round.judge(), [""; 0], "the mark may have come when the write was on its way");
+    round.left_alone.insert(marked.uid().into());
+    round.says("app-00 wrote to ConfigMap one/a, and a mark keeps all off it");
+    round.traces.marked.insert(marked.uid().into());
+    assert_eq!(round.judge(), [""; 0], "it was taken off and put on again in this round");
+    round.traces.marked.clear();
+    let unmarked = changed(&marked, 11, annotate("plumb.dev/reconcile", "enabled"));
+    round.versions = vec![marked.clone(), unmarked.clone(), changed(&unmarked, 12, later)];
+    assert_eq!(round.judge(), [""; 0]);
+    let stays = changed(&member(0, &a, 10), 10, annotate("plumb.dev/prune", "disabled"));
+    round.versions = vec![stays.clone(), changed(&stays, 11, later)];
+    assert_eq!(round.judge(), [""; 0], "it stays, and is kept as Git has it");
+}
+
+#[test]
+fn what_every_commit_gives_to_another_application_is_not_deleted() {
+    let (a, b, c) = (map("a", 1), map("b", 1), map("c", 1));
+    let both = |first: &[Object], second: &[Object]| {
+        let mut both = tree(0, first);
+        both.extend(tree(1, second));
+        both
+    };
+    let keep = std::slice::from_ref(&a);
+    let broken = || {
+        let mut next = both(keep, std::slice::from_ref(&c));
+        let how = crate::torture::model::Broken::Syntax;
+        let file = File::Broken { how, was: vec![b.clone(), c.clone()] };
+        next.insert(1, Arc::new(Folder::from([("g.yaml".to_owned(), file)])));
+        next
+    };
+    let moved = both(keep, &[b.clone(), c.clone()]);
+    let dropped = both(keep, std::slice::from_ref(&c));
+    for (after, given) in [
+        (vec![moved.clone()], true),
+        (vec![dropped.clone(), moved.clone()], false),
+        (vec![moved.clone(), dropped.clone()], false),
+        (vec![dropped], false),
+        // Nobody knows what it asks for, and a person may have agreed.
+        (vec![broken()], false),
+    ] {
+        let mut trees = vec![both(&[a.clone(), b.clone()], std::slice::from_ref(&c))];
+        trees.extend(after);
+        let mut round = Round::new(trees);
+        let (live, gone) = (member(0, &a, 10), member(0, &b, 11));
+        round.versions = vec![live, gone.clone(), end(&gone, 12)];
+        round.events = vec![delete(&gone, &b)];
+        if given {
+            round.says("ConfigMap one/b was deleted from app-00, and Git gives it to app-01");
+        } else {
+            assert_eq!(round.judge(), [""; 0]);
+        }
+    }
+    // One of another repository is not looked at: its commits come in an order of their own.
+    let mut round = Round::new(vec![both(&[a.clone(), b.clone()], &[]), moved]);
+    round.model.apps[1].repository = 1;
+    let gone = member(0, &b, 11);
+    round.versions = vec![member(0, &a, 10), gone.clone(), end(&gone, 12)];
+    round.events = vec![delete(&gone, &b)];
+    assert_eq!(round.judge(), [""; 0]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::hands::{HeldPlan, PART_OF, Traces, content, uid};
+use super::hands::{HeldPlan, PART_OF, Traces, content, is_left_alone, stays, uid};
 use super::kinds::{CLAIM, Key, THEIRS, difference};
 use super::model::{App, Desired, Model};
 
@@ -46,6 +46,8 @@ pub(super) struct Rested {
     pub(super) objects: usize,
     /// How many corrections each application has told of.
     pub(super) corrected: Vec<u64>,
+    /// Uids of objects to which nothing may be done, by a mark on them.
+    pub(super) left_alone: BTreeSet<String>,
 }
 
 /// What is found of one application.
@@ -102,6 +104,8 @@ pub(super) fn judge(view: &View<'_>) -> Result<Rested, Vec<String>> {
         view.status(app, of_app, stuck.contains(&app), &mut wrong, &mut rested);
     }
     view.nobodys(&mut wrong);
+    let left_alone = view.live.values().filter(|live| is_left_alone(live));
+    rested.left_alone = left_alone.map(|live| uid(live)).collect();
     for (repository, source) in view.sources {
         let head = view.commits[*repository].last().map_or("", String::as_str);
         let revision = source["status"]["revision"].as_str().unwrap_or_default();
@@ -159,6 +163,9 @@ impl View<'_> {
                 wrong.push(format!("{name}: {key} is missing"));
                 continue;
             };
+            if is_left_alone(live) {
+                continue;
+            }
             let owner = owner(live, &self.model.apps, self.ids);
             if self.is_in_the_way(app, live) {
                 found.by_hand.push(key.clone());
@@ -184,7 +191,8 @@ impl View<'_> {
             }
         }
         for (key, live) in self.live {
-            if !desired.contains_key(key) && owner(live, &self.model.apps, self.ids) == Some(app) {
+            let its_own = owner(live, &self.model.apps, self.ids) == Some(app);
+            if its_own && !desired.contains_key(key) && !stays(live) {
                 found.extras.insert(key.clone(), uid(live));
             }
         }
@@ -335,7 +343,8 @@ impl View<'_> {
         let plan = &status["prune"];
         let extras = &found.extras;
         let desired = self.model.wanted(app).objects().map_or(0, BTreeMap::len);
-        let members = desired + extras.len();
+        let its_own = |live: &&Arc<Value>| owner(live, &self.model.apps, self.ids) == Some(app);
+        let members = self.live.values().filter(its_own).count();
         let count = extras.len();
         let reason = if desired == 0 {
             "EmptyRender"

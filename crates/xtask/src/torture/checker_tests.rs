@@ -321,6 +321,36 @@ fn what_a_hand_put_in_the_way_must_be_told() {
 }
 
 #[test]
+fn what_is_marked_is_left_as_it_is_or_stays() {
+    let marks = [
+        ("plumb.dev/prune", "disabled", false),
+        ("plumb.dev/reconcile", "disabled", true),
+        ("plumb.dev/ssa", "Ignore", true),
+    ];
+    for (name, value, alone) in marks {
+        let mut world = World::new();
+        world.object("a")["metadata"]["annotations"][name] = value.into();
+        let rested = world.view().unwrap();
+        assert_eq!(rested.left_alone.len(), usize::from(alone), "{name}");
+        assert_eq!(rested.objects, if alone { 2 } else { 3 });
+
+        // As Git has it, or in whatever way.
+        world.object("a")["data"]["value"] = "x".into();
+        world.object("a")["metadata"]["labels"] = json!({});
+        assert_eq!(world.view().is_ok(), alone, "{name}");
+
+        // What left Git stays, and what is gone comes back without its mark.
+        world.object("b")["metadata"]["annotations"][name] = value.into();
+        world.live.insert(map("a", 1).key, member(&world, 0, &map("a", 1)));
+        world.commit(without_b());
+        world.say_applied();
+        assert!(world.view().is_ok(), "{name}: {:?}", world.view());
+        world.live.remove(&map("a", 1).key);
+        world.says("app-00: ConfigMap one/a is missing");
+    }
+}
+
+#[test]
 fn a_label_that_a_hand_took_off_comes_back() {
     let mut world = World::new();
     world.traces.freed.insert("uid-a-1".into());

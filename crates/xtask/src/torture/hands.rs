@@ -37,10 +37,53 @@ pub(super) enum Act {
     Forge { canary: usize, app: usize },
     /// Wipes the annotation that says which kinds an application has.
     Wipe { app: usize },
+    /// Marks the live object so that it is dealt with in another way.
+    Mark { key: Key, mark: Mark },
+    /// Takes all marks off.
+    Unmark,
     /// Approves the deletions that an application holds.
     Approve { app: usize },
     /// Removes what earlier hands left in the way of an application.
     TidyUp,
+}
+
+/// What a hand writes on an object, for the one under test to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// It stays when nothing asks for it any more.
+    Stays,
+    /// Nothing at all is done to it.
+    Alone,
+    /// The same in other words.
+    Ignored,
+}
+
+const MARKS: [(Mark, &str, &str); 3] = [
+    (Mark::Stays, "plumb.dev/prune", "disabled"),
+    (Mark::Alone, "plumb.dev/reconcile", "disabled"),
+    (Mark::Ignored, "plumb.dev/ssa", "Ignore"),
+];
+
+impl Mark {
+    fn name_and_value(self) -> (&'static str, &'static str) {
+        let [stays, alone, ignored] = MARKS.map(|(_, name, value)| (name, value));
+        match self {
+            Self::Stays => stays,
+            Self::Alone => alone,
+            Self::Ignored => ignored,
+        }
+    }
+}
+
+/// Whether a live object is marked so that it is not deleted.
+pub(super) fn stays(live: &Value) -> bool {
+    MARKS.iter().any(|(_, name, value)| live["metadata"]["annotations"][*name] == *value)
+}
+
+/// Whether a live object is marked so that nothing at all is done to it.
+pub(super) fn is_left_alone(live: &Value) -> bool {
+    let marks = MARKS.iter().filter(|(mark, ..)| *mark != Mark::Stays);
+    marks.into_iter().any(|(_, name, value)| live["metadata"]["annotations"][*name] == *value)
 }
 
 impl fmt::Display for Act {
@@ -64,6 +107,8 @@ impl fmt::Display for Act {
             }
             Self::Forge { canary, app } => write!(f, "a hand labels canary {canary} for app {app}"),
             Self::Wipe { app } => write!(f, "a hand wipes the kinds of app {app}"),
+            Self::Mark { key, mark } => write!(f, "a hand marks {key}: {mark:?}"),
+            Self::Unmark => write!(f, "hands take all marks off"),
             Self::Approve { app } => write!(f, "a person approves what app {app} holds"),
             Self::TidyUp => write!(f, "hands clear the way"),
         }
@@ -83,6 +128,8 @@ pub(super) struct Traces {
     pub(super) added: BTreeMap<Key, (String, String)>,
     /// What was approved: the application, and the uids of the whole plan.
     pub(super) approved: Vec<(usize, BTreeSet<String>)>,
+    /// Uids of objects that hands marked, or took marks off, since the last round.
+    pub(super) marked: BTreeSet<String>,
     /// How often hands were on the objects of each application since the last round.
     pub(super) touched: BTreeMap<usize, u32>,
 }
@@ -104,9 +151,11 @@ pub(super) fn draw(model: &Model, random: &mut Rng) -> Option<Act> {
     let key = object.key.clone();
     let other = random.usize(..model.apps.len());
     Some(match random.u8(0..100) {
-        0..28 => Act::Edit { object, deep: random.bool() },
-        28..40 => Act::Add { key, token: random.u32(..) },
-        40..58 => Act::Delete { key },
+        0..24 => Act::Edit { object, deep: random.bool() },
+        24..34 => Act::Add { key, token: random.u32(..) },
+        34..42 => Act::Mark { key, mark: MARKS[random.usize(..MARKS.len())].0 },
+        42..45 => Act::Unmark,
+        45..58 => Act::Delete { key },
         58..66 => Act::Unlabel { key },
         66..72 => Act::Relabel { key, app: other },
         72..82 => Act::Replace { object, app, labelled: random.bool() },
@@ -250,7 +299,41 @@ async fn carry_out(
             let patch = json!({ "metadata": { "annotations": { APPROVE: plan.digest } } });
             hand.merge(APPLICATION, app.namespace, &app.name, &patch).await?;
         }
+        Act::Mark { key, mark } => {
+            let (kind, namespace, name) = on(key);
+            let (mark, value) = mark.name_and_value();
+            let patch = json!({ "metadata": { "annotations": { mark: value } } });
+            // Noted before, so that whoever acts on it is not ahead of us.
+            if let Some(live) = hand.get(kind, &namespace, &name).await? {
+                traces.marked.insert(uid(&live));
+            }
+            let live = hand.merge(kind, &namespace, &name, &patch).await?;
+            traces.marked.insert(uid(&live));
+        }
+        Act::Unmark => unmark(hand, model, traces).await?,
         Act::TidyUp => tidy_up(hand, model, ids, traces).await?,
+    }
+    Ok(())
+}
+
+/// Takes the marks off all objects, also off those that left Git and stayed for that.
+async fn unmark(hand: &Hand, model: &Model, traces: &mut Traces) -> Result<(), Refused> {
+    let none: serde_json::Map<String, Value> =
+        MARKS.iter().map(|(_, name, _)| ((*name).to_owned(), Value::Null)).collect();
+    let patch = json!({ "metadata": { "annotations": none } });
+    for (key, app) in &model.owners {
+        let Key { kind, namespace, name } = key;
+        let Some(live) = hand.get(*kind, namespace, name).await? else { continue };
+        if !stays(&live) {
+            continue;
+        }
+        traces.marked.insert(uid(&live));
+        // What was done to it meanwhile is put right now.
+        *traces.touched.entry(*app).or_default() += 1;
+        match hand.merge(*kind, namespace, name, &patch).await {
+            Err(Refused { code: 404, .. }) => {}
+            done => drop(done?),
+        }
     }
     Ok(())
 }
@@ -299,7 +382,21 @@ mod tests {
             .iter()
             .map(|act| act.to_string().split_whitespace().take(3).collect::<Vec<_>>().join(" "))
             .collect();
-        assert_eq!(said.len(), 8, "{said:?}");
+        assert_eq!(said.len(), 10, "{said:?}");
+    }
+
+    #[test]
+    fn marks_say_what_is_not_done() {
+        let live =
+            |name: &str, value: &str| json!({ "metadata": { "annotations": { name: value } } });
+        for (mark, kept, alone) in
+            [(Mark::Stays, true, false), (Mark::Alone, true, true), (Mark::Ignored, true, true)]
+        {
+            let (name, value) = mark.name_and_value();
+            let live = live(name, value);
+            assert_eq!((stays(&live), is_left_alone(&live)), (kept, alone), "{mark:?}");
+        }
+        assert!(!stays(&live("plumb.dev/ssa", "Merge")) && !is_left_alone(&json!({})));
     }
 
     #[test]

@@ -155,9 +155,6 @@ impl Object {
         let mut patch = if deep { other.body() } else { json!({}) };
         match self.key.kind {
             CLAIM => patch = json!({}),
-            // A port of another number would be another port, and nobody could put ours back
-            // beside it: their names are the same.
-            SERVICE if deep => patch = json!({ "spec": { "selector": patch["spec"]["selector"] } }),
             // An entry that is added would be the hand's own, and stay.
             CONFIG_MAP if deep => patch = json!({ "data": { "value": patch["data"]["value"] } }),
             _ => {}

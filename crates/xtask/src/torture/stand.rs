@@ -2,7 +2,7 @@
 
 mod acts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +46,8 @@ pub(super) struct Stand {
     ids: Vec<String>,
     traces: Traces,
     applied: Vec<usize>,
+    /// Uids of objects that a mark kept everybody off at the end of the last round.
+    left_alone: BTreeSet<String>,
     held: BTreeMap<usize, HeldPlan>,
     /// How many corrections each application had told of.
     corrected: Vec<u64>,
@@ -131,6 +133,7 @@ impl Stand {
             ids: vec![String::new(); apps],
             traces,
             applied: vec![0; apps],
+            left_alone: BTreeSet::new(),
             held: BTreeMap::new(),
             corrected: vec![0; apps],
             agent: None,
@@ -365,6 +368,7 @@ impl Stand {
             ids: &self.ids,
             traces: &self.traces,
             applied: &self.applied,
+            left_alone: &self.left_alone,
             events: &events,
             runs: &runs,
             versions: &versions,
@@ -377,7 +381,9 @@ impl Stand {
         self.applied.clone_from(&rested.applied);
         self.held.clone_from(&rested.held);
         self.corrected.clone_from(&rested.corrected);
+        self.left_alone.clone_from(&rested.left_alone);
         self.traces.touched.clear();
+        self.traces.marked.clear();
         self.audited = self.plane.audit().mark();
         self.history.forget();
         self.seen = self.history.mark();
