@@ -9,9 +9,9 @@ use plumb_testkit::{AuditEvent, Version};
 use serde_json::Value;
 
 use super::checker::{entry, label, owner, text};
-use super::hands::{Traces, is_left_alone, stays};
+use super::hands::{PART_OF, Traces, is_left_alone, stays};
 use super::kinds::{CLAIM, KINDS, Key, STAMP};
-use super::model::{Desired, File, Model};
+use super::model::{Desired, File, Model, Standing};
 
 /// As many deletions are never held for their share.
 const FREE: usize = 10;
@@ -61,6 +61,8 @@ pub(super) struct Evidence<'e> {
     pub(super) traces: &'e Traces,
     /// Which commit each application had applied when the round began.
     pub(super) applied: &'e [usize],
+    /// How each application stood then; those that were made since are not in it.
+    pub(super) stood: &'e [Standing],
     /// Uids of objects that a mark kept everybody off when the round began.
     pub(super) left_alone: &'e BTreeSet<String>,
     /// What the one under test asked, in the order of time.
@@ -105,11 +107,17 @@ fn manager_of(event: &AuditEvent) -> String {
     manager.unwrap_or_default().replace("%3A", ":").replace("%2F", "/")
 }
 
-/// Whether a patch changes nothing but who has which fields.
+/// Whether a patch changes nothing but who has which fields, or takes off what says whose the object
+/// is.
 fn is_hand_over(patch: &Value) -> bool {
-    let paths = ["/metadata/resourceVersion", "/metadata/managedFields"];
+    let label = format!("/metadata/labels/{}", PART_OF.replace('/', "~1"));
+    let name = "/metadata/annotations/plumb.dev~1application";
     let steps = patch.as_array().map(Vec::as_slice).unwrap_or_default();
-    !steps.is_empty() && steps.iter().all(|step| paths.contains(&text(&step["path"])))
+    let may_be = |step: &Value| match text(&step["path"]) {
+        "/metadata/resourceVersion" | "/metadata/managedFields" => true,
+        path => step["op"] == "remove" && (path == label || path == name),
+    };
+    !steps.is_empty() && steps.iter().all(may_be)
 }
 
 /// What was done by application and run: to which objects, and of which commit or uid they were.
@@ -158,9 +166,20 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<String> {
     for (before, now) in evidence.versions {
         if let (Some(before), false) = (before, now.deleted) {
             evidence.transition(before, now, &mut wrong);
+            evidence.let_go(before, now, &mut wrong);
         }
     }
     wrong
+}
+
+/// Whether a version is the first of an object that an application had and nobody has any more,
+/// its entry gone with the label.
+pub(super) fn is_let_go(before: &Version, now: &Version, model: &Model, ids: &[String]) -> bool {
+    let managed = || model.apps.iter().any(|app| entry(&now.object, &app.manager()).is_some());
+    !now.deleted
+        && label(&now.object).is_none()
+        && owner(&before.object, &model.apps, ids).is_some()
+        && !managed()
 }
 
 impl Evidence<'_> {
@@ -173,16 +192,35 @@ impl Evidence<'_> {
         runs.max_by(|a, b| a.1.begin.cmp(&b.1.begin)).map(|(index, _)| index)
     }
 
-    /// Commits that an application may have been at in this round, with what they ask for.
+    /// Commits that an application may have been at in this round, with what they ask for. One that
+    /// is deleted asks for nothing.
     fn candidates(&self, app: usize) -> Vec<BTreeMap<Key, super::kinds::Object>> {
-        let count = self.model.commits[self.model.apps[app].repository].len();
+        let of = &self.model.apps[app];
+        let count = match self.rested(app) {
+            Some(Standing::Suspended { since }) => since,
+            _ => self.model.commits[of.repository].len(),
+        };
         let asked = (self.applied[app]..count).map(|commit| self.model.wanted_at(app, commit));
-        asked
-            .filter_map(|desired| match desired {
-                Desired::Objects(objects) => Some(objects),
-                Desired::Unsound(_) => None,
-            })
-            .collect()
+        let asked = asked.filter_map(|desired| match desired {
+            Desired::Objects(objects) => Some(objects),
+            Desired::Unsound(_) => None,
+        });
+        asked.chain(of.is_gone().then(BTreeMap::new)).collect()
+    }
+
+    /// How an application stood all through the round, if people did nothing with it.
+    fn rested(&self, app: usize) -> Option<Standing> {
+        let stood = self.stood.get(app).copied();
+        stood.filter(|stood| *stood == self.model.apps[app].standing)
+    }
+
+    /// Why an application must not have written anything in this round.
+    fn is_idle(&self, app: usize) -> Option<&'static str> {
+        match self.rested(app)? {
+            Standing::Active => None,
+            Standing::Suspended { .. } => Some("is suspended"),
+            Standing::Gone { .. } => Some("was deleted"),
+        }
     }
 
     /// Whether one application may have let an object go, and another have asked for it.
@@ -208,6 +246,10 @@ impl Evidence<'_> {
             wrong.push(format!("{key} was written by {manager:?}"));
             return None;
         };
+        if let Some(why) = self.is_idle(app) {
+            wrong.push(format!("{key} was written by {manager}, which {why}"));
+            return None;
+        }
         if !self.is_of_one_commit(app, &[(key.clone(), stamp.clone())]) {
             wrong.push(format!("{key} was written by {manager} as no commit has it: {stamp:?}"));
             return None;
@@ -219,7 +261,7 @@ impl Evidence<'_> {
     fn is_of_one_commit(&self, app: usize, objects: &[(Key, String)]) -> bool {
         let commits = &self.model.commits[self.model.apps[app].repository];
         commits.iter().rev().any(|tree| {
-            let Some(folder) = tree.get(&app) else { return false };
+            let Some(folder) = tree.get(&self.model.apps[app].folder) else { return false };
             objects.iter().all(|(key, stamp)| {
                 let mut all = folder.values().filter_map(|file| match file {
                     File::Objects(objects) => Some(objects),
@@ -254,6 +296,19 @@ impl Evidence<'_> {
             ));
             return None;
         };
+        let standing = self.model.apps[app].standing;
+        let keeps_all = match standing {
+            Standing::Active => false,
+            Standing::Suspended { .. } => self.rested(app).is_some(),
+            Standing::Gone { orphans, .. } => orphans && self.rested(app).is_some(),
+        };
+        if keeps_all {
+            let name = &self.model.apps[app].name;
+            wrong.push(format!(
+                "{key} was deleted from {name}, which deletes nothing: {standing:?}"
+            ));
+            return None;
+        }
         if self.candidates(app).iter().all(|objects| objects.contains_key(key)) {
             let name = &self.model.apps[app].name;
             wrong.push(format!("{key} was deleted from {name}, which wants it"));
@@ -274,15 +329,27 @@ impl Evidence<'_> {
     /// An application of the same repository that has an object in every commit in which this one
     /// has it no more.
     fn is_given_to(&self, app: usize, key: &Key) -> Option<usize> {
+        let apps = &self.model.apps;
         let has = |app: usize, commit: usize| {
             let desired = self.model.wanted_at(app, commit);
             desired.objects().map(|objects| objects.contains_key(key))
         };
-        let repository = self.model.apps[app].repository;
+        let repository = apps[app].repository;
         let commits = self.applied[app]..self.model.commits[repository].len();
-        let without: Vec<usize> =
-            commits.filter(|commit| has(app, *commit) == Some(false)).collect();
-        let mut goals = self.model.apps_of(repository).into_iter().filter(|goal| *goal != app);
+        let (gone, heir) = match apps[app].standing {
+            Standing::Gone { heir, .. } => (true, heir),
+            _ => (false, None),
+        };
+        let without = |commit: &usize| gone || has(app, *commit) == Some(false);
+        let without: Vec<usize> = commits.filter(without).collect();
+        // Who came, went or stood still in between may not have been heard in time; but who takes
+        // over the whole folder was there before its former owner went.
+        let heard = |goal: &usize| {
+            apps[*goal].repository == repository
+                && apps[*goal].is_active()
+                && (self.rested(*goal).is_some() || heir == Some(*goal))
+        };
+        let mut goals = (0..apps.len()).filter(|goal| *goal != app).filter(heard);
         goals.find(|goal| without.iter().all(|commit| has(*goal, *commit) == Some(true)))
     }
 
@@ -302,11 +369,24 @@ impl Evidence<'_> {
             wrong.push(format!("{name}: the end of {} was not seen", deleted[0].0));
             return;
         };
-        let members: BTreeMap<Key, String> = (self.live_at)(first - 1)
-            .iter()
-            .filter(|version| owner(&version.object, &self.model.apps, self.ids) == Some(app))
-            .map(|version| (key_of_version(version), version.uid().to_owned()))
-            .collect();
+        let mut members = (self.live_at)(first - 1);
+        members.retain(|version| owner(&version.object, &self.model.apps, self.ids) == Some(app));
+        let is_approved = |plan: &BTreeSet<&str>| {
+            let approved = &self.traces.approved;
+            approved
+                .iter()
+                .any(|(of, uids)| *of == app && plan.iter().all(|uid| uids.contains(*uid)))
+        };
+        if self.model.apps[app].is_gone() {
+            // Its deletion is the approval of all but what is precious.
+            let precious = deleted.iter().filter(|(key, _)| key.kind == CLAIM);
+            let precious: BTreeSet<&str> = precious.map(|(_, uid)| uid.as_str()).collect();
+            if !precious.is_empty() && !is_approved(&precious) {
+                let count = precious.len();
+                wrong.push(format!("{name}, which goes, deleted {count} claims without approval"));
+            }
+            return;
+        }
         let count = deleted.len();
         let large = count > FREE && 2 * count > members.len() + SLACK;
         let claim = deleted.iter().any(|(key, _)| key.kind == CLAIM);
@@ -314,14 +394,11 @@ impl Evidence<'_> {
             if deleted.iter().any(|(key, _)| objects.contains_key(key)) {
                 return false;
             }
-            let too_much = members.iter().filter(|(key, _)| !objects.contains_key(*key));
-            let plan: BTreeSet<&String> = too_much.map(|(_, uid)| uid).collect();
-            let approved = self
-                .traces
-                .approved
-                .iter()
-                .any(|(of, uids)| *of == app && plan.iter().all(|uid| uids.contains(*uid)));
-            approved || !(large || claim || objects.is_empty())
+            let too_much = members.iter().filter(|member| {
+                !objects.contains_key(&key_of_version(member)) && !stays(&member.object)
+            });
+            let plan: BTreeSet<&str> = too_much.map(Version::uid).collect();
+            is_approved(&plan) || !(large || claim || objects.is_empty())
         });
         if !allowed {
             let keys: Vec<_> = deleted.iter().map(|(key, _)| key.to_string()).collect();
@@ -330,6 +407,15 @@ impl Evidence<'_> {
                 members.len(),
                 keys.join(", ")
             ));
+        }
+    }
+
+    /// An application takes its hands off an object only when it goes, or another takes over.
+    fn let_go(&self, before: &Version, now: &Version, wrong: &mut Vec<String>) {
+        let Some(app) = owner(&before.object, &self.model.apps, self.ids) else { return };
+        let of = &self.model.apps[app];
+        if !of.is_gone() && is_let_go(before, now, self.model, self.ids) {
+            wrong.push(format!("{} let go of {}", of.name, key_of_version(now)));
         }
     }
 

@@ -12,6 +12,7 @@ struct Round {
     ids: Vec<String>,
     traces: Traces,
     applied: Vec<usize>,
+    stood: Vec<Standing>,
     left_alone: BTreeSet<String>,
     events: Vec<AuditEvent>,
     runs: Vec<Run>,
@@ -95,6 +96,7 @@ impl Round {
             ids: vec!["set-0".into(), "set-1".into()],
             traces: Traces::default(),
             applied: vec![0, 0],
+            stood: vec![Standing::Active; 2],
             left_alone: BTreeSet::new(),
             events: Vec::new(),
             runs: vec![begun("t1", 1), begun("t4", 2)],
@@ -124,6 +126,7 @@ impl Round {
             ids: &self.ids,
             traces: &self.traces,
             applied: &self.applied,
+            stood: &self.stood,
             left_alone: &self.left_alone,
             events: &self.events,
             runs: &self.runs,
@@ -426,4 +429,149 @@ fn the_log_tells_runs_and_panics() {
     assert_eq!(ended, [("t1", true), ("t3", false)]);
     let (_, wrong) = read_log("thread 'main' panicked at src/x.rs:1");
     assert_eq!(wrong.len(), 1);
+}
+
+const GONE: Standing = Standing::Gone { orphans: false, heir: None };
+
+#[test]
+fn who_does_nothing_all_through_a_round_writes_and_deletes_nothing() {
+    let (a, b) = (map("a", 1), map("b", 1));
+    let suspended = Standing::Suspended { since: 1 };
+    let orphans = Standing::Gone { orphans: true, heir: None };
+    for (stood, stands, written, deleted) in [
+        (Standing::Active, Standing::Active, None, None),
+        (suspended, suspended, Some("which is suspended"), Some("which deletes nothing")),
+        (Standing::Active, suspended, None, None),
+        (suspended, Standing::Active, None, None),
+        (GONE, GONE, Some("which was deleted"), None),
+        (Standing::Active, GONE, None, None),
+        (orphans, orphans, Some("which was deleted"), Some("which deletes nothing")),
+    ] {
+        let mut round =
+            Round::new(vec![tree(0, &[a.clone(), b.clone()]), tree(0, std::slice::from_ref(&a))]);
+        round.stood[0] = stood;
+        round.model.apps[0].standing = stands;
+        let (live, gone) = (member(0, &a, 10), member(0, &b, 11));
+        round.versions = vec![live, gone.clone(), end(&gone, 12)];
+        for (event, part) in [(patch(0, &a, "t5"), written), (delete(&gone, &b), deleted)] {
+            round.events = vec![event];
+            match part {
+                Some(part) => round.says(part),
+                None => assert_eq!(round.judge(), [""; 0], "{stood:?}, {stands:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_application_that_goes_deletes_all_but_what_is_precious_unasked() {
+    let many = maps(0..12);
+    let mut claim = map("claim", 1);
+    claim.key.kind = CLAIM;
+    let all: Vec<Object> = many.iter().cloned().chain([claim]).collect();
+    let versions: Vec<Version> =
+        all.iter().zip(10..).map(|(object, number)| member(0, object, number)).collect();
+    let run = |count: usize, approved: bool| {
+        let mut round = Round::new(vec![tree(0, &all)]);
+        round.model.apps[0].standing = GONE;
+        round.versions.clone_from(&versions);
+        for (index, number) in (0..count).zip(50..) {
+            round.versions.push(end(&versions[index], number));
+            round.events.push(delete(&versions[index], &all[index]));
+        }
+        if approved {
+            let uids = versions.iter().map(|version| version.uid().to_owned()).collect();
+            round.traces.approved.push((0, uids));
+        }
+        round.judge()
+    };
+    assert_eq!(run(12, false), [""; 0]);
+    assert_eq!(run(13, false), ["app-00, which goes, deleted 1 claims without approval"]);
+    assert_eq!(run(13, true), [""; 0]);
+}
+
+#[test]
+fn a_new_name_of_an_application_deletes_nothing_that_it_wants() {
+    let (a, b) = (map("a", 1), map("b", 1));
+    let heir = |heir: bool| {
+        let mut round =
+            Round::new(vec![tree(0, &[a.clone(), b.clone()]), tree(0, std::slice::from_ref(&a))]);
+        let to = round.model.add_app(0);
+        round.ids.push("set-2".into());
+        round.applied.push(0);
+        round.model.apps[0].standing = Standing::Gone { orphans: false, heir: Some(to) };
+        if !heir {
+            round.model.apps[0].standing = GONE;
+        }
+        let (live, gone) = (member(0, &a, 10), member(0, &b, 11));
+        round.versions = vec![live.clone(), gone.clone(), end(&live, 12), end(&gone, 13)];
+        round.events = vec![delete(&live, &a), delete(&gone, &b)];
+        round.judge()
+    };
+    assert_eq!(
+        heir(true),
+        ["ConfigMap one/a was deleted from app-00, and Git gives it to app-00-2"]
+    );
+    assert_eq!(heir(false), [""; 0], "the new one may have come too late");
+}
+
+#[test]
+fn only_who_goes_takes_its_hands_off() {
+    let a = map("a", 1);
+    let mut round = Round::new(vec![tree(0, std::slice::from_ref(&a))]);
+    let mine = member(0, &a, 10);
+    let bare = changed(&mine, 11, |live| {
+        live["metadata"]["labels"] = json!({});
+        live["metadata"]["managedFields"] = json!([{ "manager": "by-hand" }]);
+    });
+    round.versions = vec![mine.clone(), bare];
+    let mut off = patch(0, &a, "t5");
+    off.uri = "/x".into();
+    off.body = json!([
+        { "op": "replace", "path": "/metadata/resourceVersion", "value": "10" },
+        { "op": "replace", "path": "/metadata/managedFields", "value": [{}] },
+        { "op": "remove", "path": "/metadata/labels/applyset.kubernetes.io~1part-of" },
+        { "op": "remove", "path": "/metadata/annotations/plumb.dev~1application" },
+    ]);
+    round.events = vec![off.clone()];
+    round.says("app-00 let go of ConfigMap one/a");
+    round.model.apps[0].standing = Standing::Gone { orphans: true, heir: None };
+    assert_eq!(round.judge(), [""; 0]);
+    off.body[3]["path"] = "/data/value".into();
+    round.events = vec![off];
+    round.says("was written by \"\"");
+    // A label that a hand took off, and that comes back, is no end.
+    round.model.apps[0].standing = Standing::Active;
+    round.events.clear();
+    let unlabelled = changed(&mine, 11, |live| live["metadata"]["labels"] = json!({}));
+    round.versions = vec![mine, unlabelled];
+    assert_eq!(round.judge(), [""; 0]);
+}
+
+#[test]
+fn what_a_suspended_application_had_stays_its_own() {
+    let a = map("a", 1);
+    let both = |first: &[Object], second: &[Object]| {
+        let mut both = tree(0, first);
+        both.extend(tree(1, second));
+        both
+    };
+    let keep = map("keep", 1);
+    let before = both(&[a.clone(), keep.clone()], &[map("c", 1)]);
+    let after = both(std::slice::from_ref(&keep), &[map("c", 1), a.clone()]);
+    let mut round = Round::new(vec![before, after]);
+    let mine = member(0, &a, 10);
+    let taken = changed(&mine, 11, |live| {
+        live["metadata"]["managedFields"] = json!([managed(1)]);
+        live["metadata"]["labels"] = json!({ PART_OF: "set-1" });
+    });
+    round.versions = vec![mine, taken];
+    assert_eq!(round.judge(), [""; 0]);
+    for (since, its_own) in [(1, true), (2, false)] {
+        let suspended = Standing::Suspended { since };
+        round.model.apps[0].standing = suspended;
+        round.stood[0] = suspended;
+        let wrong = round.judge();
+        assert_eq!(wrong.iter().any(|w| w.contains("which is app-00's")), its_own, "{wrong:?}");
+    }
 }

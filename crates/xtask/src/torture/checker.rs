@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::hands::{HeldPlan, PART_OF, Traces, content, is_left_alone, stays, uid};
-use super::kinds::{CLAIM, Key, THEIRS, difference};
-use super::model::{App, Desired, Model};
+use super::hands::{BY_HAND, HeldPlan, PART_OF, Traces, content, is_left_alone, stays, uid};
+use super::kinds::{CLAIM, Key, Object, THEIRS, difference};
+use super::model::{App, Desired, Model, Standing};
 
 /// Fewer deletions are never held for their share.
 const FREE: usize = 10;
@@ -53,6 +53,7 @@ pub(super) struct Rested {
 /// What is found of one application.
 #[derive(Default)]
 struct Found {
+    /// Its newest commit is unsound, and it is to say so.
     unsound: bool,
     /// What hands put in the way.
     by_hand: Vec<Key>,
@@ -136,6 +137,16 @@ impl View<'_> {
     fn look_at(&self, app: usize, wrong: &mut Vec<String>, rested: &mut Rested) -> (Found, usize) {
         let name = self.name(app);
         let mut found = Found::default();
+        match self.model.apps[app].standing {
+            Standing::Active => {}
+            Standing::Suspended { .. } => {
+                return (found, self.applied(app).unwrap_or(self.applied[app]));
+            }
+            Standing::Gone { .. } => {
+                found.extras = self.extras(app, &BTreeMap::new());
+                return (found, self.applied[app]);
+            }
+        }
         let Some(applied) = self.applied(app) else {
             wrong.push(format!("{name} says of no commit that it is applied"));
             return (found, self.applied[app]);
@@ -190,13 +201,18 @@ impl View<'_> {
                 rested.objects += 1;
             }
         }
-        for (key, live) in self.live {
-            let its_own = owner(live, &self.model.apps, self.ids) == Some(app);
-            if its_own && !desired.contains_key(key) && !stays(live) {
-                found.extras.insert(key.clone(), uid(live));
-            }
-        }
+        found.extras = self.extras(app, &desired);
         (found, applied)
+    }
+
+    /// What an application has beside what is wanted of it, and may be deleted.
+    fn extras(&self, app: usize, desired: &BTreeMap<Key, Object>) -> BTreeMap<Key, String> {
+        let extra = |(key, live): &(&Key, &Arc<Value>)| {
+            let its_own = owner(live, &self.model.apps, self.ids) == Some(app);
+            its_own && !desired.contains_key(*key) && !stays(live)
+        };
+        let extras = self.live.iter().filter(extra);
+        extras.map(|(key, live)| (key.clone(), uid(live))).collect()
     }
 
     /// Whether a hand left the object so that the application must not take it: it is the hand's
@@ -205,6 +221,15 @@ impl View<'_> {
         let (uid, label) = (uid(live), label(live));
         let managed = self.model.apps.iter().any(|app| entry(live, &app.manager()).is_some());
         if self.traces.placed.contains(&uid) && !managed {
+            return true;
+        }
+        // What another one left when it went is taken unless a hand has been on it.
+        let mut entries = live["metadata"]["managedFields"].as_array().into_iter().flatten();
+        if self.traces.orphans.contains(&uid)
+            && !managed
+            && label.is_none()
+            && entries.any(|entry| entry["manager"] == BY_HAND)
+        {
             return true;
         }
         let elsewhere = match label {
@@ -243,6 +268,9 @@ impl View<'_> {
     fn stuck(&self, found: &[Found], wrong: &mut Vec<String>) -> BTreeSet<usize> {
         let mut stuck: BTreeSet<usize> = (0..found.len())
             .filter(|app| {
+                if self.model.apps[*app].is_suspended() {
+                    return true;
+                }
                 let of_app = &found[*app];
                 let held = condition(&self.apps[*app], "PruneHeld").is_some();
                 of_app.unsound || !of_app.by_hand.is_empty() || (held && !of_app.extras.is_empty())
@@ -279,10 +307,16 @@ impl View<'_> {
         rested: &mut Rested,
     ) {
         let (name, object) = (self.name(app), &self.apps[app]);
+        if self.model.apps[app].is_gone() {
+            return self.farewell(app, found, wrong, rested);
+        }
         let ready = condition(object, "Ready");
         let (ready, reason) = ready.map_or(("", ""), |r| (text(&r["status"]), text(&r["reason"])));
         if object["status"]["observedGeneration"] != object["metadata"]["generation"] {
             wrong.push(format!("{name}: its status is of an earlier generation"));
+        }
+        if self.model.apps[app].is_suspended() {
+            return;
         }
         let blocked = !found.by_hand.is_empty() || !found.waits.is_empty();
         if let Desired::Unsound(reasons) = self.model.wanted(app) {
@@ -325,6 +359,22 @@ impl View<'_> {
         }
     }
 
+    /// An application that was deleted is gone, or says what it holds.
+    fn farewell(&self, app: usize, found: &Found, wrong: &mut Vec<String>, rested: &mut Rested) {
+        let (name, object) = (self.name(app), &self.apps[app]);
+        if object.is_null() {
+            if !found.extras.is_empty() {
+                let keys: Vec<_> = found.extras.keys().map(ToString::to_string).collect();
+                wrong.push(format!("{name} is gone, and has left: {}", keys.join(", ")));
+            }
+        } else if condition(object, "PruneHeld").is_none() {
+            let message = condition(object, "Ready").map(|ready| &ready["message"]);
+            wrong.push(format!("{name} was deleted and is still there: {message:?}"));
+        } else {
+            self.held(app, found, wrong, rested);
+        }
+    }
+
     /// Whether another application of the same source is unsound: what is left over may have gone
     /// there.
     fn has_unsound_neighbour(&self, app: usize) -> bool {
@@ -332,6 +382,7 @@ impl View<'_> {
         let source = |app: usize| (apps[app].namespace, apps[app].repository);
         (0..apps.len()).any(|other| {
             other != app
+                && apps[other].is_active()
                 && source(other) == source(app)
                 && self.model.wanted(other).objects().is_none()
         })
@@ -346,10 +397,14 @@ impl View<'_> {
         let its_own = |live: &&Arc<Value>| owner(live, &self.model.apps, self.ids) == Some(app);
         let members = self.live.values().filter(its_own).count();
         let count = extras.len();
-        let reason = if desired == 0 {
+        let gone = self.model.apps[app].is_gone();
+        let reason = if desired == 0 && !gone {
             "EmptyRender"
         } else if extras.keys().any(|key| key.kind == CLAIM) {
             "ProtectedObjects"
+        } else if gone {
+            wrong.push(format!("{name} was deleted and holds {count} objects without reason"));
+            return;
         } else if count > FREE && 2 * count > members {
             "LargeShare"
         } else if self.has_unsound_neighbour(app) {

@@ -365,3 +365,88 @@ fn a_label_that_a_hand_took_off_comes_back() {
     world.traces.freed.clear();
     assert!(world.view().is_err());
 }
+
+#[test]
+fn a_suspended_application_leaves_all_as_it_is_and_others_may_wait_for_it() {
+    let mut world = World::new();
+    world.model.apps[0].standing = Standing::Suspended { since: 1 };
+    world.object("a")["data"]["value"] = "x".into();
+    world.live.remove(&map("b", 1).key);
+    let mut next = without_b();
+    next.extend(tree(1, &[map("c", 1), map("a", 1)]));
+    next.remove(&0);
+    world.commit(next);
+    world.app(1)["status"]["lastAppliedRevision"] = "main@sha1:c1".into();
+    world.says("app-01: ConfigMap one/a is not its own, and its status says Succeeded");
+    world.not_ready(1, "OwnedByAnother");
+    world.app(1)["status"]["failures"] = json!([{ "object": "ConfigMap one/a" }]);
+    let rested = world.view().unwrap();
+    assert_eq!(
+        (rested.unsound, rested.blocked),
+        (0, 1),
+        "its folder is gone, which it does not say"
+    );
+    world.app(0)["metadata"]["generation"] = 2.into();
+    world.says("app-00: its status is of an earlier generation");
+    world.model.apps[0].standing = Standing::Active;
+    assert!(world.view().is_err(), "once it is resumed all is to be put right");
+}
+
+/// The first application was deleted.
+fn deleted() -> World {
+    let mut world = World::new();
+    world.model.apps[0].standing = Standing::Gone { orphans: false, heir: None };
+    world
+}
+
+#[test]
+fn an_application_that_was_deleted_is_gone_with_what_it_had() {
+    let mut world = deleted();
+    world.says("app-00 was deleted and is still there");
+    world.apps[0] = Arc::default();
+    world.says("app-00 is gone, and has left: ConfigMap one/a, ConfigMap one/b");
+    world.live.remove(&map("a", 1).key);
+    world.object("b")["metadata"]["annotations"]["plumb.dev/prune"] = "disabled".into();
+    assert!(world.view().is_ok(), "{:?}", world.view());
+    // What it left without its label is nobody's.
+    let mut orphan = map("a", 1).wanted();
+    orphan["metadata"]["uid"] = "uid-a-1".into();
+    world.live.insert(map("a", 1).key, Arc::new(orphan));
+    assert!(world.view().is_ok(), "{:?}", world.view());
+    world.object("a")["metadata"]["managedFields"] = json!([managed("plumb:one/app-00")]);
+    world.says("ConfigMap one/a has an entry of app-00 and is not its own");
+}
+
+#[test]
+fn an_application_that_was_deleted_may_hold_what_is_precious() {
+    let mut world = deleted();
+    hold(&mut world, "ProtectedObjects", &["ConfigMap one/a", "ConfigMap one/b"]);
+    world.says("app-00 was deleted and holds 2 objects without reason");
+    let mut claim = map("p", 1);
+    claim.key.kind = CLAIM;
+    let live = member(&world, 0, &claim);
+    world.live.insert(claim.key.clone(), live);
+    let all = ["ConfigMap one/a", "ConfigMap one/b", &claim.key.to_string()];
+    hold(&mut world, "ProtectedObjects", &all);
+    let rested = world.view().unwrap();
+    assert_eq!(rested.held[&0].uids.len(), 3);
+    hold(&mut world, "LargeShare", &all);
+    world.says("3 are held for ProtectedObjects");
+}
+
+#[test]
+fn what_another_left_is_taken_unless_a_hand_has_been_on_it() {
+    let mut world = World::new();
+    world.traces.orphans.insert("uid-a-1".into());
+    let metadata = &mut world.object("a")["metadata"];
+    metadata["labels"] = json!({});
+    metadata["managedFields"] = json!([{ "manager": "kube-controller-manager" }]);
+    world.says("a is not its own: labelled None");
+    world.object("a")["metadata"]["managedFields"] = json!([{ "manager": "by-hand" }]);
+    world.says("a is not its own, and its status says Succeeded");
+    world.not_ready(0, "FieldConflict");
+    world.app(0)["status"]["failures"] = json!([{ "object": "ConfigMap one/a" }]);
+    assert_eq!(world.view().unwrap().blocked, 1);
+    world.traces.orphans.clear();
+    assert!(world.view().is_err(), "nobody had left it");
+}

@@ -122,6 +122,8 @@ pub(super) struct Traces {
     pub(super) canaries: BTreeMap<Key, (String, Value)>,
     /// Uids of objects that hands put in the place of others.
     pub(super) placed: BTreeSet<String>,
+    /// Uids of objects that an application left when it went.
+    pub(super) orphans: BTreeSet<String>,
     /// Uids of objects whose label a hand took off or changed.
     pub(super) freed: BTreeSet<String>,
     /// Fields that hands added: uid and value.
@@ -147,7 +149,8 @@ pub(super) fn draw(model: &Model, random: &mut Rng) -> Option<Act> {
     if objects.is_empty() {
         return None;
     }
-    let (app, object) = objects[random.usize(..objects.len())].clone();
+    let (folder, object) = objects[random.usize(..objects.len())].clone();
+    let app = model.holder(folder).unwrap_or(folder);
     let key = object.key.clone();
     let other = random.usize(..model.apps.len());
     Some(match random.u8(0..100) {
@@ -229,10 +232,15 @@ async fn carry_out(
     held: &BTreeMap<usize, HeldPlan>,
     traces: &mut Traces,
 ) -> Result<(), Refused> {
+    if matches!(act, Act::Relabel { app, .. } | Act::Replace { app, .. } | Act::Forge { app, .. } if ids[*app].is_empty())
+    {
+        // It was just made, and nobody knows its label yet.
+        return Ok(());
+    }
     let on = |key: &Key| (key.kind, key.namespace.clone(), key.name.clone());
     let touched = |traces: &mut Traces, key: &Key| {
-        if let Some(app) = model.owners.get(key) {
-            *traces.touched.entry(*app).or_default() += 1;
+        if let Some(app) = model.owners.get(key).and_then(|folder| model.holder(*folder)) {
+            *traces.touched.entry(app).or_default() += 1;
         }
     };
     match act {
@@ -321,7 +329,7 @@ async fn unmark(hand: &Hand, model: &Model, traces: &mut Traces) -> Result<(), R
     let none: serde_json::Map<String, Value> =
         MARKS.iter().map(|(_, name, _)| ((*name).to_owned(), Value::Null)).collect();
     let patch = json!({ "metadata": { "annotations": none } });
-    for (key, app) in &model.owners {
+    for (key, folder) in &model.owners {
         let Key { kind, namespace, name } = key;
         let Some(live) = hand.get(*kind, namespace, name).await? else { continue };
         if !stays(&live) {
@@ -329,7 +337,9 @@ async fn unmark(hand: &Hand, model: &Model, traces: &mut Traces) -> Result<(), R
         }
         traces.marked.insert(uid(&live));
         // What was done to it meanwhile is put right now.
-        *traces.touched.entry(*app).or_default() += 1;
+        if let Some(app) = model.holder(*folder) {
+            *traces.touched.entry(app).or_default() += 1;
+        }
         match hand.merge(*kind, namespace, name, &patch).await {
             Err(Refused { code: 404, .. }) => {}
             done => drop(done?),
@@ -345,12 +355,15 @@ async fn tidy_up(
     ids: &[String],
     traces: &mut Traces,
 ) -> Result<(), Refused> {
-    for (app, object) in model.objects() {
+    for (folder, object) in model.objects() {
+        let Some(app) = model.holder(folder) else { continue };
         let Key { kind, namespace, name } = &object.key;
         let Some(live) = hand.get(*kind, namespace, name).await? else { continue };
         let uid = uid(&live);
         let label = live["metadata"]["labels"][PART_OF].as_str();
-        let in_the_way = traces.placed.contains(&uid) || traces.freed.contains(&uid);
+        let in_the_way = [&traces.placed, &traces.freed, &traces.orphans]
+            .into_iter()
+            .any(|uids| uids.contains(&uid));
         if in_the_way
             && (label != Some(&ids[app]) || live["metadata"]["annotations"][STAMP].is_null())
         {

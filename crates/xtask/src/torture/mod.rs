@@ -17,6 +17,7 @@ mod moves;
 mod notes;
 mod script;
 mod stand;
+mod turns;
 
 use std::fs;
 use std::ops::RangeInclusive;

@@ -1,6 +1,6 @@
 //! What every commit of every repository says: pure, and nothing of it from the code under test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plumb_testkit::Change;
@@ -15,21 +15,60 @@ pub(super) const NAMESPACES: [&str; 3] = ["one", "two", "three"];
 /// Stands in every folder, so that an empty folder is there at all.
 const README: &str = "README.md";
 
-/// One Application.
+/// One Application. The first of each folder has its number and name.
 #[derive(Debug, Clone)]
 pub(super) struct App {
-    /// Also its folder in the repository.
     pub(super) name: String,
     pub(super) namespace: &'static str,
     pub(super) repository: usize,
+    /// Which of the folders it applies.
+    pub(super) folder: usize,
     /// Has so many objects that the guard minds their share.
     pub(super) large: bool,
+    pub(super) standing: Standing,
 }
+
+/// What people did with an Application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is at work.
+    Active,
+    /// It does nothing, since its repository had so many commits.
+    Suspended { since: usize },
+    /// It was deleted.
+    Gone {
+        /// What it had stays.
+        orphans: bool,
+        /// Another one had its folder already.
+        heir: Option<usize>,
+    },
+}
+
+/// What becomes of the objects of deleted Applications, by folder. The first deletes, as pruning is
+/// on.
+const POLICIES: [&str; 4] = ["MirrorPrune", "Delete", "Orphan", "WaitForTermination"];
 
 impl App {
     /// The field manager of its objects.
     pub(super) fn manager(&self) -> String {
         format!("plumb:{}/{}", self.namespace, self.name)
+    }
+
+    /// What its spec says about its end.
+    pub(super) fn policy(&self) -> &'static str {
+        POLICIES[self.folder % POLICIES.len()]
+    }
+
+    pub(super) fn is_active(&self) -> bool {
+        self.standing == Standing::Active
+    }
+
+    pub(super) fn is_suspended(&self) -> bool {
+        matches!(self.standing, Standing::Suspended { .. })
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.standing, Standing::Gone { .. })
     }
 }
 
@@ -82,7 +121,7 @@ impl File {
 /// The files of one folder by their name.
 pub(super) type Folder = BTreeMap<String, File>;
 
-/// One commit of one repository: the folders of its applications. A folder that is not there was
+/// One commit of one repository: its folders. A folder that is not there was
 /// removed as a whole.
 pub(super) type Tree = BTreeMap<usize, Arc<Folder>>;
 
@@ -106,10 +145,15 @@ impl Desired {
 
 /// All repositories with all their commits.
 pub(super) struct Model {
+    /// All that there ever were. Those of renamed ones come behind the first of each folder.
     pub(super) apps: Vec<App>,
+    /// How many folders there are in all repositories.
+    pub(super) folders: usize,
+    /// Applications with which people did something since the last round.
+    pub(super) turned: BTreeSet<usize>,
     /// The commits of each repository, oldest first.
     pub(super) commits: Vec<Vec<Arc<Tree>>>,
-    /// The application that had an object last, or has it.
+    /// The folder that had an object last, or has it.
     pub(super) owners: BTreeMap<Key, usize>,
     names: u32,
     stamps: u32,
@@ -123,10 +167,14 @@ impl Model {
             namespace: NAMESPACES[index % NAMESPACES.len()],
             // Each repository is used from two namespaces.
             repository: (index / 2) % REPOSITORIES,
+            folder: index,
             large: index % 8 == 3,
+            standing: Standing::Active,
         };
         Self {
             apps: (0..apps).map(app).collect(),
+            folders: apps,
+            turned: BTreeSet::new(),
             commits: vec![Vec::new(); REPOSITORIES],
             owners: BTreeMap::new(),
             names: 0,
@@ -134,9 +182,23 @@ impl Model {
         }
     }
 
-    /// The applications of a repository.
-    pub(super) fn apps_of(&self, repository: usize) -> Vec<usize> {
-        (0..self.apps.len()).filter(|app| self.apps[*app].repository == repository).collect()
+    /// The folders of a repository.
+    pub(super) fn folders_of(&self, repository: usize) -> Vec<usize> {
+        (0..self.folders).filter(|folder| self.apps[*folder].repository == repository).collect()
+    }
+
+    /// The application that applies a folder, if there is one.
+    pub(super) fn holder(&self, folder: usize) -> Option<usize> {
+        self.apps.iter().position(|app| app.folder == folder && !app.is_gone())
+    }
+
+    /// Another application of a folder, under a new name.
+    pub(super) fn add_app(&mut self, folder: usize) -> usize {
+        let number = self.apps.iter().filter(|app| app.folder == folder).count() + 1;
+        let name = format!("{}-{number}", self.apps[folder].name);
+        let app = App { name, standing: Standing::Active, ..self.apps[folder].clone() };
+        self.apps.push(app);
+        self.apps.len() - 1
     }
 
     /// The namespace and repository of every GitRepository that is needed.
@@ -155,21 +217,26 @@ impl Model {
 
     /// What an application is asked for by the newest commit.
     pub(super) fn wanted(&self, app: usize) -> Desired {
-        desired(app, &self.head(self.apps[app].repository))
+        let App { repository, folder, .. } = self.apps[app];
+        if self.apps[app].is_gone() {
+            return Desired::Objects(BTreeMap::new());
+        }
+        desired(folder, &self.head(repository))
     }
 
-    /// What it was asked for by a commit.
+    /// What it was asked for by a commit, when it was there.
     pub(super) fn wanted_at(&self, app: usize, commit: usize) -> Desired {
-        desired(app, &self.commits[self.apps[app].repository][commit])
+        let App { repository, folder, .. } = self.apps[app];
+        desired(folder, &self.commits[repository][commit])
     }
 
-    /// Every object of the newest commits with its application: what is sound and what is not.
+    /// Every object of the newest commits with its folder: what is sound and what is not.
     pub(super) fn objects(&self) -> Vec<(usize, Object)> {
         let mut objects = Vec::new();
         for repository in 0..REPOSITORIES {
-            for (app, folder) in self.head(repository).iter() {
+            for (number, folder) in self.head(repository).iter() {
                 let all = folder.values().flat_map(File::objects);
-                objects.extend(all.map(|object| (*app, object.clone())));
+                objects.extend(all.map(|object| (*number, object.clone())));
             }
         }
         objects
@@ -189,13 +256,13 @@ impl Model {
     /// Takes a commit in and returns the files that it changes; none when it changes nothing.
     pub(super) fn commit(&mut self, repository: usize, tree: Tree) -> Vec<Change> {
         let before = self.head(repository);
-        let changes = changes(&self.apps, &before, &tree);
+        let changes = changes(&self.apps[..self.folders], &before, &tree);
         if changes.is_empty() {
             return changes;
         }
-        for (app, folder) in &tree {
+        for (number, folder) in &tree {
             for object in folder.values().flat_map(File::objects) {
-                self.owners.insert(object.key.clone(), *app);
+                self.owners.insert(object.key.clone(), *number);
             }
         }
         self.stamps += 1;
@@ -204,9 +271,9 @@ impl Model {
     }
 }
 
-/// What a commit asks for of an application.
-pub(super) fn desired(app: usize, tree: &Tree) -> Desired {
-    let Some(folder) = tree.get(&app) else { return Desired::Unsound(&["PathNotFound"]) };
+/// What a commit asks for in a folder.
+pub(super) fn desired(folder: usize, tree: &Tree) -> Desired {
+    let Some(folder) = tree.get(&folder) else { return Desired::Unsound(&["PathNotFound"]) };
     let mut objects = BTreeMap::new();
     let mut twice = false;
     for file in folder.values() {

@@ -29,7 +29,7 @@ pub(super) fn first(model: &mut Model, random: &mut Rng) -> Vec<Push> {
     let mut pushes = Vec::new();
     for repository in 0..REPOSITORIES {
         let mut draft = Draft::new(model, random, repository);
-        for app in draft.model.apps_of(repository) {
+        for app in draft.model.folders_of(repository) {
             draft.tree.insert(app, Arc::default());
             for _ in 0..usual(draft.model.apps[app].large) {
                 draft.add(app);
@@ -84,7 +84,7 @@ pub(super) fn edit(model: &mut Model, random: &mut Rng, app: usize, key: &Key) -
 /// An object goes to an application of another repository: two commits, in either order.
 fn across(model: &mut Model, random: &mut Rng, from: usize) -> Vec<Push> {
     let to = (from + random.usize(1..REPOSITORIES)) % REPOSITORIES;
-    let (source, goals) = (model.apps_of(from), model.apps_of(to));
+    let (source, goals) = (model.folders_of(from), model.folders_of(to));
     if source.is_empty() || goals.is_empty() {
         return Vec::new();
     }
@@ -137,7 +137,7 @@ impl<'m> Draft<'m> {
 
     /// One change of one application.
     fn change(&mut self) {
-        let apps = self.model.apps_of(self.repository);
+        let apps = self.model.folders_of(self.repository);
         if apps.is_empty() {
             return;
         }
@@ -296,7 +296,7 @@ impl<'m> Draft<'m> {
 
     /// An object goes to another application of the same repository, in one commit.
     fn hand_over(&mut self, app: usize) {
-        let apps = self.model.apps_of(self.repository);
+        let apps = self.model.folders_of(self.repository);
         let goal = apps[self.random.usize(..apps.len())];
         if goal == app || !self.tree.contains_key(&goal) {
             return;
@@ -322,7 +322,7 @@ impl<'m> Draft<'m> {
 
     /// One of the applications whose folder is unsound is put right.
     fn mend_one(&mut self) {
-        let mut unsound = self.model.apps_of(self.repository);
+        let mut unsound = self.model.folders_of(self.repository);
         unsound.retain(|app| model::desired(*app, &self.tree).objects().is_none());
         if unsound.is_empty() {
             return;

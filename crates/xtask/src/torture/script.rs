@@ -10,12 +10,14 @@ use super::hands::{self, Act};
 use super::kinds::{Key, Object};
 use super::model::Model;
 use super::moves::{self, Push};
+use super::turns::{self, Turn};
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Push(Push),
     Hand(Act),
+    Turn(Turn),
     Trouble(Trouble),
     /// A commit changes one object of an application, a hand another one while the first is being
     /// applied, and once the status is written the process is killed.
@@ -34,6 +36,7 @@ impl fmt::Display for Step {
         match self {
             Self::Push(push) => write!(f, "repo-{}: {}", push.repository, push.what),
             Self::Hand(act) => act.fmt(f),
+            Self::Turn(turn) => turn.fmt(f),
             Self::Trouble(trouble) => trouble.fmt(f),
             Self::Ambush { push, other, .. } => {
                 let (repository, what) = (push.repository, &push.what);
@@ -53,6 +56,7 @@ pub(super) fn draw(model: &mut Model, random: &mut Rng, calm: bool) -> Vec<Step>
     add(1, random.usize(0..7));
     add(2, if calm { usize::from(random.bool()) } else { random.usize(0..5) });
     add(3, usize::from(!calm && random.u8(0..3) == 0));
+    add(4, usize::from(random.u8(0..2) == 0));
     random.shuffle(&mut plan);
     // What is held is approved, or not, before anything else.
     let approvals = (0..model.apps.len()).filter(|_| random.bool());
@@ -68,6 +72,7 @@ pub(super) fn draw(model: &mut Model, random: &mut Rng, calm: bool) -> Vec<Step>
             1 => steps.extend(hands::draw(model, random).map(Step::Hand)),
             2 if calm => steps.push(Step::Trouble(faults::draw_calm(random))),
             2 => steps.push(Step::Trouble(faults::draw(random))),
+            4 => steps.extend(turns::draw(model, random).map(Step::Turn)),
             _ => steps.extend(ambush(model, random)),
         }
         steps.extend(pause(random));
@@ -76,12 +81,13 @@ pub(super) fn draw(model: &mut Model, random: &mut Rng, calm: bool) -> Vec<Step>
 }
 
 fn ambush(model: &mut Model, random: &mut Rng) -> Option<Step> {
-    let app = random.usize(..model.apps.len());
+    let folder = random.usize(..model.folders);
+    let app = model.holder(folder).filter(|app| model.apps[*app].is_active())?;
     let wanted = model.wanted(app);
     let mut objects: Vec<Object> = wanted.objects()?.values().cloned().collect();
     random.shuffle(&mut objects);
     let (first, other) = (objects.pop()?.key, objects.pop()?);
-    let push = moves::edit(model, random, app, &first)?;
+    let push = moves::edit(model, random, folder, &first)?;
     Some(Step::Ambush { push, app, first, other })
 }
 

@@ -18,7 +18,7 @@ use super::checker::{self, Rested, View};
 use super::faults::Side;
 use super::hands::{self, BY_HAND, HeldPlan, Traces};
 use super::kinds::{APPLICATION, KINDS, Key, REPOSITORY};
-use super::model::{Model, NAMESPACES, REPOSITORIES};
+use super::model::{Model, NAMESPACES, REPOSITORIES, Standing};
 use super::moves::Push;
 use crate::error::TaskError;
 
@@ -46,6 +46,10 @@ pub(super) struct Stand {
     ids: Vec<String>,
     traces: Traces,
     applied: Vec<usize>,
+    /// The newest commit of each repository when the last round ended.
+    first: Vec<usize>,
+    /// How each application stood then.
+    stood: Vec<Standing>,
     /// Uids of objects that a mark kept everybody off at the end of the last round.
     left_alone: BTreeSet<String>,
     held: BTreeMap<usize, HeldPlan>,
@@ -133,6 +137,8 @@ impl Stand {
             ids: vec![String::new(); apps],
             traces,
             applied: vec![0; apps],
+            first: vec![0; REPOSITORIES],
+            stood: vec![Standing::Active; apps],
             left_alone: BTreeSet::new(),
             held: BTreeMap::new(),
             corrected: vec![0; apps],
@@ -182,30 +188,13 @@ impl Stand {
             let applied = person.apply(REPOSITORY, namespace, &name, &object).await;
             applied.map_err(|refused| vec![refused.to_string()])?;
         }
-        for (index, app) in self.model.apps.iter().enumerate() {
-            // Looks in between are to change nothing.
-            let interval = ["1s", "1m", "1h"][index % 3];
-            let object = json!({
-                "apiVersion": APPLICATION.api_version, "kind": APPLICATION.name,
-                "metadata": { "name": app.name },
-                "spec": {
-                    "sourceRef": { "name": source(app.repository) }, "path": app.name,
-                    "interval": interval, "retryInterval": "1s",
-                },
-            });
-            let applied = person.apply(APPLICATION, app.namespace, &app.name, &object).await;
-            applied.map_err(|refused| vec![refused.to_string()])?;
+        for app in 0..self.model.apps.len() {
+            self.create(app).await?;
         }
         let begun = Instant::now();
         loop {
-            let ids: Option<Vec<String>> = (0..self.model.apps.len())
-                .map(|app| {
-                    let label = &self.object(APPLICATION, app)["metadata"]["labels"];
-                    label["applyset.kubernetes.io/id"].as_str().map(str::to_owned)
-                })
-                .collect();
-            if let Some(ids) = ids {
-                self.ids = ids;
+            self.learn_ids();
+            if self.ids.iter().all(|id| !id.is_empty()) {
                 break;
             }
             if begun.elapsed() > LIMIT {
@@ -220,6 +209,47 @@ impl Stand {
         let app = &self.model.apps[app];
         let key = (kind, app.namespace.to_owned(), app.name.clone());
         self.history.live().get(&key).map(|version| Arc::clone(&version.object)).unwrap_or_default()
+    }
+
+    /// Makes an Application.
+    async fn create(&self, app: usize) -> Result<(), Violations> {
+        let folder = &self.model.apps[self.model.apps[app].folder].name;
+        // Looks in between are to change nothing.
+        let interval = ["1s", "1m", "1h"][app % 3];
+        let app = &self.model.apps[app];
+        let object = json!({
+            "apiVersion": APPLICATION.api_version, "kind": APPLICATION.name,
+            "metadata": { "name": app.name },
+            "spec": {
+                "sourceRef": { "name": source(app.repository) }, "path": folder,
+                "interval": interval, "retryInterval": "1s", "deletionPolicy": app.policy(),
+            },
+        });
+        let person = self.hand.named("person");
+        let applied = person.apply(APPLICATION, app.namespace, &app.name, &object).await;
+        applied.map(drop).map_err(|refused| vec![refused.to_string()])
+    }
+
+    /// Reads what the objects of new Applications are labelled with.
+    fn learn_ids(&mut self) {
+        self.ids.resize(self.model.apps.len(), String::new());
+        for app in 0..self.model.apps.len() {
+            if self.ids[app].is_empty() {
+                let object = self.object(APPLICATION, app);
+                let label = &object["metadata"]["labels"]["applyset.kubernetes.io/id"];
+                label.as_str().unwrap_or_default().clone_into(&mut self.ids[app]);
+            }
+        }
+    }
+
+    /// Notes what those that went have left, as the versions tell.
+    fn learn_orphans(&mut self) {
+        for (before, now) in self.history.since(self.seen) {
+            let Some(before) = before else { continue };
+            if audit::is_let_go(&before, &now, &self.model, &self.ids) {
+                self.traces.orphans.insert(now.uid().to_owned());
+            }
+        }
     }
 
     fn push(&mut self, push: &Push) {
@@ -245,6 +275,9 @@ impl Stand {
     /// whether it stays so.
     pub(super) async fn rest(&mut self) -> Result<Rested, Violations> {
         self.calm();
+        for app in &self.model.apps[self.applied.len()..] {
+            self.applied.push(self.first[app.repository]);
+        }
         self.look_at_git().await?;
         let begun = Instant::now();
         loop {
@@ -300,7 +333,7 @@ impl Stand {
 
     /// How often a repository was looked at; one without applications counts as often as is asked.
     fn polls(&self, repository: usize) -> usize {
-        if self.model.apps_of(repository).is_empty() {
+        if self.model.folders_of(repository).is_empty() {
             return usize::MAX / 2;
         }
         let path = format!("/{}.git/", source(repository));
@@ -316,7 +349,9 @@ impl Stand {
     }
 
     /// The checker's look at everything, as it is now.
-    fn look(&self) -> Result<Rested, Violations> {
+    fn look(&mut self) -> Result<Rested, Violations> {
+        self.learn_ids();
+        self.learn_orphans();
         let all = self.history.live();
         let mut live = BTreeMap::new();
         for ((kind, namespace, name), version) in &all {
@@ -355,7 +390,7 @@ impl Stand {
     pub(super) fn audit(&mut self, rested: &Rested, calm: bool) -> Result<(), Violations> {
         let (runs, mut wrong) = self.runs();
         for (app, corrected) in rested.corrected.iter().enumerate() {
-            let told = corrected.saturating_sub(self.corrected[app]);
+            let told = corrected.saturating_sub(self.corrected.get(app).copied().unwrap_or(0));
             let done = self.traces.touched.get(&app).copied().unwrap_or(0);
             if calm && told > done.into() {
                 let name = &self.model.apps[app].name;
@@ -369,6 +404,7 @@ impl Stand {
             ids: &self.ids,
             traces: &self.traces,
             applied: &self.applied,
+            stood: &self.stood,
             left_alone: &self.left_alone,
             events: &events,
             runs: &runs,
@@ -383,7 +419,12 @@ impl Stand {
         self.held.clone_from(&rested.held);
         self.corrected.clone_from(&rested.corrected);
         self.left_alone.clone_from(&rested.left_alone);
-        self.traces.touched.clear();
+        // What was done to the objects of a suspended one is put right when it is resumed.
+        let model = &self.model;
+        self.traces.touched.retain(|app, _| model.apps[*app].is_suspended());
+        self.stood = model.apps.iter().map(|app| app.standing).collect();
+        self.first = model.commits.iter().map(|commits| commits.len().saturating_sub(1)).collect();
+        self.model.turned.clear();
         self.traces.marked.clear();
         self.audited = self.plane.audit().mark();
         self.history.forget();

@@ -3,15 +3,17 @@
 use std::time::{Duration, Instant};
 
 use plumb_testkit::{Agent, Fault, Hold, Match, Proxy, Rule, Scratch};
+use serde_json::json;
 
 use super::{HOME, LIMIT, Stand, Violations};
 use crate::torture::broken::VARIABLE;
 use crate::torture::faults::{self, Side, Trouble};
 use crate::torture::hands::{self, Act};
-use crate::torture::kinds::{Key, Object};
+use crate::torture::kinds::{APPLICATION, Key, Object};
 use crate::torture::model::NAMESPACES;
 use crate::torture::moves::Push;
 use crate::torture::script::Step;
+use crate::torture::turns::Turn;
 
 /// What comes at all comes within this.
 const SOON: Duration = Duration::from_secs(2);
@@ -41,6 +43,7 @@ impl Stand {
             Step::Push(push) => self.push(push),
             Step::Pause(time) => tokio::time::sleep(*time).await,
             Step::Hand(act) => self.hand(act).await?,
+            Step::Turn(turn) => self.turn(*turn).await?,
             Step::Trouble(trouble) => self.trouble(trouble)?,
             Step::Ambush { push, app, first, other } => {
                 self.ambush(push, *app, first, other).await?;
@@ -86,7 +89,32 @@ impl Stand {
         }
     }
 
+    async fn turn(&mut self, turn: Turn) -> Result<(), Violations> {
+        let person = self.hand.named("person");
+        let suspend = async |app: usize, on: bool| {
+            let app = &self.model.apps[app];
+            let patch = json!({ "spec": { "suspend": on } });
+            person.merge(APPLICATION, app.namespace, &app.name, &patch).await.map(drop)
+        };
+        let delete = async |app: usize| {
+            let app = &self.model.apps[app];
+            person.delete(APPLICATION, app.namespace, &app.name).await
+        };
+        let done = match turn {
+            Turn::Suspend { app } => suspend(app, true).await,
+            Turn::Resume { app } => suspend(app, false).await,
+            Turn::Delete { app } => delete(app).await,
+            Turn::Create { app } => return self.create(app).await,
+            Turn::Rename { from, to } => {
+                self.create(to).await?;
+                delete(from).await
+            }
+        };
+        done.map_err(|refused| vec![format!("{turn}: {refused}")])
+    }
+
     async fn hand(&mut self, act: &Act) -> Result<(), Violations> {
+        self.learn_ids();
         let world = (&self.model, self.ids.as_slice());
         hands::act(&self.hand, act, world, &self.held, &mut self.traces)
             .await
