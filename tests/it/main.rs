@@ -30,6 +30,7 @@ mod ownership;
 mod pinning;
 mod restart;
 mod restored;
+mod retry;
 mod running;
 mod scrape;
 mod secrets;

@@ -4,6 +4,7 @@
 mod apply;
 mod build;
 mod cut;
+pub(crate) mod due;
 mod farewell;
 pub(crate) mod how;
 mod keep;
@@ -21,11 +22,12 @@ use plumb_api::{Application, ApplicationStatus, names};
 use plumb_engine::{ApplySet, Ignores, Resource};
 
 use self::build::{Base, Blocked, Built, Failed};
+use self::due::{Due, Pause};
 use self::keep::and_stays;
 use self::policy::ignores_of;
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
-use crate::names::Name;
+use crate::names::{Key, Name};
 use crate::state::{Looked, Rendered, has_finalizer, scope_of};
 use crate::status::{Drifted, Say, Waits, blind_text, brief, fights_text, remember};
 
@@ -38,6 +40,8 @@ struct Run {
     rendered: Option<Rendered>,
     before: ApplicationStatus,
     forced: bool,
+    news: bool,
+    pause: Pause,
     orphans: bool,
     wanted: u64,
     /// How what is live differs from Git for longer than a moment.
@@ -56,6 +60,14 @@ impl Daemon {
     /// Runs an Application once and plans its next run.
     pub(crate) async fn run_app(self: &Arc<Self>, name: &Name) -> Outcome {
         let Some(mut run) = self.begin(name) else { return Outcome::Unchanged };
+        match self.due(&run) {
+            Due::Run => {}
+            Due::Correct => return self.correct_drift(&run).await,
+            Due::Later(wait, lane) => {
+                self.queue.add_after(Key::App(name.clone()), wait, lane);
+                return Outcome::Waiting;
+            }
+        }
         let metadata = &run.object.metadata;
         if metadata.deletion_timestamp.is_some() {
             if has_finalizer(metadata) {
@@ -65,9 +77,6 @@ impl Daemon {
         }
         if run.object.spec.suspend {
             self.say_suspended(&run).await;
-            return Outcome::Waiting;
-        }
-        if self.rests(&run) {
             return Outcome::Waiting;
         }
         let scope = scope_of(&run.object, Some(&run.before));
@@ -96,7 +105,6 @@ impl Daemon {
     fn begin(&self, name: &Name) -> Option<Run> {
         let mut store = self.state.lock();
         let app = store.apps.get_mut(name)?;
-        app.waits_for.clear();
         Some(Run {
             name: name.clone(),
             object: Arc::clone(&app.object),
@@ -104,6 +112,8 @@ impl Daemon {
             rendered: app.rendered.clone(),
             before: app.written.clone().or_else(|| app.object.status.clone()).unwrap_or_default(),
             forced: std::mem::take(&mut app.forced),
+            news: std::mem::take(&mut app.news),
+            pause: app.pause,
             orphans: app.orphans,
             wanted: app.wanted,
             drifted: None,

@@ -397,11 +397,19 @@ impl Daemon {
         for (name, app) in &mut store.apps {
             if alone {
                 app.forced |= app.rendered.is_some();
+                app.news = true;
             } else {
                 app.forget();
             }
             self.queue.add(Key::App(name.clone()), Lane::Urgent);
         }
+    }
+
+    /// Asks for a run at once, because of something that is new to it: a failure before does not hold
+    /// it up.
+    pub(crate) fn call(&self, key: Key) {
+        self.state.lock().note_news(&key);
+        self.queue.add(key, Lane::Urgent);
     }
 
     /// The epoch that this process acts in, since it last began to lead.

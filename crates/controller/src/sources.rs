@@ -111,7 +111,7 @@ impl Daemon {
                 let untidy = moved || self.untidy.load(Ordering::Relaxed);
                 // At once: their runs under way end early for this revision.
                 for key in self.take_revision(name, &object, remote.clone(), revision) {
-                    self.queue.add(key, Lane::Urgent);
+                    self.call(key);
                 }
                 if untidy {
                     self.forget_mirrors().await;
@@ -209,7 +209,7 @@ impl Daemon {
         };
         // Nobody else tells them: for the rest of this look the revision is no news any more.
         for key in waiting {
-            self.queue.add(key, Lane::Urgent);
+            self.call(key);
         }
     }
 
@@ -304,14 +304,16 @@ impl Daemon {
         revision: &Revision,
     ) -> Vec<Key> {
         let mut store = self.state.lock();
+        let before = store.sources.get(name).and_then(|source| source.revision.as_ref());
+        let moved = before != Some(revision);
+        let seq = moved.then(|| store.number(name, revision.commit));
         let Some(source) = store.sources.get_mut(name) else { return Vec::new() };
         let news = source.revision.as_ref() != Some(revision)
             || source.remote.as_ref() != Some(&remote)
             || source.problem.is_some();
         let forced = annotation(&object.metadata, names::REQUESTED_AT)
             != object.status.as_ref().and_then(|s| s.last_handled_reconcile_at.as_deref());
-        let moved = source.revision.as_ref() != Some(revision);
-        source.seq += u64::from(moved);
+        source.seq = seq.unwrap_or(source.seq);
         source.revision = Some(revision.clone());
         source.remote = Some(remote);
         source.problem = None;

@@ -10,6 +10,7 @@ use plumb_core::{Digest, GroupKind, Inputs};
 use plumb_engine::{ApplySet, Scope, marked_epoch};
 use plumb_source::{CommitId, Remote, Revision};
 
+use crate::apps::due::Pause;
 use crate::apps::how::How;
 use crate::backoff::Backoff;
 use crate::metrics::Kind;
@@ -24,7 +25,7 @@ pub(crate) struct Source {
     pub(crate) object: Arc<GitRepository>,
     /// What its ref stands for, as last read.
     pub(crate) revision: Option<Revision>,
-    /// Counts the revisions that this process has seen.
+    /// Counts the revisions that this process has seen, as [`Store::number`] does.
     pub(crate) seq: u64,
     /// Where it was read, with credentials.
     pub(crate) remote: Option<Remote>,
@@ -82,8 +83,10 @@ pub(crate) struct App {
     pub(crate) waits_since: Option<Instant>,
     /// It waits until these kinds are listed.
     pub(crate) waits_for: BTreeSet<GroupKind>,
-    /// Until when the API server asked to be left alone.
-    pub(crate) rests_until: Option<Instant>,
+    /// What keeps it from its next run.
+    pub(crate) pause: Pause,
+    /// Something came that may end what it failed for.
+    pub(crate) news: bool,
     pub(crate) written: Option<plumb_api::ApplicationStatus>,
     /// Changes when a run under way has become pointless.
     pub(crate) wanted: u64,
@@ -129,6 +132,7 @@ impl App {
         self.clean = None;
         self.waits_since = None;
         self.waits_for.clear();
+        self.news = true;
         self.written = None;
         self.backoff.succeeded();
     }
@@ -141,6 +145,8 @@ pub(crate) struct Store {
     pub(crate) apps: BTreeMap<Name, App>,
     /// The applications that wait until their neighbours have looked.
     pub(crate) patient: BTreeSet<Name>,
+    /// How many revisions of all sources were seen.
+    seqs: u64,
     by_set: BTreeMap<String, Name>,
 }
 
@@ -219,7 +225,8 @@ impl Store {
                 clean: None,
                 waits_since: None,
                 waits_for: BTreeSet::new(),
-                rests_until: None,
+                pause: Pause::default(),
+                news: true,
                 written: None,
                 wanted: 0,
                 backoff,
@@ -255,6 +262,15 @@ impl Store {
             return vec![Key::App(name)];
         }
         Vec::new()
+    }
+
+    /// Something came that may end what an Application failed for.
+    pub(crate) fn note_news(&mut self, key: &Key) {
+        if let Key::App(name) = key
+            && let Some(app) = self.apps.get_mut(name)
+        {
+            app.news = true;
+        }
     }
 
     /// Forgets an Application that is gone, and returns it.
@@ -295,11 +311,12 @@ impl Store {
         if metadata.deletion_timestamp.is_some() || spec.suspend {
             return false;
         }
-        let source = Name::new(&name.namespace, &spec.source_ref.name);
-        let newest = self.sources.get(&source).and_then(|source| source.revision.as_ref());
+        let source = self.sources.get(&Name::new(&name.namespace, &spec.source_ref.name));
+        let newest = source.and_then(|source| source.revision.as_ref());
         let pinned = spec.revision.as_deref().and_then(|commit| commit.parse().ok());
         let Some(wanted) = pinned.or_else(|| newest.map(|revision| revision.commit)) else {
-            return false;
+            // After a start the source has yet to be read itself.
+            return source.is_some_and(|source| source.problem.is_none());
         };
         app.looked != Some((wanted, metadata.generation))
     }
@@ -332,11 +349,27 @@ impl Store {
     pub(crate) fn any_silent(&self, name: &Name) -> bool {
         let Some(app) = self.apps.get(name) else { return false };
         let source = Name::new(&name.namespace, &app.object.spec.source_ref.name);
-        let sources = self.twins(&source).into_iter().chain([source]);
-        sources.into_iter().any(|source| {
-            self.dependants(&source)
-                .any(|key| key.name() != name && self.is_silent_to(key.name(), name))
-        })
+        self.relatives(&source)
+            .iter()
+            .any(|key| key.name() != name && self.is_silent_to(key.name(), name))
+    }
+
+    /// The applications of a source, and of those that follow the same branch of the same repository.
+    pub(crate) fn relatives(&self, source: &Name) -> Vec<Key> {
+        let sources = self.twins(source).into_iter().chain([source.clone()]);
+        sources.flat_map(|source| self.dependants(&source).collect::<Vec<_>>()).collect()
+    }
+
+    /// The number of a revision that a source has come to. Sources that follow the same branch of the
+    /// same repository count a commit as one, so that their applications' numbers can be compared.
+    pub(crate) fn number(&mut self, source: &Name, commit: CommitId) -> u64 {
+        let twins = self.twins(source).into_iter().filter_map(|twin| self.sources.get(&twin));
+        let there = twins.filter(|twin| twin.revision.as_ref().is_some_and(|r| r.commit == commit));
+        if let Some(seq) = there.map(|twin| twin.seq).max() {
+            return seq;
+        }
+        self.seqs += 1;
+        self.seqs
     }
 
     /// The other sources that follow the same branch of the same repository.
@@ -346,7 +379,7 @@ impl Store {
         others.filter(|(_, other)| other.is_twin(of)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Another Application of the same source that has not rendered since this one last had nothing
+    /// Another Application of the same branch that has not rendered since this one last had nothing
     /// left to do: what left this one since may have gone there.
     pub(crate) fn broken_neighbour(&self, name: &Name) -> Option<Name> {
         let app = self.apps.get(name)?;
@@ -357,7 +390,7 @@ impl Store {
                 && !spec.suspend
                 && other.broken.is_some_and(|broken| app.clean.is_none_or(|clean| broken > clean))
         };
-        let others = self.dependants(&source).filter(|key| key.name() != name);
+        let others = self.relatives(&source).into_iter().filter(|key| key.name() != name);
         let mut others = others.filter_map(|key| Some((self.apps.get(key.name())?, key)));
         others.find(|(other, _)| may_want(other)).map(|(_, key)| key.name().clone())
     }
@@ -547,6 +580,57 @@ mod tests {
         let deployments = GroupKind::new("apps", "Deployment");
         assert_eq!(settled_kinds(&status, Some("u")), BTreeSet::from([deployments]));
         assert!(settled_kinds(&status, Some("other")).is_empty(), "restored from a backup");
+    }
+
+    fn source(name: &str, url: &str) -> GitRepository {
+        serde_json::from_value(json!({
+            "apiVersion": "plumb.dev/v1alpha1", "kind": "GitRepository",
+            "metadata": {"name": name, "namespace": "ns", "uid": name, "generation": 1},
+            "spec": {"url": url, "interval": "1m"},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_application_is_silent_until_its_source_is_read_and_it_has_looked() {
+        let mut store = Store::default();
+        let (web, repo) = (Name::new("ns", "web"), Name::new("ns", "repo"));
+        store.put_app(app(1, &json!({})));
+        assert!(!store.is_silent(&web), "it has no source");
+        store.put_source(source("repo", "https://a"));
+        assert!(store.is_silent(&web), "nobody has read it yet");
+        store.sources.get_mut(&repo).unwrap().problem = Some("no answer".into());
+        assert!(!store.is_silent(&web), "that may last");
+        let commit: CommitId = "1".repeat(40).parse().unwrap();
+        let known = store.sources.get_mut(&repo).unwrap();
+        known.revision = Some(Revision { name: "main".into(), commit });
+        assert!(store.is_silent(&web));
+        store.apps.get_mut(&web).unwrap().looked = Some((commit, Some(1)));
+        assert!(!store.is_silent(&web));
+    }
+
+    #[test]
+    fn sources_of_one_branch_number_a_commit_alike() {
+        let mut store = Store::default();
+        let names = ["one", "two", "other"].map(|name| Name::new("ns", name));
+        for (name, url) in names.iter().zip(["https://a", "https://a", "https://b"]) {
+            store.put_source(source(&name.name, url));
+        }
+        let mut moved = |name: &Name, commit: char| {
+            let commit: CommitId = commit.to_string().repeat(40).parse().unwrap();
+            let seq = store.number(name, commit);
+            let source = store.sources.get_mut(name).unwrap();
+            source.revision = Some(Revision { name: "main".into(), commit });
+            source.seq = seq;
+            seq
+        };
+        let [one, two, other] = names;
+        assert_eq!(moved(&one, '1'), 1);
+        assert_eq!(moved(&other, '1'), 2, "of another repository");
+        assert_eq!(moved(&two, '1'), 1, "the same commit");
+        assert_eq!(moved(&two, '2'), 3);
+        assert_eq!(moved(&one, '2'), 3);
+        assert_eq!(moved(&one, '1'), 4, "back again");
     }
 
     #[test]

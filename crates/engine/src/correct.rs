@@ -1,15 +1,37 @@
 //! Putting back what somebody changed, and telling what that was.
 
 use crate::applyset::ApplySet;
+use crate::circuit::Circuits;
 use crate::cluster::{ApiError, Target};
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::explain::explain;
 use crate::live::Live;
+use crate::order::{Missing, turns};
+use crate::plan::Action;
 use crate::prepare::{Prepared, planned_for, planned_on};
-use crate::report::Drift;
-use crate::sync::RACES;
+use crate::report::{Drift, Report};
+use crate::sync::{Job, RACES};
 
 impl Engine {
+    /// Puts back what others changed and leaves all else to a later run.
+    pub(crate) async fn correct_alone(
+        &self,
+        job: &Job<'_>,
+        prepared: &[Prepared],
+        mut todo: Vec<(&Prepared, Action)>,
+        report: &mut Report,
+    ) -> Result<(), EngineError> {
+        todo.retain(|(_, action)| action.is_correction());
+        let circuits = Circuits::default();
+        let mut missing = Missing::new(prepared, report);
+        for turn in turns(prepared, &todo).into_values() {
+            self.apply_turn(job.set, &turn.batch, job, &circuits, &mut missing, report).await?;
+        }
+        report.outcomes.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(())
+    }
+
     /// Puts our fields back, on the version whose differences are reported.
     pub(crate) async fn correct(
         &self,

@@ -26,6 +26,8 @@ pub enum Signal {
     Set(Arc<str>),
     /// The same, but it happens again and again, so it has to wait that long.
     Later(Arc<str>, Duration),
+    /// Another set lets go of an object that this one has to do with.
+    Freed(Arc<str>),
     /// The first LIST of a kind ended, well or not: sets that waited for it can go on.
     Kind(GroupKind),
     /// Objects of a kind cannot be read for longer than a moment, or can again.
@@ -129,6 +131,13 @@ impl Engine {
     pub(crate) fn signal(&self, sets: BTreeSet<Arc<str>>) {
         for set in sets {
             let _ = self.signals.send(Signal::Set(set));
+        }
+    }
+
+    /// Asks for a run of these sets, for which another one has let something go.
+    pub(crate) fn tell_freed(&self, sets: BTreeSet<Arc<str>>) {
+        for set in sets {
+            let _ = self.signals.send(Signal::Freed(set));
         }
     }
 
@@ -313,6 +322,11 @@ impl Engine {
     /// find nothing to do.
     pub fn in_sync(&self, set: &crate::ApplySet) -> bool {
         self.members().in_sync(&set.id, &set.manager, Instant::now())
+    }
+
+    /// Whether somebody changed what a set applied, and that need not wait for its answer.
+    pub fn drifts(&self, set: &crate::ApplySet) -> bool {
+        self.members().drifts(&set.id, &set.manager, Instant::now())
     }
 
     /// How long it takes until something is due for a set that is in sync.

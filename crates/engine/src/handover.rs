@@ -71,6 +71,12 @@ impl Engine {
         self.cluster.json_patch(&target, &patch, None).await.map(Some)
     }
 
+    /// Whether the set that a member belongs to is known to want it no more: it is about to go.
+    pub fn is_let_go(&self, key: &ObjectKey) -> bool {
+        let owner = self.members().live(key).and_then(|live| live.part_of.clone());
+        owner.is_some_and(|owner| self.claims().lets_go(&owner, key).is_some())
+    }
+
     /// Tells the sets that an object concerns which one of them has just let go.
     pub(crate) fn freed(&self, set: &ApplySet, keys: &[ObjectKey]) {
         let mut sets = std::collections::BTreeSet::new();
@@ -80,7 +86,7 @@ impl Engine {
             sets.extend(part_of.map(std::sync::Arc::from));
         }
         sets.remove(&*set.id);
-        self.signal(sets);
+        self.tell_freed(sets);
     }
 }
 

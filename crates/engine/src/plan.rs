@@ -30,6 +30,14 @@ pub(crate) enum Action {
     Verify { as_before: bool },
 }
 
+impl Action {
+    /// Whether it undoes what somebody did. What was changed by hand and is asked for differently
+    /// by now is another try of that; what is gone can only become what is asked for now.
+    pub(crate) fn is_correction(&self) -> bool {
+        matches!(self, Self::Recreate(_) | Self::Correct { as_before: true })
+    }
+}
+
 /// Decides about one object. `recorded` says whether Git asks for what was in place as a whole when an
 /// earlier process wrote so. `None` means that it is as desired; `Err` that it is going away.
 pub(crate) fn decide(

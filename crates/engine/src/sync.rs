@@ -76,6 +76,8 @@ pub struct Job<'a> {
     pub approved: Option<String>,
     /// Digests of the desired objects and of the live ones, as recorded when they were equal.
     pub recorded: Option<(Digest, Digest)>,
+    /// Whether only what others changed is put back, and all else left to a later run.
+    pub only_drift: bool,
     /// The epoch of this leader.
     pub epoch: u64,
     /// Whether a newer run waits, so that this one should end early.
@@ -137,6 +139,9 @@ impl Engine {
             compared.map(|p| (p.key.clone(), p.digest)).collect()
         };
         let todo = self.plan(set, &prepared, &compared, job.recorded, report);
+        if job.only_drift {
+            return self.correct_alone(&job, &prepared, todo, report).await;
+        }
         if job.policy.observe {
             self.observe(&job, &todo, &desired, report).await?;
             sort_failures(&mut report.failures);

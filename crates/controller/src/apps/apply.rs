@@ -12,7 +12,7 @@ use super::build::Base;
 use super::cut::out_of_time;
 use super::policy::policy_of;
 use super::{Run, application_resource};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, chain};
 use crate::metrics::Outcome;
 use crate::names::Key;
 use crate::queue::Lane;
@@ -51,7 +51,7 @@ impl Daemon {
             // The next run comes with the last of those that are waited for, and says how it went.
             self.tell(run, &report, &base.revision.to_string());
             self.again(run);
-            self.plan_retry(run, &base.revision.to_string());
+            self.plan_wait(run, &base.revision.to_string(), report.rest);
             return Outcome::Waiting;
         }
         if let Some(again) = report.again
@@ -115,9 +115,15 @@ impl Daemon {
             self.succeeded(run);
             self.plan_interval(run);
         } else {
-            self.plan_retry_in(run, &base.revision.to_string(), report.rest);
+            let revision = base.revision.to_string();
+            if report.failures.is_empty() || !report.terminating.is_empty() {
+                // The watches tell when the way is free.
+                self.plan_wait(run, &revision, report.rest);
+            } else {
+                self.plan_retry_in(run, &revision, report.rest);
+            }
             if let Some(again) = report.again {
-                self.queue.add_after(Key::App(run.name.clone()), again, Lane::Routine);
+                self.hasten(run, again);
             }
         }
         match say.waits {
@@ -143,6 +149,23 @@ impl Daemon {
         let others = self.neighbours(run, looks_at);
         let mut job = self.job(run, objects, policy, &superseded, &others);
         job.recorded = digests.filter(|_| first_look);
+        self.work_on(run, job).await
+    }
+
+    /// Puts back what others changed, and does nothing else.
+    pub(super) async fn sync_drift(self: &Arc<Self>, run: &Run, objects: Vec<Object>) -> Report {
+        let policy = policy_of(&run.object.spec);
+        let superseded = self.superseded(run);
+        let others = self.neighbours(run, None);
+        let job = self.job(run, objects, &policy, &superseded, &others);
+        let (report, result) = self.work_on(run, Job { only_drift: true, ..job }).await;
+        if let Err(error) = result {
+            tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(&error));
+        }
+        report
+    }
+
+    async fn work_on(&self, run: &Run, job: Job<'_>) -> (Report, Result<(), EngineError>) {
         let limit = Duration::from(run.object.spec.timeout);
         let mut report = Report::default();
         let result = tokio::time::timeout(limit, self.engine.sync(job, &mut report)).await;
@@ -171,6 +194,7 @@ impl Daemon {
             ignores: &run.ignores,
             approved: annotation(&run.object.metadata, names::APPROVE_PRUNE).map(String::from),
             recorded: None,
+            only_drift: false,
             epoch: self.epoch(),
             superseded,
             others,

@@ -72,7 +72,9 @@ impl Daemon {
             list_failures(status, done);
         });
         self.say_app(run, status, &say, revision).await;
-        self.plan_retry(run, &revision.map(ToString::to_string).unwrap_or_default());
+        let revision = revision.map(ToString::to_string).unwrap_or_default();
+        let rest = error.api().and_then(ApiError::retry_after).max(done.rest);
+        self.plan_retry_in(run, &revision, rest);
         Outcome::Retry
     }
 
@@ -84,6 +86,10 @@ impl Daemon {
         let status = Self::status_with(&run, &say, |_| {});
         self.say_app(&run, status, &say, None).await;
         self.plan_retry(&run, "panic");
+        if let Some(app) = self.state.lock().apps.get_mut(name) {
+            // Putting something back may be what panics.
+            app.pause.in_vain = true;
+        }
     }
 }
 

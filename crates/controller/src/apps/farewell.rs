@@ -45,7 +45,7 @@ impl Daemon {
             };
         }
         if quiet && report.failures.is_empty() && report.held.is_none() {
-            self.plan_retry(run, "deletion");
+            self.plan_wait(run, "deletion", report.rest);
             return Outcome::Waiting;
         }
         let say = say_of_farewell(&report, &run.name.namespace, &run.name.name);
@@ -58,7 +58,11 @@ impl Daemon {
             status.prune = told.prune;
         });
         self.say_app(run, status, &say, None).await;
-        self.plan_retry(run, "deletion");
+        if report.failures.is_empty() || !report.terminating.is_empty() {
+            self.plan_wait(run, "deletion", report.rest);
+        } else {
+            self.plan_retry_in(run, "deletion", report.rest);
+        }
         Outcome::Waiting
     }
 

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use plumb_api::Mode;
 use plumb_engine::{EngineError, Policy, Report};
 
 use super::Run;
 use super::build::{Base, Built};
-use super::policy::policy_of;
+use super::policy::{ignores_of, policy_of};
 use crate::daemon::{Daemon, chain};
+use crate::metrics::Outcome;
 use crate::sources::revision_of;
 use crate::state::Rendered;
-use crate::status::brief;
+use crate::status::{brief, count_drift};
 
 /// What was applied last and stays enforced.
 pub(super) struct Stays {
@@ -68,6 +70,31 @@ impl Daemon {
         }
         self.note_kept(run, &base, &report, &result);
         stays(result.is_ok() && report.is_complete())
+    }
+
+    /// Puts back what others changed while what failed waits for its next try. The status says so, and
+    /// nothing else that is new.
+    pub(super) async fn correct_drift(self: &Arc<Self>, run: &Run) -> Outcome {
+        let sound = run.rendered.clone().filter(|r| !r.broken && !r.refused);
+        let mut outcome = Outcome::Waiting;
+        if let Some(rendered) = sound.or_else(|| self.last_good(run))
+            && let (ignores, None) = ignores_of(&run.object.spec)
+        {
+            let run = &Run { ignores: Arc::new(ignores), ..run.clone() };
+            let base = Base::from(rendered);
+            if let Ok((Built::Objects(objects), _)) = self.build(run, &base).await {
+                let report = self.sync_drift(run, objects).await;
+                self.tell(run, &report, &base.revision.to_string());
+                let mut status = run.before.clone();
+                count_drift(&mut status, &report, Timestamp::now());
+                if status != run.before {
+                    self.write_app(run, &status).await;
+                    outcome = Outcome::Changed;
+                }
+            }
+        }
+        self.plan_as_before(run);
+        outcome
     }
 
     /// What was just applied is what stays enforced from now on.

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use plumb_api::Mode;
 use plumb_core::GroupKind;
 
 use super::Run;
+use super::due::{Due, Pause};
 use crate::daemon::Daemon;
 use crate::names::Key;
 use crate::queue::Lane;
@@ -15,18 +17,39 @@ use crate::queue::Lane;
 const RETRY_CAP: Duration = Duration::from_mins(1);
 
 impl Daemon {
-    /// Puts a run off for as long as the API server asked to be left alone, whatever called for it.
-    pub(super) fn rests(&self, run: &Run) -> bool {
-        let left = {
+    /// What the call for a run comes to.
+    pub(super) fn due(&self, run: &Run) -> Due {
+        // Only what is to be enforced drifts.
+        let enforced = run.object.metadata.deletion_timestamp.is_none()
+            && !run.object.spec.suspend
+            && run.object.spec.mode == Mode::Enforce;
+        let pauses = run.pause != Pause::default();
+        let drifted = pauses && enforced && self.engine.drifts(&run.set);
+        let due = run.pause.due(run.news, drifted, Instant::now());
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            if due == Due::Run {
+                app.pause = Pause::default();
+                app.waits_for.clear();
+            } else {
+                app.forced |= run.forced;
+                app.news |= run.news;
+            }
+        }
+        due
+    }
+
+    /// What others changed was put back, as far as it could be. The next try comes when it was to come.
+    pub(super) fn plan_as_before(&self, run: &Run) {
+        let in_vain = self.engine.drifts(&run.set);
+        let retry = {
             let mut store = self.state.lock();
-            let Some(app) = store.apps.get_mut(&run.name) else { return false };
-            let left = app.rests_until.map(|end| end.saturating_duration_since(Instant::now()));
-            let Some(left) = left.filter(|left| !left.is_zero()) else { return false };
-            app.forced |= run.forced;
-            left
+            let Some(app) = store.apps.get_mut(&run.name) else { return };
+            app.pause.in_vain |= in_vain;
+            app.pause.retry
         };
+        let left =
+            retry.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
         self.queue.add_after(Key::App(run.name.clone()), left, Lane::Routine);
-        true
     }
 
     pub(super) fn wait_for(&self, run: &Run, kinds: &BTreeSet<GroupKind>) {
@@ -73,22 +96,47 @@ impl Daemon {
         }
     }
 
+    /// Plans the next try of what failed.
     pub(super) fn plan_retry(&self, run: &Run, revision: &str) {
         self.plan_retry_in(run, revision, None);
     }
 
     /// Plans the next try, not before the server's `rest` is over.
     pub(super) fn plan_retry_in(&self, run: &Run, revision: &str, rest: Option<Duration>) {
+        let Some(wait) = self.back_off(run, revision) else { return };
+        let now = Instant::now();
+        let wait = wait.max(rest.unwrap_or_default());
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            let rest = rest.map(|rest| now + rest);
+            app.pause = Pause { rest, retry: Some(now + wait), in_vain: false };
+        }
+        self.queue.add_after(Key::App(run.name.clone()), wait, Lane::Routine);
+    }
+
+    /// Plans a look at what others have to do first, in case that nobody tells when they have.
+    pub(super) fn plan_wait(&self, run: &Run, revision: &str, rest: Option<Duration>) {
+        let Some(wait) = self.back_off(run, revision) else { return };
+        let rest = rest.map(|rest| Instant::now() + rest);
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            app.pause = Pause { rest, ..Pause::default() };
+        }
+        self.queue.add_after(Key::App(run.name.clone()), wait, Lane::Routine);
+    }
+
+    /// What failed may be tried again that soon, for a reason that passes.
+    pub(super) fn hasten(&self, run: &Run, wait: Duration) {
+        let end = Instant::now() + wait;
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            app.pause.retry = app.pause.retry.map(|retry| retry.min(end));
+        }
+        self.queue.add_after(Key::App(run.name.clone()), wait, Lane::Routine);
+    }
+
+    fn back_off(&self, run: &Run, revision: &str) -> Option<Duration> {
         let spec = &run.object.spec;
         let cap = spec.retry_interval.map_or(RETRY_CAP, Duration::from);
         let generation = run.object.metadata.generation.unwrap_or(0);
-        let wait = {
-            let mut store = self.state.lock();
-            let Some(app) = store.apps.get_mut(&run.name) else { return };
-            app.rests_until = rest.map(|rest| Instant::now() + rest);
-            app.backoff.failed(generation, revision, cap)
-        };
-        let wait = wait.max(rest.unwrap_or_default());
-        self.queue.add_after(Key::App(run.name.clone()), wait, Lane::Routine);
+        let mut store = self.state.lock();
+        Some(store.apps.get_mut(&run.name)?.backoff.failed(generation, revision, cap))
     }
 }

@@ -153,13 +153,15 @@ impl Daemon {
     }
 
     /// Writes a status, or plans another run that will. Returns whether it was written.
-    async fn write_app(self: &Arc<Self>, run: &Run, status: &ApplicationStatus) -> bool {
+    pub(super) async fn write_app(self: &Arc<Self>, run: &Run, status: &ApplicationStatus) -> bool {
         let written = self.write_status(Kind::Application, &run.object.metadata, status).await;
         if let Err(error) = written {
             if !error.is_not_found() && !error.is_other_object() {
                 tracing::warn!(application = %run.name, "cannot write status: {}", chain(&error));
                 self.again(run);
-                self.queue.add_after(Key::App(run.name.clone()), STATUS_RETRY, Lane::Routine);
+                let key = Key::App(run.name.clone());
+                self.state.lock().note_news(&key);
+                self.queue.add_after(key, STATUS_RETRY, Lane::Routine);
             }
             return false;
         }

@@ -73,7 +73,7 @@ impl Daemon {
 
     fn add_all(&self, keys: impl IntoIterator<Item = Key>) {
         for key in keys {
-            self.queue.add(key, Lane::Urgent);
+            self.call(key);
         }
     }
 
@@ -187,22 +187,30 @@ impl Daemon {
         mut signals: mpsc::UnboundedReceiver<Signal>,
     ) {
         while let Some(signal) = signals.recv().await {
-            let store = self.state.lock();
+            let mut store = self.state.lock();
+            let app_of = |set: &str| store.app_of_set(set).cloned().map(Key::App);
             match signal {
                 Signal::Set(set) => {
-                    if let Some(name) = store.app_of_set(&set) {
-                        self.queue.add(Key::App(name.clone()), Lane::Urgent);
+                    if let Some(key) = app_of(&set) {
+                        self.queue.add(key, Lane::Urgent);
                     }
                 }
                 Signal::Later(set, wait) => {
-                    if let Some(name) = store.app_of_set(&set) {
-                        self.queue.add_after(Key::App(name.clone()), wait, Lane::Routine);
+                    if let Some(key) = app_of(&set) {
+                        self.queue.add_after(key, wait, Lane::Routine);
+                    }
+                }
+                Signal::Freed(set) => {
+                    if let Some(key) = app_of(&set) {
+                        store.note_news(&key);
+                        self.queue.add(key, Lane::Urgent);
                     }
                 }
                 Signal::Kind(kind) => {
                     let waiting =
-                        store.apps.iter().filter(|(_, app)| app.waits_for.contains(&kind));
-                    for (name, _) in waiting {
+                        store.apps.iter_mut().filter(|(_, app)| app.waits_for.contains(&kind));
+                    for (name, app) in waiting {
+                        app.news = true;
                         self.queue.add(Key::App(name.clone()), Lane::Urgent);
                     }
                 }

@@ -13,7 +13,6 @@ use super::{Missed, Problem, SLOW_RETRY};
 use crate::daemon::{Daemon, Panicked};
 use crate::metrics::Kind;
 use crate::names::{Key, Name};
-use crate::queue::Lane;
 use crate::state::Source;
 
 impl Daemon {
@@ -69,7 +68,7 @@ impl Daemon {
                 store.sources.get_mut(name)?.wants.answer(&commit, &result)
             };
             for app in told {
-                self.queue.add(Key::App(app), Lane::Urgent);
+                self.call(Key::App(app));
             }
         }
         let cap = Duration::from(object.spec.interval).min(SLOW_RETRY);

@@ -60,6 +60,20 @@ impl Members {
         })
     }
 
+    /// Whether somebody changed a verified object of the set, and it need not wait.
+    pub(crate) fn drifts(&self, set: &str, manager: &str, now: Instant) -> bool {
+        self.sets.get(set).into_iter().flatten().any(|key| {
+            let standing = self.standing(key, set, manager);
+            let changed = match standing {
+                Standing::Drifted(_) | Standing::Replaced => {
+                    !self.live(key).is_some_and(|live| live.marks.hands_off())
+                }
+                standing => standing == Standing::Gone,
+            };
+            changed && self.waits(key, standing, now).is_none()
+        })
+    }
+
     /// How an object stands to a set.
     pub(crate) fn standing(&self, key: &ObjectKey, set: &str, manager: &str) -> Standing {
         let Some(slot) = self.objects.get(key) else { return Standing::Unknown };
