@@ -47,6 +47,21 @@ async fn wait_owner(world: &World, app: &str, name: &str) {
     .await;
 }
 
+/// Two applications, of two sources that follow the same branch.
+async fn two_of_twins(world: &World) {
+    world.apply(&world.source("1h")).await;
+    let mut twin = world.source("1h");
+    twin["metadata"]["name"] = "twin".into();
+    world.apply(&twin).await;
+    world.apply(&world.app("a", "a", "1h")).await;
+    let mut app = world.app("b", "b", "1h");
+    app["spec"]["sourceRef"]["name"] = "twin".into();
+    world.apply(&app).await;
+    for app in ["a", "b"] {
+        ready(world, app).await;
+    }
+}
+
 /// What the agent deleted since a mark, and the warnings about an application.
 async fn assert_quiet(world: &World, mark: plumb_testkit::control_plane::Mark, apps: &[&str]) {
     world.plane.settled().await;
@@ -214,6 +229,30 @@ fn an_application_under_a_new_name_takes_over_what_the_old_one_had() {
 }
 
 #[test]
+fn an_application_under_a_new_name_waits_for_the_old_one_that_is_being_deleted() {
+    runtime().block_on(async {
+        let world = World::new("rename-late").await;
+        world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        let mut agent = one_at_a_time(&world);
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("old", "app", "1h")).await;
+        ready(&world, "old").await;
+        let before = uid(&world, "a").await;
+        agent.stop();
+        let mark = world.plane.audit().mark();
+        world.apply(&world.app("new", "app", "1h")).await;
+        world.delete(&world.apps(), "old").await;
+        // The new one is the first to look.
+        let _agent = one_at_a_time(&world);
+        world.wait_gone(&world.apps(), "old").await;
+        ready(&world, "new").await;
+        wait_owner(&world, "new", "a").await;
+        assert_eq!(uid(&world, "a").await, before);
+        assert_quiet(&world, mark, &["new"]).await;
+    });
+}
+
+#[test]
 fn what_may_have_gone_to_an_application_that_does_not_render_is_kept_until_it_does() {
     runtime().block_on(async {
         let world = World::new("move-broken").await;
@@ -361,17 +400,7 @@ fn two_sources_of_one_branch_move_together() {
             "one each",
         );
         let _agent = world.agent();
-        world.apply(&world.source("1h")).await;
-        let mut twin = world.source("1h");
-        twin["metadata"]["name"] = "twin".into();
-        world.apply(&twin).await;
-        world.apply(&world.app("a", "a", "1h")).await;
-        let mut app = world.app("b", "b", "1h");
-        app["spec"]["sourceRef"]["name"] = "twin".into();
-        world.apply(&app).await;
-        for app in ["a", "b"] {
-            ready(&world, app).await;
-        }
+        two_of_twins(&world).await;
         let before = (uid(&world, "x").await, uid(&world, "y").await);
         let mark = world.plane.audit().mark();
 
@@ -393,5 +422,44 @@ fn two_sources_of_one_branch_move_together() {
         wait_owner(&world, "b", "x").await;
         assert_eq!((uid(&world, "x").await, uid(&world, "y").await), before);
         assert_quiet(&world, mark, &["a", "b"]).await;
+    });
+}
+
+#[test]
+fn what_may_have_gone_to_a_broken_application_of_another_source_of_the_branch_is_kept() {
+    runtime().block_on(async {
+        let world = World::new("twin-broken").await;
+        world.repo.commit(
+            &[
+                ("a/keep.yaml", Some(&config_map("keep-a", "1"))),
+                ("b/keep.yaml", Some(&config_map("keep-b", "1"))),
+                ("a/x.yaml", Some(&config_map("x", "1"))),
+            ],
+            "all in one",
+        );
+        let _agent = world.agent();
+        two_of_twins(&world).await;
+        let before = uid(&world, "x").await;
+        let mark = world.plane.audit().mark();
+
+        let moved = config_map("x", "2");
+        world.repo.commit(
+            &[("a/x.yaml", None), ("b/x.yaml", Some(&moved)), ("b/bad.yaml", Some("kind: ["))],
+            "moved, with a slip",
+        );
+        world.look().await;
+        world.wait_refused(&world.apps(), "b", "BuildFailed", &["b/bad.yaml"]).await;
+        let other = format!("{}/b has not rendered", world.ns);
+        let parts = ["1 deletion is held", &other];
+        world.wait_refused(&world.apps(), "a", "PruneHeld", &parts).await;
+
+        world.repo.commit(&[("b/bad.yaml", None)], "mended");
+        world.look().await;
+        wait_owner(&world, "b", "x").await;
+        for app in ["a", "b"] {
+            ready(&world, app).await;
+        }
+        assert_eq!(uid(&world, "x").await, before);
+        assert_quiet(&world, mark, &[]).await;
     });
 }

@@ -107,5 +107,7 @@ fn an_inner_application_is_renamed_without_a_question_and_without_a_deletion() {
         assert_eq!(after["metadata"]["annotations"]["plumb.dev/application"], owner);
         let events = world.events_of("outer").await;
         assert!(!events.iter().any(|event| event.contains("held")), "{events:?}");
+        let events = world.events_of("new").await;
+        assert!(!events.iter().any(|event| event.contains("OwnedByAnother")), "{events:?}");
     });
 }

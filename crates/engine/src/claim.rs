@@ -46,7 +46,7 @@ impl Engine {
     pub(crate) async fn claim(&self, set: &ApplySet, p: &Prepared) -> Result<Live, ApiError> {
         let (adopt, foreign) = {
             let claims = self.claims();
-            (claims.adopt(&set.id), claims.is_foreign(&set.id, &p.key))
+            (claims.adopt(&set.id), claims.meets_foreign(&set.id))
         };
         if adopt == Adopt::Never || foreign {
             self.look_first(set, p, adopt).await?;

@@ -49,13 +49,15 @@ impl Claims {
         all: bool,
     ) -> Vec<ObjectKey> {
         let before = self.sets.remove(&*set.id);
-        let (before, foreign) = before.map(|wants| (wants.keys, wants.foreign)).unwrap_or_default();
+        let (before, mut foreign) =
+            before.map(|wants| (wants.keys, wants.foreign)).unwrap_or_default();
         let freed = if all {
             before.into_iter().filter(|key| !keys.contains(key)).collect()
         } else {
             keys.extend(before);
             Vec::new()
         };
+        foreign.retain(|key| keys.contains(key));
         let wants = Wants { manager: set.manager.clone(), keys, adopt, foreign };
         self.sets.insert(set.id.as_str().into(), wants);
         freed
@@ -76,9 +78,10 @@ impl Claims {
         }
     }
 
-    /// Whether an object bore another tool's marks when it was last looked at.
-    pub(crate) fn is_foreign(&self, set: &str, key: &ObjectKey) -> bool {
-        self.sets.get(set).is_some_and(|wants| wants.foreign.contains(key))
+    /// Whether anything that a set asks for bore another tool's marks when it was last looked at. Then
+    /// what else is there most likely does, too: the set moves from one tool to another.
+    pub(crate) fn meets_foreign(&self, set: &str) -> bool {
+        self.sets.get(set).is_some_and(|wants| !wants.foreign.is_empty())
     }
 
     /// The set is no more.
@@ -122,6 +125,28 @@ mod tests {
     fn keys(names: &[&str]) -> HashSet<ObjectKey> {
         let key = |name: &&str| ObjectKey::new(GroupKind::new("", "ConfigMap"), "ns", name);
         names.iter().map(key).collect()
+    }
+
+    #[test]
+    fn what_bears_marks_of_another_tool_makes_its_set_careful() {
+        let (one, two) = (set("one"), set("two"));
+        let [x] = keys(&["x"]).into_iter().collect::<Vec<_>>().try_into().unwrap();
+        let mut claims = Claims::default();
+        claims.note_foreign(&one.id, &x, true);
+        assert!(!claims.meets_foreign(&one.id), "it is no set yet");
+        for set in [&one, &two] {
+            claims.publish(set, Adopt::IfUnowned, keys(&["x", "y"]), true);
+        }
+        claims.note_foreign(&one.id, &x, true);
+        assert!(claims.meets_foreign(&one.id) && !claims.meets_foreign(&two.id));
+        claims.publish(&one, Adopt::IfUnowned, keys(&["x", "y"]), true);
+        assert!(claims.meets_foreign(&one.id), "also in the next run");
+        claims.publish(&one, Adopt::IfUnowned, keys(&["y"]), true);
+        assert!(!claims.meets_foreign(&one.id), "it asks for that no more");
+        claims.publish(&one, Adopt::IfUnowned, keys(&["x"]), true);
+        claims.note_foreign(&one.id, &x, true);
+        claims.note_foreign(&one.id, &x, false);
+        assert!(!claims.meets_foreign(&one.id));
     }
 
     #[test]

@@ -91,7 +91,8 @@ fn conflict(error: &ApiError, set: &ApplySet) -> (&'static str, String, Option<S
     let fields = brief(conflicts.iter().map(|(_, field)| field.as_str()));
     let other = managers.iter().find_map(|m| m.strip_prefix(MANAGER_PREFIX));
     if let Some(other) = other.filter(|other| *other != set.owner()) {
-        let hint = "keep it in one of the two applications";
+        let hint = "keep it in one of the two applications; if this one is to take the place of the \
+                    other, delete that one: what is asked for here is handed over";
         let message = format!("it belongs to application {other}");
         ("OwnedByAnother", message, Some(hint.into()))
     } else {

@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use plumb_core::ObjectKey;
 use plumb_engine::{MANAGER_PREFIX, Others};
 
 use super::Run;
 use crate::daemon::Daemon;
 use crate::names::{Key, Name};
-use crate::queue::Lane;
 use crate::state::Looked;
 
 /// How long a deletion waits for applications that have not looked yet. They do so as soon as a
@@ -41,7 +41,10 @@ impl Others for Neighbours<'_> {
         let name = manager.strip_prefix(MANAGER_PREFIX).and_then(|name| name.split_once('/'));
         let Some((namespace, name)) = name else { return false };
         let other = Name::new(namespace, name);
-        self.waited < SILENCE && self.daemon.state.lock().is_silent_to(&other, &self.run.name)
+        // Like one that has not looked yet, one that goes may let go of anything in a moment.
+        self.waited < SILENCE
+            && (self.daemon.state.lock().is_silent_to(&other, &self.run.name)
+                || self.daemon.goes(&other))
     }
 
     fn any_silent(&self) -> bool {
@@ -66,6 +69,17 @@ impl Daemon {
         Neighbours { daemon: self, run, looked, waited }
     }
 
+    /// Whether an Application is being deleted, or is about to be, because what applied it does not ask
+    /// for it any more.
+    fn goes(&self, name: &Name) -> bool {
+        let (deleted, parent) = {
+            let store = self.state.lock();
+            let Some(app) = store.apps.get(name) else { return false };
+            (app.object.metadata.deletion_timestamp.is_some(), app.set.parent.clone())
+        };
+        deleted || self.engine.is_let_go(&ObjectKey::new(parent, &name.namespace, &name.name))
+    }
+
     /// An Application has said what it wants of a commit, or that it cannot say. Those that waited
     /// for the last of their neighbours go on.
     pub(super) fn looked(&self, name: &Name, looked: Looked) {
@@ -78,7 +92,7 @@ impl Daemon {
             store.take_patient()
         };
         for name in go_on {
-            self.queue.add(Key::App(name), Lane::Urgent);
+            self.call(Key::App(name));
         }
     }
 
@@ -97,8 +111,10 @@ impl Daemon {
             return;
         }
         let source = Name::new(&name.namespace, &app.object.spec.source_ref.name);
-        for key in store.dependants(&source).filter(|key| key.name() != name) {
-            self.queue.add(key, Lane::Urgent);
+        let relatives = store.relatives(&source);
+        drop(store);
+        for key in relatives.into_iter().filter(|key| key.name() != name) {
+            self.call(key);
         }
     }
 
