@@ -69,6 +69,11 @@ pub(crate) struct Controller {
     #[arg(long, env = "PLUMB_AUDIT_INTERVAL", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     pub(crate) audit_interval: Duration,
 
+    /// How often all kinds are listed, one after the other and metadata only, for members that no
+    /// record names any more, as after a restore of an Application from a backup; 0s never
+    #[arg(long, env = "PLUMB_SURVEY_INTERVAL", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    pub(crate) survey_interval: Duration,
+
     /// The namespace that the agent runs in, where its Lease is
     #[arg(long, env = "POD_NAMESPACE", value_name = "NS", default_value = "plumb-system")]
     pub(crate) namespace: String,

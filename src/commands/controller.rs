@@ -53,6 +53,7 @@ async fn serve(args: Controller) -> Result<(), Failure> {
         lease_duration: args.lease_duration,
         namespace: args.namespace,
         audit_interval: args.audit_interval,
+        survey_interval: args.survey_interval,
         seed: Digest::of(identity.as_bytes()).short(),
         identity,
         build: option_env!("PLUMB_BUILD").unwrap_or("").to_owned(),

@@ -547,3 +547,46 @@ fn what_is_changed_without_a_trace_is_found_by_an_audit() {
         assert_eq!(world.data("b").await.unwrap()["value"], "by hand");
     });
 }
+
+/// Waits until so many watches of secrets are open.
+async fn wait_secret_watches(proxy: &Proxy, wanted: usize) {
+    let watches = Match::method("GET").path("/secrets").query("watch=true");
+    wait_for(&format!("{wanted} watches of secrets"), LIMIT, async || {
+        let open = proxy.open_of(&watches);
+        if open == wanted { Ok(()) } else { Err(open) }
+    })
+    .await;
+}
+
+#[test]
+fn a_kind_that_nobody_needs_any_more_is_not_watched_until_it_is_needed_again() {
+    runtime().block_on(async {
+        let world = World::new("unneeded").await;
+        let proxy = Proxy::to_api(&world.plane, 1).await;
+        let files = [("app/a.yaml", Some(&*config_map("a", "1"))), ("app/s.yaml", Some(SECRET))];
+        let commit = world.repo.commit(&files, "two kinds");
+        let _agent = world.agent_with(world.identity.through(&proxy.url()), &[]);
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_applied("web", &commit).await;
+        wait_secret_watches(&proxy, 1).await;
+        let commit = world.repo.commit(&[("app/s.yaml", None)], "one kind");
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        wait_secret_watches(&proxy, 0).await;
+        world.edit(&world.config_maps(), "a", &json!({"data": {"value": "by hand"}})).await;
+        world.wait_value("a", "1").await;
+
+        let commit = world.repo.commit(&[("app/s.yaml", Some(SECRET))], "two kinds again");
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        wait_secret_watches(&proxy, 1).await;
+        let secrets = world.api("v1", "Secret");
+        world.edit(&secrets, "s", &json!({"data": {"key": "eA=="}})).await;
+        wait_for("the secret to be put back", LIMIT, async || {
+            let data = world.get(&secrets, "s").await["data"]["key"].clone();
+            if data == "ZnJvbS1naXQ=" { Ok(()) } else { Err(data) }
+        })
+        .await;
+    });
+}

@@ -1,11 +1,11 @@
 //! An Application that comes from a backup or from another cluster, with our marks on it already.
 
 use kube::api::{Patch, PatchParams};
-use plumb_testkit::{runtime, wait_for};
+use plumb_testkit::{Fault, Match, Proxy, Rule, runtime, wait_for};
 use serde_json::{Value, json};
 
 use crate::scrape::Probe;
-use crate::world::{LIMIT, World, config_map};
+use crate::world::{LIMIT, World, condition, config_map};
 
 /// An Application as a backup tool restores it: with all that an agent had written on it, under the
 /// tool's own name as a field manager.
@@ -137,6 +137,80 @@ fn facts_that_others_take_off_or_edit_come_back() {
             world.wait_gone(&secrets, wiped).await;
         }
         world.wait_gone(&secrets, "s").await;
+    });
+}
+
+/// As a restore, or `kubectl replace`, of an Application does it: both records of where members are go,
+/// and a kind of theirs has left Git.
+#[test]
+fn members_of_a_kind_that_no_record_names_are_found() {
+    runtime().block_on(async {
+        let world = World::new("survey").await;
+        let secret = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n";
+        let map = config_map("a", "1");
+        let files = [("app/a.yaml", Some(&*map)), ("app/s.yaml", Some(secret))];
+        world.repo.commit(&files, "two kinds");
+        let mut agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+        // A secret that somebody else labelled for it is not its own.
+        let secrets = world.api("v1", "Secret");
+        let label = world.get(&secrets, "s").await["metadata"]["labels"].clone();
+        let forged = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "forged", "namespace": world.ns, "labels": label},
+        });
+        world.apply(&forged).await;
+        assert!(agent.stop().success());
+        let wiped = json!({"metadata": {"annotations": {
+            "applyset.kubernetes.io/contains-group-kinds": null,
+            "applyset.kubernetes.io/additional-namespaces": null,
+            "applyset.kubernetes.io/tooling": null,
+        }}});
+        world.edit(&world.apps(), "web", &wiped).await;
+        let status = Patch::Merge(json!({"status": null}));
+        world.apps().patch_status("web", &PatchParams::default(), &status).await.unwrap();
+        let commit = world.repo.commit(&[("app/s.yaml", None)], "no secret");
+
+        agent = world.agent();
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        let probe = Probe::of(&mut agent).await;
+        probe.idle(0).await;
+        world.get(&secrets, "s").await;
+        assert!(agent.stop().success());
+
+        let proxy = Proxy::to_api(&world.plane, 1).await;
+        // What cannot be listed holds nothing up.
+        let refused = Fault::Status { code: 403, retry_after: None };
+        proxy.add(Rule::new(Match::method("GET").path("/apis/apps/v1/daemonsets"), refused));
+        let kubeconfig = world.identity.through(&proxy.url());
+        let mut agent = world.agent_with(kubeconfig, &["--survey-interval", "20s"]);
+        world.wait_gone(&secrets, "s").await;
+        let object = world
+            .wait_condition(&world.apps(), "web", ("Ready", "True"), |object| {
+                object["status"]["scope"]["groupKinds"] == json!(["ConfigMap"])
+            })
+            .await;
+        assert_eq!(condition(&object, "Drifted"), Value::Null);
+        let line = agent.wait_for_log("looked for members", LIMIT).await;
+        assert!(line.contains("refused=1"), "{line}");
+        world.get(&secrets, "forged").await;
+        // Metadata only, from the server's cache; what is watched is known anyway, and events are many.
+        let lists: Vec<_> = (proxy.exchanges().into_iter())
+            .filter(|exchange| exchange.request.query.contains("resourceVersion=0"))
+            .collect();
+        assert!(lists.len() > 10, "{}", lists.len());
+        for exchange in lists {
+            let request = &exchange.request;
+            assert!(request.query.contains("labelSelector="), "{}", exchange.line());
+            let answer = String::from_utf8_lossy(&exchange.response);
+            let metadata = answer.contains("PartialObjectMetadataList");
+            assert!(metadata || exchange.status != Some(200), "{}", exchange.line());
+            let path = &request.path;
+            assert!(!path.contains("/configmaps") && !path.contains("/events"), "{path}");
+        }
     });
 }
 

@@ -3,6 +3,7 @@
 
 mod blocking;
 mod follow;
+mod house;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -59,6 +60,8 @@ pub struct Settings {
     /// In this time each object is verified once although nothing shows that it changed; never
     /// when it is zero.
     pub audit_interval: Duration,
+    /// How often is looked for members of kinds that no record names; never when it is zero.
+    pub survey_interval: Duration,
     /// Seeds jitter.
     pub seed: u64,
 }
@@ -182,12 +185,7 @@ pub async fn run(
     let watching = Arc::clone(&daemon).follow_own_kinds(readiness.clone(), heartbeat);
     let watching = guard.spawn("watching custom resources", watching);
     let signalling = guard.spawn("following members", Arc::clone(&daemon).follow_signals(signals));
-    let auditing = {
-        let daemon = Arc::clone(&daemon);
-        // A clock before 1970 says nothing, and need not.
-        let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-        guard.spawn("auditing", async move { daemon.engine.audit(since_1970).await })
-    };
+    let housekeeping = guard.spawn("keeping house", Arc::clone(&daemon).keep_house());
     let publishing = {
         let (sink, ended) = (ClusterEvents::new(&cluster), ended.clone());
         guard.spawn("publishing events", async move {
@@ -220,7 +218,7 @@ pub async fn run(
     let _ = working.await;
     watching.abort();
     signalling.abort();
-    auditing.abort();
+    housekeeping.abort();
     let _ = end.send(true);
     let _ = publishing.await;
     // Only now may another replica write.

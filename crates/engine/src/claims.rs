@@ -63,6 +63,11 @@ impl Claims {
         freed
     }
 
+    /// Whether any set wants an object of a kind.
+    pub(crate) fn wants_any_of(&self, kind: &plumb_core::GroupKind) -> bool {
+        self.sets.values().any(|wants| wants.keys.iter().any(|key| key.group_kind == *kind))
+    }
+
     /// How a set deals with what is there already.
     pub(crate) fn adopt(&self, set: &str) -> Adopt {
         self.sets.get(set).map(|wants| wants.adopt).unwrap_or_default()

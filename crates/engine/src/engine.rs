@@ -78,6 +78,8 @@ pub struct Engine {
     defining: Mutex<Defining>,
     discovery: tokio::sync::Mutex<Option<(Arc<Discovery>, Instant)>>,
     watches: Mutex<BTreeMap<GroupKind, JoinHandle<()>>>,
+    /// Kinds that nobody needed when that was last looked at.
+    idle: Mutex<BTreeSet<GroupKind>>,
     signals: mpsc::UnboundedSender<Signal>,
 }
 
@@ -97,6 +99,7 @@ impl Engine {
             defining: Mutex::default(),
             discovery: tokio::sync::Mutex::default(),
             watches: Mutex::default(),
+            idle: Mutex::default(),
             signals,
         };
         (engine, receiver)
@@ -125,6 +128,11 @@ impl Engine {
     pub(crate) fn defining(&self) -> MutexGuard<'_, Defining> {
         // Each change is one assignment.
         self.defining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn idle(&self) -> MutexGuard<'_, BTreeSet<GroupKind>> {
+        // Each change is one assignment.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for a run of these sets.
@@ -240,7 +248,7 @@ impl Engine {
     }
 
     /// Whether a watch of the kind runs; one whose kind is not served any more has ended.
-    fn is_watched(&self, kind: &GroupKind) -> bool {
+    pub(crate) fn is_watched(&self, kind: &GroupKind) -> bool {
         let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         watches.get(kind).is_some_and(|task| !task.is_finished())
     }
@@ -257,6 +265,18 @@ impl Engine {
             self.members().expect(&kind);
             self.start_watch(kind, resource.clone());
         }
+    }
+
+    /// Ends the watch of a kind, and forgets what it told.
+    pub(crate) fn end_watch(&self, kind: &GroupKind) {
+        let task = {
+            let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+            watches.remove(kind)
+        };
+        if let Some(task) = task {
+            task.abort();
+        }
+        self.members().forget_kind(kind);
     }
 
     fn start_watch(&self, kind: GroupKind, resource: Resource) {

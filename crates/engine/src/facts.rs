@@ -74,6 +74,15 @@ impl Engine {
         self.facts().get(&set.id).is_some_and(|facts| !facts.reads_as(hints, &set.namespace))
     }
 
+    /// Where members are as the watches tell, whatever stands on the parent.
+    pub(crate) fn seen_scope(&self, set: &ApplySet) -> Scope {
+        let mut scope = Scope::default();
+        for (key, _) in self.members().applied(&set.id, &set.manager) {
+            scope.add(&key.group_kind, &key.namespace);
+        }
+        scope
+    }
+
     /// Where members still are, or may be.
     pub(crate) async fn remaining_scope(
         &self,
@@ -129,7 +138,7 @@ impl Engine {
         };
         check_epoch(epoch_in(&found, &parent.uid), set, epoch)?;
         let hints = Scope::from_annotations(&found.annotations);
-        Ok(hints.union(&parent.hints).union(&parent.recorded))
+        Ok(hints.union(&parent.hints).union(&parent.recorded).union(&self.seen_scope(set)))
     }
 
     /// Takes our facts and the finalizer off a parent whose members are dealt with.

@@ -40,6 +40,7 @@ mod recreate;
 mod report;
 mod sabotage;
 mod stage;
+mod survey;
 mod sync;
 mod validate;
 
@@ -61,4 +62,5 @@ pub use observe::Difference;
 pub use policy::{Adopt, Policy};
 pub use report::{Change, Drift, Failure, Kept, Outcome, Report};
 pub use stage::Stage;
+pub use survey::{Sets, Survey};
 pub use sync::{Job, Parent};

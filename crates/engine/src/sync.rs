@@ -110,7 +110,7 @@ impl Engine {
         *report = Report {
             total: prepared.len() + preparation.failures.len() + preparation.refusals.len(),
             failures: preparation.failures,
-            scope: job.parent.hints.union(&job.parent.recorded),
+            scope: job.parent.hints.union(&job.parent.recorded).union(&self.seen_scope(set)),
             settled: job.parent.settled.clone(),
             ..Report::default()
         };

@@ -100,6 +100,7 @@ fn settings(dir: &tempfile::TempDir) -> Settings {
         namespaces: BTreeSet::new(),
         lease_duration: Duration::from_secs(15),
         audit_interval: Duration::ZERO,
+        survey_interval: Duration::ZERO,
         namespace: "plumb".into(),
         identity: "one".into(),
         build: String::new(),

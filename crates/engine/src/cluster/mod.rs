@@ -100,6 +100,15 @@ pub struct ApplyHow {
     pub dry_run: bool,
 }
 
+/// Of which moment a list is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Freshness {
+    /// Not older than the call.
+    Now,
+    /// Of some moment, from the server's cache.
+    AtHand,
+}
+
 /// What happens to the dependents of a deleted object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Propagation {
@@ -334,7 +343,8 @@ impl Cluster {
         selector: &str,
         namespace: Option<&str>,
     ) -> Result<(Vec<(ObjectKey, Live)>, String), ApiError> {
-        let mut listed = self.pages::<Fingerprints>(resource, selector, namespace).await?;
+        let mut listed =
+            self.pages::<Fingerprints>(resource, selector, namespace, Freshness::Now).await?;
         let items = listed.readable(resource, namespace)?;
         Ok((items, listed.resource_version))
     }
@@ -345,7 +355,19 @@ impl Cluster {
         resource: &Resource,
         selector: &str,
     ) -> Result<Vec<(ObjectKey, (Live, Option<Box<str>>))>, ApiError> {
-        self.pages::<Ordered>(resource, selector, None).await?.readable(resource, None)
+        let mut listed = self.pages::<Ordered>(resource, selector, None, Freshness::Now).await?;
+        listed.readable(resource, None)
+    }
+
+    /// The objects of a kind that a label selector matches, as the server has them at hand: cheap for
+    /// it, and perhaps not of this moment. Objects that cannot be read are left out.
+    pub(crate) async fn glance(
+        &self,
+        resource: &Resource,
+        selector: &str,
+    ) -> Result<Vec<Live>, ApiError> {
+        let page = self.pages::<Fingerprints>(resource, selector, None, Freshness::AtHand).await?;
+        Ok(page.items.into_iter().map(|(_, live)| live).collect())
     }
 
     async fn pages<D: Decode>(
@@ -353,6 +375,7 @@ impl Cluster {
         resource: &Resource,
         selector: &str,
         namespace: Option<&str>,
+        freshness: Freshness,
     ) -> Result<decode::Page<D::Item>, ApiError> {
         let subject = Subject::Collection(resource, namespace);
         // The semaphore is never closed; without a permit the list is merely not held back.
@@ -368,6 +391,8 @@ impl Cluster {
             }
             if let Some(next) = all.as_ref().and_then(|all| all.next.as_deref()) {
                 query = query.with("continue", next);
+            } else if freshness == Freshness::AtHand {
+                query = query.with("resourceVersion", "0");
             }
             let path = resource.path(namespace.unwrap_or_default(), "", "");
             let call =

@@ -177,7 +177,12 @@ impl<D: Decode + 'static> Watcher<D> {
     async fn list(&mut self) {
         let listed = self
             .cluster
-            .pages::<D>(&self.resource, &self.selector, self.namespace.as_deref())
+            .pages::<D>(
+                &self.resource,
+                &self.selector,
+                self.namespace.as_deref(),
+                super::Freshness::Now,
+            )
             .await;
         match listed {
             Ok(page) => {

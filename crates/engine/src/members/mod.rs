@@ -122,6 +122,22 @@ impl Members {
         self.objects.values().filter(|slot| slot.live.is_some()).count()
     }
 
+    /// The live objects of a kind.
+    pub(crate) fn of_kind<'m>(&'m self, kind: &'m GroupKind) -> impl Iterator<Item = &'m Live> {
+        let of_kind = self.objects.iter().filter(move |(key, _)| key.group_kind == *kind);
+        of_kind.filter_map(|(_, slot)| slot.live.as_ref())
+    }
+
+    /// The kind is not watched any more: nothing is known of it.
+    pub(crate) fn forget_kind(&mut self, kind: &GroupKind) {
+        self.kinds.remove(kind);
+        let keys: Vec<_> =
+            self.objects.keys().filter(|key| key.group_kind == *kind).map(Arc::clone).collect();
+        for key in keys {
+            self.remove(&key);
+        }
+    }
+
     /// A LIST of the kind begins.
     pub(crate) fn restarted(&mut self, kind: &GroupKind) {
         self.clock += 1;

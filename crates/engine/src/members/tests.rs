@@ -294,3 +294,14 @@ fn what_a_set_no_longer_wants_is_forgotten() {
     members.gone(&key("a"), "u1");
     assert!(members.objects.is_empty() && members.sets.is_empty());
 }
+
+#[test]
+fn nothing_is_kept_of_a_kind_whose_watch_has_ended() {
+    let mut members = verified();
+    members.changed(key("b"), with(11, |l| l.part_of = Some("set-2".into())));
+    let kind = key("a").group_kind;
+    assert_eq!(members.of_kind(&kind).count(), 2);
+    members.forget_kind(&kind);
+    assert!(members.objects.is_empty() && members.sets.is_empty() && members.kinds.is_empty());
+    assert_eq!(members.kind(&kind), None);
+}

@@ -192,6 +192,18 @@ impl Proxy {
         open.filter(|record| record.cut.send(true).is_ok()).count()
     }
 
+    /// How many chosen exchanges, such as watches, go on now.
+    pub fn open_of(&self, when: &Match) -> usize {
+        let records = self.state.records.lock().expect("not poisoned");
+        // Without a receiver the client or the server has ended it.
+        let open = records.iter().filter(|record| {
+            !record.is_complete()
+                && when.chooses(&record.request)
+                && record.cut.receiver_count() > 0
+        });
+        open.count()
+    }
+
     /// How many exchanges go on now: waiting, held, or a response under way such as a watch's.
     pub fn open(&self) -> usize {
         let records = self.state.records.lock().expect("not poisoned");

@@ -1,0 +1,89 @@
+//! What is done now and then, whatever happens: audits, surveys, and the end of watches that nobody
+//! needs any more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use plumb_engine::ApplySet;
+
+use super::Daemon;
+use crate::lease::LeaderState;
+
+/// How often is looked for watches that nobody needs. Each costs little, so there is no haste.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// How long after it began to lead a process begins its first survey, in shares of the interval: ten
+/// minutes of a day, so that one that restarts again and again does not list everything each time.
+const HEAD_START: u32 = 144;
+
+impl Daemon {
+    /// Never ends.
+    pub(super) async fn keep_house(self: Arc<Self>) {
+        // A clock before 1970 says nothing, and need not.
+        let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        tokio::join!(self.engine.audit(since_1970), self.sweep(), self.survey());
+    }
+
+    async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            let (needed, sets) = {
+                let store = self.state.lock();
+                let sets: BTreeMap<String, Arc<ApplySet>> =
+                    store.apps.values().map(|app| (app.set.id.clone(), app.set.clone())).collect();
+                let mut needed = store.kinds();
+                needed.extend(store.apps.values().flat_map(|app| app.waits_for.iter().cloned()));
+                (needed, sets)
+            };
+            self.engine.end_watches(&needed, &|id| sets.get(id).cloned());
+        }
+    }
+
+    /// Looks for members that no record names, soon after this process begins to lead and then again
+    /// and again.
+    async fn survey(&self) {
+        let interval = self.settings.survey_interval;
+        if interval.is_zero() {
+            return;
+        }
+        let mut leader = self.leadership.subscribe();
+        let leads = |state: &LeaderState| matches!(state, LeaderState::Leading { .. });
+        loop {
+            if leader.wait_for(leads).await.is_err() {
+                return;
+            }
+            let mut lost = self.leadership.subscribe();
+            tokio::select! {
+                _ = lost.wait_for(|state| !leads(state)) => {}
+                () = self.surveys(interval) => {}
+            }
+        }
+    }
+
+    async fn surveys(&self, interval: Duration) {
+        tokio::time::sleep(interval / HEAD_START).await;
+        loop {
+            let begun = Instant::now();
+            let set_of = |id: &str| {
+                let store = self.state.lock();
+                store
+                    .app_of_set(id)
+                    .and_then(|name| store.apps.get(name))
+                    .map(|app| app.set.clone())
+            };
+            match self.engine.survey(&set_of, interval).await {
+                Ok(survey) => {
+                    let (listed, refused) = (survey.listed, survey.refused.len());
+                    tracing::info!(
+                        listed,
+                        refused,
+                        "looked for members of kinds that no record names"
+                    );
+                }
+                Err(error) => tracing::warn!(%error, "cannot look for members"),
+            }
+            tokio::time::sleep(interval.saturating_sub(begun.elapsed())).await;
+        }
+    }
+}
