@@ -353,7 +353,7 @@ fn what_the_api_server_refuses_holds_up_nothing_else() {
 }
 
 /// A definition of a kind in a group of a test's own.
-fn definition(group: &str) -> Value {
+pub(crate) fn definition(group: &str) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": format!("widgets.{group}")},
@@ -369,7 +369,7 @@ fn definition(group: &str) -> Value {
     })
 }
 
-fn widget(group: &str) -> String {
+pub(crate) fn widget(group: &str) -> String {
     format!("apiVersion: {group}/v1\nkind: Widget\nmetadata:\n  name: w\nspec:\n  size: 3\n")
 }
 

@@ -19,6 +19,7 @@ mod handover;
 mod inherit;
 mod install;
 mod kept;
+mod kinds;
 mod kustomize;
 mod leader;
 mod logs;

@@ -28,7 +28,7 @@ use self::policy::ignores_of;
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
 use crate::names::{Key, Name};
-use crate::state::{Looked, Rendered, has_finalizer, scope_of};
+use crate::state::{Looked, Rendered, annotation, has_finalizer, scope_of};
 use crate::status::{Drifted, Say, Waits, blind_text, brief, fights_text, remember};
 
 /// What one run works on, copied out of the state.
@@ -78,6 +78,11 @@ impl Daemon {
         if run.object.spec.suspend {
             self.say_suspended(&run).await;
             return Outcome::Waiting;
+        }
+        let asked = annotation(&run.object.metadata, names::REQUESTED_AT);
+        if asked != run.before.last_handled_reconcile_at.as_deref() {
+            // Somebody may just have installed what was missing.
+            self.engine.look_at_kinds_again().await;
         }
         let scope = scope_of(&run.object, Some(&run.before));
         if let Err(error) = self.engine.watch(&scope.kinds).await {

@@ -127,7 +127,7 @@ impl Engine {
         let mut result = self.act(set, p, action).await;
         // Only what is known as ours may hold what others put in the place of ours.
         if let (Err(error), false) = (&result, *action == Action::Claim)
-            && self.take_items(set, p, error).await?
+            && (self.take_items(set, p, error).await? || self.leave_version(set, p, error).await?)
         {
             result = self.act(set, p, action).await;
         }

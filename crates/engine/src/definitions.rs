@@ -128,9 +128,14 @@ impl Report {
     }
 }
 
+/// Whether objects of a kind define kinds.
+pub(crate) fn is_definition(kind: &GroupKind) -> bool {
+    (&*kind.group, &*kind.kind) == ("apiextensions.k8s.io", "CustomResourceDefinition")
+}
+
 /// The kind that an object defines.
 pub(crate) fn defines(p: &Prepared) -> Option<GroupKind> {
-    if p.key.group_kind != GroupKind::new("apiextensions.k8s.io", "CustomResourceDefinition") {
+    if !is_definition(&p.key.group_kind) {
         return None;
     }
     let spec = &p.object.body()["spec"];

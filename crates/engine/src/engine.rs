@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use crate::applyset::{PART_OF, Scope};
 use crate::claims::Claims;
 use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent};
-use crate::definitions::Defining;
+use crate::definitions::{Defining, is_definition};
 use crate::error::EngineError;
 use crate::members::{Audits, KindState, Members, Trouble};
+use crate::missing::Missing;
 use crate::report::Drift;
 use crate::sabotage::{Sabotage, leaves_out};
 
@@ -80,6 +81,7 @@ pub struct Engine {
     watches: Mutex<BTreeMap<GroupKind, JoinHandle<()>>>,
     /// Kinds that nobody needed when that was last looked at.
     idle: Mutex<BTreeSet<GroupKind>>,
+    missing: Arc<Mutex<Missing>>,
     signals: mpsc::UnboundedSender<Signal>,
 }
 
@@ -100,6 +102,7 @@ impl Engine {
             discovery: tokio::sync::Mutex::default(),
             watches: Mutex::default(),
             idle: Mutex::default(),
+            missing: Arc::default(),
             signals,
         };
         (engine, receiver)
@@ -133,6 +136,11 @@ impl Engine {
     pub(crate) fn idle(&self) -> MutexGuard<'_, BTreeSet<GroupKind>> {
         // Each change is one assignment.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn missing(&self) -> MutexGuard<'_, Missing> {
+        // Each change is one assignment.
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for a run of these sets.
@@ -187,6 +195,7 @@ impl Engine {
         let discovery =
             self.cluster.discover().await.map_err(|source| EngineError::Discover { source })?;
         let discovery = Arc::new(discovery);
+        self.missing().looked(&discovery);
         *cached = Some((Arc::clone(&discovery), Instant::now()));
         Ok(discovery)
     }
@@ -216,9 +225,11 @@ impl Engine {
         if new.is_empty() {
             return Ok(());
         }
-        let mut discovery = self.discovery().await?;
-        if new.iter().any(|kind| discovery.preferred(kind).is_none() || self.has_ended(kind)) {
-            discovery = self.discovery_again().await?;
+        let mut discovery = self.discovery_of(&new).await?;
+        let ended = |kind: &GroupKind| discovery.preferred(kind).is_some() && self.has_ended(kind);
+        if new.iter().any(ended) {
+            self.discovery_again().await?;
+            discovery = self.discovery_of(&new).await?;
         }
         for kind in new {
             let resource = discovery.preferred(&kind);
@@ -228,17 +239,33 @@ impl Engine {
                     self.start_watch(kind, resource.clone());
                 }
                 found => {
+                    let gone = self.is_gone(&kind, &discovery).await;
                     let (why, trouble) = match found {
                         Some(_) => ("the kind cannot be listed", Trouble::Lasting),
+                        None if self.is_only_defined(&kind) => (
+                            "the cluster does not serve the kind that is defined",
+                            Trouble::Lasting,
+                        ),
                         None => ("the cluster does not have the kind", Trouble::Passing),
                     };
-                    if found.is_none() && !discovery.is_unknown(&kind.group) {
-                        for set in self.members().vanished(&kind) {
-                            let _ = self.signals.send(Signal::Set(set));
+                    if gone {
+                        let sets = self.members().vanished(&kind);
+                        self.signal(sets);
+                    } else if let Some(wait) = self.confirms(&kind) {
+                        for set in self.members().sets_with(&kind) {
+                            let _ = self.signals.send(Signal::Later(set, wait));
                         }
                     }
-                    if self.members().failed(&kind, why.into(), trouble) {
+                    let (news, sight) = {
+                        let mut members = self.members();
+                        let blind = members.blind(&kind).is_some();
+                        let news = members.failed(&kind, why.into(), trouble);
+                        (news, news || blind != members.blind(&kind).is_some())
+                    };
+                    if sight {
                         let _ = self.signals.send(Signal::Sight(kind.clone()));
+                    }
+                    if news {
                         let _ = self.signals.send(Signal::Kind(kind));
                     }
                 }
@@ -284,9 +311,13 @@ impl Engine {
         if watches.get(&kind).is_some_and(|task| !task.is_finished()) {
             return;
         }
-        let (cluster, members) = (self.cluster.clone(), Arc::clone(&self.members));
-        let task = follow(cluster, resource, kind.clone(), members, self.signals.clone());
-        let task = tokio::spawn(task);
+        self.missing().named(&kind, &resource.plural);
+        let feed = Feed {
+            members: Arc::clone(&self.members),
+            missing: Arc::clone(&self.missing),
+            signals: self.signals.clone(),
+        };
+        let task = tokio::spawn(follow(self.cluster.clone(), resource, kind.clone(), feed));
         watches.insert(kind, task);
     }
 
@@ -370,14 +401,31 @@ impl Drop for Engine {
     }
 }
 
-/// Feeds one kind's watch into the index.
-async fn follow(
-    cluster: Cluster,
-    resource: Resource,
-    kind: GroupKind,
+/// Where a watch puts what it finds.
+struct Feed {
     members: Arc<Mutex<Members>>,
+    missing: Arc<Mutex<Missing>>,
     signals: mpsc::UnboundedSender<Signal>,
-) {
+}
+
+impl Feed {
+    /// A definition is new or has changed, and what it defines may be missing.
+    fn defined(&self) {
+        let waiting = {
+            let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+            missing.look_again(Instant::now())
+        };
+        for set in waiting {
+            let _ = self.signals.send(Signal::Later(Arc::clone(&set), SETTLE));
+            let _ = self.signals.send(Signal::Set(set));
+        }
+    }
+}
+
+/// Feeds one kind's watch into the index.
+async fn follow(cluster: Cluster, resource: Resource, kind: GroupKind, feed: Feed) {
+    let Feed { members, signals, .. } = &feed;
+    let defines = is_definition(&kind);
     let mut events = std::pin::pin!(crate::cluster::watch(&cluster, &resource, PART_OF, None));
     let mut unreadable = Vec::new();
     while let Some(event) = events.next().await {
@@ -399,6 +447,9 @@ async fn follow(
                     sets = members.listed(&kind, objects, &unreadable);
                 }
                 WatchEvent::Changed(key, live) => {
+                    if defines {
+                        feed.defined();
+                    }
                     let called = members.changed(key.clone(), live);
                     later = members.called_later(&key, &called, Instant::now());
                     sets = called;

@@ -1,11 +1,12 @@
 //! What stands on the parent: who it is, where its members are, and in which leader's time it was
 //! last written.
 
-use plumb_core::GroupKind;
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::applyset::{self, ApplySet, Scope};
-use crate::cluster::{Discovery, Metadata, Target};
+use crate::cluster::{Metadata, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::live::Live;
@@ -97,20 +98,22 @@ impl Engine {
         for failure in &report.failures {
             scope.add(&failure.key.group_kind, &failure.key.namespace);
         }
-        // What the cluster does not have was looked for again when the run began. It takes its objects
-        // along; an API that is away does not.
-        let discovery = self.discovery().await.ok();
-        let is_gone = |kind: &GroupKind| {
-            let gone = |d: &Discovery| d.preferred(kind).is_none() && !d.is_unknown(&kind.group);
-            discovery.as_deref().is_some_and(gone)
-        };
+        // What the cluster does not have takes its objects along; an API that is away does not.
+        let mut gone = BTreeSet::new();
+        if let Ok(discovery) = self.discovery().await {
+            for kind in &report.scope.kinds {
+                if self.is_gone(kind, &discovery).await {
+                    gone.insert(kind.clone());
+                }
+            }
+        }
         let members = self.members();
         for (key, _) in members.applied(&set.id, &set.manager) {
             scope.add(&key.group_kind, &key.namespace);
         }
         let mut unsure = false;
         for kind in &report.scope.kinds {
-            if members.kind(kind) != Some(&KindState::Synced) && !is_gone(kind) {
+            if members.kind(kind) != Some(&KindState::Synced) && !gone.contains(kind) {
                 scope.kinds.insert(kind.clone());
                 unsure = true;
             }

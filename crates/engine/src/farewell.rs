@@ -111,14 +111,11 @@ impl Engine {
         report: &mut Report,
     ) -> Result<(), EngineError> {
         let set = job.set;
-        let mut discovery = self.discovery().await?;
-        if scope.kinds.iter().any(|kind| discovery.preferred(kind).is_none()) {
-            discovery = self.discovery_again().await?;
-        }
+        let discovery = self.discovery_of(&scope.kinds).await?;
         for kind in &scope.kinds {
             // A kind that the cluster lacks has no objects; one that cannot be read may have some.
             let Some(resource) = discovery.preferred(kind) else {
-                if discovery.is_unknown(&kind.group) {
+                if !self.is_gone(kind, &discovery).await {
                     let why = "its API is not available";
                     report.failures.push(unlisted(kind, why, ErrorClass::Retry));
                 }

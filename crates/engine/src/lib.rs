@@ -30,6 +30,7 @@ mod items;
 mod live;
 mod marks;
 mod members;
+mod missing;
 mod observe;
 mod order;
 mod plan;
@@ -43,6 +44,7 @@ mod stage;
 mod survey;
 mod sync;
 mod validate;
+mod versions;
 
 pub use applyset::{
     APPLICATION, ApplySet, EPOCH, GROUP_KINDS, MANAGER_PREFIX, NAMESPACES, PARENT_ID,

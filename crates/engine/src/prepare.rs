@@ -13,6 +13,7 @@ use crate::marks::Marks;
 use crate::order::{needs, put_in_order};
 use crate::report::Failure;
 use crate::stage::Stage;
+use crate::versions::served_as;
 
 /// An object as it will be sent.
 #[derive(Debug, Clone)]
@@ -226,11 +227,12 @@ fn unknown_kind(object: &Object, here: Option<&Defined>, discovery: &Discovery) 
             format!("the cluster has no {gvk}"),
             Some(format!("the definition at {place} serves {served}")),
         )
-    } else if let Some(other) = discovery.preferred(&gvk.group_kind()) {
+    } else if let [_, ..] = discovery.by_group_kind(&gvk.group_kind()) {
+        let versions = served_as(discovery, &gvk.group_kind()).join(", ");
         (
             "UnknownKind",
             format!("the cluster has no {gvk}"),
-            Some(format!("it serves this kind as {}", other.gvk.api_version())),
+            Some(format!("it serves this kind as {versions}")),
         )
     } else {
         (

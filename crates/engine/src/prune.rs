@@ -43,10 +43,7 @@ impl Engine {
     ) -> Result<Vec<ObjectKey>, EngineError> {
         let set = job.set;
         let with_namespace = occasion == Occasion::Deletion { with_namespace: true };
-        let mut discovery = self.discovery().await?;
-        if kinds.iter().any(|kind| discovery.preferred(kind).is_none()) {
-            discovery = self.discovery_again().await?;
-        }
+        let discovery = self.discovery_of(kinds).await?;
         let mut found: Vec<Member> = Vec::new();
         let mut going: Vec<Member> = Vec::new();
         let applied: BTreeSet<Box<str>> = {
@@ -57,7 +54,7 @@ impl Engine {
             let Some(resource) = discovery.preferred(kind) else {
                 // A kind that the cluster has no more has no objects; one whose API is away may.
                 if !matches!(occasion, Occasion::Deletion { .. })
-                    || discovery.is_unknown(&kind.group)
+                    || !self.is_gone(kind, &discovery).await
                 {
                     let why = "the cluster does not have the kind";
                     report.failures.push(unlisted(kind, why, ErrorClass::Retry));

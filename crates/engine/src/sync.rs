@@ -1,5 +1,6 @@
 //! One run of a set: plan from the index, then write ahead, apply by turns, prune, tidy up.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use plumb_core::{Digest, ErrorClass, GroupKind, Object, ObjectKey};
@@ -100,10 +101,8 @@ impl Engine {
     pub async fn sync(&self, mut job: Job<'_>, report: &mut Report) -> Result<(), EngineError> {
         let set = job.set;
         check_epoch(job.parent.epoch, set, job.epoch)?;
-        let mut discovery = self.discovery().await?;
-        if job.objects.iter().any(|object| discovery.find(&object.gvk()).is_none()) {
-            discovery = self.discovery_again().await?;
-        }
+        let wanted = job.objects.iter().map(Object::gvk);
+        let discovery = self.discovery_with(wanted, Some(&set.id)).await?;
         let preparation =
             prepare::prepare(std::mem::take(&mut job.objects), set, &discovery, job.ignores);
         let prepared = preparation.objects;
@@ -182,7 +181,14 @@ impl Engine {
         // The last moment to notice that pruning was turned off, or the wanted revision went back.
         report.superseded |= (job.superseded)();
         if !report.superseded {
-            self.members().retain_verified(&set.id, &desired);
+            let mut wanted = Cow::Borrowed(&desired);
+            if !report.failures.is_empty() {
+                let applied = self.members().applied(&set.id, &set.manager).into_iter();
+                let failed =
+                    applied.filter(|(key, _)| report.failures.iter().any(|f| may_be(&f.key, key)));
+                wanted.to_mut().extend(failed.map(|(key, _)| (key, 0)));
+            }
+            self.members().retain_verified(&set.id, &wanted);
             let blocked = !report.is_complete();
             self.prune(set, &desired, &job, blocked, report).await?;
             let mut scope = self.remaining_scope(set, &prepared, report).await;
@@ -239,6 +245,8 @@ impl Engine {
         }
         // An object that could not be applied may be the new form of one that is left over.
         if blocked {
+            // What could not even be prepared has not left Git.
+            extras.retain(|(key, _)| !report.failures.iter().any(|f| may_be(&f.key, key)));
             report.held_back = extras.len();
             return Ok(());
         }
@@ -347,6 +355,14 @@ pub(crate) fn is_ours_to_delete(set: &ApplySet, live: &Live) -> bool {
         && live.part_of.as_deref() == Some(&set.id)
         && (live.entry(&set.manager).is_some_and(|entry| entry.owns_part_of)
             || leaves_out(Sabotage::PruneWithoutOwner))
+}
+
+/// Whether an object that could not be prepared may be this one: of a kind that is not known it is not
+/// known either whether its objects are in namespaces.
+fn may_be(failed: &ObjectKey, key: &ObjectKey) -> bool {
+    failed.group_kind == key.group_kind
+        && failed.name == key.name
+        && (failed.namespace.is_empty() || failed.namespace == key.namespace)
 }
 
 fn sort_failures(failures: &mut [Failure]) {

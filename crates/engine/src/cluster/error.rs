@@ -264,6 +264,13 @@ impl ApiError {
         })
     }
 
+    /// An apply of an object of which something was written in a version that is not served any more.
+    pub fn is_version_gone(&self) -> bool {
+        self.refused(|refusal| {
+            refusal.has_word("request to convert CR to an invalid group/version")
+        })
+    }
+
     /// The field that does not fit the schema of the kind, and what is wrong with it.
     pub fn schema_field(&self) -> Option<(String, String)> {
         let refusal = self.refusal()?;
