@@ -324,3 +324,59 @@ fn an_edit_that_comes_while_another_object_is_applied_is_seen_after_a_kill_too()
         world.wait_value("b", "1").await;
     });
 }
+
+#[test]
+fn what_somebody_changed_while_the_agent_was_down_is_told_as_drift() {
+    runtime().block_on(async {
+        let world = World::new("down").await;
+        let files = ["a", "b", "c", "d"].map(|n| (format!("app/{n}.yaml"), config_map(n, "git")));
+        let changes: Vec<_> = files.iter().map(|(path, text)| (&**path, Some(&**text))).collect();
+        let commit = world.repo.commit(&changes, "four");
+        let mut agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        let before = world.wait_applied("web", &commit).await;
+        assert!(agent.stop().success());
+
+        let maps = world.config_maps();
+        world.edit(&maps, "a", &json!({"data": {"value": "by hand"}})).await;
+        world.delete(&maps, "b").await;
+        let unlabelled = json!({"metadata": {"labels": {"applyset.kubernetes.io/part-of": null}}});
+        world.edit(&maps, "c", &unlabelled).await;
+        world.edit(&maps, "d", &json!({"data": {"other": "theirs"}})).await;
+        // A commit that touches nothing of it does not make another revision of what is put back.
+        world.repo.commit(&[("elsewhere/x.yaml", Some(&config_map("x", "1")))], "elsewhere");
+        agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        let object = world
+            .wait_condition(&world.apps(), "web", ("Ready", "True"), |object| {
+                object["status"]["drift"]["count"] == 3
+            })
+            .await;
+        let status = |object: &Value, field: &str| object["status"][field].clone();
+        for field in ["history", "lastAppliedRevision", "digest"] {
+            assert_eq!(status(&object, field), status(&before, field), "{field}");
+        }
+        let changed = ["DriftCorrected", "/a was changed", "data.value (by by-hand at 20"];
+        world.wait_event("web", &changed).await;
+        world.wait_event("web", &["DriftCorrected", "/b was deleted"]).await;
+        world.wait_event("web", &["DriftCorrected", "/c had lost its label"]).await;
+        for name in ["a", "b", "c", "d"] {
+            assert_eq!(world.data(name).await.unwrap()["value"], "git", "{name}");
+        }
+        let scrape = probe.idle(2).await;
+        assert_eq!(scrape.sum("plumb_drift_corrected_total", "web"), 3);
+        assert_eq!(scrape.sum("plumb_objects_applied_total", "web"), 0);
+        assert!(agent.stop().success());
+
+        // What Git asks for anew is no drift, whatever somebody did to it.
+        world.edit(&maps, "a", &json!({"data": {"value": "by hand"}})).await;
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "2")))], "anew");
+        agent = world.agent();
+        world.look().await;
+        let object = world.wait_applied("web", &commit).await;
+        assert_eq!(status(&object, "drift")["count"], 3);
+        world.wait_value("a", "2").await;
+        assert!(agent.stop().success());
+    });
+}
