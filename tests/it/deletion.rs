@@ -128,6 +128,45 @@ fn an_application_that_goes_takes_what_its_policy_says() {
 }
 
 #[test]
+fn what_stays_when_its_application_goes_is_free_for_the_next() {
+    runtime().block_on(async {
+        let world = World::new("farewell-kept").await;
+        let marked = |value: &str| {
+            let text = config_map("stays", value);
+            text.replace("\ndata:", "\n  annotations: {plumb.dev/prune: disabled}\ndata:")
+        };
+        let (stays, plain) = (marked("1"), config_map("plain", "1"));
+        let files = [("app/stays.yaml", Some(&*stays)), ("app/plain.yaml", Some(&*plain))];
+        world.repo.commit(&files, "one is marked");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("old", "app", "1h")).await;
+        ready(&world, "old").await;
+        let maps = world.config_maps();
+        // By somebody who needs it so for a while.
+        world.annotate(&maps, "plain", "plumb.dev/reconcile", "disabled").await;
+        world.delete(&world.apps(), "old").await;
+        world.wait_gone(&world.apps(), "old").await;
+        for name in ["stays", "plain"] {
+            assert_let_go(&world.get(&maps, name).await);
+        }
+
+        world.apply(&world.app("new", "app", "1h")).await;
+        ready(&world, "new").await;
+        world.repo.commit(&[("app/stays.yaml", Some(&marked("2")))], "another value");
+        world.look().await;
+        world.wait_value("stays", "2").await;
+        world.annotate(&maps, "plain", "plumb.dev/reconcile", "enabled").await;
+        wait_for("what is not left alone any more to be the new one's", LIMIT, async || {
+            let object = world.get(&maps, "plain").await;
+            let owner = object["metadata"]["annotations"]["plumb.dev/application"].clone();
+            if owner == format!("{}/new", world.ns) { Ok(()) } else { Err(object) }
+        })
+        .await;
+    });
+}
+
+#[test]
 fn a_namespace_among_the_members_waits_for_approval() {
     runtime().block_on(async {
         let world = World::new("protected").await;

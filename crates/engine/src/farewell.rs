@@ -56,9 +56,15 @@ impl Engine {
             self.orphan(job, &scope, report).await?;
         } else {
             let occasion = Occasion::Deletion { with_namespace: self.namespace_goes(set).await? };
-            let going = self.delete_members(job, &scope.kinds, &none, occasion, report).await?;
+            let left = self.delete_members(job, &scope.kinds, &none, occasion, report).await?;
+            if report.held.is_none() && !report.superseded {
+                // Under the label of a parent that is no more nobody could ever take them.
+                for member in &left.kept {
+                    self.let_go(set, &member.resource, &member.key, report).await?;
+                }
+            }
             if farewell == Farewell::DeleteAndWait && report.held.is_none() {
-                report.terminating = going;
+                report.terminating = left.going;
             }
             self.hand_over(job, report).await?;
         }
@@ -91,13 +97,23 @@ impl Engine {
         let discovery = self.discovery().await?;
         for (key, _) in wanted {
             let Some(resource) = discovery.preferred(&key.group_kind) else { continue };
-            match self.orphan_one(set, resource, &key).await {
-                Ok(()) => {}
-                Err(source) if ends_run(&source) => {
-                    return Err(EngineError::Interrupted { source });
-                }
-                Err(error) => report.failures.push(failed(key, "OrphanFailed", &error)),
-            }
+            self.let_go(set, resource, &key, report).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything of ours off one member.
+    async fn let_go(
+        &self,
+        set: &ApplySet,
+        resource: &Resource,
+        key: &ObjectKey,
+        report: &mut Report,
+    ) -> Result<(), EngineError> {
+        match self.orphan_one(set, resource, key).await {
+            Ok(()) => {}
+            Err(source) if ends_run(&source) => return Err(EngineError::Interrupted { source }),
+            Err(error) => report.failures.push(failed(key.clone(), "OrphanFailed", &error)),
         }
         Ok(())
     }

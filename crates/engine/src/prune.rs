@@ -30,9 +30,17 @@ pub(crate) struct Member {
     after: Option<Box<str>>,
 }
 
+/// Members that nothing asks for and that are there after a deletion.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// On their way but not gone yet.
+    pub(crate) going: Vec<ObjectKey>,
+    /// Not ours to delete.
+    pub(crate) kept: Vec<Member>,
+}
+
 impl Engine {
-    /// Deletes the members of these kinds that are not `desired`, if the guard lets it. Returns
-    /// those that are on their way but not gone yet.
+    /// Deletes the members of these kinds that are not `desired`, if the guard lets it.
     pub(crate) async fn delete_members(
         &self,
         job: &Job<'_>,
@@ -40,12 +48,13 @@ impl Engine {
         desired: &HashMap<ObjectKey, u64>,
         occasion: Occasion,
         report: &mut Report,
-    ) -> Result<Vec<ObjectKey>, EngineError> {
+    ) -> Result<Left, EngineError> {
         let set = job.set;
         let with_namespace = occasion == Occasion::Deletion { with_namespace: true };
         let discovery = self.discovery_of(kinds).await?;
         let mut found: Vec<Member> = Vec::new();
         let mut going: Vec<Member> = Vec::new();
+        let mut kept: Vec<Member> = Vec::new();
         let applied: BTreeSet<Box<str>> = {
             let members = self.members();
             desired.keys().filter_map(|key| Some(members.live(key)?.uid.clone())).collect()
@@ -80,6 +89,8 @@ impl Engine {
                     && live.entry(&set.manager).is_some()
                 {
                     going.push(member);
+                } else if !live.terminating && live.entry(&set.manager).is_some() {
+                    kept.push(member);
                 }
             }
         }
@@ -128,9 +139,11 @@ impl Engine {
         }
         if let Err(held) = judgement {
             report.held = Some(*held);
-            return Ok(going.into_iter().map(|member| member.key).collect());
+            let going = going.into_iter().map(|member| member.key).collect();
+            return Ok(Left { going, kept });
         }
-        self.delete_in_order(job, &judged, &going, report).await
+        let going = self.delete_in_order(job, &judged, &going, report).await?;
+        Ok(Left { going, kept })
     }
 
     /// Deletes these members, those that come after others before them. What is `going` already, or

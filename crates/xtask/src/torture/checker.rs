@@ -363,9 +363,14 @@ impl View<'_> {
     fn farewell(&self, app: usize, found: &Found, wrong: &mut Vec<String>, rested: &mut Rested) {
         let (name, object) = (self.name(app), &self.apps[app]);
         if object.is_null() {
-            if !found.extras.is_empty() {
-                let keys: Vec<_> = found.extras.keys().map(ToString::to_string).collect();
-                wrong.push(format!("{name} is gone, and has left: {}", keys.join(", ")));
+            // What stays by a mark is to bear nothing of it.
+            let its_own = |(_, live): &(&Key, &Arc<Value>)| {
+                owner(live, &self.model.apps, self.ids) == Some(app)
+            };
+            let left: Vec<_> =
+                self.live.iter().filter(its_own).map(|(key, _)| key.to_string()).collect();
+            if !left.is_empty() {
+                wrong.push(format!("{name} is gone, and has left: {}", left.join(", ")));
             }
         } else if condition(object, "PruneHeld").is_none() {
             let message = condition(object, "Ready").map(|ready| &ready["message"]);

@@ -406,7 +406,11 @@ fn an_application_that_was_deleted_is_gone_with_what_it_had() {
     world.apps[0] = Arc::default();
     world.says("app-00 is gone, and has left: ConfigMap one/a, ConfigMap one/b");
     world.live.remove(&map("a", 1).key);
-    world.object("b")["metadata"]["annotations"]["plumb.dev/prune"] = "disabled".into();
+    let mark = json!({ "plumb.dev/prune": "disabled" });
+    world.object("b")["metadata"]["annotations"] = mark;
+    world.says("app-00 is gone, and has left: ConfigMap one/b");
+    world.object("b")["metadata"]["labels"] = json!({});
+    world.object("b")["metadata"]["managedFields"] = json!([]);
     assert!(world.view().is_ok(), "{:?}", world.view());
     // What it left without its label is nobody's.
     let mut orphan = map("a", 1).wanted();
