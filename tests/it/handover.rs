@@ -253,6 +253,36 @@ fn an_application_under_a_new_name_waits_for_the_old_one_that_is_being_deleted()
 }
 
 #[test]
+fn what_an_application_leaves_behind_goes_to_those_who_want_it() {
+    runtime().block_on(async {
+        let world = World::new("rename-orphan").await;
+        world.repo.commit(
+            &[
+                ("app/a.yaml", Some(&config_map("a", "1"))),
+                ("app/b.yaml", Some(&config_map("b", "1"))),
+                ("next/a.yaml", Some(&config_map("a", "2"))),
+            ],
+            "one of two with another value",
+        );
+        let _agent = one_at_a_time(&world);
+        world.apply(&world.source("1h")).await;
+        let mut old = world.app("old", "app", "1h");
+        old["spec"]["deletionPolicy"] = json!("Orphan");
+        world.apply(&old).await;
+        ready(&world, "old").await;
+        world.apply(&world.app("new", "next", "1h")).await;
+        world.wait_refused(&world.apps(), "new", "OwnedByAnother", &["/old"]).await;
+        world.delete(&world.apps(), "old").await;
+        world.wait_gone(&world.apps(), "old").await;
+        ready(&world, "new").await;
+        wait_owner(&world, "new", "a").await;
+        assert_eq!(world.data("a").await, Some(json!({"value": "2"})));
+        let left = world.get(&world.config_maps(), "b").await;
+        assert_eq!(left["metadata"]["labels"], Value::Null);
+    });
+}
+
+#[test]
 fn what_may_have_gone_to_an_application_that_does_not_render_is_kept_until_it_does() {
     runtime().block_on(async {
         let world = World::new("move-broken").await;

@@ -66,8 +66,8 @@ impl Engine {
             if farewell == Farewell::DeleteAndWait && report.held.is_none() {
                 report.terminating = left.going;
             }
-            self.hand_over(job, report).await?;
         }
+        self.hand_over(job, report).await?;
         if report.is_complete() && report.held.is_none() {
             self.members().retain_verified(&set.id, &none);
         }
@@ -118,8 +118,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes everything of ours off every member, so that a later application of the same name
-    /// does not inherit and prune them.
+    /// Takes everything of ours off every member that no other set wants, so that a later
+    /// application of the same name does not inherit and prune them.
     async fn orphan(
         &self,
         job: &Job<'_>,
@@ -142,6 +142,7 @@ impl Engine {
                 .into_iter()
                 // What bears our label but was never applied by us is a copy, and not ours to change.
                 .filter(|member| member.live.entry(&set.manager).is_some())
+                .filter(|member| !self.claims().others_want(&set.id, &member.key))
                 .map(|Member { key, .. }| {
                     let one = async move {
                         if (job.superseded)() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::hands::{BY_HAND, HeldPlan, PART_OF, Traces, content, is_left_alone, stays, uid};
+use super::hands::{HeldPlan, PART_OF, Traces, content, is_left_alone, stays, uid};
 use super::kinds::{CLAIM, Key, Object, THEIRS, difference};
 use super::model::{App, Desired, Model, Standing};
 
@@ -178,7 +178,7 @@ impl View<'_> {
                 continue;
             }
             let owner = owner(live, &self.model.apps, self.ids);
-            if self.is_in_the_way(app, live) {
+            if self.is_in_the_way(app, object, live) {
                 found.by_hand.push(key.clone());
             } else if let Some(other) = owner.filter(|owner| *owner != app) {
                 // It may have gone there in a commit that its former application cannot read.
@@ -217,18 +217,17 @@ impl View<'_> {
 
     /// Whether a hand left the object so that the application must not take it: it is the hand's
     /// own, or labelled for another application.
-    fn is_in_the_way(&self, app: usize, live: &Value) -> bool {
+    fn is_in_the_way(&self, app: usize, object: &Object, live: &Value) -> bool {
         let (uid, label) = (uid(live), label(live));
         let managed = self.model.apps.iter().any(|app| entry(live, &app.manager()).is_some());
         if self.traces.placed.contains(&uid) && !managed {
             return true;
         }
-        // What another one left when it went is taken unless a hand has been on it.
-        let mut entries = live["metadata"]["managedFields"].as_array().into_iter().flatten();
+        // What another one left when it went is taken unless it differs from what is wanted.
         if self.traces.orphans.contains(&uid)
             && !managed
             && label.is_none()
-            && entries.any(|entry| entry["manager"] == BY_HAND)
+            && difference(&object.wanted(), live).is_some()
         {
             return true;
         }

@@ -439,14 +439,14 @@ fn an_application_that_was_deleted_may_hold_what_is_precious() {
 }
 
 #[test]
-fn what_another_left_is_taken_unless_a_hand_has_been_on_it() {
+fn what_another_left_is_taken_unless_it_differs() {
     let mut world = World::new();
     world.traces.orphans.insert("uid-a-1".into());
     let metadata = &mut world.object("a")["metadata"];
     metadata["labels"] = json!({});
     metadata["managedFields"] = json!([{ "manager": "kube-controller-manager" }]);
     world.says("a is not its own: labelled None");
-    world.object("a")["metadata"]["managedFields"] = json!([{ "manager": "by-hand" }]);
+    world.object("a")["data"]["value"] = "of that time".into();
     world.says("a is not its own, and its status says Succeeded");
     world.not_ready(0, "FieldConflict");
     world.app(0)["status"]["failures"] = json!([{ "object": "ConfigMap one/a" }]);
