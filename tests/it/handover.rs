@@ -283,6 +283,37 @@ fn what_an_application_leaves_behind_goes_to_those_who_want_it() {
 }
 
 #[test]
+fn a_new_name_that_cannot_say_yet_what_it_wants_is_waited_for() {
+    runtime().block_on(async {
+        let world = World::new("rename-unheard").await;
+        world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        let mut agent = one_at_a_time(&world);
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("old", "app", "1h")).await;
+        ready(&world, "old").await;
+        let before = uid(&world, "a").await;
+        assert!(agent.stop().success());
+        let mark = world.plane.audit().mark();
+        world.apply(&world.app("new", "app", "1h")).await;
+        world.delete(&world.apps(), "old").await;
+
+        // Who leads now knows neither the repository nor what was wanted of it.
+        world.git.stop().await;
+        let _agent = one_at_a_time(&world);
+        world.wait_refused(&world.apps(), "new", "SourceNotReady", &[]).await;
+        let parts = ["waiting for other applications"];
+        world.wait_refused(&world.apps(), "old", "Terminating", &parts).await;
+        world.git.restart().await;
+        world.look().await;
+        world.wait_gone(&world.apps(), "old").await;
+        ready(&world, "new").await;
+        wait_owner(&world, "new", "a").await;
+        assert_eq!(uid(&world, "a").await, before);
+        assert_quiet(&world, mark, &[]).await;
+    });
+}
+
+#[test]
 fn what_may_have_gone_to_an_application_that_does_not_render_is_kept_until_it_does() {
     runtime().block_on(async {
         let world = World::new("move-broken").await;

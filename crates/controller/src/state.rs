@@ -344,6 +344,17 @@ impl Store {
         self.is_silent(name) || lags()
     }
 
+    /// Whether an Application may want anything: of its source no commit is known, as after a start
+    /// while Git cannot be reached.
+    fn is_unheard(&self, name: &Name) -> bool {
+        let Some(app) = self.apps.get(name) else { return false };
+        let (metadata, spec) = (&app.object.metadata, &app.object.spec);
+        let source = self.sources.get(&Name::new(&name.namespace, &spec.source_ref.name));
+        metadata.deletion_timestamp.is_none()
+            && !spec.suspend
+            && source.is_some_and(|source| source.revision.is_none() && !source.object.spec.suspend)
+    }
+
     /// Whether any other Application of the same repository and branch has yet to look at what this
     /// one looks at.
     pub(crate) fn any_silent(&self, name: &Name) -> bool {
@@ -351,7 +362,8 @@ impl Store {
         let source = Name::new(&name.namespace, &app.object.spec.source_ref.name);
         self.relatives(&source)
             .iter()
-            .any(|key| key.name() != name && self.is_silent_to(key.name(), name))
+            .filter(|key| key.name() != name)
+            .any(|key| self.is_silent_to(key.name(), name) || self.is_unheard(key.name()))
     }
 
     /// The applications of a source, and of those that follow the same branch of the same repository.
