@@ -425,8 +425,10 @@ impl Evidence<'_> {
             let manager = app.manager();
             let (was, is) = (entry(&before.object, &manager), entry(&now.object, &manager));
             let uid = before.uid();
+            // Who takes fields from the entry does not move its time.
+            let time = |entry: Option<&Value>| entry.map(|entry| entry["time"].clone());
             if is.is_some()
-                && is != was
+                && time(is) != time(was)
                 && is_left_alone(&before.object)
                 && self.left_alone.contains(uid)
                 && !self.traces.marked.contains(uid)

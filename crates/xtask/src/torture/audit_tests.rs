@@ -359,6 +359,11 @@ fn what_is_marked_to_be_left_alone_is_not_written_to() {
     round.traces.marked.insert(marked.uid().into());
     assert_eq!(round.judge(), [""; 0], "it was taken off and put on again in this round");
     round.traces.marked.clear();
+    let fewer = |live: &mut Value| {
+        live["metadata"]["managedFields"][0]["fieldsV1"]["f:data"] = json!({});
+    };
+    round.versions = vec![marked.clone(), changed(&marked, 11, fewer)];
+    assert_eq!(round.judge(), [""; 0], "a hand took some of its fields");
     let unmarked = changed(&marked, 11, annotate("plumb.dev/reconcile", "enabled"));
     round.versions = vec![marked.clone(), unmarked.clone(), changed(&unmarked, 12, later)];
     assert_eq!(round.judge(), [""; 0]);
