@@ -14,6 +14,7 @@ mod counts;
 mod deletion;
 mod drift;
 mod end;
+mod fairness;
 mod guard;
 mod handover;
 mod inherit;

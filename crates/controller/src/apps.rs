@@ -42,6 +42,8 @@ struct Run {
     forced: bool,
     news: bool,
     pause: Pause,
+    /// A person asked for it.
+    asked: bool,
     orphans: bool,
     wanted: u64,
     /// How what is live differs from Git for longer than a moment.
@@ -119,6 +121,7 @@ impl Daemon {
             forced: std::mem::take(&mut app.forced),
             news: std::mem::take(&mut app.news),
             pause: app.pause,
+            asked: std::mem::take(&mut app.asked),
             orphans: app.orphans,
             wanted: app.wanted,
             drifted: None,

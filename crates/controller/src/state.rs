@@ -71,6 +71,8 @@ pub(crate) struct App {
     pub(crate) kept: Option<(CommitId, Arc<How>)>,
     /// A run was asked for that must not be skipped: spec, approval or request changed.
     pub(crate) forced: bool,
+    /// A person asked for that run: it tries again what was put off.
+    pub(crate) asked: bool,
     /// It was deleted with the word that what it has is to stay. That is seen for a moment only.
     pub(crate) orphans: bool,
     /// What it last looked at and said what it wants of.
@@ -220,6 +222,7 @@ impl Store {
                 good: None,
                 kept: None,
                 forced: true,
+                asked: false,
                 looked: None,
                 broken: None,
                 clean: None,
@@ -258,6 +261,7 @@ impl Store {
                 && !has_facts(new, &known.set));
         if changed {
             known.forced = true;
+            known.asked = true;
             known.wanted += 1;
             return vec![Key::App(name)];
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::applyset::ApplySet;
-use crate::circuit::Circuits;
+use crate::circuit::{News, Shut};
 use crate::cluster::{ApiError, ApplyHow, Target};
 use crate::correct::is_untouched;
 use crate::engine::Engine;
@@ -21,7 +21,7 @@ use crate::marks::Ssa;
 use crate::order::Missing;
 use crate::plan::Action;
 use crate::prepare::Prepared;
-use crate::report::{Change, Drift, Failure, Outcome, Report};
+use crate::report::{Change, Drift, Outcome, Report};
 use crate::sync::{Job, ends_run};
 
 impl Engine {
@@ -30,7 +30,6 @@ impl Engine {
         set: &ApplySet,
         batch: &[&(&Prepared, Action)],
         job: &Job<'_>,
-        circuits: &Circuits,
         missing: &mut Missing<'_>,
         report: &mut Report,
     ) -> Result<(), EngineError> {
@@ -48,8 +47,8 @@ impl Engine {
             let one = async move {
                 if ended.load(Ordering::Relaxed) || (job.superseded)() {
                     (*p, Tried::Left)
-                } else if let Some(failure) = circuits.shut(p) {
-                    (*p, Tried::Shut(failure))
+                } else if let Err(shut) = self.admit(p, job) {
+                    (*p, Tried::Shut(shut))
                 } else {
                     (*p, Tried::Answered(self.apply_one(set, p, action, job).await))
                 }
@@ -64,14 +63,14 @@ impl Engine {
                     report.superseded |= interrupted.is_none();
                     continue;
                 }
-                Tried::Shut(failure) => {
-                    missing.note(p, Some(failure.class));
-                    report.failures.push(failure);
+                Tried::Shut(shut) => {
+                    missing.note(p, Some(shut.failure.class));
+                    report.shut(shut);
                     continue;
                 }
                 Tried::Answered(result) => result,
             };
-            let silent = circuits.note(p, result.as_ref().err());
+            let silent = self.note_answer(p, &result);
             match result {
                 Ok(Some(Change::Left)) => report.marked += 1,
                 Ok(Some(change)) => report.outcomes.push(Outcome { key: p.key.clone(), change }),
@@ -80,6 +79,9 @@ impl Engine {
                     report.terminating.push(p.key.clone());
                 }
                 Err(error) if ends_run(&error) || silent && !self.answers(job).await => {
+                    if silent {
+                        self.circuits().forget(p);
+                    }
                     // What is under way is awaited, so that the index learns its answers.
                     ended.store(true, Ordering::Relaxed);
                     interrupted.get_or_insert(error);
@@ -97,13 +99,46 @@ impl Engine {
                 Err(error) if self.is_late(p, &error, report) => missing.note(p, None),
                 Err(error) => {
                     report.rest = report.rest.max(error.retry_after());
-                    let failure = failure(p, &error, set);
-                    missing.note(p, Some(failure.class));
-                    report.failures.push(failure);
+                    let told = self.circuits().told(p, &error, Instant::now());
+                    let failed = || Shut { failure: failure(p, &error, set), left: None };
+                    let shut = told.unwrap_or_else(failed);
+                    missing.note(p, Some(shut.failure.class));
+                    report.shut(shut);
                 }
             }
         }
         interrupted.map_or(Ok(()), |source| Err(EngineError::Interrupted { source }))
+    }
+
+    /// Whether an object may be sent, as far as others of its kind tell.
+    pub(crate) fn admit(&self, p: &Prepared, job: &Job<'_>) -> Result<(), Shut> {
+        self.circuits().admit(p, &job.set.id, job.asked, Instant::now())
+    }
+
+    /// Notes an answer for others of the kind. Returns whether the API server as a whole may be the
+    /// cause.
+    pub(crate) fn note_answer(
+        &self,
+        p: &Prepared,
+        result: &Result<Option<Change>, ApiError>,
+    ) -> bool {
+        let now = Instant::now();
+        let news = match result {
+            // It was only looked at.
+            Ok(Some(Change::Left)) => {
+                self.circuits().release(p, now);
+                News::Nothing
+            }
+            result => self.circuits().note(p, result.as_ref().err(), now),
+        };
+        match news {
+            News::Nothing => false,
+            News::AskServer => true,
+            News::Over(waiting) => {
+                self.tell_freed(waiting);
+                false
+            }
+        }
     }
 
     /// Whether the API server answers at all: it is asked for something that no webhook sees.
@@ -268,7 +303,7 @@ enum Tried {
     /// The run ended before it.
     Left,
     /// It was not sent, because others of its kind got no answer.
-    Shut(Failure),
+    Shut(Shut),
     Answered(Result<Option<Change>, ApiError>),
 }
 

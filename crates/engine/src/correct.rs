@@ -1,7 +1,6 @@
 //! Putting back what somebody changed, and telling what that was.
 
 use crate::applyset::ApplySet;
-use crate::circuit::Circuits;
 use crate::cluster::{ApiError, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -23,10 +22,10 @@ impl Engine {
         report: &mut Report,
     ) -> Result<(), EngineError> {
         todo.retain(|(_, action)| action.is_correction());
-        let circuits = Circuits::default();
-        let mut missing = Missing::new(prepared, report);
+        // What stands on something that fails is put back all the same.
+        let mut missing = Missing::new(prepared, &Report::default());
         for turn in turns(prepared, &todo).into_values() {
-            self.apply_turn(job.set, &turn.batch, job, &circuits, &mut missing, report).await?;
+            self.apply_turn(job.set, &turn.batch, job, &mut missing, report).await?;
         }
         report.outcomes.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(())

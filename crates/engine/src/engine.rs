@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::applyset::{PART_OF, Scope};
+use crate::circuit::Circuits;
 use crate::claims::Claims;
 use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent};
 use crate::definitions::{Defining, is_definition};
@@ -27,7 +28,8 @@ pub enum Signal {
     Set(Arc<str>),
     /// The same, but it happens again and again, so it has to wait that long.
     Later(Arc<str>, Duration),
-    /// Another set lets go of an object that this one has to do with.
+    /// What this set may have waited for is over: another one lets go of an object, or a kind gets
+    /// answers again.
     Freed(Arc<str>),
     /// The first LIST of a kind ended, well or not: sets that waited for it can go on.
     Kind(GroupKind),
@@ -77,6 +79,7 @@ pub struct Engine {
     claims: Mutex<Claims>,
     facts: Mutex<HashMap<String, Scope>>,
     defining: Mutex<Defining>,
+    circuits: Mutex<Circuits>,
     discovery: tokio::sync::Mutex<Option<(Arc<Discovery>, Instant)>>,
     watches: Mutex<BTreeMap<GroupKind, JoinHandle<()>>>,
     /// Kinds that nobody needed when that was last looked at.
@@ -99,6 +102,7 @@ impl Engine {
             claims: Mutex::default(),
             facts: Mutex::default(),
             defining: Mutex::default(),
+            circuits: Mutex::default(),
             discovery: tokio::sync::Mutex::default(),
             watches: Mutex::default(),
             idle: Mutex::default(),
@@ -143,6 +147,11 @@ impl Engine {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn circuits(&self) -> MutexGuard<'_, Circuits> {
+        // Counts and times: whatever a panic leaves of them is put right by the next answer.
+        self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks for a run of these sets.
     pub(crate) fn signal(&self, sets: BTreeSet<Arc<str>>) {
         for set in sets {
@@ -150,7 +159,7 @@ impl Engine {
         }
     }
 
-    /// Asks for a run of these sets, for which another one has let something go.
+    /// Asks for a run of these sets, whose waiting has come to an end.
     pub(crate) fn tell_freed(&self, sets: BTreeSet<Arc<str>>) {
         for set in sets {
             let _ = self.signals.send(Signal::Freed(set));
@@ -366,6 +375,7 @@ impl Engine {
     pub fn forget_verified(&self) {
         self.claims().clear();
         self.facts().clear();
+        self.circuits().clear();
         self.members().forget_verified();
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use plumb_core::{Digest, ErrorClass, GroupKind, ObjectKey, Place};
 
 use crate::applyset::Scope;
+use crate::circuit::Shut;
 use crate::explain::FieldChange;
 use crate::guard::Held;
 use crate::observe::Difference;
@@ -98,6 +99,8 @@ pub struct Report {
     pub held_back: usize,
     /// When to run again, because definitions that were changed are not served yet.
     pub again: Option<Duration>,
+    /// When something that failed is to be tried again that no run tries before.
+    pub due: Option<Duration>,
     /// How long the server asked to be left alone with what failed.
     pub rest: Option<Duration>,
     /// Whether something waits until other sets have said what they want.
@@ -138,6 +141,15 @@ impl Report {
             && !self.superseded
             && !self.waits
             && self.again.is_none()
+    }
+
+    /// Something is not tried, or not again before its time.
+    pub(crate) fn shut(&mut self, Shut { failure, left }: Shut) {
+        self.failures.push(failure);
+        self.due = match (self.due, left) {
+            (Some(due), Some(left)) => Some(due.min(left)),
+            (due, left) => due.or(left),
+        };
     }
 
     /// The class of the failures together: one that can pass by itself asks for a retry.

@@ -6,7 +6,6 @@ use std::collections::{BTreeSet, HashMap};
 use plumb_core::{Digest, ErrorClass, GroupKind, Object, ObjectKey};
 
 use crate::applyset::{ApplySet, Scope};
-use crate::circuit::Circuits;
 use crate::claims::Others;
 use crate::cluster::{ApiError, ApplyHow, Resource};
 use crate::engine::Engine;
@@ -81,6 +80,8 @@ pub struct Job<'a> {
     pub only_drift: bool,
     /// The epoch of this leader.
     pub epoch: u64,
+    /// Whether a person asks for it, so that nothing is put off that was tried in vain.
+    pub asked: bool,
     /// Whether a newer run waits, so that this one should end early.
     pub superseded: &'a (dyn Fn() -> bool + Sync),
     /// The other sets of the caller.
@@ -164,14 +165,13 @@ impl Engine {
         report.scope = wanted;
         self.watch(&report.scope.kinds).await?;
 
-        let circuits = Circuits::default();
         let mut missing = Missing::new(&prepared, report);
         for turn in turns(&prepared, &todo).into_values() {
             if (job.superseded)() {
                 report.superseded = true;
                 break;
             }
-            self.apply_turn(set, &turn.batch, &job, &circuits, &mut missing, report).await?;
+            self.apply_turn(set, &turn.batch, &job, &mut missing, report).await?;
             if self.look_at_definitions(&turn.definitions, report).await? {
                 // What was just defined can be watched from here on.
                 self.watch(&report.scope.kinds).await?;

@@ -7,7 +7,6 @@ use futures::{FutureExt as _, StreamExt as _};
 use plumb_core::GroupKind;
 
 use crate::applyset::ApplySet;
-use crate::circuit::Circuits;
 use crate::cluster::{ApiError, ApplyHow, Target};
 use crate::definitions::defines;
 use crate::engine::Engine;
@@ -50,15 +49,13 @@ impl Engine {
                 .map(|(p, _)| &*p.key.name)
                 .collect(),
         };
-        let circuits = Circuits::default();
         let changes =
             todo.iter().filter(|(_, action)| matches!(action, Action::Claim | Action::Update));
         let tries = changes.map(|(p, action)| {
-            let circuits = &circuits;
             async move {
-                match circuits.shut(p) {
-                    Some(failure) => (*p, Err(failure)),
-                    None => (*p, Ok(self.try_one(set, p, action, job).await)),
+                match self.admit(p, job) {
+                    Err(shut) => (*p, Err(shut)),
+                    Ok(()) => (*p, Ok(self.try_one(set, p, action, job).await)),
                 }
             }
             .boxed()
@@ -68,11 +65,12 @@ impl Engine {
         let before = report.failures.len();
         while let Some((p, tried)) = results.next().await {
             match tried {
-                Err(failure) => report.failures.push(failure),
+                Err(shut) => report.shut(shut),
                 Ok(result) => {
-                    circuits.note(p, result.as_ref().err());
+                    let result = result.map(|()| None);
+                    self.note_answer(p, &result);
                     match result {
-                        Ok(()) => {}
+                        Ok(_) => {}
                         Err(source) if ends_run(&source) => {
                             return Err(EngineError::Interrupted { source });
                         }

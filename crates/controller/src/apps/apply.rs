@@ -122,8 +122,8 @@ impl Daemon {
             } else {
                 self.plan_retry_in(run, &revision, report.rest);
             }
-            if let Some(again) = report.again {
-                self.hasten(run, again);
+            for wait in [report.again, report.due].into_iter().flatten() {
+                self.hasten(run, wait);
             }
         }
         match say.waits {
@@ -196,6 +196,7 @@ impl Daemon {
             recorded: None,
             only_drift: false,
             epoch: self.epoch(),
+            asked: run.asked,
             superseded,
             others,
         }

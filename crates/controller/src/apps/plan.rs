@@ -32,6 +32,7 @@ impl Daemon {
                 app.waits_for.clear();
             } else {
                 app.forced |= run.forced;
+                app.asked |= run.asked;
                 app.news |= run.news;
             }
         }
@@ -58,6 +59,7 @@ impl Daemon {
             let Some(app) = store.apps.get_mut(&run.name) else { return };
             app.waits_for.clone_from(kinds);
             app.forced |= run.forced;
+            app.asked |= run.asked;
         }
         self.plan_interval(run);
         // If the watch of one of them never says a word, this looks after it.
