@@ -454,6 +454,49 @@ fn a_config_map_of_a_megabyte_is_applied_and_a_larger_one_is_told() {
     });
 }
 
+/// An object of any kind: what no API server reads is not sent, what its store refuses is told in the
+/// same way.
+#[test]
+fn a_large_object_of_any_kind_is_told_at_its_largest_part() {
+    runtime().block_on(async {
+        let world = World::new("large-any").await;
+        let long = |name: &str, size: usize| {
+            deployment(name).replace(
+                "image: example.com/main}",
+                &format!("image: example.com/main, args: [short, {}]}}", "x".repeat(size)),
+            )
+        };
+        world.repo.commit(
+            &[
+                ("app/fits.yaml", Some(&long("fits", 1_000_000))),
+                ("app/store.yaml", Some(&long("store", 1_700_000))),
+                ("app/way.yaml", Some(&long("way", 2_500_000))),
+                ("app/body.yaml", Some(&long("body", 3_200_000))),
+            ],
+            "one",
+        );
+        let audit = world.plane.audit();
+        let mark = audit.mark();
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        let parts = ["3 of 4 objects", "app/body.yaml:12", "may have 3145728", "args[1]"];
+        let object = world.wait_refused(&world.apps(), "web", "TooLarge", &parts).await;
+        assert_eq!(condition(&object, "Stalled")["status"], "True", "{object}");
+        for (n, file) in ["body", "store", "way"].iter().enumerate() {
+            let failure = &object["status"]["failures"][n];
+            println!("{}", failure["message"]);
+            assert_eq!(failure["place"], format!("app/{file}.yaml:12"), "{failure}");
+            assert!(failure["message"].to_string().contains("split it"), "{failure}");
+        }
+        world.get(&world.api("apps/v1", "Deployment"), "fits").await;
+        world.plane.settled().await;
+        let asked = audit.requests(mark).by(&world.identity.user()).within(&world.ns);
+        let body = asked.only(|event| event.name == "body");
+        assert!(body.is_empty(), "{body:#?}");
+    });
+}
+
 /// What was refused as a whole is never said to stay applied, nor enforced, when its source goes.
 #[test]
 fn what_was_refused_is_not_what_stays_applied() {

@@ -8,6 +8,7 @@ use crate::circuit::{NO_ANSWER, said};
 use crate::cluster::ApiError;
 use crate::prepare::{Prepared, parse_field};
 use crate::report::Failure;
+use crate::size::{TOO_LARGE, refused_as_too_large};
 
 /// What helps when something is forbidden.
 pub(crate) const RIGHTS: &str =
@@ -15,6 +16,16 @@ pub(crate) const RIGHTS: &str =
 
 /// One object's error in the words of a report.
 pub(crate) fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure {
+    if let Some((path, message, hint)) = refused_as_too_large(&p.object, error) {
+        return Failure {
+            key: p.key.clone(),
+            place: Some(p.object.field_place(&path)),
+            reason: TOO_LARGE,
+            message,
+            hint: Some(hint.into()),
+            class: ErrorClass::WaitForUser,
+        };
+    }
     let message = said(error);
     let schema = error.schema_field();
     let (reason, message, hint) = if let ApiError::NotOurs { owner, fields, .. } = error {

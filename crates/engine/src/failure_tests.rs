@@ -38,6 +38,25 @@ pub(crate) fn service() -> Prepared {
     }
 }
 
+/// Both limits of the store, in the words of kube-apiserver 1.37, and that of the API server itself.
+#[test]
+fn what_the_store_finds_too_large_is_told_at_its_largest_part() {
+    for (code, words) in [
+        (500, "etcdserver: request is too large"),
+        (
+            500,
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max \
+             (2900653 vs. 2097152)",
+        ),
+        (413, "Request entity too large: limit is 3145728"),
+    ] {
+        let failure = failure(&service(), &refused(code, "", words, Vec::new()), &set());
+        assert_eq!((failure.reason, failure.class), ("TooLarge", ErrorClass::WaitForUser));
+        assert!(failure.message.contains(words), "{}", failure.message);
+        assert!(failure.hint.is_some() && failure.place.is_some());
+    }
+}
+
 /// An answer of the API server; `class` is what its own tests say it is.
 fn refused(code: u16, reason: &str, message: &str, causes: Vec<Cause>) -> ApiError {
     ApiError::Refused(Box::new(Refusal {

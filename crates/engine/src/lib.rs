@@ -40,6 +40,7 @@ mod prune;
 mod recreate;
 mod report;
 mod sabotage;
+mod size;
 mod stage;
 mod survey;
 mod sync;

@@ -12,6 +12,7 @@ use crate::ignore::{Ignores, Pointer};
 use crate::marks::Marks;
 use crate::order::{needs, put_in_order};
 use crate::report::Failure;
+use crate::size::too_large;
 use crate::stage::Stage;
 use crate::versions::served_as;
 
@@ -163,45 +164,6 @@ pub(crate) fn prepare(
     }
     put_in_order(&mut result);
     result
-}
-
-/// What the values of a ConfigMap or Secret may have together, in bytes.
-const DATA_LIMIT: usize = 1 << 20;
-
-/// A ConfigMap or Secret whose values the API server refuses as too many: what is known beforehand
-/// is told at the place of the largest, and not sent.
-fn too_large(object: &Object, key: &ObjectKey) -> Option<Failure> {
-    if !matches!((&*key.group_kind.group, &*key.group_kind.kind), ("", "ConfigMap" | "Secret")) {
-        return None;
-    }
-    let secret = key.group_kind.kind == "Secret";
-    let mut values = Vec::new();
-    for field in ["data", "binaryData"] {
-        for (name, value) in object.body()[field].as_object().into_iter().flatten() {
-            let text = value.as_str().unwrap_or_default();
-            let encoded = secret || field == "binaryData";
-            values.push((field, name, if encoded { decoded_size(text) } else { text.len() }));
-        }
-    }
-    let sum: usize = values.iter().map(|(.., size)| size).sum();
-    let (field, name, size) = values.into_iter().max_by_key(|(.., size)| *size)?;
-    (sum > DATA_LIMIT).then(|| Failure {
-        key: key.clone(),
-        place: Some(object.field_place(&FieldPath::keys([field, name]))),
-        reason: "TooLarge",
-        message: format!(
-            "its values have {sum} bytes, and may have {DATA_LIMIT}; the largest, {field}.{name}, \
-             has {size}"
-        ),
-        hint: Some("split it, or keep large files elsewhere".into()),
-        class: ErrorClass::WaitForUser,
-    })
-}
-
-/// The bytes that a text in Base64 stands for.
-fn decoded_size(text: &str) -> usize {
-    let digits = text.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'=').count();
-    digits * 3 / 4
 }
 
 /// A kind that a custom resource definition of this run brings along.

@@ -391,3 +391,20 @@ fn what_is_too_large_is_told_at_its_largest_value() {
         }
     }
 }
+
+#[test]
+fn a_body_that_no_api_server_reads_is_told_at_its_largest_part() {
+    let object = |size: usize| {
+        let long = "x".repeat(size);
+        json!({"apiVersion": "example.com/v1", "kind": "Mirror", "metadata": {"name": "a"},
+            "spec": {"short": "1", "long": long}})
+    };
+    let rest = prepared(vec![object(0)]).objects[0].object.body().to_string().len();
+    let most = (3 << 20) - rest;
+    assert!(prepared(vec![object(most)]).failures.is_empty());
+    let result = prepared(vec![object(most + 1), object(1)]);
+    let [failure] = &result.failures[..] else { panic!("{:?}", result.failures) };
+    assert_eq!(failure.reason, "TooLarge");
+    let said = format!("may have 3145728; the largest part, spec.long, has {}", most + 3);
+    assert!(failure.message.ends_with(&said), "{}", failure.message);
+}
