@@ -73,7 +73,8 @@ pub enum Outcome {
     Changed,
     /// Everything was as wanted.
     Unchanged,
-    /// It waits: for a dependency, a health check, an approval, or the end of a suspension.
+    /// It waits: for a dependency, a health check, an approval, its next turn, or the end of a
+    /// suspension.
     Waiting,
     /// It failed and is tried again by itself.
     Retry,

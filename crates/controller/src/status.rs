@@ -17,7 +17,8 @@ pub(crate) use self::drift::{
 };
 pub(crate) use self::history::{is_another_outcome, remember, revision_to_tell};
 pub(crate) use self::report::{
-    apply_report, failed_before, failures_of, list_failures, say_of_farewell, say_of_report,
+    apply_report, failed_before, failures_of, list_failures, say_of_farewell, say_of_progress,
+    say_of_report,
 };
 
 /// What is to be said of an object as a whole.
@@ -42,6 +43,8 @@ pub(crate) enum Waits {
     Retry,
     /// A person.
     User,
+    /// Its next turn.
+    Turn,
 }
 
 impl From<ErrorClass> for Waits {
@@ -115,6 +118,12 @@ pub(crate) fn build_conditions(
             "True",
             say.reason.clone(),
             "waiting for a change of the spec, the repository or the cluster".into(),
+        )),
+        Some(Waits::Turn) => wanted.push((
+            conditions::RECONCILING,
+            "True",
+            reasons::PROGRESSING.into(),
+            "the rest follows".into(),
         )),
         None => {}
     }

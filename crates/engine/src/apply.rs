@@ -1,8 +1,9 @@
 //! Applying objects: one turn at a time, each object on its own, force only on what is ours.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::{FutureExt as _, StreamExt as _};
+use futures::FutureExt as _;
 use plumb_core::ObjectKey;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -21,7 +22,9 @@ use crate::marks::Ssa;
 use crate::order::Missing;
 use crate::plan::Action;
 use crate::prepare::Prepared;
+use crate::refusals::Held;
 use crate::report::{Change, Drift, Outcome, Report};
+use crate::share::Slice;
 use crate::sync::{Job, ends_run};
 
 impl Engine {
@@ -30,6 +33,7 @@ impl Engine {
         set: &ApplySet,
         batch: &[&(&Prepared, Action)],
         job: &Job<'_>,
+        slice: &Slice,
         missing: &mut Missing<'_>,
         report: &mut Report,
     ) -> Result<(), EngineError> {
@@ -49,18 +53,25 @@ impl Engine {
                     (*p, Tried::Left)
                 } else if let Err(shut) = self.admit(p, job) {
                     (*p, Tried::Shut(shut))
+                } else if !slice.take(Instant::now()) {
+                    self.circuits().release(p, Instant::now());
+                    (*p, Tried::Later)
                 } else {
                     (*p, Tried::Answered(self.apply_one(set, p, action, job).await))
                 }
             };
             tries.push(one.boxed());
         }
-        let mut results = futures::stream::iter(tries).buffer_unordered(self.options.concurrency);
+        let mut results = self.work_off(tries);
         let mut interrupted = None;
         while let Some((p, tried)) = results.next().await {
             let result = match tried {
                 Tried::Left => {
                     report.superseded |= interrupted.is_none();
+                    continue;
+                }
+                Tried::Later => {
+                    report.unsent += 1;
                     continue;
                 }
                 Tried::Shut(shut) => {
@@ -71,14 +82,20 @@ impl Engine {
                 Tried::Answered(result) => result,
             };
             let silent = self.note_answer(p, &result);
+            if result.is_ok() {
+                self.refusals().applied(&set.id, &p.key);
+            }
             match result {
-                Ok(Some(Change::Left)) => report.marked += 1,
+                Ok(Some(Change::Left)) => {
+                    self.refusals().left(&set.id, &p.key);
+                    report.marked += 1;
+                }
                 Ok(Some(change)) => report.outcomes.push(Outcome { key: p.key.clone(), change }),
                 Ok(None) => {
                     missing.note(p, None);
                     report.terminating.push(p.key.clone());
                 }
-                Err(error) if ends_run(&error) || silent && !self.answers(job).await => {
+                Err(error) if ends_run(&error) && !silent || silent && !self.answers(job).await => {
                     if silent {
                         self.circuits().forget(p);
                     }
@@ -92,18 +109,12 @@ impl Engine {
                         break;
                     }
                 }
-                Err(error) if may_be_let_go(&error, job) => {
-                    missing.note(p, None);
-                    report.waits = true;
-                }
-                Err(error) if self.is_late(p, &error, report) => missing.note(p, None),
                 Err(error) => {
                     report.rest = report.rest.max(error.retry_after());
-                    let told = self.circuits().told(p, &error, Instant::now());
-                    let failed = || Shut { failure: failure(p, &error, set), left: None };
-                    let shut = told.unwrap_or_else(failed);
-                    missing.note(p, Some(shut.failure.class));
-                    report.shut(shut);
+                    let refused = self.refused(p, &Arc::new(error), job);
+                    let shut = self.told(p, refused, job, report);
+                    missing.note(p, shut.as_ref().map(|shut| shut.failure.class));
+                    report.put_off(shut);
                 }
             }
         }
@@ -139,6 +150,44 @@ impl Engine {
                 false
             }
         }
+    }
+
+    /// What is told of an object that was refused, and when it is tried again.
+    pub(crate) fn refused(
+        &self,
+        p: &Prepared,
+        error: &Arc<ApiError>,
+        job: &Job<'_>,
+    ) -> Result<Held, Shut> {
+        let now = Instant::now();
+        if let Some(shut) = self.circuits().told(p, error, now) {
+            return Err(shut);
+        }
+        let live = self.members().live(&p.key).cloned();
+        let (set, longest) = (&job.set.id, job.longest_pause);
+        let left = self.refusals().note(set, p, live.as_ref(), error, longest, now);
+        Ok(Held { error: Arc::clone(error), left })
+    }
+
+    /// What is told of an object that was refused; nothing of what passes by itself, for which another
+    /// run comes.
+    pub(crate) fn told(
+        &self,
+        p: &Prepared,
+        refused: Result<Held, Shut>,
+        job: &Job<'_>,
+        report: &mut Report,
+    ) -> Option<Shut> {
+        let Held { error, left } = match refused {
+            Ok(held) => held,
+            Err(shut) => return Some(shut),
+        };
+        if may_be_let_go(&error, job) {
+            report.waits = true;
+            return None;
+        }
+        let late = self.is_late(p, &error, report);
+        (!late).then(|| Shut { failure: Box::new(failure(p, &error, job.set)), left })
     }
 
     /// Whether the API server answers at all: it is asked for something that no webhook sees.
@@ -302,6 +351,8 @@ impl Engine {
 enum Tried {
     /// The run ended before it.
     Left,
+    /// Others have their turn first.
+    Later,
     /// It was not sent, because others of its kind got no answer.
     Shut(Shut),
     Answered(Result<Option<Change>, ApiError>),

@@ -82,7 +82,7 @@ pub(crate) enum News {
 /// Why an object is not sent, and when it may be.
 #[derive(Debug)]
 pub(crate) struct Shut {
-    pub(crate) failure: Failure,
+    pub(crate) failure: Box<Failure>,
     /// `None` while somebody else finds out.
     pub(crate) left: Option<Duration>,
 }
@@ -121,7 +121,7 @@ impl Circuits {
             let open = self.kinds.remove(&key).and_then(|circuit| circuit.open);
             return open.map_or(News::Nothing, |open| News::Over(open.waiting));
         };
-        let Some(trouble) = trouble(error) else {
+        let Some(trouble) = trouble(error).or_else(|| self.broken(p, error)) else {
             if !self.release(p, now) {
                 self.kinds.remove(&key);
             }
@@ -154,6 +154,12 @@ impl Circuits {
         asks
     }
 
+    /// An API server that ends a request for lack of time may close the connection before it says so.
+    fn broken(&mut self, p: &Prepared, error: &ApiError) -> Option<Trouble> {
+        let open = self.of(p)?.open.as_ref()?;
+        (open.trying && matches!(error, ApiError::Transport { .. })).then_some(Trouble::Slow)
+    }
+
     /// A try came to its end, perhaps before any webhook was asked: the next one may try. Returns
     /// whether the kind is left alone but for tries.
     pub(crate) fn release(&mut self, p: &Prepared, now: Instant) -> bool {
@@ -166,7 +172,9 @@ impl Circuits {
 
     /// What is told of an object that got no answer, if its kind gets none.
     pub(crate) fn told(&mut self, p: &Prepared, error: &ApiError, now: Instant) -> Option<Shut> {
-        trouble(error)?;
+        if trouble(error).is_none() && !matches!(error, ApiError::Transport { .. }) {
+            return None;
+        }
         let open = self.of(p)?.open.as_ref()?;
         let left = open.until.saturating_duration_since(now);
         Some(Shut { failure: open.failure(p), left: Some(left) })
@@ -184,13 +192,13 @@ impl Circuits {
 }
 
 impl Open {
-    fn failure(&self, p: &Prepared) -> Failure {
+    fn failure(&self, p: &Prepared) -> Box<Failure> {
         let message = if self.first == p.key.to_string() {
             self.why.clone()
         } else {
             format!("like {}: {}", self.first, self.why)
         };
-        Failure {
+        Box::new(Failure {
             key: p.key.clone(),
             place: Some(p.object.place().clone()),
             reason: NO_ANSWER,
@@ -201,7 +209,7 @@ impl Open {
                     .into(),
             ),
             class: ErrorClass::Retry,
-        }
+        })
     }
 }
 
@@ -321,7 +329,16 @@ mod tests {
         // Its run was dropped: no answer ever comes.
         assert!(circuits.admit(&one, "a", false, later + TRY - Duration::from_secs(1)).is_err());
         assert!(circuits.admit(&one, "a", false, later + TRY).is_ok());
+        // A connection that breaks is the kind's affair only where it is known to get no answer.
+        let broken = || ApiError::Transport {
+            operation: "apply",
+            subject: String::new(),
+            source: "closed".into(),
+        };
+        assert_eq!(circuits.note(&one, Some(&broken()), later + TRY), News::AskServer);
+        assert!(circuits.admit(&one, "a", false, later + TRY).is_err());
         circuits.forget(&one);
+        assert_eq!(circuits.note(&one, Some(&broken()), later), News::Nothing);
         assert!(circuits.admit(&two, "a", false, later).is_ok());
     }
 }

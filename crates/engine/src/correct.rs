@@ -10,6 +10,7 @@ use crate::order::{Missing, turns};
 use crate::plan::Action;
 use crate::prepare::{Prepared, planned_for, planned_on};
 use crate::report::{Drift, Report};
+use crate::share::Slice;
 use crate::sync::{Job, RACES};
 
 impl Engine {
@@ -19,13 +20,18 @@ impl Engine {
         job: &Job<'_>,
         prepared: &[Prepared],
         mut todo: Vec<(&Prepared, Action)>,
+        slice: &Slice,
         report: &mut Report,
     ) -> Result<(), EngineError> {
         todo.retain(|(_, action)| action.is_correction());
         // What stands on something that fails is put back all the same.
         let mut missing = Missing::new(prepared, &Report::default());
         for turn in turns(prepared, &todo).into_values() {
-            self.apply_turn(job.set, &turn.batch, job, &mut missing, report).await?;
+            if report.unsent > 0 {
+                report.unsent += turn.batch.len();
+                continue;
+            }
+            self.apply_turn(job.set, &turn.batch, job, slice, &mut missing, report).await?;
         }
         report.outcomes.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(())

@@ -1,6 +1,7 @@
 //! The engine: what it knows of the cluster, and the watches that keep it knowing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +19,10 @@ use crate::definitions::{Defining, is_definition};
 use crate::error::EngineError;
 use crate::members::{Audits, KindState, Members, Trouble};
 use crate::missing::Missing;
+use crate::refusals::Refusals;
 use crate::report::Drift;
 use crate::sabotage::{Sabotage, leaves_out};
+use crate::share::{SLICE_TIME, SLICE_WRITES};
 
 /// News from the watches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,10 @@ pub enum Signal {
 pub struct EngineOptions {
     /// Requests that one run has under way at once.
     pub concurrency: usize,
+    /// Requests that all runs together have under way at once, as long as there are fewer runs.
+    pub writes: usize,
+    /// How many objects a run tries before others have their turn, and for how long at most.
+    pub slice: (usize, Duration),
     /// How long new definitions may take to be served.
     pub definition_timeout: Duration,
     /// In this time each object is verified once although nothing shows that it changed; never
@@ -55,6 +62,9 @@ impl Default for EngineOptions {
             // One run does not keep the API server from others: it takes about ten writes at once
             // before latency grows.
             concurrency: 8,
+            // Four runs at full speed; with more, each has a part of it.
+            writes: 32,
+            slice: (SLICE_WRITES, SLICE_TIME),
             // The API server needs up to ten seconds to serve a new definition under load; three
             // times that is a fault.
             definition_timeout: Duration::from_secs(30),
@@ -80,6 +90,9 @@ pub struct Engine {
     facts: Mutex<HashMap<String, Scope>>,
     defining: Mutex<Defining>,
     circuits: Mutex<Circuits>,
+    refusals: Mutex<Refusals>,
+    tried: Mutex<HashMap<String, HashMap<ObjectKey, u64>>>,
+    pub(crate) runs: AtomicUsize,
     discovery: tokio::sync::Mutex<Option<(Arc<Discovery>, Instant)>>,
     watches: Mutex<BTreeMap<GroupKind, JoinHandle<()>>>,
     /// Kinds that nobody needed when that was last looked at.
@@ -103,6 +116,9 @@ impl Engine {
             facts: Mutex::default(),
             defining: Mutex::default(),
             circuits: Mutex::default(),
+            refusals: Mutex::default(),
+            tried: Mutex::default(),
+            runs: AtomicUsize::new(0),
             discovery: tokio::sync::Mutex::default(),
             watches: Mutex::default(),
             idle: Mutex::default(),
@@ -147,6 +163,18 @@ impl Engine {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was tried of each set and not refused, by what is desired of it, while its run is not
+    /// over.
+    pub(crate) fn tried(&self) -> MutexGuard<'_, HashMap<String, HashMap<ObjectKey, u64>>> {
+        // Each change is one assignment.
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        // Each change is one assignment.
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn circuits(&self) -> MutexGuard<'_, Circuits> {
         // Counts and times: whatever a panic leaves of them is put right by the next answer.
         self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
@@ -170,6 +198,8 @@ impl Engine {
     pub fn forget_set(&self, set: &str) {
         self.claims().forget(set);
         self.facts().remove(set);
+        self.refusals().forget(set);
+        self.tried().remove(set);
     }
 
     /// The kinds of the cluster, as last read.
@@ -376,6 +406,8 @@ impl Engine {
         self.claims().clear();
         self.facts().clear();
         self.circuits().clear();
+        self.refusals().clear();
+        self.tried().clear();
         self.members().forget_verified();
     }
 

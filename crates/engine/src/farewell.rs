@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use futures::{FutureExt as _, StreamExt as _};
+use futures::FutureExt as _;
 use plumb_core::{ErrorClass, Gvk, ObjectKey};
 use serde_json::{Value, json};
 
@@ -35,6 +35,7 @@ impl Engine {
     /// before all was tried; then the report, like that of a call that is dropped, says what was
     /// done until there.
     pub async fn disband(&self, job: &Job<'_>, report: &mut Report) -> Result<(), EngineError> {
+        let _counts = self.under_way();
         let (set, farewell) = (job.set, job.policy.farewell);
         let scope = self.last_scope(set, &job.parent, job.epoch).await?;
         report.scope = scope.clone();
@@ -154,8 +155,7 @@ impl Engine {
                     one.boxed()
                 })
                 .collect();
-            let mut results =
-                futures::stream::iter(tries).buffer_unordered(self.options.concurrency);
+            let mut results = self.work_off(tries);
             while let Some((key, done)) = results.next().await {
                 match done {
                     None => report.superseded = true,

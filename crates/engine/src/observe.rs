@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use futures::{FutureExt as _, StreamExt as _};
+use futures::FutureExt as _;
 use plumb_core::ObjectKey;
 
 use crate::applyset::ApplySet;
@@ -42,7 +42,7 @@ impl Engine {
         self.watch(&desired.keys().map(|key| key.group_kind.clone()).collect()).await?;
         let look = |p| async move { (p, self.look_at(job.set, p).await) }.boxed();
         let looks: Vec<_> = todo.iter().map(|(p, _)| look(*p)).collect();
-        let mut looks = futures::stream::iter(looks).buffer_unordered(self.options.concurrency);
+        let mut looks = self.work_off(looks);
         let mut found = Vec::new();
         while let Some((p, result)) = looks.next().await {
             match result {

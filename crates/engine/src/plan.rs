@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use plumb_core::{Digest, Hasher, ObjectKey};
 use tokio::time::Instant;
 
-use crate::applyset::ApplySet;
 use crate::engine::Engine;
 use crate::live::Live;
 use crate::marks::Ssa;
 use crate::members::Standing;
 use crate::prepare::Prepared;
 use crate::report::{Drift, Report};
+use crate::sync::Job;
 
 /// What is to be done with one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,15 +62,18 @@ pub(crate) fn decide(
 impl Engine {
     /// Compares desired objects with the index. What goes away is put into the report. What somebody
     /// does again and again to an object that Git asks for as before has to wait. `desired` are those
-    /// that are not left alone.
+    /// that are not left alone. What was
+    /// refused a moment ago is told, and left for later.
     pub(crate) fn plan<'p>(
         &self,
-        set: &ApplySet,
+        job: &Job<'_>,
         prepared: &'p [Prepared],
         desired: &HashMap<ObjectKey, u64>,
-        recorded: Option<(Digest, Digest)>,
         report: &mut Report,
     ) -> Vec<(&'p Prepared, Action)> {
+        let (set, recorded) = (job.set, job.recorded);
+        let mut refusals = self.refusals();
+        refusals.retain(&set.id, desired);
         let mut members = self.members();
         // After a restart nothing is verified. When both sides are as they were recorded, all is; when
         // only Git is, somebody changed something meanwhile.
@@ -85,7 +88,7 @@ impl Engine {
         {
             members.adopt_verified(&set.id, &set.manager, desired);
         }
-        let mut todo = Vec::new();
+        let (mut todo, mut put_off) = (Vec::new(), Vec::new());
         let now = Instant::now();
         for p in prepared {
             let standing = members.standing(&p.key, &set.id, &set.manager);
@@ -99,9 +102,26 @@ impl Engine {
             match decide(standing, p.digest, recorded.is_some()) {
                 Ok(Some(_)) if waits => {}
                 Ok(None) => {}
-                Ok(Some(action)) => todo.push((p, action)),
+                Ok(Some(action)) => {
+                    let tries = job.asked || job.policy.observe;
+                    let held = refusals.held(&set.id, p, members.live(&p.key), now);
+                    if refusals.was_left(&set.id, &p.key) {
+                        report.marked += 1;
+                    } else if let Some(held) = held.filter(|_| !tries) {
+                        put_off.push((p, held));
+                    } else {
+                        todo.push((p, action));
+                    }
+                }
                 Err(()) => report.terminating.push(p.key.clone()),
             }
+        }
+        // Those that are refused again and again keep no other one from its first try.
+        todo.sort_by_key(|(p, _)| refusals.has(&set.id, &p.key));
+        drop((members, refusals));
+        for (p, held) in put_off {
+            let shut = self.told(p, Ok(held), job, report);
+            report.put_off(shut);
         }
         todo
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::{FutureExt as _, StreamExt as _};
+use futures::FutureExt as _;
 use plumb_core::{ErrorClass, GroupKind, ObjectKey};
 use serde_json::{Value, json};
 
@@ -239,7 +239,7 @@ impl Engine {
             };
             tries.push(one.boxed());
         }
-        let mut results = futures::stream::iter(tries).buffer_unordered(self.options.concurrency);
+        let mut results = self.work_off(tries);
         let (mut interrupted, mut deleted) = (None, Vec::new());
         while let Some((number, member, result)) = results.next().await {
             match result {

@@ -95,6 +95,9 @@ pub struct Report {
     pub held: Option<Held>,
     /// Objects that Git has no more but that stay, because pruning is off.
     pub left: usize,
+    /// Objects that differ and were not sent, because others had to have their turn. The next run
+    /// goes on with them.
+    pub unsent: usize,
     /// Objects that Git has no more but that stay until all else is in place.
     pub held_back: usize,
     /// When to run again, because definitions that were changed are not served yet.
@@ -138,6 +141,7 @@ impl Report {
         self.failures.is_empty()
             && self.terminating.is_empty()
             && self.behind.is_empty()
+            && self.unsent == 0
             && !self.superseded
             && !self.waits
             && self.again.is_none()
@@ -145,11 +149,18 @@ impl Report {
 
     /// Something is not tried, or not again before its time.
     pub(crate) fn shut(&mut self, Shut { failure, left }: Shut) {
-        self.failures.push(failure);
+        self.failures.push(*failure);
         self.due = match (self.due, left) {
             (Some(due), Some(left)) => Some(due.min(left)),
             (due, left) => due.or(left),
         };
+    }
+
+    /// The same, unless there is nothing to tell.
+    pub(crate) fn put_off(&mut self, shut: Option<Shut>) {
+        if let Some(shut) = shut {
+            self.shut(shut);
+        }
     }
 
     /// The class of the failures together: one that can pass by itself asks for a retry.

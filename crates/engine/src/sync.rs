@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use plumb_core::{Digest, ErrorClass, GroupKind, Object, ObjectKey};
+use tokio::time::Instant;
 
 use crate::applyset::{ApplySet, Scope};
 use crate::claims::Others;
@@ -23,6 +25,7 @@ use crate::prepare;
 use crate::prune::unlisted;
 use crate::report::{Failure, Kept, Report};
 use crate::sabotage::{Sabotage, leaves_out};
+use crate::share::Slice;
 
 /// The parent object as the caller last saw it.
 #[derive(Debug, Clone)]
@@ -82,6 +85,8 @@ pub struct Job<'a> {
     pub epoch: u64,
     /// Whether a person asks for it, so that nothing is put off that was tried in vain.
     pub asked: bool,
+    /// The longest pause between tries of an object that is refused.
+    pub longest_pause: Duration,
     /// Whether a newer run waits, so that this one should end early.
     pub superseded: &'a (dyn Fn() -> bool + Sync),
     /// The other sets of the caller.
@@ -99,7 +104,17 @@ impl Engine {
     /// Runs a set once. The report says what became of every object; an error means that the run
     /// could not begin, or had to end before all was tried. Then the report, like that of a run
     /// that is dropped, says what was done until there.
-    pub async fn sync(&self, mut job: Job<'_>, report: &mut Report) -> Result<(), EngineError> {
+    pub async fn sync(&self, job: Job<'_>, report: &mut Report) -> Result<(), EngineError> {
+        let set = job.set;
+        let result = self.run(job, report).await;
+        if report.unsent == 0 {
+            self.refusals().over(&set.id);
+        }
+        result
+    }
+
+    async fn run(&self, mut job: Job<'_>, report: &mut Report) -> Result<(), EngineError> {
+        let _counts = self.under_way();
         let set = job.set;
         check_epoch(job.parent.epoch, set, job.epoch)?;
         let wanted = job.objects.iter().map(Object::gvk);
@@ -138,17 +153,22 @@ impl Engine {
             });
             compared.map(|p| (p.key.clone(), p.digest)).collect()
         };
-        let todo = self.plan(set, &prepared, &compared, job.recorded, report);
+        let failed = report.failures.len();
+        let todo = self.plan(&job, &prepared, &compared, report);
+        let put_off = report.failures.len() > failed;
+        let slice = Slice::new(self.options.slice.0, Instant::now() + self.options.slice.1);
         if job.only_drift {
-            return self.correct_alone(&job, &prepared, todo, report).await;
+            return self.correct_alone(&job, &prepared, todo, &slice, report).await;
         }
         if job.policy.observe {
             self.observe(&job, &todo, &desired, report).await?;
             sort_failures(&mut report.failures);
             return Ok(());
         }
-        if job.policy.validate && !self.validate(set, &todo, &job, report).await? {
-            report.refused = true;
+        if job.policy.validate
+            && (put_off || !self.validate(set, &todo, &job, &slice, report).await?)
+        {
+            report.refused = report.unsent == 0;
             sort_failures(&mut report.failures);
             return Ok(());
         }
@@ -167,11 +187,15 @@ impl Engine {
 
         let mut missing = Missing::new(&prepared, report);
         for turn in turns(&prepared, &todo).into_values() {
+            if report.unsent > 0 {
+                report.unsent += turn.batch.len();
+                continue;
+            }
             if (job.superseded)() {
                 report.superseded = true;
                 break;
             }
-            self.apply_turn(set, &turn.batch, &job, &mut missing, report).await?;
+            self.apply_turn(set, &turn.batch, &job, &slice, &mut missing, report).await?;
             if self.look_at_definitions(&turn.definitions, report).await? {
                 // What was just defined can be watched from here on.
                 self.watch(&report.scope.kinds).await?;
@@ -180,7 +204,8 @@ impl Engine {
 
         // The last moment to notice that pruning was turned off, or the wanted revision went back.
         report.superseded |= (job.superseded)();
-        if !report.superseded {
+        if !report.superseded && report.unsent == 0 {
+            self.tried().remove(&set.id);
             let mut wanted = Cow::Borrowed(&desired);
             if !report.failures.is_empty() {
                 let applied = self.members().applied(&set.id, &set.manager).into_iter();

@@ -2,11 +2,14 @@
 //! refuses one, none is sent.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use futures::{FutureExt as _, StreamExt as _};
+use futures::FutureExt as _;
 use plumb_core::GroupKind;
+use tokio::time::Instant;
 
 use crate::applyset::ApplySet;
+use crate::circuit::Shut;
 use crate::cluster::{ApiError, ApplyHow, Target};
 use crate::definitions::defines;
 use crate::engine::Engine;
@@ -16,6 +19,7 @@ use crate::plan::Action;
 use crate::policy::Adopt;
 use crate::prepare::Prepared;
 use crate::report::Report;
+use crate::share::Slice;
 use crate::sync::{Job, ends_run};
 
 /// What a plan brings along, and what needs it cannot be tried before it is there.
@@ -34,12 +38,13 @@ impl Brings<'_> {
 
 impl Engine {
     /// Tries what is to be changed because Git changed. Returns whether all of it may be sent; if
-    /// not, the report says why.
+    /// not, the report says why, or that there is more to try in the next run.
     pub(crate) async fn validate(
         &self,
         set: &ApplySet,
         todo: &[(&Prepared, Action)],
         job: &Job<'_>,
+        slice: &Slice,
         report: &mut Report,
     ) -> Result<bool, EngineError> {
         let namespace = GroupKind::new("", "Namespace");
@@ -49,38 +54,86 @@ impl Engine {
                 .map(|(p, _)| &*p.key.name)
                 .collect(),
         };
-        let changes =
-            todo.iter().filter(|(_, action)| matches!(action, Action::Claim | Action::Update));
-        let tries = changes.map(|(p, action)| {
+        let tried = self.tried().get(&set.id).cloned().unwrap_or_default();
+        let changes = todo.iter().filter(|(p, action)| {
+            matches!(action, Action::Claim | Action::Update) && tried.get(&p.key) != Some(&p.digest)
+        });
+        let before = report.failures.len();
+        let mut left = self.try_all(changes.collect(), job, Some(slice), &brings, report).await?;
+        if report.failures.len() > before {
+            // Whoever mends one of them wants to know of all.
+            left = self.try_all(left, job, None, &brings, report).await?;
+        }
+        if report.failures.len() > before {
+            self.tried().remove(&set.id);
+            return Ok(false);
+        }
+        report.unsent = if left.is_empty() { 0 } else { todo.len() };
+        Ok(left.is_empty())
+    }
+
+    /// Tries these, and returns those that others have their turn before.
+    async fn try_all<'t>(
+        &self,
+        changes: Vec<&'t (&'t Prepared, Action)>,
+        job: &Job<'_>,
+        slice: Option<&Slice>,
+        brings: &Brings<'_>,
+        report: &mut Report,
+    ) -> Result<Vec<&'t (&'t Prepared, Action)>, EngineError> {
+        let set = job.set;
+        let tries = changes.into_iter().map(|change| {
             async move {
-                match self.admit(p, job) {
-                    Err(shut) => (*p, Err(shut)),
-                    Ok(()) => (*p, Ok(self.try_one(set, p, action, job).await)),
-                }
+                let (p, action) = change;
+                let tried = if slice.is_some_and(|slice| !slice.take(Instant::now())) {
+                    None
+                } else {
+                    Some(match self.admit(p, job) {
+                        Err(shut) => Err(shut),
+                        Ok(()) => Ok(self.try_one(set, p, action, job).await),
+                    })
+                };
+                (change, tried)
             }
             .boxed()
         });
-        let tries: Vec<_> = tries.collect();
-        let mut results = futures::stream::iter(tries).buffer_unordered(self.options.concurrency);
-        let before = report.failures.len();
-        while let Some((p, tried)) = results.next().await {
-            match tried {
-                Err(shut) => report.shut(shut),
-                Ok(result) => {
-                    let result = result.map(|()| None);
-                    self.note_answer(p, &result);
-                    match result {
-                        Ok(_) => {}
-                        Err(source) if ends_run(&source) => {
-                            return Err(EngineError::Interrupted { source });
-                        }
-                        Err(error) if brings.explains(p, &error) => {}
-                        Err(error) => report.failures.push(failure(p, &error, set)),
-                    }
+        let mut results = self.work_off(tries.collect());
+        let mut left = Vec::new();
+        while let Some((change, tried)) = results.next().await {
+            let p = change.0;
+            let result = match tried {
+                None => {
+                    left.push(change);
+                    continue;
+                }
+                Some(Err(shut)) => {
+                    report.shut(shut);
+                    continue;
+                }
+                Some(Ok(result)) => result.map(|()| None),
+            };
+            self.note_answer(p, &result);
+            match result {
+                Err(source) if ends_run(&source) => {
+                    return Err(EngineError::Interrupted { source });
+                }
+                Err(error) if !brings.explains(p, &error) => {
+                    let refused = self.refused(p, &Arc::new(error), job);
+                    report.shut(refused.map_or_else(
+                        |shut| shut,
+                        |held| Shut {
+                            failure: Box::new(failure(p, &held.error, set)),
+                            left: held.left,
+                        },
+                    ));
+                }
+                Ok(_) | Err(_) => {
+                    let mut tried = self.tried();
+                    tried.entry(set.id.clone()).or_default().insert(p.key.clone(), p.digest);
                 }
             }
         }
-        Ok(report.failures.len() == before)
+        Ok(left)
     }
 
     async fn try_one(

@@ -10,6 +10,7 @@ use plumb_engine::{Change, EngineError, Job, Others, Parent, Policy, Report};
 
 use super::build::Base;
 use super::cut::out_of_time;
+use super::plan::retry_cap;
 use super::policy::policy_of;
 use super::{Run, application_resource};
 use crate::daemon::{Daemon, chain};
@@ -45,6 +46,12 @@ impl Daemon {
             self.tell(run, &report, &base.revision.to_string());
             self.again(run);
             return Outcome::Unchanged;
+        }
+        if report.unsent > 0 {
+            self.say_progress(run, base, &report).await;
+            self.again(run);
+            self.plan_turn(run);
+            return Outcome::Waiting;
         }
         let quiet = self.note_waits(run, report.waits);
         if quiet && report.failures.is_empty() && report.terminating.is_empty() {
@@ -127,6 +134,7 @@ impl Daemon {
             }
         }
         match say.waits {
+            Some(Waits::Turn) => Outcome::Waiting,
             Some(Waits::Retry) => Outcome::Retry,
             Some(Waits::User) if report.held.is_some() => Outcome::Waiting,
             Some(Waits::User) => Outcome::Stalled,
@@ -197,6 +205,7 @@ impl Daemon {
             only_drift: false,
             epoch: self.epoch(),
             asked: run.asked,
+            longest_pause: retry_cap(&run.object.spec),
             superseded,
             others,
         }

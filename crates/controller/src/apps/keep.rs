@@ -11,6 +11,8 @@ use super::build::{Base, Built};
 use super::policy::{ignores_of, policy_of};
 use crate::daemon::{Daemon, chain};
 use crate::metrics::Outcome;
+use crate::names::Key;
+use crate::queue::Lane;
 use crate::sources::revision_of;
 use crate::state::Rendered;
 use crate::status::{brief, count_drift};
@@ -69,6 +71,9 @@ impl Daemon {
             tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(error));
         }
         self.note_kept(run, &base, &report, &result);
+        if report.unsent > 0 {
+            self.plan_turn(run);
+        }
         stays(result.is_ok() && report.is_complete())
     }
 
@@ -76,7 +81,7 @@ impl Daemon {
     /// nothing else that is new.
     pub(super) async fn correct_drift(self: &Arc<Self>, run: &Run) -> Outcome {
         let sound = run.rendered.clone().filter(|r| !r.broken && !r.refused);
-        let mut outcome = Outcome::Waiting;
+        let (mut outcome, mut unsent) = (Outcome::Waiting, 0);
         if let Some(rendered) = sound.or_else(|| self.last_good(run))
             && let (ignores, None) = ignores_of(&run.object.spec)
         {
@@ -84,6 +89,7 @@ impl Daemon {
             let base = Base::from(rendered);
             if let Ok((Built::Objects(objects), _)) = self.build(run, &base).await {
                 let report = self.sync_drift(run, objects).await;
+                unsent = report.unsent;
                 self.tell(run, &report, &base.revision.to_string());
                 let mut status = run.before.clone();
                 count_drift(&mut status, &report, Timestamp::now());
@@ -93,7 +99,11 @@ impl Daemon {
                 }
             }
         }
-        self.plan_as_before(run);
+        if unsent > 0 {
+            self.queue.add(Key::App(run.name.clone()), Lane::Routine);
+        } else {
+            self.plan_as_before(run);
+        }
         outcome
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use plumb_api::Mode;
+use plumb_api::{ApplicationSpec, Mode};
 use plumb_core::GroupKind;
 
 use super::Run;
@@ -15,6 +15,11 @@ use crate::queue::Lane;
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
 /// matter in numbers, short enough that nobody waits for it after mending the cause.
 const RETRY_CAP: Duration = Duration::from_mins(1);
+
+/// The longest wait between tries.
+pub(super) fn retry_cap(spec: &ApplicationSpec) -> Duration {
+    spec.retry_interval.map_or(RETRY_CAP, Duration::from)
+}
 
 impl Daemon {
     /// What the call for a run comes to.
@@ -134,9 +139,17 @@ impl Daemon {
         self.queue.add_after(Key::App(run.name.clone()), wait, Lane::Routine);
     }
 
+    /// What a run left goes on when others had their turn, whatever else keeps the Application waiting.
+    pub(super) fn plan_turn(&self, run: &Run) {
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            app.news = true;
+        }
+        self.queue.add(Key::App(run.name.clone()), Lane::Routine);
+    }
+
     fn back_off(&self, run: &Run, revision: &str) -> Option<Duration> {
         let spec = &run.object.spec;
-        let cap = spec.retry_interval.map_or(RETRY_CAP, Duration::from);
+        let cap = retry_cap(spec);
         let generation = run.object.metadata.generation.unwrap_or(0);
         let mut store = self.state.lock();
         Some(store.apps.get_mut(&run.name)?.backoff.failed(generation, revision, cap))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use plumb_api::conditions::{DRIFTED, READY, reasons};
-use plumb_api::{ApplicationStatus, names};
+use plumb_api::{Application, ApplicationStatus, names};
 use plumb_core::ObjectKey;
 use plumb_engine::{Change, Difference, Report};
 use plumb_source::Revision;
@@ -19,8 +19,8 @@ use crate::queue::Lane;
 use crate::sources::STATUS_RETRY;
 use crate::state::annotation;
 use crate::status::{
-    Drifted, Say, Waits, brief, build_conditions, drift_text, failures_of, observed_text,
-    say_of_report,
+    Drifted, Say, Waits, brief, build_conditions, count_drift, drift_text, failures_of,
+    list_failures, observed_text, say_of_progress, say_of_report,
 };
 
 /// Corrected objects that get an event of their own in one run; the rest is counted.
@@ -33,6 +33,13 @@ impl Run {
         told.map(|c| (c.reason.as_str(), &c.message))
             == self.drifted.as_ref().map(|d| (d.reason, &d.message))
     }
+}
+
+/// Whether a status says that the spec is applied at a revision.
+fn is_applied(status: &ApplicationStatus, object: &Application, revision: &str) -> bool {
+    status.conditions.iter().any(|c| c.type_ == READY && c.status == "True")
+        && status.last_applied_revision.as_deref() == Some(revision)
+        && status.observed_generation == object.metadata.generation
 }
 
 impl Daemon {
@@ -98,6 +105,26 @@ impl Daemon {
             let revision = revision.map(ToString::to_string);
             let reason = (say.reason.as_str(), "Apply");
             self.note(about, Severity::Warning, reason, &say.message, revision.as_deref());
+        }
+    }
+
+    /// Says how far a run came whose rest waits for others to have their turn.
+    pub(super) async fn say_progress(self: &Arc<Self>, run: &Run, base: &Base, report: &Report) {
+        let revision = base.revision.to_string();
+        self.tell(run, report, &revision);
+        if report.failures.is_empty() && is_applied(&run.before, &run.object, &revision) {
+            // What is in place is gone through once more, after a restart for instance.
+            return;
+        }
+        let say = say_of_progress(report, &revision);
+        let status = Self::status_with(run, &say, |status| {
+            status.last_attempted_revision = Some(revision.clone());
+            list_failures(status, report);
+            count_drift(status, report, Timestamp::now());
+        });
+        self.show(Kind::Application, &run.name, false, false);
+        if status != run.before {
+            self.write_app(run, &status).await;
         }
     }
 

@@ -99,6 +99,24 @@ pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, na
     say
 }
 
+/// How far a run came whose rest follows.
+pub(crate) fn say_of_progress(report: &Report, revision: &str) -> Say {
+    let failed = report.failures.len();
+    let open = report.unsent + report.terminating.len() + failed;
+    let applied = report.total.saturating_sub(open);
+    let failed = match failed {
+        0 => String::new(),
+        _ => format!("; {failed} not applied so far: {}", failures_text(&report.failures)),
+    };
+    let message = format!(
+        "{applied} of {} objects applied at {}; the rest follows, in turns with other \
+         applications{failed}",
+        report.total,
+        brief(revision)
+    );
+    Say::not_ready(reasons::PROGRESSING, message, Waits::Turn)
+}
+
 /// What stays until others that depend on it are gone.
 fn behind_text(report: &Report) -> Option<String> {
     let (key, dependant) = report.behind.first()?;
@@ -243,6 +261,30 @@ fn count(n: usize) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_told_in_numbers() {
+        let report = Report { total: 5000, unsent: 3500, ..Report::default() };
+        assert!(!report.is_complete());
+        let say = say_of_progress(&report, "main@sha1:0123456789abcdef");
+        assert!(!say.ready && say.waits == Some(Waits::Turn));
+        let said = "1500 of 5000 objects applied at main@sha1:0123456789ab; the rest follows, in \
+                    turns with other applications";
+        assert_eq!(say.message, said);
+        let key = plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", "a");
+        let failure = Failure {
+            key,
+            place: None,
+            reason: "X",
+            message: "no".into(),
+            hint: None,
+            class: ErrorClass::WaitForUser,
+        };
+        let report = Report { failures: vec![failure], ..report };
+        let message = say_of_progress(&report, "main@sha1:a").message;
+        assert!(message.starts_with("1499 of 5000"), "{message}");
+        assert!(message.ends_with("; 1 not applied so far: A ns/a: no"), "{message}");
+    }
 
     #[test]
     fn what_stays_until_another_is_gone_is_told() {
