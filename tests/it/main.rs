@@ -30,6 +30,7 @@ mod ordering;
 mod outage;
 mod ownership;
 mod pinning;
+mod quiet;
 mod restart;
 mod restored;
 mod retry;

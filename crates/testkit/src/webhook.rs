@@ -17,11 +17,13 @@ pub enum Admission {
     Allow,
     /// Refuses it with these words.
     Deny(String),
+    /// Lets it pass with these changes, a JSON patch.
+    Change(Value),
     /// Never answers.
     Hang,
 }
 
-/// A validating webhook on loopback. Closed when dropped.
+/// An admission webhook on loopback. Closed when dropped.
 pub struct Webhook {
     server: Server,
     ca: String,
@@ -53,9 +55,25 @@ impl Webhook {
     /// The configuration that has one kind's writes in one namespace asked of it. A `policy` of
     /// `Ignore` lets pass what it does not answer.
     pub fn configuration(&self, name: &str, namespace: &str, plural: &str, policy: &str) -> Value {
+        self.configured("ValidatingWebhookConfiguration", name, namespace, plural, policy)
+    }
+
+    /// The same before anything is validated, so that it may change what is written.
+    pub fn mutating(&self, name: &str, namespace: &str, plural: &str) -> Value {
+        self.configured("MutatingWebhookConfiguration", name, namespace, plural, "Fail")
+    }
+
+    fn configured(
+        &self,
+        kind: &str,
+        name: &str,
+        namespace: &str,
+        plural: &str,
+        policy: &str,
+    ) -> Value {
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "ValidatingWebhookConfiguration",
+            "kind": kind,
             "metadata": {"name": name},
             "webhooks": [{
                 "name": format!("{name}.example.com"),
@@ -85,10 +103,16 @@ impl Handler for Judge {
             let does = does.map_err(|_over| Cut)?.clone();
             let mut response = json!({
                 "uid": review["request"]["uid"],
-                "allowed": does == Admission::Allow,
+                "allowed": matches!(does, Admission::Allow | Admission::Change(_)),
             });
-            if let Admission::Deny(words) = does {
-                response["status"] = json!({"message": words});
+            match does {
+                Admission::Deny(words) => response["status"] = json!({"message": words}),
+                Admission::Change(patch) => {
+                    let patch = base64::engine::general_purpose::STANDARD.encode(patch.to_string());
+                    response["patchType"] = json!("JSONPatch");
+                    response["patch"] = json!(patch);
+                }
+                Admission::Allow | Admission::Hang => {}
             }
             let answer = json!({
                 "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
