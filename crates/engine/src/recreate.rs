@@ -33,18 +33,88 @@ impl Engine {
         }
         let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
         let Some(found) = self.cluster.get_metadata(&target).await? else { return Err(error) };
-        let live = found.live;
+        let (live, change) = (found.live, Change::Recreated(field));
+        if live.terminating && live.part_of.as_deref() == Some(&set.id) {
+            return Ok((self.goes(p, live), change));
+        }
         if !is_ours_to_delete(set, &live) {
             return Err(error);
         }
         let version = Some(live.resource_version);
         let deleted =
             self.cluster.delete(&target, &live.uid, version, Propagation::Background).await?;
-        self.members().gone(&p.key, &live.uid);
-        let change = Change::Recreated(field);
         match deleted {
-            Deleted::Terminating => Ok((Live { terminating: true, ..live }, change)),
-            Deleted::Gone | Deleted::AlreadyGone => Ok((self.claim(set, p).await?, change)),
+            Deleted::Terminating => Ok((self.goes(p, live), change)),
+            Deleted::Gone | Deleted::AlreadyGone => {
+                self.members().gone(&p.key, &live.uid);
+                Ok((self.claim(set, p).await?, change))
+            }
+        }
+    }
+
+    /// Notes that an object is on its way out, whether the watch has told so already or not: its end
+    /// is waited for then, and nothing was verified of it that somebody else could undo.
+    fn goes(&self, p: &Prepared, live: Live) -> Live {
+        let live = Live { terminating: true, ..live };
+        let mut members = self.members();
+        members.gone(&p.key, &live.uid);
+        members.changed(p.key.clone(), live.clone());
+        live
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::script::Script;
+    use crate::engine::EngineOptions;
+    use crate::failure::tests::service;
+    use crate::live::Entry;
+    use crate::marks::Marks;
+    use crate::members::Standing;
+
+    /// The watch may tell before the answer to the deletion comes, and then nothing more until the end.
+    #[tokio::test]
+    async fn what_goes_slowly_is_waited_for_whichever_tells_first() {
+        let set = ApplySet::new(plumb_core::GroupKind::new("plumb.dev", "Application"), "ns", "a");
+        let entry = Entry {
+            manager: set.manager.as_str().into(),
+            fields: 7,
+            time: 100,
+            owns_part_of: true,
+            owners: 0,
+        };
+        let live = Live {
+            uid: "u".into(),
+            resource_version: 5,
+            generation: 1,
+            terminating: false,
+            owners: 0,
+            marks: Marks::default(),
+            scaled: false,
+            part_of: Some(set.id.as_str().into()),
+            entries: vec![entry],
+            others: 3,
+            others_time: 0,
+        };
+        let p = service();
+        for told_first in [true, false] {
+            let engine = Engine::new(Script::new([]).cluster(), EngineOptions::default()).0;
+            let going = Live { resource_version: 6, terminating: true, ..live.clone() };
+            let tell = || engine.members().changed(p.key.clone(), going.clone());
+            engine.members().verified(&set.id, &set.manager, &p.key, live.clone(), 1);
+            if told_first {
+                tell();
+            }
+            engine.goes(&p, live.clone());
+            if !told_first {
+                tell();
+            }
+            let standing = |key| engine.members().standing(key, &set.id, &set.manager);
+            assert_eq!(standing(&p.key), Standing::Terminating, "{told_first}");
+            let called = engine.members().deleted(&p.key, &Live { resource_version: 7, ..going });
+            assert!(called.contains(&*set.id), "its end is told");
+            assert_eq!(standing(&p.key), Standing::Unknown, "it is made, not put back");
         }
     }
 }
