@@ -379,15 +379,14 @@ impl View<'_> {
         }
     }
 
-    /// Whether another application of the same source is unsound: what is left over may have gone
+    /// Whether another application of the same repository is unsound: what is left over may have gone
     /// there.
     fn has_unsound_neighbour(&self, app: usize) -> bool {
         let apps = &self.model.apps;
-        let source = |app: usize| (apps[app].namespace, apps[app].repository);
         (0..apps.len()).any(|other| {
             other != app
                 && apps[other].is_active()
-                && source(other) == source(app)
+                && apps[other].repository == apps[app].repository
                 && self.model.wanted(other).objects().is_none()
         })
     }
