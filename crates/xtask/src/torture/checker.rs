@@ -147,16 +147,18 @@ impl View<'_> {
                 return (found, self.applied[app]);
             }
         }
-        let Some(applied) = self.applied(app) else {
-            wrong.push(format!("{name} says of no commit that it is applied"));
-            return (found, self.applied[app]);
-        };
+        let told = self.applied(app);
+        let applied = told.unwrap_or(self.applied[app]);
         let then = self.model.wanted_at(app, applied);
         let desired = match self.model.wanted(app) {
             Desired::Objects(objects) => objects,
             Desired::Unsound(_) => {
                 found.unsound = true;
                 rested.unsound += 1;
+                if told.is_none() {
+                    // It was made when there was nothing to apply yet.
+                    return (found, applied);
+                }
                 if applied < self.applied[app] {
                     wrong.push(format!("{name} went back to commit {applied}"));
                 }
@@ -202,6 +204,10 @@ impl View<'_> {
             }
         }
         found.extras = self.extras(app, &desired);
+        // One that is new has not applied anything as long as it is kept from some of it.
+        if told.is_none() && found.by_hand.is_empty() && found.waits.is_empty() {
+            wrong.push(format!("{name} says of no commit that it is applied"));
+        }
         (found, applied)
     }
 

@@ -452,3 +452,25 @@ fn what_another_left_is_taken_unless_it_differs() {
     world.traces.orphans.clear();
     assert!(world.view().is_err(), "nobody had left it");
 }
+
+#[test]
+fn a_new_application_may_have_applied_nothing_while_it_is_kept_from_it() {
+    let mut world = World::new();
+    world.model.apps[0].standing = Standing::Suspended { since: 1 };
+    let mut next = tree(1, &[map("c", 1), map("a", 1)]);
+    next.extend(tree(0, &[map("b", 1)]));
+    world.commit(next);
+    world.not_ready(1, "OwnedByAnother");
+    world.app(1)["status"]["lastAppliedRevision"] = Value::Null;
+    world.app(1)["status"]["failures"] = json!([{ "object": "ConfigMap one/a" }]);
+    assert!(world.view().is_ok(), "{:?}", world.view());
+    // Nor while its files are broken from the start.
+    let mut next = tree(1, &[map("c", 1), map("c", 1)]);
+    next.extend(tree(0, &[map("b", 1)]));
+    world.commit(next);
+    world.not_ready(1, "DuplicateObject");
+    assert!(world.view().is_ok(), "{:?}", world.view());
+    world.commit(without_b());
+    let wrong = world.view().unwrap_err();
+    assert!(wrong.iter().any(|what| what.contains("app-01 says of no commit")), "{wrong:?}");
+}
