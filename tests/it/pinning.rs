@@ -1,7 +1,7 @@
 //! Which commit and which files are applied, and when: pins, refs, suspension, requests, ignore
 //! rules and changed specs.
 
-use plumb_testkit::{runtime, wait_for};
+use plumb_testkit::{Scratch, runtime, wait_for};
 use serde_json::{Value, json};
 
 use crate::scrape::Probe;
@@ -55,7 +55,8 @@ fn a_pin_holds_an_application_at_a_commit() {
 
         // A commit that does not exist changes nothing, and what is there stays enforced.
         pin(&json!("0".repeat(40))).await;
-        let parts = ["spec.revision", "0000000000", "was not found"];
+        let kept = format!("sha1:{} stays applied and is kept as it is", &commits[0][..12]);
+        let parts = ["spec.revision", "0000000000", "was not found", &*kept];
         world.wait_refused(&world.apps(), "web", "RevisionNotFound", &parts).await;
         world.edit(&world.config_maps(), "a", &json!({"data": {"value": "by hand"}})).await;
         world.wait_value("a", "0").await;
@@ -92,6 +93,61 @@ fn a_pin_holds_an_application_at_a_commit() {
             format!("sha1:{}", commits[3]),
             "{object}"
         );
+    });
+}
+
+#[test]
+fn a_restart_while_git_is_away_pins_what_is_in_the_cache_and_says_what_is_not() {
+    runtime().block_on(async {
+        let world = World::new("pin-restart").await;
+        let files = |value: &str| {
+            let (a, b) = (config_map("a", value), config_map("b", value));
+            world.repo.commit(&[("app/a.yaml", Some(&a)), ("free/b.yaml", Some(&b))], value)
+        };
+        let (cache, empty) = (Scratch::new("cache"), Scratch::new("cache"));
+        let agent_on = |cache: &Scratch| {
+            let args = ["--identity", "one-pod", "--cache-dir", cache.path().to_str().unwrap()];
+            world.agent_with(world.identity.kubeconfig().to_owned(), &args)
+        };
+        let mut agent = agent_on(&cache);
+        world.apply(&world.source("1h")).await;
+        let first = files("1");
+        for (name, path) in [("web", "app"), ("free", "free")] {
+            world.apply(&world.app(name, path, "1h")).await;
+            world.wait_applied(name, &first).await;
+        }
+        let second = files("2");
+        world.look().await;
+        for name in ["web", "free"] {
+            world.wait_applied(name, &second).await;
+        }
+        agent.stop();
+        world.git.stop().await;
+
+        // What the history names is there also when the agent has just started.
+        let mut agent = agent_on(&cache);
+        world.edit(&world.apps(), "web", &json!({"spec": {"revision": first}})).await;
+        handled(&world, "web").await;
+        assert_eq!(world.data("a").await, Some(json!({"value": "1"})));
+        world.edit(&world.config_maps(), "b", &json!({"data": {"value": "by hand"}})).await;
+        world.wait_value("b", "2").await;
+        agent.stop();
+
+        // With an empty cache nothing can be done before Git is back, and that is said.
+        let mut agent = agent_on(&empty);
+        let nothing = "nothing is corrected and nothing pruned";
+        let absent = format!("commit {} is not in the cache and cannot be fetched", &first[..12]);
+        let parts = [&*absent, "refused the connection", nothing];
+        world.wait_refused(&world.apps(), "web", "ConnectionRefused", &parts).await;
+        let parts = ["refused the connection", nothing];
+        world.wait_refused(&world.apps(), "free", "SourceNotReady", &parts).await;
+        world.edit(&world.config_maps(), "a", &json!({"data": {"value": "by hand"}})).await;
+        world.git.restart().await;
+        world.look().await;
+        world.wait_value("a", "1").await;
+        world.wait_applied("free", &second).await;
+        handled(&world, "web").await;
+        agent.stop();
     });
 }
 

@@ -23,7 +23,7 @@ use plumb_engine::{ApplySet, Ignores, Resource};
 
 use self::build::{Base, Blocked, Built, Failed};
 use self::due::{Due, Pause};
-use self::keep::and_stays;
+use self::keep::{Stays, and_stays};
 use self::policy::ignores_of;
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
@@ -142,7 +142,7 @@ impl Daemon {
         let mut kept = true;
         if let Some(rendered) = sound.or_else(|| self.last_good(run)) {
             let stays = self.enforce(run, rendered.into()).await;
-            kept = stays.whole;
+            kept = Stays::whole(Some(&stays));
             say.message = and_stays(blocked.message, Some(&stays));
         } else if run.before.last_applied_revision.is_some() {
             say.message =
@@ -174,10 +174,10 @@ impl Daemon {
                 self.looked(&run.name, run.looks_at(&base));
                 if known.broken {
                     let stays = self.enforce_last_good(run, &base).await;
-                    self.plan_kept(run, stays.is_none_or(|stays| stays.whole));
+                    self.plan_kept(run, Stays::whole(stays.as_ref()));
                     return Outcome::Stalled;
                 }
-                if known.settled && run.drifted_is_told() && self.engine.in_sync(&run.set) {
+                if known.settled && run.drifted_is_told() && self.is_at_rest(run, known) {
                     self.note_clean(run, base.seq);
                     self.plan_interval(run);
                     return Outcome::Unchanged;
@@ -195,7 +195,7 @@ impl Daemon {
             Err(Failed::Asked) => {
                 self.again(run);
                 let stays = self.enforce_last_good(run, &base).await;
-                self.plan_kept(run, stays.is_none_or(|stays| stays.whole));
+                self.plan_kept(run, Stays::whole(stays.as_ref()));
                 return Outcome::Waiting;
             }
             Err(Failed::Because { reason, message, class }) => {
@@ -233,6 +233,7 @@ impl Daemon {
             how: Arc::clone(&base.how),
             inputs: Arc::new(inputs),
             settled: false,
+            kept: Vec::new(),
             broken: matches!(built, Built::Broken { .. }),
             refused: false,
         };
@@ -258,10 +259,15 @@ impl Daemon {
                 });
                 self.say_app(run, status, &say, Some(&base.revision)).await;
                 let stays = self.enforce_last_good(run, &base).await;
-                self.plan_kept(run, stays.is_none_or(|stays| stays.whole));
+                self.plan_kept(run, Stays::whole(stays.as_ref()));
                 Outcome::Stalled
             }
         }
+    }
+
+    /// Whether all is as the last run left it, and nothing is due.
+    fn is_at_rest(&self, run: &Run, known: &Rendered) -> bool {
+        self.engine.in_sync(&run.set) && self.engine.kept_at_rest(&run.set) == known.kept
     }
 
     fn store_render(&self, run: &Run, rendered: Rendered) {

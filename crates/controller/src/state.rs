@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use plumb_api::{Application, GitRepository, names};
-use plumb_core::{Digest, GroupKind, Inputs};
+use plumb_core::{Digest, GroupKind, Inputs, ObjectKey};
 use plumb_engine::{ApplySet, Scope, marked_epoch};
 use plumb_source::{CommitId, Remote, Revision};
 
@@ -49,6 +49,8 @@ pub(crate) struct Rendered {
     pub(crate) inputs: Arc<Inputs>,
     /// Whether its last run left nothing to do.
     pub(crate) settled: bool,
+    /// What its last run left where it is, since it is not Plumb's to change or to delete.
+    pub(crate) kept: Vec<ObjectKey>,
     /// Whether it rendered at all; if not, only another input helps.
     pub(crate) broken: bool,
     /// Whether it was refused as a whole.

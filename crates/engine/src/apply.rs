@@ -190,6 +190,12 @@ impl Engine {
         (!late).then(|| Shut { failure: Box::new(failure(p, &error, job.set)), left })
     }
 
+    /// Whether an error would meet every other object, too. One that took all the time there was does
+    /// so when the API server answers nothing.
+    pub(crate) async fn ends(&self, job: &Job<'_>, error: &ApiError) -> bool {
+        ends_run(error) || matches!(error, ApiError::Timeout { .. }) && !self.answers(job).await
+    }
+
     /// Whether the API server answers at all: it is asked for something that no webhook sees.
     async fn answers(&self, job: &Job<'_>) -> bool {
         let parent = Target::new(&job.parent.resource, &job.set.namespace, &job.set.name);
@@ -269,6 +275,9 @@ impl Engine {
         Ok(match action {
             Action::Claim => {
                 let live = self.claim(set, p).await?;
+                if live.marks.hands_off() {
+                    return Ok((live, Change::Left));
+                }
                 let alone = live.entries.len() == 1 && live.others == 0;
                 (live, if alone && before.is_none() { Change::Created } else { Change::Updated })
             }

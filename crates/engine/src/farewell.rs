@@ -14,7 +14,7 @@ use crate::guard::Occasion;
 use crate::live::Live;
 use crate::prune::{Member, failed, unlisted};
 use crate::report::Report;
-use crate::sync::{Job, RACES, ends_run};
+use crate::sync::{Job, RACES};
 
 /// What becomes of the members when their parent goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Engine {
             if report.held.is_none() && !report.superseded {
                 // Under the label of a parent that is no more nobody could ever take them.
                 for member in &left.kept {
-                    self.let_go(set, &member.resource, &member.key, report).await?;
+                    self.let_go(job, &member.resource, &member.key, report).await?;
                 }
             }
             if farewell == Farewell::DeleteAndWait && report.held.is_none() {
@@ -98,7 +98,7 @@ impl Engine {
         let discovery = self.discovery().await?;
         for (key, _) in wanted {
             let Some(resource) = discovery.preferred(&key.group_kind) else { continue };
-            self.let_go(set, resource, &key, report).await?;
+            self.let_go(job, resource, &key, report).await?;
         }
         Ok(())
     }
@@ -106,14 +106,16 @@ impl Engine {
     /// Takes everything of ours off one member.
     async fn let_go(
         &self,
-        set: &ApplySet,
+        job: &Job<'_>,
         resource: &Resource,
         key: &ObjectKey,
         report: &mut Report,
     ) -> Result<(), EngineError> {
-        match self.orphan_one(set, resource, key).await {
+        match self.orphan_one(job.set, resource, key).await {
             Ok(()) => {}
-            Err(source) if ends_run(&source) => return Err(EngineError::Interrupted { source }),
+            Err(source) if self.ends(job, &source).await => {
+                return Err(EngineError::Interrupted { source });
+            }
             Err(error) => report.failures.push(failed(key.clone(), "OrphanFailed", &error)),
         }
         Ok(())
@@ -138,7 +140,7 @@ impl Engine {
                 }
                 continue;
             };
-            let members = self.list_members(set, resource, report).await?;
+            let members = self.list_members(job, resource, report).await?;
             let tries: Vec<_> = members
                 .into_iter()
                 // What bears our label but was never applied by us is a copy, and not ours to change.
@@ -160,7 +162,7 @@ impl Engine {
                 match done {
                     None => report.superseded = true,
                     Some(Ok(())) => report.left += 1,
-                    Some(Err(source)) if ends_run(&source) => {
+                    Some(Err(source)) if self.ends(job, &source).await => {
                         return Err(EngineError::Interrupted { source });
                     }
                     Some(Err(error)) => report.failures.push(failed(key, "OrphanFailed", &error)),

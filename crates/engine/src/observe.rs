@@ -1,9 +1,10 @@
 //! Looking without touching: what a run would do, as the API server answers dry runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures::FutureExt as _;
 use plumb_core::ObjectKey;
+use tokio::time::Instant;
 
 use crate::applyset::ApplySet;
 use crate::cluster::{ApiError, ApplyHow, Target};
@@ -31,10 +32,12 @@ pub enum Difference {
 const DRY: ApplyHow = ApplyHow { force: true, dry_run: true };
 
 impl Engine {
-    /// Finds out what of `todo` and of what is left over differs, and writes nothing.
+    /// Finds out what of `todo` and of what is left over differs, and writes nothing. What somebody
+    /// writes again and again is not looked at each time: it is told as it was last seen.
     pub(crate) async fn observe(
         &self,
         job: &Job<'_>,
+        prepared: &[Prepared],
         todo: &[(&Prepared, Action)],
         desired: &HashMap<ObjectKey, u64>,
         report: &mut Report,
@@ -43,8 +46,21 @@ impl Engine {
         let look = |p| async move { (p, self.look_at(job.set, p).await) }.boxed();
         let looks: Vec<_> = todo.iter().map(|(p, _)| look(*p)).collect();
         let mut looks = self.work_off(looks);
-        let mut found = Vec::new();
+        let mut found: Vec<_> = {
+            let due: HashSet<&ObjectKey> = todo.iter().map(|(p, _)| &p.key).collect();
+            let (members, now) = (self.members(), Instant::now());
+            let waits = |p: &&Prepared| {
+                let standing = members.standing(&p.key, &job.set.id, &job.set.manager);
+                !due.contains(&p.key) && members.waits(&p.key, standing, now).is_some()
+            };
+            let seen =
+                |p: &Prepared| Some((p.key.clone(), members.seen(&p.key, p.digest)?.clone()));
+            prepared.iter().filter(waits).filter_map(seen).collect()
+        };
         while let Some((p, result)) = looks.next().await {
+            if let Ok(seen) = &result {
+                self.members().looked(&p.key, p.digest, seen.clone(), Instant::now());
+            }
             match result {
                 Ok(None) => {}
                 Ok(Some(difference)) => found.push((p.key.clone(), difference)),

@@ -97,8 +97,9 @@ impl Engine {
                 members.left_alone(&p.key);
                 continue;
             }
-            let waits = members.verified_against(&p.key) == Some(p.digest)
-                && members.waits(&p.key, standing, now).is_some();
+            let as_before = members.verified_against(&p.key) == Some(p.digest)
+                || members.was_seen(&p.key, p.digest);
+            let waits = as_before && members.waits(&p.key, standing, now).is_some();
             match decide(standing, p.digest, recorded.is_some()) {
                 Ok(Some(_)) if waits => {}
                 Ok(None) => {}

@@ -18,7 +18,7 @@ use crate::live::Live;
 use crate::marks::Prune;
 use crate::report::{Failure, Report};
 use crate::sabotage::{Sabotage, leaves_out};
-use crate::sync::{Job, RACES, ends_run, is_ours_to_delete};
+use crate::sync::{Job, RACES, is_ours_to_delete};
 
 /// A live member, as it was listed.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Engine {
                 }
                 continue;
             };
-            for member in self.list_members(set, resource, report).await? {
+            for member in self.list_members(job, resource, report).await? {
                 let (key, live) = (&member.key, &member.live);
                 // What is in a namespace that goes needs nobody to delete it.
                 if with_namespace && key.namespace == set.namespace {
@@ -116,7 +116,7 @@ impl Engine {
                     });
                     judged.push(member);
                 }
-                Err(source) if ends_run(&source) => {
+                Err(source) if self.ends(job, &source).await => {
                     return Err(EngineError::Interrupted { source });
                 }
                 // What it would take along is not known, so it stays.
@@ -191,17 +191,19 @@ impl Engine {
 
     pub(crate) async fn list_members(
         &self,
-        set: &ApplySet,
+        job: &Job<'_>,
         resource: &Resource,
         report: &mut Report,
     ) -> Result<Vec<Member>, EngineError> {
-        let selector = format!("{PART_OF}={}", set.id);
+        let selector = format!("{PART_OF}={}", job.set.id);
         match self.cluster.list_in_order(resource, &selector).await {
             Ok(objects) => Ok(objects
                 .into_iter()
                 .map(|(key, (live, after))| Member { resource: resource.clone(), key, live, after })
                 .collect()),
-            Err(source) if ends_run(&source) => Err(EngineError::Interrupted { source }),
+            Err(source) if self.ends(job, &source).await => {
+                Err(EngineError::Interrupted { source })
+            }
             Err(error) => {
                 if error.is_kind_missing() {
                     self.forget_discovery().await;
@@ -250,7 +252,11 @@ impl Engine {
                     }
                     deleted.push((number, came));
                 }
-                Some(Err(error)) if ends_run(&error) => {
+                // What was under way with it has met the same.
+                Some(Err(error))
+                    if interrupted.is_some() && matches!(error, ApiError::Timeout { .. })
+                        || self.ends(job, &error).await =>
+                {
                     ended.store(true, Ordering::Relaxed);
                     interrupted.get_or_insert(error);
                 }

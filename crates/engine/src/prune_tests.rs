@@ -55,14 +55,110 @@ async fn an_inner_application_is_precious_while_it_has_members_whatever_its_anno
     assert!(precious.is_some());
 }
 
+/// Others who say nothing.
+struct Nobody;
+
+impl crate::claims::Others for Nobody {
+    fn spoken(&self) {}
+    fn is_silent(&self, _: &str) -> bool {
+        false
+    }
+    fn any_silent(&self) -> bool {
+        false
+    }
+    fn broken(&self) -> Option<String> {
+        None
+    }
+    fn is_patient(&self) -> bool {
+        false
+    }
+}
+
+/// Runs a test with a job of a set.
+async fn with_job<T>(test: impl AsyncFnOnce(&Job<'_>) -> T) -> T {
+    let set = ApplySet::new(applications().gvk.group_kind(), "ns", "app");
+    let policy = crate::policy::Policy {
+        observe: false,
+        prune: true,
+        farewell: crate::farewell::Farewell::Delete,
+        limits: guard::Limits::default(),
+        validate: false,
+        force: false,
+        adopt: crate::policy::Adopt::default(),
+    };
+    let parent = crate::sync::Parent {
+        resource: applications(),
+        uid: "p".into(),
+        resource_version: 5,
+        has_facts: true,
+        hints: crate::applyset::Scope::default(),
+        recorded: crate::applyset::Scope::default(),
+        epoch: None,
+        finalizer: "f",
+        created: None,
+        settled: BTreeSet::new(),
+    };
+    let job = Job {
+        set: &set,
+        parent,
+        objects: Vec::new(),
+        policy: &policy,
+        ignores: &crate::ignore::Ignores::default(),
+        approved: None,
+        recorded: None,
+        only_drift: false,
+        asked: false,
+        longest_pause: std::time::Duration::ZERO,
+        epoch: 1,
+        superseded: &|| false,
+        others: &Nobody,
+    };
+    test(&job).await
+}
+
+/// One that got no answer says nothing about the others, if the API server answers.
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_hangs_ends_a_run_of_deletions_with_one_word() {
+    let bare = r#"{"kind":"PartialObjectMetadata","metadata":{"name":"app","namespace":"ns",
+        "uid":"p","resourceVersion":"5"}}"#;
+    let gone = r#"{"kind":"Status","status":"Success"}"#;
+    let hanging = [Says::Hangs, Says::Hangs];
+    let slow = [Says::Hangs, Says::ok(bare), Says::ok(gone), Says::ok(gone)];
+    for (script, asked, ended) in [(Script::new(hanging), 2, true), (Script::new(slow), 4, false)] {
+        let engine = engine(&script);
+        let maps = Resource::known(Gvk::new("v1", "ConfigMap"), "configmaps", true);
+        let mut report = Report::default();
+        let result = with_job(async |job| {
+            let members = ["a", "b", "c"].map(|name| Member {
+                resource: maps.clone(),
+                key: maps.key("ns", name),
+                live: member(job.set, name),
+                after: None,
+            });
+            let batch: Vec<_> = members.iter().enumerate().collect();
+            engine.delete_turn(job, &batch, &mut report).await.map(|deleted| deleted.len())
+        })
+        .await;
+        assert_eq!(script.asked().len(), asked);
+        let (done, failed) = (report.pruned.len(), report.failures.len());
+        if ended {
+            let error = result.unwrap_err();
+            assert!(matches!(error.api(), Some(ApiError::Timeout { .. })), "{error}");
+            assert_eq!((done, failed), (0, 0));
+        } else {
+            assert_eq!((result.unwrap(), done, failed), (2, 2, 1));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_kind_that_cannot_be_listed_is_unknown_and_not_empty() {
     let script = Script::new([Says::Status(403, None, String::new())]);
     let engine = engine(&script);
     let applications = applications();
-    let set = ApplySet::new(applications.gvk.group_kind(), "ns", "app");
     let mut report = Report::default();
-    let listed = engine.list_members(&set, &applications, &mut report).await.unwrap();
+    let listed = with_job(async |job| engine.list_members(job, &applications, &mut report).await);
+    let listed = listed.await.unwrap();
     assert!(listed.is_empty() && !report.is_complete());
     assert_eq!(report.failures[0].reason, "PruneFailed");
 }

@@ -153,6 +153,9 @@ impl Engine {
             });
             compared.map(|p| (p.key.clone(), p.digest)).collect()
         };
+        if !job.policy.observe {
+            self.members().forget_looks(&set.id);
+        }
         let failed = report.failures.len();
         let todo = self.plan(&job, &prepared, &compared, report);
         let put_off = report.failures.len() > failed;
@@ -161,7 +164,7 @@ impl Engine {
             return self.correct_alone(&job, &prepared, todo, &slice, report).await;
         }
         if job.policy.observe {
-            self.observe(&job, &todo, &desired, report).await?;
+            self.observe(&job, &prepared, &todo, &desired, report).await?;
             sort_failures(&mut report.failures);
             return Ok(());
         }
@@ -331,6 +334,17 @@ impl Engine {
             })
             .cloned()
             .collect()
+    }
+
+    /// The members of a set that are not verified and not ours to delete: what left Git and stays all
+    /// the same, and what is left alone. Once a run is over, this tells whether any of that changed.
+    pub fn kept_at_rest(&self, set: &ApplySet) -> Vec<ObjectKey> {
+        let verified: HashMap<ObjectKey, u64> = {
+            let members = self.members();
+            let keys = members.applied(&set.id, &set.manager).into_iter().map(|(key, _)| key);
+            keys.filter(|key| members.is_verified_for(key, &set.id)).map(|key| (key, 0)).collect()
+        };
+        self.kept(set, &verified).into_iter().map(|kept| kept.key).collect()
     }
 
     /// Members that nothing asks for and that are not ours to delete, and why.

@@ -77,14 +77,17 @@ impl Daemon {
         let generation = run.object.metadata.generation;
         let newest = base.revision.to_string();
         let revision = revision_to_tell(&run.before, &report, generation, &newest).to_owned();
-        // What is held or left is in the status, so the run after its end has something to say.
+        let kept = self.engine.kept_at_rest(&run.set);
+        // What is held or left is in the status, so the run after its end has something to say. What is
+        // kept is, too, but its end is seen.
         let settled = report.is_complete()
             && report.held.is_none()
             && report.left == 0
             && report.handed_over == 0
-            && report.kept.is_empty();
+            && report.kept.iter().all(|told| kept.contains(&told.key));
         self.remember_render(run, |rendered| {
             rendered.settled = settled;
+            rendered.kept = kept;
             rendered.refused = report.refused;
         });
         if settled {

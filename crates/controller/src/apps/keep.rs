@@ -17,18 +17,39 @@ use crate::sources::revision_of;
 use crate::state::Rendered;
 use crate::status::{brief, count_drift};
 
-/// What was applied last and stays enforced.
+/// What was applied last, and how it is kept while nothing newer can be applied.
 pub(super) struct Stays {
     revision: String,
-    /// Whether all of it is in place.
-    pub(super) whole: bool,
+    how: Kept,
 }
 
-/// A message, and what of that is true meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// All of it is in place.
+    Whole,
+    /// Something of it is not.
+    Part,
+    /// It could not be read. What is live was not touched.
+    Unread,
+}
+
+impl Stays {
+    /// Whether all of it is in place, or nothing was ever applied.
+    pub(super) fn whole(this: Option<&Self>) -> bool {
+        this.is_none_or(|stays| stays.how == Kept::Whole)
+    }
+}
+
+/// A message, and what is true meanwhile of what was applied last.
 pub(super) fn and_stays(message: String, stays: Option<&Stays>) -> String {
-    let Some(Stays { revision, whole }) = stays else { return message };
-    let how = if *whole { "and is kept as it is" } else { "but not all of it is in place" };
-    format!("{message}; {revision} stays applied {how}")
+    let Some(Stays { revision, how }) = stays else { return message };
+    match how {
+        Kept::Whole => format!("{message}; {revision} stays applied and is kept as it is"),
+        Kept::Part => format!("{message}; {revision} stays applied but not all of it is in place"),
+        Kept::Unread => format!(
+            "{message}; until {revision} can be read again, nothing is corrected and nothing pruned"
+        ),
+    }
 }
 
 impl Daemon {
@@ -53,16 +74,16 @@ impl Daemon {
     /// Corrects drift to something else than what is wanted. Nothing is pruned, and the only thing
     /// said is what was corrected.
     pub(super) async fn enforce(self: &Arc<Self>, run: &Run, base: Base) -> Stays {
-        let stays = |whole| Stays { revision: brief(&base.revision), whole };
+        let stays = |how| Stays { revision: brief(&base.revision), how };
         if run.object.spec.mode == Mode::Observe {
-            return stays(true);
+            return stays(Kept::Whole);
         }
         let kept = self.state.lock().apps.get(&run.name).and_then(|app| app.kept.clone());
         if kept == Some(base.what()) && self.engine.in_sync(&run.set) {
-            return stays(true);
+            return stays(Kept::Whole);
         }
         let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else {
-            return stays(false);
+            return stays(Kept::Unread);
         };
         let policy = Policy { prune: false, validate: false, ..policy_of(&run.object.spec) };
         let (report, result) = self.sync(run, objects, &policy, None, run.rendered.is_none()).await;
@@ -74,7 +95,7 @@ impl Daemon {
         if report.unsent > 0 {
             self.plan_turn(run);
         }
-        stays(result.is_ok() && report.is_complete())
+        stays(if result.is_ok() && report.is_complete() { Kept::Whole } else { Kept::Part })
     }
 
     /// Puts back what others changed while what failed waits for its next try. The status says so, and

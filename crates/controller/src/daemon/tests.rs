@@ -259,6 +259,7 @@ async fn the_last_application_of_a_former_mirror_takes_it_along() {
         how: How::new(&spec, None),
         inputs: Arc::new(Inputs::default()),
         settled: true,
+        kept: Vec::new(),
         broken: false,
         refused: false,
     };

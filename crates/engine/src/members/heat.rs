@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::observe::Difference;
 use crate::report::Drift;
 
 /// In this time half of the heat is gone. It makes an endless fight a write in two minutes.
@@ -59,6 +60,16 @@ pub(super) struct Heats {
     checks: Option<Heat>,
     /// What was put back last, once corrections have to wait.
     fought: Option<Drift>,
+    /// What a set that only observes was told of it last.
+    look: Option<Look>,
+}
+
+/// One of several looks at an object that is only observed.
+#[derive(Debug, Clone)]
+struct Look {
+    heat: Heat,
+    desired: u64,
+    found: Option<Difference>,
 }
 
 impl Heats {
@@ -71,6 +82,25 @@ impl Heats {
 
     pub(super) fn checked(&mut self, now: Instant) {
         self.checks = Some(Heat::warm(self.checks, now));
+    }
+
+    pub(super) fn looked(&mut self, desired: u64, found: Option<Difference>, now: Instant) {
+        let before = self.look.as_ref().filter(|look| look.desired == desired);
+        let heat = Heat::warm(before.map(|look| look.heat), now);
+        self.look = Some(Look { heat, desired, found });
+    }
+
+    pub(super) fn forget_look(&mut self) {
+        self.look = None;
+    }
+
+    /// What was desired when it was looked at last, and how it differed from that.
+    pub(super) fn seen(&self) -> Option<(u64, Option<&Difference>)> {
+        self.look.as_ref().map(|look| (look.desired, look.found.as_ref()))
+    }
+
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.look.as_ref().map(|look| look.heat.next())
     }
 
     pub(super) fn next_correction(&self) -> Option<Instant> {

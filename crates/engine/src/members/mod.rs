@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use self::audit::Audit;
 use self::heat::Heats;
 use crate::live::Live;
+use crate::observe::Difference;
 use crate::report::Drift;
 use crate::sabotage::{Sabotage, leaves_out};
 
@@ -372,6 +373,41 @@ impl Members {
         if let Some(slot) = self.objects.get_mut(key) {
             slot.heats.get_or_insert_default().checked(now);
         }
+    }
+
+    /// An object was looked at for a set that only observes: how it differs from what is desired.
+    pub(crate) fn looked(
+        &mut self,
+        key: &ObjectKey,
+        desired: u64,
+        found: Option<Difference>,
+        now: Instant,
+    ) {
+        if let Some(slot) = self.objects.get_mut(key) {
+            slot.heats.get_or_insert_default().looked(desired, found, now);
+        }
+    }
+
+    /// A set does more than to observe: looks count no more.
+    pub(crate) fn forget_looks(&mut self, set: &str) {
+        let Some(keys) = self.sets.get(set) else { return };
+        for key in keys {
+            if let Some(heats) = self.objects.get_mut(key).and_then(|slot| slot.heats.as_mut()) {
+                heats.forget_look();
+            }
+        }
+    }
+
+    /// Whether an object was looked at with this desired of it.
+    pub(crate) fn was_seen(&self, key: &ObjectKey, desired: u64) -> bool {
+        let heats = self.objects.get(key).and_then(|slot| slot.heats.as_ref());
+        heats.and_then(|heats| heats.seen()).is_some_and(|(then, _)| then == desired)
+    }
+
+    /// How an object differed when it was last looked at with this desired of it, if it did.
+    pub(crate) fn seen(&self, key: &ObjectKey, desired: u64) -> Option<&Difference> {
+        let (then, found) = self.objects.get(key)?.heats.as_ref()?.seen()?;
+        found.filter(|_| then == desired)
     }
 
     /// The uid of the object that was last verified under this key.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Members;
 use super::audit::Audit;
-use crate::marks::{Prune, Ssa};
+use crate::marks::Ssa;
 use crate::report::Drift;
 
 /// How an object stands to what was last verified.
@@ -48,7 +48,13 @@ impl Members {
                 // Nothing is done to it as long as it is there and marked so.
                 Standing::Gone => self.waits(key, Standing::Gone, now).is_some(),
                 _ if marks.hands_off() || marks.ssa == Ssa::IfNotPresent => true,
-                Standing::Unverified if marks.prune == Prune::Disabled => true,
+                // Nothing asks for it any more, and it is not ours to delete.
+                Standing::Unverified if marks.stays() => true,
+                Standing::Unverified
+                    if self.live(key).is_some_and(|l| l.is_owned_beside(manager)) =>
+                {
+                    true
+                }
                 standing if self.waits(key, standing, now).is_some() => true,
                 // Controllers copy labels, from a Service to its EndpointSlices for instance. A copy
                 // was never applied by us: nothing to do here.
@@ -116,6 +122,15 @@ impl Members {
     ) -> Option<Instant> {
         let heats = self.objects.get(key)?.heats.as_ref()?;
         let until = match standing {
+            // While it is only observed nothing is done but to look.
+            Standing::Unverified
+            | Standing::Suspect(_)
+            | Standing::Drifted(_)
+            | Standing::Replaced
+                if heats.next_look().is_some() =>
+            {
+                heats.next_look()
+            }
             Standing::Suspect(_) => heats.next_check(),
             Standing::Drifted(_) | Standing::Gone | Standing::Replaced => heats.next_correction(),
             _ => None,

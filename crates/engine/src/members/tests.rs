@@ -68,6 +68,53 @@ fn standings_after_one_event() {
 }
 
 #[test]
+fn what_stays_although_nothing_asks_for_it_is_at_rest() {
+    type Change = fn(&mut Live);
+    let cases: [(&str, Change, bool); 4] = [
+        ("one too many", |_| {}, false),
+        ("marked to stay", |l| l.marks.prune = crate::marks::Prune::Disabled, true),
+        ("not to be touched", |l| l.marks.leave = true, true),
+        ("owned by another object", |l| l.owners = 1, true),
+    ];
+    for (what, change, rests) in cases {
+        let mut members = verified();
+        assert!(members.in_sync(SET, MANAGER, Instant::now()));
+        members.changed(key("b"), with(11, change));
+        assert_eq!(members.in_sync(SET, MANAGER, Instant::now()), rests, "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_only_observed_is_looked_at_less_and_less_often() {
+    let now = Instant::now();
+    let mut members = verified();
+    members.changed(key("a"), with(11, |l| l.entries[0].fields = 8));
+    let waits = |members: &Members| {
+        members.waits(&key("a"), members.standing(&key("a"), SET, MANAGER), now).is_some()
+    };
+    assert_eq!(members.seen(&key("a"), 42), None);
+    let found = Some(Difference::Changed(Vec::new()));
+    for _ in 0..4 {
+        members.looked(&key("a"), 42, found.clone(), now);
+        assert!(!waits(&members));
+    }
+    members.looked(&key("a"), 42, found.clone(), now);
+    assert!(waits(&members) && members.next_due(SET, MANAGER, now).is_some());
+    assert_eq!(members.seen(&key("a"), 42), found.as_ref());
+    assert!(members.was_seen(&key("a"), 42) && !members.was_seen(&key("a"), 43));
+    assert_eq!(members.seen(&key("a"), 43), None, "Git asks for something else");
+    members.looked(&key("a"), 43, None, now);
+    assert!(!waits(&members), "which is looked at at once");
+    for _ in 0..5 {
+        members.looked(&key("a"), 43, None, now);
+    }
+    assert!(waits(&members));
+    // As soon as it is enforced, looks hold nothing up.
+    members.forget_looks(SET);
+    assert!(!waits(&members));
+}
+
+#[test]
 fn events_older_than_our_answer_tell_nothing() {
     let mut members = verified();
     assert!(members.changed(key("a"), with(9, |l| l.entries.clear())).is_empty());
