@@ -4,7 +4,7 @@ use kube::api::{Patch, PatchParams};
 use plumb_testkit::{runtime, wait_for};
 use serde_json::{Value, json};
 
-use crate::world::{LIMIT, World, config_map};
+use crate::world::{LIMIT, World, condition, config_map};
 
 const PART_OF: &str = "applyset.kubernetes.io/part-of";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -195,5 +195,58 @@ fn an_application_that_adopts_all_takes_nothing_from_another_application() {
             if data == Some(json!({"value": "two"})) { Ok(()) } else { Err(data) }
         })
         .await;
+    });
+}
+
+/// As Flux does, which reads the mark on what is live before it applies.
+#[test]
+fn what_is_marked_to_be_left_alone_is_not_even_adopted() {
+    runtime().block_on(async {
+        let world = World::new("adopt-marked").await;
+        let marks = ["plumb.dev/reconcile", "kustomize.toolkit.fluxcd.io/reconcile"];
+        let theirs = |name: &str, mark: &str, data: Value| {
+            json!({
+                "apiVersion": "v1", "kind": "ConfigMap", "data": data,
+                "metadata": {
+                    "name": name, "namespace": world.ns, "annotations": {mark: "disabled"},
+                },
+            })
+        };
+        // One that Git would add to, and one that it would change.
+        world.apply(&theirs("more", marks[0], json!({"theirs": "1"}))).await;
+        world.apply(&theirs("other", marks[1], json!({"value": "theirs"}))).await;
+        let files = ["more", "other", "own"].map(|name| config_map(name, "git"));
+        let commit = world.repo.commit(
+            &[
+                ("app/more.yaml", Some(&files[0])),
+                ("app/other.yaml", Some(&files[1])),
+                ("app/own.yaml", Some(&files[2])),
+            ],
+            "marked",
+        );
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        let object = world.wait_applied("web", &commit).await;
+        let message = condition(&object, "Ready")["message"].as_str().unwrap().to_owned();
+        assert!(message.contains("2 left alone, as marked"), "{message}");
+        world.request(&world.apps(), "web", "again").await;
+        world
+            .wait_condition(&world.apps(), "web", ("Ready", "True"), |object| {
+                object["status"]["lastHandledReconcileAt"] == "again"
+            })
+            .await;
+        assert_eq!(world.data("more").await, Some(json!({"theirs": "1"})));
+        assert_eq!(world.data("other").await, Some(json!({"value": "theirs"})));
+        for name in ["more", "other"] {
+            let object = world.get(&world.config_maps(), name).await;
+            assert_eq!(managers(&object), ["test"], "{object}");
+            assert_eq!(object["metadata"]["labels"], Value::Null, "{object}");
+        }
+
+        // Without the mark the next run takes it, which comes although nothing else is to be done.
+        world.edit(&world.apps(), "web", &json!({"spec": {"interval": "1s"}})).await;
+        world.annotate(&world.config_maps(), "more", marks[0], "enabled").await;
+        world.wait_value("more", "git").await;
     });
 }

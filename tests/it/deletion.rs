@@ -156,7 +156,9 @@ fn what_stays_when_its_application_goes_is_free_for_the_next() {
         world.repo.commit(&[("app/stays.yaml", Some(&marked("2")))], "another value");
         world.look().await;
         world.wait_value("stays", "2").await;
+        // No watch tells of what nobody has, but each run looks.
         world.annotate(&maps, "plain", "plumb.dev/reconcile", "enabled").await;
+        world.request(&world.apps(), "new", "enabled").await;
         wait_for("what is not left alone any more to be the new one's", LIMIT, async || {
             let object = world.get(&maps, "plain").await;
             let owner = object["metadata"]["annotations"]["plumb.dev/application"].clone();

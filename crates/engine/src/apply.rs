@@ -89,6 +89,7 @@ impl Engine {
                 Ok(Some(Change::Left)) => {
                     self.refusals().left(&set.id, &p.key);
                     report.marked += 1;
+                    report.unwatched |= p.marks.ssa != Ssa::IfNotPresent;
                 }
                 Ok(Some(change)) => report.outcomes.push(Outcome { key: p.key.clone(), change }),
                 Ok(None) => {

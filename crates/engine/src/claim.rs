@@ -1,7 +1,7 @@
 //! Who has an object: the API server is asked by an apply without force, and force follows only
 //! where our manager has an entry.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::applyset::ApplySet;
 use crate::cluster::{ApiError, ApplyHow, Target, Tool};
@@ -48,12 +48,15 @@ impl Engine {
             let claims = self.claims();
             (claims.adopt(&set.id), claims.meets_foreign(&set.id))
         };
-        if adopt == Adopt::Never || foreign {
-            self.look_first(set, p, adopt).await?;
+        if (adopt == Adopt::Never || foreign)
+            && let Some(left) = self.look_first(set, p, adopt).await?
+        {
+            return Ok(left);
         }
         let how = if leaves_out(Sabotage::ForcedClaim) { FORCED } else { UNFORCED };
         let refused = match self.send(set, p, p.object.body(), how).await {
             Err(error) if error.is_ownership_conflict() => error,
+            Ok(live) if live.marks.hands_off() => return self.give_back(set, p, live).await,
             // It was there before.
             Ok(live) if live.entries.len() > 1 || live.others != 0 => {
                 return self.settle(set, p, live, adopt).await;
@@ -67,6 +70,10 @@ impl Engine {
                 return Err(refused);
             };
             let ours = found.live.entry(&set.manager);
+            if ours.is_none() && found.live.marks.hands_off() {
+                self.claims().note_foreign(&set.id, &p.key, true);
+                return Ok(found.live);
+            }
             let owner = found.live.part_of.as_deref().filter(|owner| *owner != set.id);
             let mut version = found.live.resource_version;
             // With the label of another set in our entry it was taken over, but not yet applied.
@@ -100,10 +107,19 @@ impl Engine {
         Err(refused)
     }
 
-    /// Refuses what is there already and must not be touched, before anything is sent.
-    async fn look_first(&self, set: &ApplySet, p: &Prepared, adopt: Adopt) -> Result<(), ApiError> {
+    /// Refuses what is there already and must not be touched, before anything is sent. Returns what is
+    /// marked to be left alone.
+    async fn look_first(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+        adopt: Adopt,
+    ) -> Result<Option<Live>, ApiError> {
         let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
-        let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(()) };
+        let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(None) };
+        if found.live.entry(&set.manager).is_none() && found.live.marks.hands_off() {
+            return Ok(Some(found.live));
+        }
         let owner = found.live.part_of.as_deref();
         let free = owner.is_some_and(|owner| self.claims().lets_go(owner, &p.key).is_some());
         let foreign = found.tool.as_ref().filter(|tool| !declares(p, tool));
@@ -116,7 +132,24 @@ impl Engine {
             return Err(not_ours(p, foreign, Vec::new()));
         }
         self.claims().note_foreign(&set.id, &p.key, false);
-        Ok(())
+        Ok(None)
+    }
+
+    /// Undoes the first apply of what turns out to be somebody else's, or marked to be left alone.
+    /// Nobody refused it, so it changed nothing but what nobody had: what goes with our fields.
+    async fn give_back(&self, set: &ApplySet, p: &Prepared, live: Live) -> Result<Live, ApiError> {
+        let mut bare = json!({
+            "apiVersion": p.resource.gvk.api_version(), "kind": p.resource.gvk.kind,
+            "metadata": {"name": p.key.name, "uid": live.uid},
+        });
+        if !p.key.namespace.is_empty() {
+            bare["metadata"]["namespace"] = p.key.namespace.as_str().into();
+        }
+        let undone = self.send(set, p, &bare, UNFORCED).await;
+        // Where a field of ours cannot go, our name does.
+        self.orphan_one(set, &p.resource, &p.key).await?;
+        self.claims().note_foreign(&set.id, &p.key, true);
+        Ok(undone.unwrap_or(live))
     }
 
     /// Settles who has an object that was there before its first apply, which nobody refused. What
@@ -136,8 +169,7 @@ impl Engine {
             };
             let foreign = found.tool.as_ref().filter(|tool| !declares(p, tool));
             if let (Some(tool), true) = (foreign, adopt != Adopt::Always) {
-                self.orphan_one(set, &p.resource, &p.key).await?;
-                self.claims().note_foreign(&set.id, &p.key, true);
+                self.give_back(set, p, live).await?;
                 return Err(not_ours(p, Some(tool), Vec::new()));
             }
             match self.migrate(set, p, &found, adopt).await {

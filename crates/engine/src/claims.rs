@@ -34,7 +34,7 @@ struct Wants {
     manager: String,
     keys: HashSet<ObjectKey>,
     adopt: Adopt,
-    /// What bears another tool's marks, as a claim found out.
+    /// What bears marks that say that it is not ours, as a claim found out.
     foreign: HashSet<ObjectKey>,
 }
 

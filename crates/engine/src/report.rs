@@ -119,6 +119,8 @@ pub struct Report {
     pub observed: Option<Vec<(ObjectKey, Difference)>>,
     /// Objects that are left alone because they are marked so.
     pub marked: usize,
+    /// Whether some of these are not ours, so that no watch tells when their marks go.
+    pub unwatched: bool,
     /// Objects that are being deleted by somebody; they are applied when they are gone.
     pub terminating: Vec<ObjectKey>,
     /// Digest of what was desired.

@@ -84,6 +84,7 @@ impl Daemon {
             && report.held.is_none()
             && report.left == 0
             && report.handed_over == 0
+            && !report.unwatched
             && report.kept.iter().all(|told| kept.contains(&told.key));
         self.remember_render(run, |rendered| {
             rendered.settled = settled;
