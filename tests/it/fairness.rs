@@ -120,10 +120,10 @@ fn huge_applications_leave_a_small_one_its_turn() {
     });
 }
 
-/// What the API server refuses is not sent again because a neighbour drifts, but when its time has
-/// come, when a person asks, and when Git asks for something else. It stays told all the while.
+/// What the API server refuses is not sent again because a neighbour drifts or a commit changes one,
+/// but when its time has come, when a person asks, and when Git asks for something else. It stays told all the while.
 #[test]
-fn what_is_refused_is_left_alone_while_its_neighbours_drift() {
+fn what_is_refused_is_left_alone_while_its_neighbours_change() {
     const NEIGHBOURS: usize = 20;
     runtime().block_on(async {
         let world = World::new("left-alone").await;
@@ -152,6 +152,14 @@ fn what_is_refused_is_left_alone_while_its_neighbours_drift() {
             let edit = json!({"data": {"value": "by hand"}});
             world.edit(&world.config_maps(), &name, &edit).await;
             world.wait_value(&name, "1").await;
+        }
+        for n in 0..NEIGHBOURS {
+            let maps: Vec<_> = (0..NEIGHBOURS)
+                .map(|m| config_map(&format!("m{m}"), if m <= n { "2" } else { "1" }))
+                .collect();
+            world.repo.commit(&[("app/maps.yaml", Some(&maps.join("---\n")))], "more");
+            world.look().await;
+            world.wait_value(&format!("m{n}"), "2").await;
         }
         world.plane.settled().await;
         // It is tried when its time has come, which is less and less often: in a minute six times.
