@@ -29,9 +29,7 @@ fn a_kind_that_cannot_be_read_is_told_and_nothing_of_it_is_taken_for_gone() {
         let kubeconfig = world.identity.through(&proxy.url());
         let mut agent = world.agent_with(kubeconfig, &[]);
         let probe = Probe::of(&mut agent).await;
-        world.apply(&world.source("1h")).await;
-        world.apply(&world.app("web", "app", "1h")).await;
-        world.wait_applied("web", &commit).await;
+        world.sync("web", "app", &commit).await;
         let object =
             world.wait_condition(&world.apps(), "web", ("Drifted", "Unknown"), |_| true).await;
         let drifted = condition(&object, "Drifted");
@@ -72,9 +70,7 @@ fn a_fight_over_a_field_slows_down_and_is_told_once() {
         let world = World::new("fight").await;
         let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "git")))], "one");
         let _agent = world.agent();
-        world.apply(&world.source("1h")).await;
-        world.apply(&world.app("web", "app", "1h")).await;
-        world.wait_applied("web", &commit).await;
+        world.sync("web", "app", &commit).await;
         let maps = world.config_maps();
         world.plane.settled().await;
         let mark = world.plane.audit().mark();
@@ -128,9 +124,7 @@ fn a_chatty_neighbour_costs_little_and_holds_no_correction_up() {
         let world = World::new("chatty").await;
         let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "git")))], "one");
         let _agent = world.agent();
-        world.apply(&world.source("1h")).await;
-        world.apply(&world.app("web", "app", "1h")).await;
-        world.wait_applied("web", &commit).await;
+        world.sync("web", "app", &commit).await;
         let maps = world.config_maps();
         world.plane.settled().await;
         let mark = world.plane.audit().mark();
@@ -358,9 +352,7 @@ fn the_number_of_replicas_is_left_to_an_autoscaler_but_not_to_kubectl() {
         let web = deployment("web", 2, "main:1", "a");
         let commit = world.repo.commit(&[("app/web.yaml", Some(&web))], "one");
         let mut agent = world.agent();
-        world.apply(&world.source("1h")).await;
-        world.apply(&world.app("web", "app", "1h")).await;
-        world.wait_applied("web", &commit).await;
+        world.sync("web", "app", &commit).await;
         let api = world.api("apps/v1", "Deployment");
         scale(&api, "web", "kubectl", 9).await;
         wait_field(&api, "web", REPLICAS, json!(2)).await;
@@ -398,9 +390,7 @@ fn an_application_that_observes_tells_what_it_would_do_and_writes_nothing() {
         let commit = world.repo.commit(&changes, "three");
         let mut agent = world.agent();
         let probe = Probe::of(&mut agent).await;
-        world.apply(&world.source("1h")).await;
-        world.apply(&world.app("web", "app", "1h")).await;
-        world.wait_applied("web", &commit).await;
+        world.sync("web", "app", &commit).await;
         world.edit(&world.apps(), "web", &json!({"spec": {"mode": "Observe"}})).await;
         let observed = |parts: &'static [&'static str]| {
             let world = &world;
@@ -474,9 +464,7 @@ fn what_is_changed_without_a_trace_is_found_by_an_audit() {
         let changes: Vec<_> = files.iter().map(|(path, text)| (&**path, Some(&**text))).collect();
         let commit = world.repo.commit(&changes, "three");
         let mut agent = world.agent();
-        world.apply(&world.source("1h")).await;
-        world.apply(&world.app("web", "app", "1h")).await;
-        world.wait_applied("web", &commit).await;
+        world.sync("web", "app", &commit).await;
         let maps = world.config_maps();
         world.edit(&maps, "once", &json!({"data": {"value": "by hand"}})).await;
         let probe = Probe::of(&mut agent).await;
@@ -566,9 +554,7 @@ fn a_kind_that_nobody_needs_any_more_is_not_watched_until_it_is_needed_again() {
         let files = [("app/a.yaml", Some(&*config_map("a", "1"))), ("app/s.yaml", Some(SECRET))];
         let commit = world.repo.commit(&files, "two kinds");
         let _agent = world.agent_with(world.identity.through(&proxy.url()), &[]);
-        world.apply(&world.source("1h")).await;
-        world.apply(&world.app("web", "app", "1h")).await;
-        world.wait_applied("web", &commit).await;
+        world.sync("web", "app", &commit).await;
         wait_secret_watches(&proxy, 1).await;
         let commit = world.repo.commit(&[("app/s.yaml", None)], "one kind");
         world.look().await;

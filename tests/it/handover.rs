@@ -95,13 +95,7 @@ fn an_object_that_moves_is_handed_over_whichever_application_looks_first() {
             "one each",
         );
         let _agent = one_at_a_time(&world);
-        world.apply(&world.source("1h")).await;
-        for app in ["a", "b"] {
-            world.apply(&world.app(app, app, "1h")).await;
-        }
-        for app in ["a", "b"] {
-            ready(&world, app).await;
-        }
+        world.sync_each(&["a", "b"]).await;
         let before = (uid(&world, "x").await, uid(&world, "y").await);
         let mark = world.plane.audit().mark();
 
@@ -327,13 +321,7 @@ fn what_may_have_gone_to_an_application_that_does_not_render_is_kept_until_it_do
             "all in one",
         );
         let _agent = one_at_a_time(&world);
-        world.apply(&world.source("1h")).await;
-        for app in ["a", "b"] {
-            world.apply(&world.app(app, app, "1h")).await;
-        }
-        for app in ["a", "b"] {
-            ready(&world, app).await;
-        }
+        world.sync_each(&["a", "b"]).await;
         let before = uid(&world, "x").await;
         let mark = world.plane.audit().mark();
 
@@ -403,13 +391,7 @@ fn what_a_suspended_or_broken_application_had_stays_its_own() {
         );
         let mut agent = one_at_a_time(&world);
         let probe = Probe::of(&mut agent).await;
-        world.apply(&world.source("1h")).await;
-        for app in ["a", "b"] {
-            world.apply(&world.app(app, app, "1h")).await;
-        }
-        for app in ["a", "b"] {
-            ready(&world, app).await;
-        }
+        world.sync_each(&["a", "b"]).await;
         let before = (uid(&world, "x").await, uid(&world, "y").await);
         let mark = world.plane.audit().mark();
         let other = format!("application {}/a", world.ns);

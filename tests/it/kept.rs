@@ -27,9 +27,7 @@ fn what_stood_in_the_way_of_the_last_good_commit_is_waited_for() {
         let files = files.each_ref().map(|(path, text)| (path.as_str(), Some(text.as_str())));
         let commit = world.repo.commit(&files, "one");
         let mut agent = world.agent();
-        world.apply(&world.source("1h")).await;
-        world.apply(&world.app("web", "app", "1h")).await;
-        world.wait_applied("web", &commit).await;
+        world.sync("web", "app", &commit).await;
         agent.stop();
 
         // While nobody watches, one goes, another takes the name of one, and Git breaks.
@@ -55,9 +53,7 @@ fn what_is_all_gone_after_a_restart_comes_back_from_the_last_good_commit() {
         let world = World::new("all-gone").await;
         let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
         let mut agent = world.agent();
-        world.apply(&world.source("1h")).await;
-        world.apply(&world.app("web", "app", "1h")).await;
-        world.wait_applied("web", &commit).await;
+        world.sync("web", "app", &commit).await;
         agent.stop();
         world.delete(&world.config_maps(), "a").await;
         world.repo.commit(&[("app/b.yaml", Some(BROKEN))], "broken");
@@ -73,9 +69,7 @@ fn a_commit_that_was_applied_in_part_gives_way_to_the_last_good_one() {
         let world = World::new("in-part").await;
         let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
         let _agent = world.agent();
-        world.apply(&world.source("1h")).await;
-        world.apply(&world.app("web", "app", "1h")).await;
-        world.wait_applied("web", &commit).await;
+        world.sync("web", "app", &commit).await;
 
         squat(&world, "b").await;
         let (a, b) = (config_map("a", "2"), config_map("b", "2"));

@@ -221,9 +221,7 @@ fn a_request_is_handled_and_a_new_interval_writes_no_object() {
         let world = World::new("request").await;
         let first = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
         let _agent = world.agent();
-        world.apply(&world.source("1h")).await;
-        world.apply(&world.app("web", "app", "1h")).await;
-        world.wait_applied("web", &first).await;
+        world.sync("web", "app", &first).await;
         world.wait_event("web", &["Applied"]).await;
         world.wait_event("repo", &["NewRevision"]).await;
         world.plane.settled().await;

@@ -110,6 +110,25 @@ impl World {
         })
     }
 
+    /// The source and one Application of it, and waits until that is ready at a commit.
+    pub(crate) async fn sync(&self, name: &str, path: &str, commit: &str) {
+        self.apply(&self.source("1h")).await;
+        self.apply(&self.app(name, path, "1h")).await;
+        self.wait_applied(name, commit).await;
+    }
+
+    /// The source and Applications of it, each of the path of its name, and waits until they are
+    /// ready.
+    pub(crate) async fn sync_each(&self, names: &[&str]) {
+        self.apply(&self.source("1h")).await;
+        for name in names {
+            self.apply(&self.app(name, name, "1h")).await;
+        }
+        for name in names {
+            self.wait_condition(&self.apps(), name, ("Ready", "True"), |_| true).await;
+        }
+    }
+
     /// Applies an object as a person would, by server-side apply under the name `test`.
     pub(crate) async fn apply(&self, object: &Value) {
         let params = PatchParams::apply("test").force();

@@ -140,3 +140,36 @@ impl Daemon {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::tests::{Api, Stand};
+
+    #[tokio::test]
+    async fn a_farewell_waits_a_minute_for_others_and_a_deletion_five() {
+        let stand = Stand::new(Api::new());
+        // Nobody has read it, so what its applications want is not known.
+        stand.source("repo", "http://127.0.0.1:1/repo.git", None);
+        let web = stand.app("web");
+        stand.app("other");
+        let run = stand.daemon.begin(&web).unwrap();
+        for (seconds, patient, silent) in [
+            (None, true, true),
+            (Some(59), true, true),
+            (Some(61), false, true),
+            (Some(299), false, true),
+            (Some(301), false, false),
+        ] {
+            let since = seconds
+                .map(|seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap());
+            stand.daemon.state.lock().apps.get_mut(&web).unwrap().waits_since = since;
+            let others = stand.daemon.neighbours(&run, None);
+            assert_eq!(
+                (others.is_patient(), others.any_silent()),
+                (patient, silent),
+                "{seconds:?}"
+            );
+        }
+    }
+}
