@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use plumb_testkit::{Match, Proxy, runtime, wait_for};
+use plumb_testkit::{Aggregated, ControlPlane, Match, Options, Proxy, runtime, wait_for};
 use serde_json::{Value, json};
 
 use crate::bad_input::{definition, widget};
@@ -172,5 +172,95 @@ fn a_version_that_is_no_longer_served_is_named_and_its_objects_are_not_lost() {
             if size == 5 { Ok(()) } else { Err(size) }
         })
         .await;
+    });
+}
+
+fn gadget(group: &str, size: u32) -> String {
+    format!("apiVersion: {group}/v1\nkind: Gadget\nmetadata:\n  name: g\nspec:\n  size: {size}\n")
+}
+
+/// One of the old kind, which can neither watch nor answer in metadata.
+#[test]
+fn an_aggregated_api_without_watch_is_kept_true_and_a_broken_one_holds_up_nobody_else() {
+    runtime().block_on(async {
+        // One of its own: an API that is broken holds up the end of every namespace.
+        let plane = ControlPlane::start(Options { nodes: 0, controllers: false }).await;
+        let world = World::on(plane, "aggregated").await;
+        let group = format!("{}.example.com", world.ns);
+        let server = Aggregated::start(&group).await;
+        let [service, registration] = server.registration(&world.ns);
+        world.apply(&service).await;
+        let params = PatchParams::apply("test").force();
+        let services = world.cluster_api("apiregistration.k8s.io/v1", "APIService");
+        let name = registration["metadata"]["name"].as_str().unwrap();
+        services.patch(name, &params, &Patch::Apply(&registration)).await.unwrap();
+        let available = |status: &'static str| {
+            let (world, services) = (&world, &services);
+            async move {
+                world.wait_condition(services, name, ("Available", status), |_| true).await;
+            }
+        };
+        available("True").await;
+
+        let files = [
+            ("app/a.yaml", Some(&*config_map("a", "1"))),
+            ("app/g.yaml", Some(&*gadget(&group, 3))),
+            ("plain/b.yaml", Some(&*config_map("b", "1"))),
+        ];
+        let commit = world.repo.commit(&files, "a gadget");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.apply(&world.app("plain", "plain", "1h")).await;
+        world.wait_applied("web", &commit).await;
+        world.wait_applied("plain", &commit).await;
+        let size = || server.get(&world.ns, "g").map(|gadget| gadget["spec"]["size"].clone());
+        assert_eq!(size(), Some(json!(3)));
+
+        // Seen by the next list.
+        server.resize(&world.ns, "g", 4);
+        wait_for("the gadget to be put back", LIMIT, async || {
+            if size() == Some(json!(3)) { Ok(()) } else { Err(size()) }
+        })
+        .await;
+        world
+            .wait_event("web", &["DriftCorrected", "/g was changed", "spec.size (by by-hand"])
+            .await;
+
+        // Broken: who has gadgets is told, and who has none does not notice.
+        server.set_broken(true);
+        available("False").await;
+        let files = [
+            ("app/a.yaml", Some(&*config_map("a", "2"))),
+            ("app/g.yaml", Some(&*gadget(&group, 5))),
+            ("plain/b.yaml", Some(&*config_map("b", "2"))),
+        ];
+        let commit = world.repo.commit(&files, "a larger gadget");
+        world.look().await;
+        world.wait_applied("plain", &commit).await;
+        world.wait_value("b", "2").await;
+        world.wait_value("a", "2").await;
+        let object = world
+            .wait_condition(&world.apps(), "web", ("Ready", "False"), |object| {
+                object["status"]["failureCount"] == 1
+            })
+            .await;
+        let failure = object["status"]["failures"][0].to_string();
+        assert!(failure.contains("app/g.yaml:1"), "{failure}");
+
+        // Nothing of what cannot be read is taken for gone.
+        let files = [("app/g.yaml", None), ("plain/b.yaml", Some(&*config_map("b", "3")))];
+        let commit = world.repo.commit(&files, "no gadget");
+        world.look().await;
+        world.wait_applied("plain", &commit).await;
+        assert_eq!(size(), Some(json!(3)));
+
+        server.set_broken(false);
+        available("True").await;
+        wait_for("the gadget to be deleted", LIMIT, async || {
+            if size().is_none() { Ok(()) } else { Err(size()) }
+        })
+        .await;
+        world.wait_applied("web", &commit).await;
     });
 }

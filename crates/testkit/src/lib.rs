@@ -11,6 +11,7 @@
 //! - [`GitServer`] and [`Repo`]: Git's own server, and repositories that a test scripts.
 //! - [`Proxy`]: stands before either, records what passes and injects faults.
 //! - [`Webhook`]: an admission webhook that allows, refuses or hangs.
+//! - [`Aggregated`]: an API server beside Kubernetes' own, that can do little and may break.
 //! - [`Hand`] and [`History`]: somebody else who changes objects, and a witness of every version.
 //! - [`Agent`]: the `plumb` binary as a process that can be killed at any moment.
 //! - [`wait_for`], [`golden`] and [`sample`]: what nearly every test needs.
@@ -25,6 +26,7 @@
 )]
 
 pub mod agent;
+mod aggregated;
 pub mod control_plane;
 pub mod git;
 mod golden;
@@ -43,6 +45,7 @@ pub mod watchdog;
 mod webhook;
 
 pub use agent::Agent;
+pub use aggregated::Aggregated;
 pub use control_plane::{Audit, AuditEvent, ControlPlane, Identity, Options, Requests};
 pub use git::{Change, GitRequest, GitServer, Repo};
 pub use golden::golden;

@@ -76,11 +76,27 @@ impl ControlPlane {
 
     /// As [`ControlPlane::start`], with missing binaries as an error.
     pub async fn try_start(options: Options) -> Result<ControlPlane, ToolError> {
+        ControlPlane::try_start_with(options, None).await
+    }
+
+    /// One of its own whose store takes so many bytes and no more, see [`ControlPlane::fill_store`].
+    ///
+    /// # Panics
+    /// As [`ControlPlane::start`].
+    pub async fn start_small(options: Options, bytes: u64) -> ControlPlane {
+        let started = ControlPlane::try_start_with(options, Some(bytes)).await;
+        started.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn try_start_with(
+        options: Options,
+        quota: Option<u64>,
+    ) -> Result<ControlPlane, ToolError> {
         let tools = tokio::task::spawn_blocking(Tools::ready).await.expect("no panic in there")?;
         let mut tried = 0;
         loop {
             tried += 1;
-            match ControlPlane::try_once(&tools, &options).await {
+            match ControlPlane::try_once(&tools, &options, quota).await {
                 Ok(plane) => return Ok(plane),
                 Err(failure) if failure.contains("address already in use") && tried < TRIES => {}
                 Err(failure) => panic!("the control plane did not start: {failure}"),
@@ -88,9 +104,13 @@ impl ControlPlane {
         }
     }
 
-    async fn try_once(tools: &Tools, options: &Options) -> Result<ControlPlane, String> {
+    async fn try_once(
+        tools: &Tools,
+        options: &Options,
+        quota: Option<u64>,
+    ) -> Result<ControlPlane, String> {
         let scratch = Scratch::new("control-plane");
-        let parts = Parts::start(tools, options, scratch.path());
+        let parts = Parts::start(tools, options, quota, scratch.path());
         let plane = ControlPlane {
             kubeconfig: parts.kubeconfig().to_owned(),
             audit: Audit::new(parts.audit_log()),
@@ -265,6 +285,61 @@ impl ControlPlane {
     /// Lets a held API server go on.
     pub fn resume_apiserver(&self) {
         self.own_parts().lock().expect("not poisoned").resume_apiserver();
+    }
+
+    /// Fills the store until it takes nothing more: from then on every write is refused.
+    pub async fn fill_store(&self) {
+        let value =
+            base64::Engine::encode(&base64::engine::general_purpose::STANDARD, vec![7; 256 << 10]);
+        for number in 0.. {
+            let key = format!("/filler/{number}");
+            let key = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, key);
+            let put = serde_json::json!({ "key": key, "value": value });
+            if let Err(error) = self.ask_store("/v3/kv/put", &put).await {
+                assert!(error.contains("space exceeded"), "the store says: {error}");
+                return;
+            }
+        }
+    }
+
+    /// Makes space in the store again, as an administrator does.
+    pub async fn empty_store(&self) {
+        let encode =
+            |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+        // All keys below the prefix: up to the one with the next letter.
+        let all = serde_json::json!({ "key": encode("/filler/"), "range_end": encode("/filler0") });
+        let deleted = self.ask_store("/v3/kv/deleterange", &all).await.expect("deletions are let");
+        let revision = &deleted["header"]["revision"];
+        for (path, body) in [
+            ("/v3/kv/compaction", serde_json::json!({ "revision": revision, "physical": true })),
+            ("/v3/maintenance/defragment", serde_json::json!({})),
+            (
+                "/v3/maintenance/alarm",
+                serde_json::json!({ "action": "DEACTIVATE", "alarm": "NOSPACE" }),
+            ),
+        ] {
+            let answer = self.ask_store(path, &body).await;
+            answer.unwrap_or_else(|error| panic!("{path}: {error}"));
+        }
+    }
+
+    /// One request to the store's own API.
+    async fn ask_store(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<serde_json::Value, String> {
+        let url = self.own_parts().lock().expect("not poisoned").store().to_owned();
+        let mut config = Config::new(url.parse().expect("a URL"));
+        // That there is no space is told as HTTP 429, and another try does not help.
+        config.default_retry = false;
+        let client = Client::try_from(config).expect("a client");
+        let request = http::Request::post(path)
+            .header("content-type", "application/json")
+            .body(body.to_string().into_bytes())
+            .expect("a request");
+        let text = client.request_text(request).await.map_err(|error| error.to_string())?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
     }
 
     fn own_parts(&self) -> &Mutex<Parts> {

@@ -69,12 +69,13 @@ pub(crate) struct Parts {
     ca: String,
     server: String,
     kubeconfig: PathBuf,
+    store: String,
     apiserver_launch: Launch,
 }
 
 impl Parts {
     /// Starts etcd and the API server.
-    pub(crate) fn start(tools: &Tools, options: &Options, dir: &Path) -> Parts {
+    pub(crate) fn start(tools: &Tools, options: &Options, quota: Option<u64>, dir: &Path) -> Parts {
         for sub in ["logs", "certs"] {
             std::fs::create_dir(dir.join(sub)).expect("an empty directory of our own");
         }
@@ -110,13 +111,16 @@ impl Parts {
         write("tokens.csv", &tokens);
         write("audit-policy.json", AUDIT_POLICY);
 
-        let etcd = Launch::new(tools.path(Tool::Etcd))
+        let mut etcd = Launch::new(tools.path(Tool::Etcd))
             .arg("--data-dir")
             .arg(dir.join("etcd"))
             .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
             .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
             .args(["--initial-cluster", &format!("default={peer_url}")])
             .args(["--unsafe-no-fsync", "--log-level", "warn"]);
+        if let Some(bytes) = quota {
+            etcd = etcd.arg(format!("--quota-backend-bytes={bytes}"));
+        }
         let flag = |name: &str, file: &str| format!("--{name}={}", dir.join(file).display());
         let mut apiserver = Launch::new(tools.path(Tool::Apiserver))
             .arg(format!("--etcd-servers={client_url}"))
@@ -152,6 +156,7 @@ impl Parts {
             ca: authority.pem().to_owned(),
             server,
             kubeconfig: admin_kubeconfig,
+            store: client_url,
             apiserver_launch: apiserver,
         };
         parts.start_apiserver();
@@ -236,6 +241,11 @@ impl Parts {
 
     pub(crate) fn ca(&self) -> &str {
         &self.ca
+    }
+
+    /// The URL of etcd.
+    pub(crate) fn store(&self) -> &str {
+        &self.store
     }
 
     pub(crate) fn kubeconfig(&self) -> &Path {
