@@ -298,6 +298,19 @@ fn ignored_fields_are_filled_in_once_and_then_for_others_to_decide() {
         world.apply(&theirs).await;
         probe.idle(0).await;
         assert_eq!(field(&api, "web", IMAGE).await, "main:9");
+        // Which is told once, and stands in the status as long as it is so.
+        let fields = ["spec.template.spec.containers[1].image", "spec.replicas"];
+        let yielded = |object: &Value| {
+            let yielded = &object["status"]["yielded"];
+            let object = yielded[0]["object"].as_str().unwrap_or_default();
+            yielded.as_array().map_or(0, Vec::len) == 1
+                && object.ends_with("/web")
+                && fields
+                    .iter()
+                    .all(|f| yielded[0]["fields"].as_array().unwrap().contains(&json!(f)))
+        };
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), yielded).await;
+        world.wait_event("web", &["Yielded", "/web", fields[0]]).await;
 
         // A commit brings the rest.
         let web = deployment("web", 3, "main:2", "c");
@@ -317,6 +330,11 @@ fn ignored_fields_are_filled_in_once_and_then_for_others_to_decide() {
         probe.idle(1).await;
         assert_eq!(field(&api, "web", REPLICAS).await, 5);
         assert_eq!(field(&api, "web", IMAGE).await, "main:9");
+        world.wait_condition(&world.apps(), "web", ("Ready", "True"), yielded).await;
+        let events = world.events_of("web").await;
+        let told = events.iter().filter(|event| event.starts_with("Yielded"));
+        let told = told.filter(|event| event.contains(fields[0])).count();
+        assert_eq!(told, 1, "{events:?}");
 
         // Made anew, it is as in Git; and so are fields that are ignored no more.
         world.delete(&api, "web").await;
@@ -329,6 +347,11 @@ fn ignored_fields_are_filled_in_once_and_then_for_others_to_decide() {
         probe.idle(0).await;
         world.edit(&world.apps(), "web", &json!({"spec": {"ignore": null}})).await;
         wait_field(&api, "web", REPLICAS, json!(3)).await;
+        world
+            .wait_condition(&world.apps(), "web", ("Ready", "True"), |object| {
+                object["status"]["yielded"].is_null()
+            })
+            .await;
 
         let bad = json!([{"paths": [REPLICAS], "target": {"name": "("}}]);
         world.edit(&world.apps(), "web", &json!({"spec": {"ignore": bad}})).await;

@@ -12,6 +12,8 @@ pub const MAX_FAILURES: usize = 20;
 pub const MAX_HELD_OBJECTS: usize = 20;
 /// How many fields of a drifted object a status lists.
 pub const MAX_DRIFTED_FIELDS: usize = 20;
+/// How many objects with fields that are left to others a status lists, and how many fields of each.
+pub const MAX_YIELDED: usize = 20;
 /// How many outcomes the history keeps, and so how many commits stay in the cache to go back to.
 pub const MAX_HISTORY: usize = 10;
 
@@ -373,6 +375,12 @@ pub struct ApplicationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Drift>,
 
+    /// The first 20 objects of which something that Git has is left to others: what `ignore` names and
+    /// somebody else has changed, replicas that an autoscaler writes, rules of an aggregated role.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_YIELDED))]
+    pub yielded: Vec<Yielded>,
+
     /// The last ten distinct outcomes, newest first. Their commits stay in the cache, so each can
     /// be pinned with `spec.revision` also while Git cannot be reached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -463,6 +471,19 @@ pub struct Drift {
 
     /// How many corrections there have been since this Application was created.
     pub count: i64,
+}
+
+/// Fields that are left to others.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Yielded {
+    /// The object: Deployment apps/web.
+    pub object: String,
+
+    /// The first 20 of the fields: spec.replicas.
+    #[serde(default)]
+    #[schemars(length(max = MAX_YIELDED))]
+    pub fields: Vec<String>,
 }
 
 /// One outcome, and the runs that ended in it one after the other.

@@ -36,7 +36,8 @@ mod overlay;
 pub use application::{
     Adopt, Application, ApplicationSpec, ApplicationStatus, DeletionPolicy, Drift, Failure,
     HeldPrune, HistoryEntry, HistoryResult, IgnoreRule, MAX_DRIFTED_FIELDS, MAX_FAILURES,
-    MAX_HELD_OBJECTS, MAX_HISTORY, Mode, PruneGuard, Scope, SourceKind, SourceRef, Validate,
+    MAX_HELD_OBJECTS, MAX_HISTORY, MAX_YIELDED, Mode, PruneGuard, Scope, SourceKind, SourceRef,
+    Validate, Yielded,
 };
 pub use crds::{crd_documents, crds};
 pub use duration::{Duration, DurationError};

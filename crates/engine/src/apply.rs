@@ -272,6 +272,10 @@ impl Engine {
         let scaled = before.as_ref().is_some_and(|before| before.scaled);
         let asks = scaled || !p.ignored.is_empty();
         let decided = if asks { self.without_decided(set, p).await? } else { None };
+        if asks {
+            let left = decided.as_ref().map_or_else(Vec::new, |decided| decided.yielded.clone());
+            self.members().note_yielded(&p.key, left);
+        }
         let p = decided.as_ref().unwrap_or(p);
         Ok(match action {
             Action::Claim => {
@@ -320,8 +324,7 @@ impl Engine {
                 let (live, drift) = self.correct(set, p).await?;
                 if decided.is_some() && drift == Drift::Fields(Vec::new()) {
                     // What was changed is others' to change.
-                    let yielded = scaled && !p.ignored.contains(&Pointer::replicas());
-                    return Ok((live, if yielded { Change::Yielded } else { Change::Verified }));
+                    return Ok((live, Change::Verified));
                 }
                 (live, if *as_before { Change::Corrected(drift) } else { Change::Updated })
             }
@@ -342,7 +345,9 @@ impl Engine {
         let mut fields = p.ignored.clone();
         fields.extend(found.live.scaled.then(Pointer::replicas));
         let left = leave_out(without.object.body_mut(), ours, &fields);
-        Ok((left > 0).then_some(without))
+        let some = !left.is_empty();
+        without.yielded.extend(left);
+        Ok(some.then_some(without))
     }
 
     pub(crate) async fn send(

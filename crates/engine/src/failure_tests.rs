@@ -28,6 +28,7 @@ pub(crate) fn service() -> Prepared {
     Prepared {
         marks: crate::marks::Marks::default(),
         ignored: Vec::new(),
+        yielded: Vec::new(),
         key: object.key(),
         object,
         resource: Resource::known(Gvk::new("v1", "Service"), "services", true),

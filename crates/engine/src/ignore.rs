@@ -4,7 +4,7 @@
 //! `managedFields` loses it. From then on the field is left out of what is applied, until nothing
 //! says any more that it is to be ignored.
 
-use plumb_core::{Object, Step};
+use plumb_core::{FieldPath, Object, Step};
 use serde_json::Value;
 
 use crate::applyset::{APPLICATION, PART_OF};
@@ -72,16 +72,21 @@ impl Ignores {
     }
 }
 
-/// Takes the fields out of an object that our field set does not hold. Returns how many.
-pub(crate) fn leave_out(body: &mut Value, ours: Option<&Value>, fields: &[Pointer]) -> usize {
-    let mut left = 0;
+/// Takes the fields out of an object that our field set does not hold. Returns which.
+pub(crate) fn leave_out(
+    body: &mut Value,
+    ours: Option<&Value>,
+    fields: &[Pointer],
+) -> Vec<FieldPath> {
+    let mut left = Vec::new();
     for Pointer(steps) in fields {
         let Some((last, parents)) = steps.split_last() else { continue };
         if ours.is_some_and(|ours| holds(ours, body, steps)) {
             continue;
         }
+        let field = path_of(body, steps);
         let parent = parents.iter().try_fold(&mut *body, |value, step| at(value, step));
-        left += usize::from(match parent {
+        let taken = match parent {
             Some(Value::Object(map)) => map.remove(last).is_some(),
             Some(Value::Array(items)) => match last.parse::<usize>() {
                 Ok(index) if index < items.len() => {
@@ -91,9 +96,26 @@ pub(crate) fn leave_out(body: &mut Value, ours: Option<&Value>, fields: &[Pointe
                 _ => false,
             },
             _ => false,
-        });
+        };
+        left.extend(taken.then_some(field));
     }
     left
+}
+
+/// A pointer as people write a field.
+fn path_of(body: &Value, steps: &[String]) -> FieldPath {
+    let mut path = FieldPath::root();
+    let mut value = Some(body);
+    for step in steps {
+        let index =
+            value.is_some_and(Value::is_array).then(|| step.parse::<usize>().ok()).flatten();
+        path.push(index.map_or_else(|| Step::Key(step.clone()), Step::Index));
+        value = value.and_then(|value| match index {
+            Some(index) => value.get(index),
+            None => value.get(step),
+        });
+    }
+    path
 }
 
 fn at<'v>(value: &'v mut Value, step: &str) -> Option<&'v mut Value> {
@@ -153,8 +175,8 @@ mod tests {
         });
         let left = |texts: &[&str], ours: Option<&Value>| {
             let mut body = body.clone();
-            let count = leave_out(&mut body, ours, &pointers(texts));
-            (count, body)
+            let left = leave_out(&mut body, ours, &pointers(texts));
+            (left.len(), body)
         };
         let gone = |texts: &[&str]| {
             let (count, body) = left(texts, Some(&ours));
@@ -176,6 +198,10 @@ mod tests {
         for absent in ["/spec/none", "/spec/containers/7/image", "/spec/replicas/x"] {
             assert_eq!(left(&[absent], Some(&ours)).0, 0, "{absent}");
         }
+        let fields = ["/spec/replicas", "/metadata/annotations/c~0d"];
+        let told = leave_out(&mut body.clone(), Some(&ours), &pointers(&fields));
+        let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["spec.replicas", "metadata.annotations[\"c~d\"]"]);
         // Somebody else's object.
         assert_eq!(left(&["/spec/args/0", "/spec/replicas"], None).0, 2);
     }

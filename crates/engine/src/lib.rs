@@ -65,7 +65,7 @@ pub use live::{Entry, Live};
 pub use marks::{Marks, Prune, Ssa};
 pub use observe::Difference;
 pub use policy::{Adopt, Policy};
-pub use report::{Change, Drift, Failure, Kept, Outcome, Report};
+pub use report::{Change, Drift, Failure, Kept, Outcome, Report, Yield};
 pub use stage::Stage;
 pub use survey::{Sets, Survey};
 pub use sync::{Job, Parent};

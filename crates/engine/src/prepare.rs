@@ -31,6 +31,8 @@ pub(crate) struct Prepared {
     pub(crate) marks: Marks,
     /// Fields that others may decide.
     pub(crate) ignored: Vec<Pointer>,
+    /// Fields that Git has and that are left out, because others decide them.
+    pub(crate) yielded: Vec<FieldPath>,
     /// Short digest of the object's JSON, and of what of it is ignored.
     pub(crate) digest: u64,
     /// The kind is defined by an object of this very run, so the API server may not know it yet.
@@ -122,7 +124,7 @@ pub(crate) fn prepare(
         }
         let mut object = object;
         let marks = Marks::of(&object.body()["metadata"]);
-        dress(object.body_mut(), &key, set);
+        let yielded = dress(object.body_mut(), &key, set);
         if resource.subresources.contains("status") {
             // Only controllers write it; a manifest has it from an export, and it would be dropped.
             object.body_mut().as_object_mut().map(|body| body.remove("status"));
@@ -158,6 +160,7 @@ pub(crate) fn prepare(
             after,
             marks,
             ignored,
+            yielded,
             digest,
             defined_here,
         });
@@ -237,9 +240,11 @@ fn defined_kinds(objects: &[Object]) -> Vec<Defined> {
     kinds
 }
 
-/// Puts the namespace, our label and annotation on, and takes off what is not ours to say.
-fn dress(body: &mut Value, key: &ObjectKey, set: &ApplySet) {
-    let Some(object) = body.as_object_mut() else { return };
+/// Puts the namespace, our label and annotation on, and takes off what is not ours to say. Returns what
+/// of that says something; an empty place for others is meant as one.
+fn dress(body: &mut Value, key: &ObjectKey, set: &ApplySet) -> Vec<FieldPath> {
+    let mut yielded = Vec::new();
+    let Some(object) = body.as_object_mut() else { return yielded };
     if key.group_kind == GroupKind::new("", "Secret") {
         encode_string_data(object);
     }
@@ -262,9 +267,12 @@ fn dress(body: &mut Value, key: &ObjectKey, set: &ApplySet) {
     // What other controllers fill in is theirs: claiming an empty value would fight them for ever.
     let aggregates = object.get("aggregationRule").is_some_and(|rule| !rule.is_null());
     if aggregates && key.group_kind == GroupKind::new("rbac.authorization.k8s.io", "ClusterRole") {
-        object.remove("rules");
+        let rules = object.remove("rules");
+        let says = rules.is_some_and(|rules| rules.as_array().is_some_and(|all| !all.is_empty()));
+        yielded.extend(says.then(|| FieldPath::keys(["rules"])));
     }
     drop_empty_ca_bundles(body, &key.group_kind);
+    yielded
 }
 
 fn map_at<'m>(map: &'m mut Map<String, Value>, key: &str) -> Option<&'m mut Map<String, Value>> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use plumb_core::{Digest, ErrorClass, GroupKind, ObjectKey, Place};
+use plumb_core::{Digest, ErrorClass, FieldPath, GroupKind, ObjectKey, Place};
 
 use crate::applyset::Scope;
 use crate::circuit::Shut;
@@ -24,8 +24,6 @@ pub enum Change {
     Left,
     /// It was deleted and made anew, because this field cannot be changed.
     Recreated(String),
-    /// A controller took its number of replicas over through the subresource `scale`.
-    Yielded,
     /// Somebody had changed, deleted or replaced it.
     Corrected(Drift),
 }
@@ -80,6 +78,15 @@ pub struct Kept {
     pub why: &'static str,
 }
 
+/// Fields of one object that Git has and that are left to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Yield {
+    /// The object.
+    pub key: ObjectKey,
+    /// The fields; `None` when this process has not asked yet, so that it is as it was before.
+    pub fields: Option<Vec<FieldPath>>,
+}
+
 /// The result of one run of a set.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
@@ -117,6 +124,8 @@ pub struct Report {
     pub behind: Vec<(ObjectKey, ObjectKey)>,
     /// How what is live differs, when nothing was to be written; in the order of keys.
     pub observed: Option<Vec<(ObjectKey, Difference)>>,
+    /// What is left to others, in the order of the objects.
+    pub yielded: Vec<Yield>,
     /// Objects that are left alone because they are marked so.
     pub marked: usize,
     /// Whether some of these are not ours, so that no watch tells when their marks go.

@@ -21,9 +21,9 @@ use crate::members::KindState;
 use crate::order::{Missing, turns};
 use crate::plan::{desired_digest, left_alone};
 use crate::policy::Policy;
-use crate::prepare;
+use crate::prepare::{self, Prepared};
 use crate::prune::unlisted;
-use crate::report::{Failure, Kept, Report};
+use crate::report::{Failure, Kept, Report, Yield};
 use crate::sabotage::{Sabotage, leaves_out};
 use crate::share::Slice;
 
@@ -228,6 +228,7 @@ impl Engine {
             }
             report.settled = self.settled(set, &parent, &desired, &report.scope.kinds);
         }
+        report.yielded = self.yields(&prepared);
         if report.is_complete() {
             let members = self.members();
             report.cluster = if leaves_out(Sabotage::DigestOverDrift) {
@@ -239,6 +240,25 @@ impl Engine {
         sort_failures(&mut report.failures);
         report.outcomes.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(())
+    }
+
+    /// What of these objects is left to others.
+    fn yields(&self, prepared: &[Prepared]) -> Vec<Yield> {
+        let members = self.members();
+        let mut yields = Vec::new();
+        for p in prepared {
+            let scaled = members.live(&p.key).is_some_and(|live| live.scaled);
+            let mut fields = Some(p.yielded.clone());
+            if scaled || !p.ignored.is_empty() {
+                let noted = members.yielded(&p.key);
+                fields = noted.map(|noted| [&p.yielded, noted].concat());
+            }
+            if fields.as_ref().is_none_or(|fields| !fields.is_empty()) {
+                yields.push(Yield { key: p.key.clone(), fields });
+            }
+        }
+        yields.sort_by(|a, b| a.key.cmp(&b.key));
+        yields
     }
 
     async fn prune(

@@ -114,6 +114,7 @@ impl Daemon {
                 remember(&mut status.history, &revision, digest, failed, now);
             }
         });
+        self.tell_yielded(run, &status, &revision);
         self.say_app(run, status, &say, Some(&base.revision)).await;
         self.tell(run, &report, &revision);
         if self.drifted(&run.set, &report.scope.kinds) != run.drifted {

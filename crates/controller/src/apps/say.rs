@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use plumb_api::conditions::{DRIFTED, READY, reasons};
-use plumb_api::{Application, ApplicationStatus, names};
+use plumb_api::{Application, ApplicationStatus, Yielded, names};
 use plumb_core::ObjectKey;
 use plumb_engine::{Change, Difference, Report};
 use plumb_source::Revision;
@@ -198,6 +198,18 @@ impl Daemon {
         true
     }
 
+    /// An event for what is left to others since this run.
+    pub(super) fn tell_yielded(&self, run: &Run, status: &ApplicationStatus, revision: &str) {
+        let new = status.yielded.iter().filter(|yielded| !run.before.yielded.contains(yielded));
+        for Yielded { object, fields } in new {
+            let fields = fields.join(", ");
+            let text = format!("{object}: {fields} is left to others from now on, who decide it");
+            tracing::info!(application = %run.name, "{text}");
+            let about = (Kind::Application, &run.object.metadata);
+            self.note(about, Severity::Normal, ("Yielded", "Yield"), &text, Some(revision));
+        }
+    }
+
     /// Events, metrics and log lines about what was done.
     pub(super) fn tell(&self, run: &Run, report: &Report, revision: &str) {
         self.count(run, report);
@@ -218,15 +230,6 @@ impl Daemon {
             let text = format!("applied {}: {}", brief(revision), parts.join(", "));
             tracing::info!(application = %run.name, revision, created, updated, pruned = report.pruned.len(), "applied");
             normal("Applied", "Apply", &text);
-        }
-        for outcome in report.outcomes.iter().filter(|o| o.change == Change::Yielded) {
-            let text = format!(
-                "{}: spec.replicas is left to the controller that scales it from now on; leave it \
-                 out of Git",
-                outcome.key
-            );
-            tracing::info!(application = %run.name, "{text}");
-            normal("Yielded", "Yield", &text);
         }
         let mut drifts = report.outcomes.iter().filter_map(|outcome| match &outcome.change {
             Change::Corrected(drift) => Some(drift_text(&outcome.key, drift)),

@@ -50,9 +50,7 @@ pub(crate) fn is_another_outcome(
     match history.first() {
         Some(newest) if newest.revision == revision && newest.result == result => {
             // Tries of the same and corrections of drift are not another outcome.
-            let drift = |change: &Change| {
-                matches!(change, Change::Corrected(_) | Change::Verified | Change::Yielded)
-            };
+            let drift = |change: &Change| matches!(change, Change::Corrected(_) | Change::Verified);
             let applied = report.outcomes.iter().any(|outcome| !drift(&outcome.change));
             !failed && (applied || !report.pruned.is_empty())
         }

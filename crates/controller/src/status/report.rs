@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use plumb_api::conditions::{self, reasons};
-use plumb_api::{ApplicationStatus, HeldPrune, MAX_FAILURES, MAX_HELD_OBJECTS};
+use plumb_api::{
+    ApplicationStatus, HeldPrune, MAX_FAILURES, MAX_HELD_OBJECTS, MAX_YIELDED, Yielded,
+};
 use plumb_core::ErrorClass;
-use plumb_engine::{Failure, Held, Kept, Report};
+use plumb_engine::{Failure, Held, Kept, Report, Yield};
 
 use super::{Say, Waits, brief, count_drift, shorten, with_hint};
 
@@ -252,6 +254,27 @@ pub(crate) fn apply_report(
         status.cluster_digest = report.cluster.map(|digest| digest.to_string());
     }
     count_drift(status, report, now);
+    let before = std::mem::take(&mut status.yielded);
+    status.yielded = yielded_of(report, &before);
+}
+
+/// What is left to others. Of what was not asked in this run it is as before.
+fn yielded_of(report: &Report, before: &[Yielded]) -> Vec<Yielded> {
+    let mut told = Vec::new();
+    for Yield { key, fields } in &report.yielded {
+        let object = key.to_string();
+        let fields = if let Some(fields) = fields {
+            fields.iter().take(MAX_YIELDED).map(ToString::to_string).collect()
+        } else {
+            let known = before.iter().find(|known| known.object == object);
+            known.map_or_else(Vec::new, |known| known.fields.clone())
+        };
+        if !fields.is_empty() {
+            told.push(Yielded { object, fields });
+        }
+    }
+    told.truncate(MAX_YIELDED);
+    told
 }
 
 fn count(n: usize) -> Option<i64> {
@@ -382,5 +405,33 @@ mod tests {
         assert!(status.prune.is_some(), "it was not judged");
         apply_report(&mut status, &Report::default(), "r", at(2));
         assert_eq!(status.prune, None);
+    }
+
+    #[test]
+    fn what_is_left_to_others_is_told_as_long_as_it_is_so() {
+        let key = |name: &str| {
+            plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", name)
+        };
+        let replicas = || plumb_core::FieldPath::keys(["spec", "replicas"]);
+        let yielded = vec![
+            Yield { key: key("asked"), fields: Some(vec![replicas()]) },
+            Yield { key: key("known"), fields: None },
+            Yield { key: key("new"), fields: None },
+        ];
+        let told = |name: &str, field: &str| Yielded {
+            object: format!("A ns/{name}"),
+            fields: vec![field.to_owned()],
+        };
+        let before = [told("asked", "spec.old"), told("known", "data.a"), told("gone", "data.b")];
+        let report = Report { yielded, ..Report::default() };
+        assert_eq!(
+            yielded_of(&report, &before),
+            [told("asked", "spec.replicas"), told("known", "data.a")]
+        );
+        let many =
+            (0..50).map(|n| Yield { key: key(&n.to_string()), fields: Some(vec![replicas(); 50]) });
+        let report = Report { yielded: many.collect(), ..Report::default() };
+        let told = yielded_of(&report, &[]);
+        assert_eq!((told.len(), told[0].fields.len()), (MAX_YIELDED, MAX_YIELDED));
     }
 }

@@ -13,7 +13,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use plumb_core::{GroupKind, ObjectKey};
+use plumb_core::{FieldPath, GroupKind, ObjectKey};
 use tokio::time::Instant;
 
 use self::audit::Audit;
@@ -81,6 +81,8 @@ struct Slot {
     touched: u64,
     /// What was done about it again and again. Most objects have none.
     heats: Option<Box<Heats>>,
+    /// Fields that were left to others when it was last sent. Of most objects that is not asked.
+    yielded: Option<Box<[FieldPath]>>,
 }
 
 /// The index. See the module's description.
@@ -408,6 +410,18 @@ impl Members {
     pub(crate) fn seen(&self, key: &ObjectKey, desired: u64) -> Option<&Difference> {
         let (then, found) = self.objects.get(key)?.heats.as_ref()?.seen()?;
         found.filter(|_| then == desired)
+    }
+
+    /// An object is sent without these fields, which others decide.
+    pub(crate) fn note_yielded(&mut self, key: &ObjectKey, fields: Vec<FieldPath>) {
+        if let Some(slot) = self.objects.get_mut(key) {
+            slot.yielded = Some(fields.into());
+        }
+    }
+
+    /// The fields of an object that are left to others; `None` when that is not known.
+    pub(crate) fn yielded(&self, key: &ObjectKey) -> Option<&[FieldPath]> {
+        self.objects.get(key)?.yielded.as_deref()
     }
 
     /// The uid of the object that was last verified under this key.
