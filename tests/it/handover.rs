@@ -277,6 +277,34 @@ fn what_an_application_leaves_behind_goes_to_those_who_want_it() {
 }
 
 #[test]
+fn what_a_mark_keeps_all_off_holds_up_no_end() {
+    runtime().block_on(async {
+        let world = World::new("rename-marked").await;
+        world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        let _agent = one_at_a_time(&world);
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("old", "app", "1h")).await;
+        ready(&world, "old").await;
+        let (maps, mark) = (world.config_maps(), "plumb.dev/reconcile");
+        world.annotate(&maps, "a", mark, "disabled").await;
+        let before = uid(&world, "a").await;
+        let from = world.plane.audit().mark();
+        world.apply(&world.app("new", "app", "1s")).await;
+        ready(&world, "new").await;
+        world.delete(&world.apps(), "old").await;
+        world.wait_gone(&world.apps(), "old").await;
+        assert_quiet(&world, from, &["new"]).await;
+        let said = world.plane.audit().since(from).into_iter().map(|event| event.body.to_string());
+        let waits: Vec<_> = said.filter(|body| body.contains("waiting for other")).collect();
+        assert!(waits.is_empty(), "{waits:?}");
+        assert_eq!(world.get(&maps, "a").await["metadata"]["labels"], Value::Null);
+        world.annotate(&maps, "a", mark, "enabled").await;
+        wait_owner(&world, "new", "a").await;
+        assert_eq!(uid(&world, "a").await, before);
+    });
+}
+
+#[test]
 fn a_new_name_that_cannot_say_yet_what_it_wants_is_waited_for() {
     runtime().block_on(async {
         let world = World::new("rename-unheard").await;

@@ -91,12 +91,16 @@ impl Engine {
         let wanted = |(key, _): &(ObjectKey, Live)| self.claims().others_want(&set.id, key);
         let wanted: Vec<_> = members.into_iter().filter(wanted).collect();
         report.handed_over = wanted.len();
-        if job.others.is_patient() {
-            report.waits |= !wanted.is_empty();
+        let patient = job.others.is_patient();
+        // What a mark keeps all off nobody takes, however long that is waited for.
+        let (now, later): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|(_, live)| !patient || live.marks.hands_off());
+        report.waits |= !later.is_empty();
+        if now.is_empty() {
             return Ok(());
         }
         let discovery = self.discovery().await?;
-        for (key, _) in wanted {
+        for (key, _) in now {
             let Some(resource) = discovery.preferred(&key.group_kind) else { continue };
             self.let_go(job, resource, &key, report).await?;
         }

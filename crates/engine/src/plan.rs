@@ -94,6 +94,10 @@ impl Engine {
             let standing = members.standing(&p.key, &set.id, &set.manager);
             if left_alone(p, members.live(&p.key)) {
                 report.marked += 1;
+                // Once the other set goes, no watch tells of it any more.
+                report.unwatched |= members.live(&p.key).is_some_and(|live| {
+                    live.marks.hands_off() && live.part_of.as_deref() != Some(&*set.id)
+                });
                 members.left_alone(&p.key);
                 continue;
             }
