@@ -619,3 +619,44 @@ fn after_a_partition_nothing_is_written_before_it_leads_again() {
         assert!(lease["spec"]["leaseTransitions"].as_u64() >= Some(2), "{lease}");
     });
 }
+
+/// Then every write is refused, that of the Lease included; what only deletes is not.
+#[test]
+fn a_store_that_is_full_is_named_and_nothing_is_pruned_until_there_is_space() {
+    runtime().block_on(async {
+        let options = Options { nodes: 0, controllers: false };
+        let plane = ControlPlane::start_small(options, 16 << 20).await;
+        let world = World::on(plane, "full").await;
+        let files = [("app/a.yaml", config_map("a", "1")), ("app/b.yaml", config_map("b", "1"))];
+        let changes: Vec<_> = files.iter().map(|(path, text)| (*path, Some(&**text))).collect();
+        let first = world.repo.commit(&changes, "two");
+        let mut agent = world.agent();
+        world.apply(&world.source("1s")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_applied("web", &first).await;
+
+        let from = agent.logs().len();
+        world.plane.fill_store().await;
+        // A rename: what is new is refused, and what is old could be deleted.
+        let (a, c) = (config_map("a", "2"), config_map("c", "1"));
+        let files = [("app/a.yaml", Some(&*a)), ("app/b.yaml", None), ("app/c.yaml", Some(&*c))];
+        let second = world.repo.commit(&files, "a rename");
+        agent.wait_for_log_after(from, "database space exceeded", LIMIT).await;
+        wait_for("the agent to lead no more", LIMIT, async || {
+            let logs = agent.logs();
+            if logs[from..].contains("standing by") { Ok(()) } else { Err(logs[from..].to_owned()) }
+        })
+        .await;
+        assert!(agent.ended().is_none(), "{}", agent.logs());
+        assert_eq!(world.data("a").await.unwrap()["value"], "1");
+        assert!(world.data("b").await.is_some());
+        assert!(world.data("c").await.is_none());
+
+        world.plane.empty_store().await;
+        world.wait_applied("web", &second).await;
+        world.wait_value("a", "2").await;
+        world.wait_value("c", "1").await;
+        world.wait_gone(&world.config_maps(), "b").await;
+        assert!(agent.ended().is_none(), "{}", agent.logs());
+    });
+}

@@ -313,14 +313,16 @@ impl ControlPlane {
         for (path, body) in [
             ("/v3/kv/compaction", serde_json::json!({ "revision": revision, "physical": true })),
             ("/v3/maintenance/defragment", serde_json::json!({})),
-            (
-                "/v3/maintenance/alarm",
-                serde_json::json!({ "action": "DEACTIVATE", "alarm": "NOSPACE" }),
-            ),
         ] {
             let answer = self.ask_store(path, &body).await;
             answer.unwrap_or_else(|error| panic!("{path}: {error}"));
         }
+        // An alarm is that of one member, and goes only when it is named.
+        let member = &deleted["header"]["member_id"];
+        let end =
+            serde_json::json!({ "action": "DEACTIVATE", "memberID": member, "alarm": "NOSPACE" });
+        let answer = self.ask_store("/v3/maintenance/alarm", &end).await;
+        answer.unwrap_or_else(|error| panic!("the alarm: {error}"));
     }
 
     /// One request to the store's own API.
