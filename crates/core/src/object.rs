@@ -17,6 +17,7 @@ pub struct Object {
     place: Place,
     fields: FieldPlaces,
     steps: Vec<Arc<BuildStep>>,
+    is_secret: bool,
 }
 
 impl Object {
@@ -42,7 +43,17 @@ impl Object {
                 return Err(format!("a {} that is not a string", path.join(".")));
             }
         }
-        Ok(Self { body, place, fields, steps: Vec::new() })
+        Ok(Self { body, place, fields, steps: Vec::new(), is_secret: false })
+    }
+
+    /// Notes that its content is as secret as that of a Secret, whatever its kind.
+    pub fn hide(&mut self) {
+        self.is_secret = true;
+    }
+
+    /// Whether nothing of its content may be told.
+    pub fn is_secret(&self) -> bool {
+        self.is_secret || (self.kind() == "Secret" && self.gvk().group.is_empty())
     }
 
     /// This object with the steps that changed it, which many objects have in common.

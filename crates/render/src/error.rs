@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use plumb_core::{ErrorClass, Inputs, ObjectKey, Place, RelPath, TreeError};
+use plumb_core::{ErrorClass, FieldPath, Inputs, ObjectKey, Place, RelPath, TreeError};
 
 /// Problems kept; more are only counted. Together they fit a status condition.
 const KEPT_PROBLEMS: usize = 50;
@@ -244,6 +244,24 @@ pub enum Defect {
         /// Where it is first.
         first: Place,
     },
+    /// A variable in an object has no value, or cannot be read.
+    #[error("{subject}: {why}{}", within(.field))]
+    Variable {
+        /// The object.
+        subject: ObjectKey,
+        /// The field; the root when it was not found.
+        field: FieldPath,
+        /// What is wrong.
+        why: crate::envsubst::Why,
+    },
+    /// With its variables replaced, an object is none any more.
+    #[error("{subject}: with its variables replaced it cannot be read: {why}")]
+    Substituted {
+        /// The object.
+        subject: ObjectKey,
+        /// What is wrong.
+        why: String,
+    },
     /// The content is in Git LFS, and only a pointer to it is in Git.
     #[error("the file is a Git LFS pointer, its content is not in the repository")]
     LfsPointer,
@@ -259,6 +277,10 @@ pub enum Defect {
     /// A link to a directory that contains it.
     #[error("symbolic link leads back to {0}, which contains it")]
     Cycle(RelPath),
+}
+
+fn within(field: &FieldPath) -> String {
+    if field.steps().is_empty() { String::new() } else { format!(" (in {field})") }
 }
 
 impl Problem {
@@ -278,6 +300,10 @@ impl Problem {
             Defect::Unversioned { .. } => Some("give it an apiVersion".into()),
             Defect::Kustomize(error) => error.hint(),
             Defect::Duplicate { .. } => Some("remove one of the two".into()),
+            Defect::Variable { why, .. } => Some(why.hint()),
+            Defect::Substituted { .. } => {
+                Some("put quotes around the variable, or in its value".into())
+            }
             Defect::LfsPointer => Some("keep manifests out of Git LFS".into()),
             Defect::Cycle(_) => Some(format!("list {} in .plumbignore", self.file)),
             Defect::Pattern(_) => None,

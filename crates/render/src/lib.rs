@@ -10,18 +10,21 @@
 
 #![forbid(unsafe_code)]
 
+mod envsubst;
 mod error;
 mod ignore;
 mod kustomize;
 mod options;
 mod plain;
 mod render;
+mod substitute;
 #[cfg(test)]
 mod tests;
 mod walk;
 
+pub use envsubst::{Variable, Why};
 pub use error::{Defect, Failure, Problem, RenderError};
-pub use options::{CommonMetadata, RenderLimits, RenderOptions};
+pub use options::{CommonMetadata, RenderLimits, RenderOptions, Substitution};
 pub use plumb_kustomize::{
     LoadRestrictions, ObjectSelector, Overlay, OverlayImage, OverlayPatch, PatchTarget, Reorder,
 };

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use plumb_kustomize::{LoadRestrictions, Overlay, Reorder};
 
+use crate::Variable;
+
 /// How to render. By default as an Application is rendered whose spec says nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenderOptions {
@@ -14,6 +16,8 @@ pub struct RenderOptions {
     pub overlay: Overlay,
     /// What all objects get in the end.
     pub common_metadata: CommonMetadata,
+    /// What variables in objects become, before that.
+    pub substitution: Substitution,
     /// Which files a kustomization may use.
     pub load_restrictions: LoadRestrictions,
     /// The order of what Kustomize builds, when the kustomization does not say.
@@ -28,6 +32,7 @@ impl Default for RenderOptions {
             ignore: None,
             overlay: Overlay::default(),
             common_metadata: CommonMetadata::default(),
+            substitution: Substitution::default(),
             // The tree is one repository, and who may write to a part of it is Git's affair.
             load_restrictions: LoadRestrictions::None,
             // Stages of the engine put objects in the order that matters.
@@ -45,6 +50,17 @@ pub struct CommonMetadata {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// Values for variables in objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Substitution {
+    /// By name.
+    pub values: BTreeMap<String, Variable>,
+    /// Whether defaults count also where there are no values at all.
+    pub always: bool,
+    /// Whether it is an error when a variable has no value and no default.
+    pub strict: bool,
 }
 
 /// Bounds on one render, so that a hostile repository delays nobody else.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Problems;
 use crate::plain::Plain;
+use crate::substitute::substitute;
 use crate::walk::{Item, Layout, Walk};
 use crate::{CommonMetadata, Failure, RenderError, RenderOptions, kustomize};
 
@@ -47,7 +48,13 @@ pub fn render(
 ) -> Result<Rendered, Failure> {
     let recorder = Recorder::new(tree);
     let result = locate(tree, &recorder, path)
-        .and_then(|found| objects(tree, &recorder, &found, options, interrupted));
+        .and_then(|found| objects(tree, &recorder, &found, options, interrupted))
+        .and_then(|mut objects| {
+            let mut problems = Problems::default();
+            let limits = &options.limits.file;
+            substitute(&mut objects, &options.substitution, limits, &mut problems);
+            problems.none().map(|()| objects)
+        });
     let inputs = recorder.finish();
     let mut objects = result.map_err(|error| Failure { error, inputs: inputs.clone() })?;
     let mut hasher = Hasher::new();
