@@ -21,6 +21,8 @@ pub(crate) enum Command {
     /// Render a directory as the agent would, and print the objects. For a directory with a
     /// kustomization that is what `kustomize build` prints
     Build(Build),
+    /// Say of live objects whether they work, as the agent would
+    Health(Health),
     /// Print the custom resource definitions
     Crds,
     /// Print everything that a cluster needs, for `kubectl apply --server-side -f -`
@@ -111,6 +113,17 @@ pub(crate) struct Build {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct Health {
+    /// Files with objects as `kubectl get -o yaml` prints them; `-` is standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// How it is said
+    #[arg(short, long, value_enum, default_value_t = HealthOutput::Text)]
+    pub(crate) output: HealthOutput,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct Install {
     /// The image to run
     #[arg(long, value_name = "IMAGE")]
@@ -148,6 +161,14 @@ pub(crate) enum Output {
     /// YAML documents
     Yaml,
     /// One JSON list
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HealthOutput {
+    /// A line for people
+    Text,
+    /// A line of JSON: file, health and reason
     Json,
 }
 

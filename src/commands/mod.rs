@@ -2,6 +2,7 @@
 
 mod build;
 mod controller;
+mod health;
 mod install;
 
 use std::io::Write as _;
@@ -14,6 +15,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Controller(args) => controller::run(args),
         Command::Build(args) => build::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Crds => install::crds(),
         Command::Install(args) => install::run(&args),
         Command::Version => print(&format!("plumb {}\n", env!("CARGO_PKG_VERSION"))),

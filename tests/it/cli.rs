@@ -149,3 +149,31 @@ fn crds_are_those_that_are_deployed() {
         assert_eq!(body(document), body(&deployed), "{file}");
     }
 }
+
+#[test]
+fn health_says_of_live_objects_whether_they_work() {
+    let dir = tree(&[
+        (
+            "job.yaml",
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {name: a}\nstatus: {startTime: t}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n",
+        ),
+        ("bad.yaml", "a: b: c\n"),
+    ]);
+    let file = dir.path().join("job.yaml").display().to_string();
+    let output = plumb(&["health", "-f", &file]);
+    assert_eq!(
+        text(&output.stdout),
+        "Progressing  Job a  0 of 1 pod is complete\nHealthy      ConfigMap b\n"
+    );
+    let output = plumb(&["health", "-o", "json", "-f", &file]);
+    let lines: Vec<Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let reason = "0 of 1 pod is complete";
+    let job = serde_json::json!({"file": file, "health": "Progressing", "reason": reason});
+    assert_eq!(lines, [job, serde_json::json!({"file": file, "health": "Healthy", "reason": ""})]);
+    let bad = dir.path().join("bad.yaml").display().to_string();
+    let output = plumb(&["health", "-f", &bad]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("bad.yaml:1: "), "{}", text(&output.stderr));
+    assert_eq!(plumb(&["health", "-f", "/none"]).status.code(), Some(3));
+}
