@@ -458,6 +458,49 @@ fn what_a_suspended_or_broken_application_had_stays_its_own() {
 }
 
 #[test]
+fn what_goes_to_a_suspended_application_stays_for_it() {
+    runtime().block_on(async {
+        let world = World::new("move-suspended").await;
+        world.repo.commit(
+            &[
+                ("a/keep.yaml", Some(&config_map("keep-a", "1"))),
+                ("b/keep.yaml", Some(&config_map("keep-b", "1"))),
+                ("a/x.yaml", Some(&config_map("x", "1"))),
+                ("a/gone.yaml", Some(&config_map("gone", "1"))),
+            ],
+            "all in one",
+        );
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        world.sync_each(&["a", "b"]).await;
+        let before = uid(&world, "x").await;
+        world.edit(&world.apps(), "b", &json!({"spec": {"suspend": true}})).await;
+        probe.suspended("b").await;
+
+        let moved = config_map("x", "2");
+        let commit = [("a/x.yaml", None), ("a/gone.yaml", None), ("b/x.yaml", Some(&*moved))];
+        world.repo.commit(&commit, "moved");
+        world.look().await;
+        // What nobody asks for goes, and what is meant for the other one stays as it was.
+        wait_for("what nobody asks for to go", LIMIT, async || {
+            match world.config_maps().get_opt("gone").await.unwrap() {
+                None => Ok(()),
+                Some(object) => Err(object),
+            }
+        })
+        .await;
+        world.wait_value("x", "1").await;
+        world.edit(&world.apps(), "b", &json!({"spec": {"suspend": false}})).await;
+        world.wait_value("x", "2").await;
+        wait_owner(&world, "b", "x").await;
+        for app in ["a", "b"] {
+            ready(&world, app).await;
+        }
+        assert_eq!(uid(&world, "x").await, before);
+    });
+}
+
+#[test]
 fn two_sources_of_one_branch_move_together() {
     runtime().block_on(async {
         let world = World::new("move-twins").await;

@@ -79,6 +79,7 @@ impl Daemon {
         }
         if run.object.spec.suspend {
             self.say_suspended(&run).await;
+            self.speak(&run).await;
             return Outcome::Waiting;
         }
         let asked = annotation(&run.object.metadata, names::REQUESTED_AT);

@@ -314,7 +314,7 @@ impl Store {
     pub(crate) fn is_silent(&self, name: &Name) -> bool {
         let Some(app) = self.apps.get(name) else { return false };
         let (metadata, spec) = (&app.object.metadata, &app.object.spec);
-        if metadata.deletion_timestamp.is_some() || spec.suspend {
+        if metadata.deletion_timestamp.is_some() {
             return false;
         }
         let source = self.sources.get(&Name::new(&name.namespace, &spec.source_ref.name));
@@ -342,9 +342,7 @@ impl Store {
                 && theirs.lags(ours)
                 && app.is_some_and(|app| {
                     let (metadata, spec) = (&app.metadata, &app.spec);
-                    metadata.deletion_timestamp.is_none()
-                        && !spec.suspend
-                        && spec.revision.is_none()
+                    metadata.deletion_timestamp.is_none() && spec.revision.is_none()
                 })
         };
         self.is_silent(name) || lags()
@@ -357,7 +355,6 @@ impl Store {
         let (metadata, spec) = (&app.object.metadata, &app.object.spec);
         let source = self.sources.get(&Name::new(&name.namespace, &spec.source_ref.name));
         metadata.deletion_timestamp.is_none()
-            && !spec.suspend
             && source.is_some_and(|source| source.revision.is_none() && !source.object.spec.suspend)
     }
 
@@ -403,9 +400,7 @@ impl Store {
         let app = self.apps.get(name)?;
         let source = Name::new(&name.namespace, &app.object.spec.source_ref.name);
         let may_want = |other: &App| {
-            let (metadata, spec) = (&other.object.metadata, &other.object.spec);
-            metadata.deletion_timestamp.is_none()
-                && !spec.suspend
+            other.object.metadata.deletion_timestamp.is_none()
                 && other.broken.is_some_and(|broken| app.clean.is_none_or(|clean| broken > clean))
         };
         let others = self.relatives(&source).into_iter().filter(|key| key.name() != name);

@@ -36,6 +36,9 @@ struct Wants {
     adopt: Adopt,
     /// What bears marks that say that it is not ours, as a claim found out.
     foreign: HashSet<ObjectKey>,
+    /// While it does nothing: what it asked for when it last did something. What it has of that stays
+    /// its own.
+    idle: Option<HashSet<ObjectKey>>,
 }
 
 impl Claims {
@@ -49,8 +52,11 @@ impl Claims {
         all: bool,
     ) -> Vec<ObjectKey> {
         let before = self.sets.remove(&*set.id);
-        let (before, mut foreign) =
-            before.map(|wants| (wants.keys, wants.foreign)).unwrap_or_default();
+        let asked = |wants: Wants| {
+            let keys = wants.keys.into_iter().chain(wants.idle.into_iter().flatten());
+            (keys.collect::<HashSet<_>>(), wants.foreign)
+        };
+        let (before, mut foreign) = before.map(asked).unwrap_or_default();
         let freed = if all {
             before.into_iter().filter(|key| !keys.contains(key)).collect()
         } else {
@@ -58,7 +64,7 @@ impl Claims {
             Vec::new()
         };
         foreign.retain(|key| keys.contains(key));
-        let wants = Wants { manager: set.manager.clone(), keys, adopt, foreign };
+        let wants = Wants { manager: set.manager.clone(), keys, adopt, foreign, idle: None };
         self.sets.insert(set.id.as_str().into(), wants);
         freed
     }
@@ -66,6 +72,17 @@ impl Claims {
     /// Whether any set wants an object of a kind.
     pub(crate) fn wants_any_of(&self, kind: &plumb_core::GroupKind) -> bool {
         self.sets.values().any(|wants| wants.keys.iter().any(|key| key.group_kind == *kind))
+    }
+
+    /// A set that does nothing says what it would want. It lets nothing go.
+    pub(crate) fn publish_idle(&mut self, set: &ApplySet, adopt: Adopt, keys: HashSet<ObjectKey>) {
+        let (idle, foreign) = match self.sets.remove(&*set.id) {
+            Some(Wants { idle: Some(had), foreign, .. }) => (had, foreign),
+            Some(Wants { keys, foreign, .. }) => (keys, foreign),
+            None => Default::default(),
+        };
+        let wants = Wants { manager: set.manager.clone(), keys, adopt, foreign, idle: Some(idle) };
+        self.sets.insert(set.id.as_str().into(), wants);
     }
 
     /// How a set deals with what is there already.
@@ -112,7 +129,10 @@ impl Claims {
 
     /// The field manager of a set that is known not to want an object.
     pub(crate) fn lets_go(&self, set: &str, key: &ObjectKey) -> Option<String> {
-        let wants = self.sets.get(set).filter(|wants| !wants.keys.contains(key))?;
+        let wants = self.sets.get(set)?;
+        if wants.idle.is_some() || wants.keys.contains(key) {
+            return None;
+        }
         Some(wants.manager.clone())
     }
 }
@@ -173,6 +193,18 @@ mod tests {
         assert!(freed.len() == 1 && freed[0] == x);
         assert_eq!(claims.lets_go(&one.id, &x), Some("plumb:ns/one".into()));
         assert!(!claims.others_want(&two.id, &x));
+
+        // What does nothing keeps what it has, and says what it would want besides.
+        claims.publish_idle(&one, Adopt::IfUnowned, keys(&["z"]));
+        assert_eq!(claims.lets_go(&one.id, &x), None);
+        let [z] = keys(&["z"]).into_iter().collect::<Vec<_>>().try_into().unwrap();
+        assert!(claims.others_want(&two.id, &z));
+        claims.publish_idle(&one, Adopt::IfUnowned, keys(&[]));
+        assert!(!claims.others_want(&two.id, &z), "it went elsewhere meanwhile");
+        let [y] = keys(&["y"]).into_iter().collect::<Vec<_>>().try_into().unwrap();
+        let freed = claims.publish(&one, Adopt::IfUnowned, keys(&["z"]), true);
+        assert_eq!(freed, [y], "which it asked for before");
+        assert_eq!(claims.lets_go(&one.id, &x), Some("plumb:ns/one".into()));
 
         claims.clear();
         assert_eq!(claims.lets_go(&one.id, &x), None);

@@ -17,8 +17,10 @@ use crate::claims::Claims;
 use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent};
 use crate::definitions::{Defining, is_definition};
 use crate::error::EngineError;
+use crate::ignore::Ignores;
 use crate::members::{Audits, KindState, Members, Trouble};
 use crate::missing::Missing;
+use crate::prepare::prepare;
 use crate::refusals::Refusals;
 use crate::report::Drift;
 use crate::sabotage::{Sabotage, leaves_out};
@@ -427,6 +429,23 @@ impl Engine {
         let now = Instant::now();
         let due = self.members().next_due(&set.id, &set.manager, now);
         due.map(|due| due.saturating_duration_since(now))
+    }
+
+    /// Hears what a set would want that does nothing: what another one lets go stays for it, and what
+    /// it has it keeps.
+    pub async fn hear(
+        &self,
+        set: &crate::ApplySet,
+        adopt: crate::Adopt,
+        objects: Vec<plumb_core::Object>,
+    ) -> Result<(), EngineError> {
+        let kinds = objects.iter().map(plumb_core::Object::gvk);
+        let discovery = self.discovery_with(kinds, None).await?;
+        let prepared = prepare(objects, set, &discovery, &Ignores::default());
+        let failed = prepared.failures.into_iter().chain(prepared.refusals).map(|f| f.key);
+        let wants = prepared.objects.into_iter().map(|p| p.key).chain(failed).collect();
+        self.claims().publish_idle(set, adopt, wants);
+        Ok(())
     }
 
     /// The members of a set that somebody else writes again and again, and what was last put back.

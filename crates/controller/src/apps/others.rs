@@ -1,12 +1,15 @@
 //! What the runs of one Application may expect of the others: what one lets go of is deleted only
 //! when all that may want it have looked at what is newest.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plumb_core::ObjectKey;
 use plumb_engine::{MANAGER_PREFIX, Others};
 
 use super::Run;
+use super::build::Built;
+use super::policy::policy_of;
 use crate::daemon::Daemon;
 use crate::names::{Key, Name};
 use crate::state::Looked;
@@ -93,6 +96,37 @@ impl Daemon {
         };
         for name in go_on {
             self.call(Key::App(name));
+        }
+    }
+
+    /// A suspended Application does nothing, but what others let go may be meant for it: it says what
+    /// it would want of what is newest.
+    pub(super) async fn speak(self: &Arc<Self>, run: &Run) {
+        let Ok(base) = self.base(run) else { return };
+        let looks_at = run.looks_at(&base);
+        let app = self.state.lock().apps.get(&run.name).map(|app| app.looked);
+        if app.is_none_or(|looked| looked == Some(looks_at)) {
+            return;
+        }
+        let heard = match self.build(run, &base).await {
+            Ok((Built::Objects(objects), _)) => {
+                let adopt = policy_of(&run.object.spec).adopt;
+                self.engine.hear(&run.set, adopt, objects).await.is_ok()
+            }
+            Ok((Built::Broken { .. }, _)) => {
+                self.note_broken(run, base.seq);
+                self.looked(&run.name, looks_at);
+                return;
+            }
+            Err(_) => false,
+        };
+        if heard {
+            self.succeeded(run);
+            self.mended(&run.name);
+            self.looked(&run.name, looks_at);
+        } else {
+            // Those who wait for it do so for some time only.
+            self.plan_retry(run, &base.revision.to_string());
         }
     }
 

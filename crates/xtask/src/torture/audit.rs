@@ -346,7 +346,7 @@ impl Evidence<'_> {
         // over the whole folder was there before its former owner went.
         let heard = |goal: &usize| {
             apps[*goal].repository == repository
-                && apps[*goal].is_active()
+                && !apps[*goal].is_gone()
                 && (self.rested(*goal).is_some() || heir == Some(*goal))
         };
         let mut goals = (0..apps.len()).filter(|goal| *goal != app).filter(heard);
@@ -395,7 +395,10 @@ impl Evidence<'_> {
                 return false;
             }
             let too_much = members.iter().filter(|member| {
-                !objects.contains_key(&key_of_version(member)) && !stays(&member.object)
+                let key = key_of_version(member);
+                !objects.contains_key(&key)
+                    && !stays(&member.object)
+                    && !self.model.is_meant_for_suspended(&key)
             });
             let plan: BTreeSet<&str> = too_much.map(Version::uid).collect();
             is_approved(&plan) || !(large || claim || objects.is_empty())

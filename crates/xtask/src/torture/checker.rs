@@ -211,11 +211,15 @@ impl View<'_> {
         (found, applied)
     }
 
-    /// What an application has beside what is wanted of it, and may be deleted.
+    /// What an application has beside what is wanted of it, and may be deleted. What is meant for a
+    /// suspended one stays until that one takes it.
     fn extras(&self, app: usize, desired: &BTreeMap<Key, Object>) -> BTreeMap<Key, String> {
         let extra = |(key, live): &(&Key, &Arc<Value>)| {
             let its_own = owner(live, &self.model.apps, self.ids) == Some(app);
-            its_own && !desired.contains_key(*key) && !stays(live)
+            its_own
+                && !desired.contains_key(*key)
+                && !stays(live)
+                && !self.model.is_meant_for_suspended(key)
         };
         let extras = self.live.iter().filter(extra);
         extras.map(|(key, live)| (key.clone(), uid(live))).collect()
@@ -391,7 +395,7 @@ impl View<'_> {
         let apps = &self.model.apps;
         (0..apps.len()).any(|other| {
             other != app
-                && apps[other].is_active()
+                && !apps[other].is_gone()
                 && apps[other].repository == apps[app].repository
                 && self.model.wanted(other).objects().is_none()
         })

@@ -226,9 +226,11 @@ fn what_may_have_gone_to_a_broken_neighbour_may_be_held() {
     world.not_ready(1, "BuildFailed");
     hold(&mut world, "NeighbourBroken", &["ConfigMap one/b"]);
     assert!(world.view().is_ok(), "{:?}", world.view());
-    // Only those of the same repository are neighbours, and only who is at work.
+    // One that is suspended may have it meant for it, too; one that is gone may not.
     world.model.apps[1].standing = Standing::Suspended { since: 1 };
-    world.says("1 of 2 deletions are held without reason");
+    assert!(world.view().is_ok(), "{:?}", world.view());
+    world.model.apps[1].standing = Standing::Gone { orphans: true, heir: None };
+    assert!(world.view().unwrap_err()[0].contains("1 of 2 deletions are held without reason"));
 }
 
 #[test]
@@ -388,6 +390,18 @@ fn a_suspended_application_leaves_all_as_it_is_and_others_may_wait_for_it() {
     world.says("app-00: its status is of an earlier generation");
     world.model.apps[0].standing = Standing::Active;
     assert!(world.view().is_err(), "once it is resumed all is to be put right");
+}
+
+#[test]
+fn what_goes_to_a_suspended_application_stays_where_it_is() {
+    let mut world = World::new();
+    let mut next = without_b();
+    next.extend(tree(1, &[map("c", 1), map("b", 1)]));
+    world.commit(next);
+    world.app(0)["status"]["lastAppliedRevision"] = "main@sha1:c1".into();
+    assert!(world.view().is_err(), "one that is at work takes it");
+    world.model.apps[1].standing = Standing::Suspended { since: 1 };
+    assert!(world.view().is_ok(), "{:?}", world.view());
 }
 
 /// The first application was deleted.

@@ -224,6 +224,12 @@ impl Model {
         desired(folder, &self.head(repository))
     }
 
+    /// Whether a suspended application is asked for an object, which stays until that one takes it.
+    pub(super) fn is_meant_for_suspended(&self, key: &Key) -> bool {
+        let mut suspended = (0..self.apps.len()).filter(|app| self.apps[*app].is_suspended());
+        suspended.any(|app| self.wanted(app).objects().is_some_and(|all| all.contains_key(key)))
+    }
+
     /// What it was asked for by a commit, when it was there.
     pub(super) fn wanted_at(&self, app: usize, commit: usize) -> Desired {
         let App { repository, folder, .. } = self.apps[app];
