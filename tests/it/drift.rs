@@ -360,6 +360,65 @@ fn ignored_fields_are_filled_in_once_and_then_for_others_to_decide() {
     });
 }
 
+#[test]
+fn of_an_ignored_field_with_more_below_each_part_is_for_others_to_decide() {
+    runtime().block_on(async {
+        let world = World::new("ignore-parts").await;
+        let map = |value: &str| {
+            let data = format!("data: {{a: '{value}', b: '{value}'}}");
+            format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: web}}\n{data}\n")
+        };
+        let web = deployment("web", 2, "main:1", "a");
+        let files = [("app/map.yaml", Some(&*map("1"))), ("app/web.yaml", Some(&*web))];
+        let commit = world.repo.commit(&files, "one");
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        world.apply(&world.source("1h")).await;
+        let mut app = world.app("web", "app", "1h");
+        app["spec"]["ignore"] = json!([
+            {"paths": ["/data"], "target": {"kind": "ConfigMap"}},
+            {"paths": ["/spec/replicas"], "target": {"kind": "Deployment"}},
+        ]);
+        world.apply(&app).await;
+        world.wait_applied("web", &commit).await;
+
+        // A hand takes one of two keys: it keeps it, and the other one follows Git.
+        let maps = world.api("v1", "ConfigMap");
+        world.edit(&maps, "web", &json!({"data": {"a": "hand"}})).await;
+        probe.idle(0).await;
+        let commit = world.repo.commit(&[("app/map.yaml", Some(&*map("2")))], "two");
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        assert_eq!(field(&maps, "web", "/data/a").await, "hand");
+        assert_eq!(field(&maps, "web", "/data/b").await, "2");
+
+        // An autoscaler agrees at first, then has a will of its own, and then lets go. What the API
+        // server makes of a field that nobody has is not Git's either.
+        let deployments = world.api("apps/v1", "Deployment");
+        let theirs = |spec: Value| {
+            json!({
+                "apiVersion": "apps/v1", "kind": "Deployment",
+                "metadata": {"name": "web", "namespace": world.ns}, "spec": spec,
+            })
+        };
+        for replicas in [2, 7] {
+            world.apply(&theirs(json!({"replicas": replicas}))).await;
+            probe.idle(0).await;
+            assert_eq!(field(&deployments, "web", "/spec/replicas").await, replicas);
+        }
+        world.apply(&theirs(json!({"minReadySeconds": 1}))).await;
+        let web = deployment("web", 3, "main:2", "a");
+        let commit = world.repo.commit(&[("app/web.yaml", Some(&*web))], "three");
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        assert_eq!(field(&deployments, "web", "/spec/replicas").await, 1, "the default");
+        assert_eq!(
+            field(&deployments, "web", "/spec/template/spec/containers/1/image").await,
+            "main:2"
+        );
+    });
+}
+
 /// What an autoscaler does, without one.
 async fn scale(api: &Api<DynamicObject>, name: &str, manager: &str, replicas: u8) {
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));

@@ -8,7 +8,7 @@ use plumb_core::{FieldPath, Object, Step};
 use serde_json::Value;
 
 use crate::applyset::{APPLICATION, PART_OF};
-use crate::explain::{child, is_leaf};
+use crate::explain::child;
 
 /// A JSON pointer, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +72,8 @@ impl Ignores {
     }
 }
 
-/// Takes the fields out of an object that our field set does not hold. Returns which.
+/// Takes the fields out of an object that our field set does not hold, and of fields that have more
+/// below what it does not hold of that. Returns which.
 pub(crate) fn leave_out(
     body: &mut Value,
     ours: Option<&Value>,
@@ -80,26 +81,71 @@ pub(crate) fn leave_out(
 ) -> Vec<FieldPath> {
     let mut left = Vec::new();
     for Pointer(steps) in fields {
-        let Some((last, parents)) = steps.split_last() else { continue };
-        if ours.is_some_and(|ours| holds(ours, body, steps)) {
-            continue;
+        if let Some(fields) = ours.map_or(Some(None), |ours| below(ours, body, steps)) {
+            let mut path = path_of(body, steps);
+            take(body, steps, fields, &mut path, &mut left);
         }
-        let field = path_of(body, steps);
-        let parent = parents.iter().try_fold(&mut *body, |value, step| at(value, step));
-        let taken = match parent {
-            Some(Value::Object(map)) => map.remove(last).is_some(),
-            Some(Value::Array(items)) => match last.parse::<usize>() {
-                Ok(index) if index < items.len() => {
-                    items.remove(index);
-                    true
-                }
-                _ => false,
-            },
-            _ => false,
-        };
-        left.extend(taken.then_some(field));
     }
     left
+}
+
+/// What a field set says of a field of an object: `None` that it holds a whole that the field is part
+/// of, `Some(None)` that it does not hold it.
+#[expect(clippy::option_option, reason = "three answers, and the outer one ends the search")]
+fn below<'f>(fields: &'f Value, body: &Value, steps: &[String]) -> Option<Option<&'f Value>> {
+    let (mut fields, mut body) = (fields, body);
+    for step in steps {
+        if is_whole(fields) {
+            return None;
+        }
+        let Some(next) = body_at(body, step) else { return Some(None) };
+        let Some(found) = entry_of(fields, body, step) else { return Some(None) };
+        (fields, body) = (found, next);
+    }
+    Some(Some(fields))
+}
+
+/// Takes a field out as far as a field set about it says nothing of what is in it.
+fn take(
+    body: &mut Value,
+    steps: &[String],
+    fields: Option<&Value>,
+    path: &mut FieldPath,
+    left: &mut Vec<FieldPath>,
+) {
+    let Some((last, parents)) = steps.split_last() else { return };
+    let Some(parent) = parents.iter().try_fold(body, |value, step| at(value, step)) else { return };
+    let Some(fields) = fields else {
+        let taken = match parent {
+            Value::Object(map) => map.remove(last).is_some(),
+            Value::Array(items) => {
+                let index = last.parse::<usize>().ok().filter(|index| *index < items.len());
+                index.map(|index| items.remove(index)).is_some()
+            }
+            _ => false,
+        };
+        left.extend(taken.then(|| path.clone()));
+        return;
+    };
+    if is_whole(fields) {
+        return;
+    }
+    let Some(value) = at(parent, last) else { return };
+    // The last of a list first, so that taking one out moves no other.
+    let inner: Vec<String> = match &*value {
+        Value::Object(map) => map.keys().cloned().collect(),
+        Value::Array(items) => (0..items.len()).rev().map(|index| index.to_string()).collect(),
+        _ => Vec::new(),
+    };
+    for step in inner {
+        let below = entry_of(fields, value, &step);
+        path.push(match &*value {
+            Value::Array(_) => step.parse().map_or_else(|_| Step::Key(step.clone()), Step::Index),
+            _ => Step::Key(step.clone()),
+        });
+        take(value, std::slice::from_ref(&step), below, path, left);
+        path.pop();
+    }
 }
 
 /// A pointer as people write a field.
@@ -126,24 +172,29 @@ fn at<'v>(value: &'v mut Value, step: &str) -> Option<&'v mut Value> {
     }
 }
 
-/// Whether a field set holds a field of an object, or a whole that the field is part of.
-fn holds(fields: &Value, body: &Value, steps: &[String]) -> bool {
-    let Some((step, rest)) = steps.split_first() else { return true };
-    if is_leaf(fields) {
-        return true;
-    }
-    let Some(map) = fields.as_object() else { return false };
-    let below = match body {
-        Value::Object(_) => map.get(&format!("f:{step}")).zip(body.get(step)),
-        Value::Array(items) => step.parse::<usize>().ok().and_then(|index| {
-            let mine = map.iter().find(|(key, _)| {
-                child(body, key).is_some_and(|(found, _)| found == Step::Index(index))
-            });
-            mine.map(|(_, below)| below).zip(items.get(index))
-        }),
+fn body_at<'v>(value: &'v Value, step: &str) -> Option<&'v Value> {
+    match value {
+        Value::Object(map) => map.get(step),
+        Value::Array(items) => items.get(step.parse::<usize>().ok()?),
         _ => None,
-    };
-    below.is_some_and(|(fields, body)| holds(fields, body, rest))
+    }
+}
+
+/// What a field set says of one part of an object or list.
+fn entry_of<'f>(fields: &'f Value, body: &Value, step: &str) -> Option<&'f Value> {
+    let map = fields.as_object()?;
+    if body.is_object() {
+        return map.get(&format!("f:{step}"));
+    }
+    let index = step.parse().ok()?;
+    let is_it = |key: &str| child(body, key).is_some_and(|(found, _)| found == Step::Index(index));
+    map.iter().find(|(key, _)| is_it(key)).map(|(_, below)| below)
+}
+
+/// Whether a field set has nothing below, not even that the field itself is held apart from what is
+/// in it.
+fn is_whole(fields: &Value) -> bool {
+    fields.as_object().is_none_or(serde_json::Map::is_empty)
 }
 
 #[cfg(test)]
@@ -190,9 +241,7 @@ mod tests {
             gone(&["/metadata/annotations/c~0d"])["metadata"]["annotations"],
             json!({"a/b": "1"})
         );
-        for owned in
-            ["/spec/containers/1/image", "/metadata/annotations/a~1b", "/spec/args/0", "/spec"]
-        {
+        for owned in ["/spec/containers/1/image", "/metadata/annotations/a~1b", "/spec/args/0"] {
             assert_eq!(left(&[owned], Some(&ours)).0, 0, "{owned}");
         }
         for absent in ["/spec/none", "/spec/containers/7/image", "/spec/replicas/x"] {
@@ -204,6 +253,48 @@ mod tests {
         assert_eq!(told, ["spec.replicas", "metadata.annotations[\"c~d\"]"]);
         // Somebody else's object.
         assert_eq!(left(&["/spec/args/0", "/spec/replicas"], None).0, 2);
+    }
+
+    #[test]
+    fn of_a_field_with_more_below_only_what_others_took_is_left_out() {
+        let body = json!({
+            "data": {"a": "1", "b": "2"},
+            "spec": {
+                "selector": {"app": "web"},
+                "containers": [
+                    {"name": "a", "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}},
+                    {"name": "b", "resources": {"limits": {"cpu": "2"}}},
+                ],
+            },
+        });
+        let ours = json!({
+            "f:data": {".": {}, "f:b": {}},
+            "f:spec": {"f:selector": {}, "f:containers": {
+                r#"k:{"name":"a"}"#:
+                    {".": {}, "f:name": {}, "f:resources": {"f:limits": {".": {}, "f:cpu": {}}}},
+                r#"k:{"name":"b"}"#:
+                    {".": {}, "f:name": {}, "f:resources": {"f:limits": {".": {}}}},
+            }},
+        });
+        let told = |text: &str| {
+            let mut body = body.clone();
+            let left = leave_out(&mut body, Some(&ours), &pointers(&[text]));
+            (left.iter().map(ToString::to_string).collect::<Vec<_>>(), body)
+        };
+        let (left, rest) = told("/data");
+        assert_eq!((&*left, &rest["data"]), (&["data.a".to_owned()][..], &json!({"b": "2"})));
+        assert!(told("/spec/selector").0.is_empty(), "held as a whole");
+        assert!(told("/spec/selector/app").0.is_empty(), "a part of it");
+        let (left, rest) = told("/spec/containers/0/resources");
+        assert_eq!(left, ["spec.containers[0].resources.requests"]);
+        let limits = json!({"limits": {"cpu": "1"}});
+        assert_eq!(rest["spec"]["containers"][0]["resources"], limits);
+        let (left, rest) = told("/spec/containers");
+        assert_eq!(
+            left,
+            ["spec.containers[1].resources.limits.cpu", "spec.containers[0].resources.requests"]
+        );
+        assert_eq!(rest["spec"]["containers"][1]["name"], "b");
     }
 
     #[test]
