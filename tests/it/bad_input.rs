@@ -5,6 +5,7 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use plumb_testkit::{runtime, wait_for};
 use serde_json::{Value, json};
 
+use crate::scrape::Probe;
 use crate::world::{LIMIT, World, condition, config_map};
 
 /// A source that nothing is wrong with but what the caller changes.
@@ -194,6 +195,55 @@ type Files<'a> = &'a [(&'a str, Option<&'a str>)];
 
 /// Commits that do not render: each leaves the live object as it is and enforced, says where the
 /// mistake is, and is over with the next good commit.
+/// What was refused had widened the scope, and what stays enforced does not need it.
+#[test]
+fn while_a_commit_does_not_render_the_scope_is_left_as_it_is() {
+    runtime().block_on(async {
+        let world = World::new("bad-scope").await;
+        let secret = |value: &str| {
+            json!({
+                "apiVersion": "v1", "kind": "Secret", "data": {"key": value},
+                "metadata": {"name": "theirs", "namespace": world.ns},
+            })
+        };
+        world.apply(&secret("aGFuZA==")).await;
+        let good = config_map("a", "1");
+        world.repo.commit(&[("app/a.yaml", Some(&good))], "good");
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_value("a", "1").await;
+        let taken = serde_json::to_string(&secret("Z2l0")).unwrap();
+        world.repo.commit(&[("app/s.yaml", Some(&taken))], "refused");
+        world.look().await;
+        world.wait_not_ready("web", "FieldConflict").await;
+        world.repo.commit(&[("app/b.yaml", Some("kind: [ConfigMap\n"))], "broken");
+        world.look().await;
+        world.wait_not_ready("web", "BuildFailed").await;
+        probe.idle(0).await;
+
+        let mark = world.plane.audit().mark();
+        for hand in ["one", "two"] {
+            world.edit(&world.config_maps(), "a", &json!({"data": {"value": hand}})).await;
+            world.wait_value("a", "1").await;
+            world.request(&world.apps(), "web", hand).await;
+            wait_for("an answer", LIMIT, async || {
+                let object = world.get(&world.apps(), "web").await;
+                let handled = &object["status"]["lastHandledReconcileAt"];
+                if *handled == hand { Ok(()) } else { Err(object) }
+            })
+            .await;
+        }
+        probe.idle(0).await;
+        world.plane.settled().await;
+        let facts = world.plane.audit().since(mark).into_iter().filter(|event| {
+            event.user == world.identity.user() && event.what() == "patch plumb.dev/applications"
+        });
+        assert_eq!(facts.count(), 0);
+    });
+}
+
 #[test]
 fn a_commit_that_does_not_render_changes_nothing_and_names_every_place() {
     runtime().block_on(async {

@@ -107,6 +107,7 @@ async fn with_job<T>(test: impl AsyncFnOnce(&Job<'_>) -> T) -> T {
         approved: None,
         recorded: None,
         only_drift: false,
+        keeps_scope: false,
         asked: false,
         longest_pause: std::time::Duration::ZERO,
         epoch: 1,

@@ -81,6 +81,8 @@ pub struct Job<'a> {
     pub recorded: Option<(Digest, Digest)>,
     /// Whether only what others changed is put back, and all else left to a later run.
     pub only_drift: bool,
+    /// Whether where members were said to be stays said, since nobody records what is left of it.
+    pub keeps_scope: bool,
     /// The epoch of this leader.
     pub epoch: u64,
     /// Whether a person asks for it, so that nothing is put off that was tried in vain.
@@ -220,6 +222,9 @@ impl Engine {
             let blocked = !report.is_complete();
             self.prune(set, &desired, &job, blocked, report).await?;
             let mut scope = self.remaining_scope(set, &prepared, report).await;
+            if job.keeps_scope {
+                scope = scope.union(&report.scope);
+            }
             if !blocked && !report.superseded && !scope.reads_as(&report.scope, &set.namespace) {
                 scope = self.write_facts(set, &mut parent, scope, job.epoch).await?;
             }

@@ -162,6 +162,8 @@ impl Daemon {
         let others = self.neighbours(run, looks_at);
         let mut job = self.job(run, objects, policy, &superseded, &others);
         job.recorded = digests.filter(|_| first_look);
+        // What is not what is wanted is enforced without a word in the status.
+        job.keeps_scope = looks_at.is_none();
         self.work_on(run, job).await
     }
 
@@ -208,6 +210,7 @@ impl Daemon {
             approved: annotation(&run.object.metadata, names::APPROVE_PRUNE).map(String::from),
             recorded: None,
             only_drift: false,
+            keeps_scope: false,
             epoch: self.epoch(),
             asked: run.asked,
             longest_pause: retry_cap(&run.object.spec),
