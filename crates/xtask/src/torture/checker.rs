@@ -347,13 +347,11 @@ impl View<'_> {
                     ));
                 }
             }
-        } else if !found.extras.is_empty() {
-            if stuck {
-                self.held(app, found, wrong, rested);
-            } else {
-                let keys: Vec<_> = found.extras.keys().map(ToString::to_string).collect();
-                wrong.push(format!("{name}: left over: {}", keys.join(", ")));
-            }
+        } else if stuck && !found.extras.is_empty() {
+            self.held(app, found, wrong, rested);
+        } else if !self.left_over(found).is_empty() {
+            let keys: Vec<_> = self.left_over(found).iter().map(ToString::to_string).collect();
+            wrong.push(format!("{name}: left over: {}", keys.join(", ")));
         } else if ready != "True" {
             let message = condition(object, "Ready").map(|ready| &ready["message"]);
             wrong.push(format!("{name}: Ready={ready} {reason}: {message:?}"));
@@ -401,6 +399,11 @@ impl View<'_> {
         })
     }
 
+    /// What of it cannot be meant for others.
+    fn left_over<'f>(&self, found: &'f Found) -> BTreeSet<&'f Key> {
+        found.extras.keys().filter(|key| !self.model.was_meant_for_suspended(key)).collect()
+    }
+
     /// A plan is held for a reason, and says what it is.
     fn held(&self, app: usize, found: &Found, wrong: &mut Vec<String>, rested: &mut Rested) {
         let (name, status) = (self.name(app), &self.apps[app]["status"]);
@@ -409,7 +412,9 @@ impl View<'_> {
         let desired = self.model.wanted(app).objects().map_or(0, BTreeMap::len);
         let its_own = |live: &&Arc<Value>| owner(live, &self.model.apps, self.ids) == Some(app);
         let members = self.live.values().filter(its_own).count();
-        let count = extras.len();
+        let left_over = self.left_over(found);
+        let count = plan["count"].as_u64().and_then(|count| usize::try_from(count).ok());
+        let count = count.unwrap_or(0).clamp(left_over.len().max(1), extras.len());
         let gone = self.model.apps[app].is_gone();
         let reason = if desired == 0 && !gone {
             "EmptyRender"
@@ -432,7 +437,11 @@ impl View<'_> {
         let listed: BTreeSet<&str> =
             plan["objects"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let known: BTreeSet<String> = extras.keys().map(ToString::to_string).collect();
-        if listed.len() != count.min(LISTED) || !listed.iter().all(|key| known.contains(*key)) {
+        let all = count > LISTED || left_over.iter().all(|key| listed.contains(&*key.to_string()));
+        if listed.len() != count.min(LISTED)
+            || !all
+            || !listed.iter().all(|key| known.contains(*key))
+        {
             wrong.push(format!("{name}: {known:?} are held, its status lists {listed:?}"));
         }
         let digest = text(&plan["digest"]).to_owned();

@@ -234,6 +234,33 @@ fn what_may_have_gone_to_a_broken_neighbour_may_be_held() {
 }
 
 #[test]
+fn what_a_suspended_neighbour_asked_for_before_it_broke_may_be_left_out_of_a_plan() {
+    let mut world = World::new();
+    let live = member(&world, 0, &map("d", 1));
+    world.live.insert(map("d", 1).key, live);
+    // The second one was asked for b once.
+    let mut next = tree(0, &[map("a", 1)]);
+    next.extend(tree(1, &[map("b", 1), map("c", 1)]));
+    world.commit(next.clone());
+    let broken =
+        File::Broken { how: crate::torture::model::Broken::Syntax, was: vec![map("c", 1)] };
+    next.insert(1, Arc::new(Folder::from([("g.yaml".into(), broken)])));
+    world.commit(next);
+    world.say_applied();
+    world.apps[1] = Arc::new(application("c0"));
+    world.not_ready(1, "BuildFailed");
+    hold(&mut world, "NeighbourBroken", &["ConfigMap one/d"]);
+    let wrong = world.view().unwrap_err();
+    assert!(wrong[0].contains("2 are held for NeighbourBroken"), "{wrong:?}");
+    world.model.apps[1].standing = Standing::Suspended { since: 1 };
+    assert!(world.view().is_ok(), "{:?}", world.view());
+    hold(&mut world, "NeighbourBroken", &["ConfigMap one/b"]);
+    world.says("its status lists");
+    hold(&mut world, "NeighbourBroken", &["ConfigMap one/b", "ConfigMap one/d"]);
+    assert!(world.view().is_ok(), "{:?}", world.view());
+}
+
+#[test]
 fn what_left_git_goes_or_is_held_for_a_reason() {
     let mut world = World::new();
     world.commit(without_b());

@@ -230,6 +230,21 @@ impl Model {
         suspended.any(|app| self.wanted(app).objects().is_some_and(|all| all.contains_key(key)))
     }
 
+    /// Whether a suspended application that cannot say what it wants was asked for an object by an
+    /// earlier commit. It may have said so, and the object may stay until it takes it.
+    pub(super) fn was_meant_for_suspended(&self, key: &Key) -> bool {
+        (0..self.apps.len()).any(|app| {
+            let commits = 0..self.commits[self.apps[app].repository].len();
+            let asked = |commit| {
+                let wanted = self.wanted_at(app, commit);
+                wanted.objects().is_some_and(|all| all.contains_key(key))
+            };
+            self.apps[app].is_suspended()
+                && self.wanted(app).objects().is_none()
+                && commits.rev().any(asked)
+        })
+    }
+
     /// What it was asked for by a commit, when it was there.
     pub(super) fn wanted_at(&self, app: usize, commit: usize) -> Desired {
         let App { repository, folder, .. } = self.apps[app];
