@@ -540,6 +540,45 @@ fn two_sources_of_one_branch_move_together() {
 }
 
 #[test]
+fn what_goes_to_a_source_that_cannot_be_read_for_a_moment_is_waited_for() {
+    runtime().block_on(async {
+        let world = World::new("move-twin-away").await;
+        world.repo.commit(
+            &[
+                ("a/keep.yaml", Some(&config_map("keep-a", "1"))),
+                ("b/keep.yaml", Some(&config_map("keep-b", "1"))),
+                ("a/x.yaml", Some(&config_map("x", "1"))),
+            ],
+            "all in one",
+        );
+        let _agent = world.agent();
+        two_of_twins(&world).await;
+        let before = uid(&world, "x").await;
+        let mark = world.plane.audit().mark();
+        let mut twin = world.source("1h");
+        twin["metadata"]["name"] = "twin".into();
+        let readable = twin.clone();
+        twin["spec"]["secretRef"] = json!({"name": "not-there"});
+        world.apply(&twin).await;
+        world.wait_refused(&world.sources(), "twin", "SecretNotFound", &["not-there"]).await;
+
+        let moved = config_map("x", "2");
+        let moves = [("a/x.yaml", None), ("b/x.yaml", Some(&*moved))];
+        let commit = world.repo.commit(&moves, "moved");
+        world.look().await;
+        let parts = [&commit[..12], "other applications have yet to look"];
+        world.wait_refused(&world.apps(), "a", "Progressing", &parts).await;
+        world.apply(&readable).await;
+        wait_owner(&world, "b", "x").await;
+        for app in ["a", "b"] {
+            world.wait_applied(app, &commit).await;
+        }
+        assert_eq!(uid(&world, "x").await, before);
+        assert_quiet(&world, mark, &["a", "b"]).await;
+    });
+}
+
+#[test]
 fn what_may_have_gone_to_a_broken_application_of_another_source_of_the_branch_is_kept() {
     runtime().block_on(async {
         let world = World::new("twin-broken").await;

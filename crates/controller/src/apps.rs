@@ -8,7 +8,7 @@ pub(crate) mod due;
 mod farewell;
 pub(crate) mod how;
 mod keep;
-mod others;
+pub(crate) mod others;
 mod plan;
 mod policy;
 mod say;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use plumb_api::{Application, GitRepository, names};
 use plumb_core::{Digest, GroupKind, Inputs, ObjectKey};
@@ -12,6 +12,7 @@ use plumb_source::{CommitId, Remote, Revision};
 
 use crate::apps::due::Pause;
 use crate::apps::how::How;
+use crate::apps::others::Patience;
 use crate::backoff::Backoff;
 use crate::metrics::Kind;
 use crate::names::{Key, Name};
@@ -83,8 +84,8 @@ pub(crate) struct App {
     pub(crate) broken: Option<u64>,
     /// The revision of its source, counted, at which nothing was left to do last.
     pub(crate) clean: Option<u64>,
-    /// Since when something of it waits until others have looked.
-    pub(crate) waits_since: Option<Instant>,
+    /// How long something of it has waited until others have looked.
+    pub(crate) patience: Patience,
     /// It waits until these kinds are listed.
     pub(crate) waits_for: BTreeSet<GroupKind>,
     /// What keeps it from its next run.
@@ -104,12 +105,10 @@ impl Source {
         ours.url == theirs.url && ours.reference == theirs.reference
     }
 
-    /// Whether it stands at another commit than its twin, and can be expected to move.
+    /// Whether it stands at another commit than its twin, and can be expected to move. One that cannot
+    /// be read may move in a moment, too: what the twin saw it will see.
     fn lags(&self, twin: &Self) -> bool {
-        self.problem.is_none()
-            && !self.object.spec.suspend
-            && self.revision.is_some()
-            && self.revision != twin.revision
+        !self.object.spec.suspend && self.revision.is_some() && self.revision != twin.revision
     }
 
     /// Drops what was found out, as at a start of the process.
@@ -134,7 +133,7 @@ impl App {
         self.looked = None;
         self.broken = None;
         self.clean = None;
-        self.waits_since = None;
+        self.patience = Patience::Whole;
         self.waits_for.clear();
         self.news = true;
         self.written = None;
@@ -228,7 +227,7 @@ impl Store {
                 looked: None,
                 broken: None,
                 clean: None,
-                waits_since: None,
+                patience: Patience::Whole,
                 waits_for: BTreeSet::new(),
                 pause: Pause::default(),
                 news: true,
@@ -250,6 +249,7 @@ impl Store {
             known.clean = None;
             known.written = None;
             known.orphans = false;
+            known.patience = Patience::Whole;
         }
         known.orphans |= orphans(new);
         let changed = old.uid != new.uid
@@ -620,6 +620,46 @@ mod tests {
         assert!(store.is_silent(&web));
         store.apps.get_mut(&web).unwrap().looked = Some((commit, Some(1)));
         assert!(!store.is_silent(&web));
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_read_is_expected_to_come_to_what_its_twin_saw() {
+        let mut store = Store::default();
+        let names = ["repo", "twin"].map(|name| Name::new("ns", name));
+        let (web, other) = (Name::new("ns", "web"), Name::new("ns", "other"));
+        let [before, now]: [CommitId; 2] =
+            ['1', '2'].map(|c| c.to_string().repeat(40).parse().unwrap());
+        for name in &names {
+            store.put_source(source(&name.name, "https://a"));
+            let revision = Revision { name: "main".into(), commit: before };
+            store.sources.get_mut(name).unwrap().revision = Some(revision);
+        }
+        store.put_app(app(1, &json!({})));
+        let mut object = app(1, &json!({}));
+        object.metadata.name = Some(other.name.clone());
+        object.spec.source_ref.name = names[1].name.clone();
+        store.put_app(object);
+        for name in [&web, &other] {
+            store.apps.get_mut(name).unwrap().looked = Some((before, Some(1)));
+        }
+        assert!(!store.any_silent(&web), "both stand at one commit");
+        let [repo, twin] = names;
+        store.sources.get_mut(&repo).unwrap().revision.as_mut().unwrap().commit = now;
+        store.apps.get_mut(&web).unwrap().looked = Some((now, Some(1)));
+        assert!(store.any_silent(&web));
+        store.sources.get_mut(&twin).unwrap().problem = Some("no answer".into());
+        assert!(store.any_silent(&web), "it knows of the commit as soon as there is an answer");
+        let suspended = |store: &mut Store, suspend| {
+            let known = store.sources.get_mut(&twin).unwrap();
+            Arc::make_mut(&mut known.object).spec.suspend = suspend;
+        };
+        suspended(&mut store, true);
+        assert!(!store.any_silent(&web), "it stays where it is");
+        suspended(&mut store, false);
+        let known = store.sources.get_mut(&twin).unwrap();
+        (known.problem, known.revision.as_mut().unwrap().commit) = (None, now);
+        store.apps.get_mut(&other).unwrap().looked = Some((now, Some(1)));
+        assert!(!store.any_silent(&web));
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Daemon {
             self.plan_turn(run);
             return Outcome::Waiting;
         }
-        let quiet = self.note_waits(run, report.waits);
+        let quiet = self.note_waits(run, looks_at, &report);
         if quiet && report.failures.is_empty() && report.terminating.is_empty() {
             // The next run comes with the last of those that are waited for, and says how it went.
             self.tell(run, &report, &base.revision.to_string());

@@ -24,12 +24,13 @@ impl Daemon {
             Err(error) => return self.failed_run(run, None, &error).await,
         };
         let superseded = self.superseded(run);
-        let others = self.neighbours(run, None);
+        let looks_at = self.base(run).ok().map(|base| run.looks_at(&base));
+        let others = self.neighbours(run, looks_at);
         let job = self.job(run, Vec::new(), &policy, &superseded, &others);
         let mut report = Report::default();
         let limit = Duration::from(run.object.spec.timeout);
         let result = tokio::time::timeout(limit, self.engine.disband(&job, &mut report)).await;
-        let quiet = self.note_waits(run, report.waits);
+        let quiet = self.note_waits(run, looks_at, &report);
         self.tell_farewell(run, &report);
         if let Err(error) = result.unwrap_or_else(|_| Err(out_of_time(run))) {
             return self.cut_short(run, None, &error, &report).await;

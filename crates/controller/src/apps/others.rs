@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plumb_core::ObjectKey;
-use plumb_engine::{MANAGER_PREFIX, Others};
+use plumb_engine::{MANAGER_PREFIX, Others, Report};
 
 use super::Run;
 use super::build::Built;
@@ -23,6 +23,42 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How long nothing is said of it. Most of it is over in a second.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// How long something of an Application has waited until others have looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Patience {
+    /// Nothing waits.
+    #[default]
+    Whole,
+    /// Since then.
+    Since(Instant),
+    /// As long as may be, in vain, and what waited could not be done then. For the sake of what it
+    /// looked at it does not wait again: its status would go to and fro.
+    Spent(Option<Looked>),
+}
+
+impl Patience {
+    /// How long a run that looks at this has waited.
+    fn waited(self, looked: Option<Looked>, now: Instant) -> Duration {
+        match self {
+            Self::Since(since) => now.saturating_duration_since(since),
+            Self::Spent(of) if of == looked => Duration::MAX,
+            Self::Whole | Self::Spent(_) => Duration::ZERO,
+        }
+    }
+
+    /// After a run that looked at this: whether something waits, and if not, whether something is
+    /// still to be done.
+    fn after(self, looked: Option<Looked>, waits: bool, left: bool, now: Instant) -> Self {
+        let waited = self.waited(looked, now);
+        match self {
+            Self::Since(_) if waits => self,
+            _ if waits => Self::Since(now),
+            _ if left && waited >= SILENCE => Self::Spent(looked),
+            _ => Self::Whole,
+        }
+    }
+}
 
 /// The other applications, as seen from one run.
 pub(super) struct Neighbours<'r> {
@@ -67,8 +103,8 @@ impl Others for Neighbours<'_> {
 impl Daemon {
     /// The others, for a run that is about a commit.
     pub(super) fn neighbours<'r>(&'r self, run: &'r Run, looked: Option<Looked>) -> Neighbours<'r> {
-        let since = self.state.lock().apps.get(&run.name).and_then(|app| app.waits_since);
-        let waited = since.map_or(Duration::ZERO, |since| since.elapsed());
+        let patience = self.state.lock().apps.get(&run.name).map(|app| app.patience);
+        let waited = patience.unwrap_or_default().waited(looked, Instant::now());
         Neighbours { daemon: self, run, looked, waited }
     }
 
@@ -161,17 +197,17 @@ impl Daemon {
 
     /// Notes whether a run has left something that waits for others. Returns whether that is too
     /// young to be told.
-    pub(super) fn note_waits(&self, run: &Run, waits: bool) -> bool {
+    pub(super) fn note_waits(&self, run: &Run, looked: Option<Looked>, report: &Report) -> bool {
+        let left = !report.is_complete() || report.held.is_some();
+        let now = Instant::now();
         let mut store = self.state.lock();
         let Some(app) = store.apps.get_mut(&run.name) else { return false };
-        if waits {
-            let since = *app.waits_since.get_or_insert_with(Instant::now);
+        app.patience = app.patience.after(looked, report.waits, left, now);
+        let waited = app.patience.waited(looked, now);
+        if report.waits {
             store.patient.insert(run.name.clone());
-            since.elapsed() < QUIET
-        } else {
-            app.waits_since = None;
-            false
         }
+        report.waits && waited < QUIET
     }
 }
 
@@ -195,9 +231,9 @@ mod tests {
             (Some(299), false, true),
             (Some(301), false, false),
         ] {
-            let since = seconds
-                .map(|seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap());
-            stand.daemon.state.lock().apps.get_mut(&web).unwrap().waits_since = since;
+            let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+            let patience = seconds.map_or(Patience::Whole, |seconds| Patience::Since(ago(seconds)));
+            stand.daemon.state.lock().apps.get_mut(&web).unwrap().patience = patience;
             let others = stand.daemon.neighbours(&run, None);
             assert_eq!(
                 (others.is_patient(), others.any_silent()),
@@ -205,5 +241,30 @@ mod tests {
                 "{seconds:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_waited_in_vain_does_not_wait_again_for_the_same_commit() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let looked = |c: char| Some((c.to_string().repeat(40).parse().unwrap(), Some(1)));
+        let (one, two) = (looked('1'), looked('2'));
+        let waits = Patience::Whole.after(one, true, true, at(0));
+        assert_eq!(waits, Patience::Since(at(0)));
+        // Another commit begins no other wait, or one that comes every minute kept everything.
+        let waits = waits.after(two, true, true, at(200));
+        assert_eq!((waits, waits.waited(two, at(299))), (Patience::Since(at(0)), at(299) - start));
+        // All have looked, or nothing is left to do.
+        assert_eq!(waits.after(two, false, true, at(200)), Patience::Whole);
+        assert_eq!(waits.after(two, false, false, at(300)), Patience::Whole);
+        // It was over, and a person has to say what becomes of it.
+        let spent = waits.after(two, false, true, at(300));
+        assert_eq!(spent, Patience::Spent(two));
+        assert!(spent.waited(two, at(301)) >= SILENCE);
+        assert_eq!(spent.after(two, false, true, at(400)), spent);
+        assert_eq!(spent.after(two, false, false, at(400)), Patience::Whole);
+        // What leaves Git with another commit is waited for as ever.
+        assert_eq!(spent.waited(one, at(301)), Duration::ZERO);
+        assert_eq!(spent.after(one, true, true, at(500)), Patience::Since(at(500)));
     }
 }
