@@ -329,7 +329,7 @@ fn a_port_that_was_given_another_number_is_put_back() {
     runtime().block_on(async {
         let world = World::new("ports").await;
         world.repo.commit(&[("app/web.yaml", Some(&service("web", 1088)))], "one");
-        let agent = world.agent();
+        let mut agent = world.agent();
         world.apply(&world.source("1h")).await;
         world.apply(&world.app("web", "app", "1h")).await;
         world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
@@ -351,11 +351,19 @@ fn a_port_that_was_given_another_number_is_put_back() {
         world.wait_event("web", &["DriftCorrected", "ports"]).await;
         world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
 
-        // Also when it happened while nobody looked.
-        drop(agent);
-        world.edit(&services, "web", &edit).await;
-        let _agent = world.agent();
+        // Also when it lost its label, and does not look like ours any more.
+        let mut stripped = edit.clone();
+        stripped["metadata"]["labels"]["applyset.kubernetes.io/part-of"] = json!(null);
+        world.edit(&services, "web", &stripped).await;
         is_back().await;
+
+        // Also when it happened while nobody looked.
+        for edit in [edit, stripped] {
+            agent.stop();
+            world.edit(&services, "web", &edit).await;
+            agent = world.agent();
+            is_back().await;
+        }
 
         // What is twice in Git itself is told there.
         let twice = service("web", 1088) + "  - name: web\n    port: 1089\n";
@@ -373,6 +381,40 @@ fn a_port_that_was_given_another_number_is_put_back() {
         let parts = ["app/web.yaml:", "duplicate entries"];
         let object = world.wait_refused(&world.apps(), "web", "Invalid", &parts).await;
         assert_eq!(condition(&object, "Stalled")["status"], "True", "{object}");
+    });
+}
+
+/// The next owner takes over the item that a hand put there, too.
+#[test]
+fn a_port_that_was_given_another_number_is_put_back_by_the_next_owner() {
+    runtime().block_on(async {
+        let world = World::new("ports-moved").await;
+        let web = service("web", 1088);
+        world.repo.commit(
+            &[
+                ("a/keep.yaml", Some(&config_map("keep-a", "1"))),
+                ("b/keep.yaml", Some(&config_map("keep-b", "1"))),
+                ("a/web.yaml", Some(&web)),
+            ],
+            "one",
+        );
+        let mut agent = world.agent();
+        world.sync_each(&["a", "b"]).await;
+        agent.stop();
+        let services = world.api("v1", "Service");
+        let before = world.get(&services, "web").await["metadata"]["uid"].clone();
+        let edit = json!({"spec": {"ports": [{"name": "web", "port": 1588}]}});
+        world.edit(&services, "web", &edit).await;
+        let moves = [("a/web.yaml", None), ("b/web.yaml", Some(&*web))];
+        let commit = world.repo.commit(&moves, "moved");
+        let _agent = world.agent();
+        for app in ["a", "b"] {
+            world.wait_applied(app, &commit).await;
+        }
+        let after = world.get(&services, "web").await;
+        assert_eq!(after["metadata"]["uid"], before);
+        let ports = after["spec"]["ports"].as_array().unwrap();
+        assert!(ports.len() == 1 && ports[0]["port"] == 1088, "{ports:?}");
     });
 }
 

@@ -216,9 +216,9 @@ impl Engine {
     ) -> Result<Option<Change>, ApiError> {
         let mut write = Unanswered { engine: self, set, key: &p.key, answered: false };
         let mut result = self.act(set, p, action).await;
-        // Only what is known as ours may hold what others put in the place of ours.
-        if let (Err(error), false) = (&result, *action == Action::Claim)
-            && (self.take_items(set, p, error).await? || self.leave_version(set, p, error).await?)
+        if let Err(error) = &result
+            && (self.take_items(set, p, error).await?
+                || *action != Action::Claim && self.leave_version(set, p, error).await?)
         {
             result = self.act(set, p, action).await;
         }

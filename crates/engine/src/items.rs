@@ -10,6 +10,7 @@ use crate::applyset::{ApplySet, MANAGER_PREFIX};
 use crate::cluster::{ApiError, Target};
 use crate::engine::Engine;
 use crate::handover::{replace_entries, unite};
+use crate::live::Live;
 use crate::prepare::{Prepared, parse_field};
 
 impl Engine {
@@ -26,7 +27,7 @@ impl Engine {
         };
         let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
         let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(false) };
-        if found.live.part_of.as_deref() != Some(&set.id) {
+        if !has(set, &found.live) {
             return Ok(false);
         }
         let Some(entries) = with_items(&found.managed_fields, &list, &set.manager) else {
@@ -36,6 +37,14 @@ impl Engine {
         self.cluster.json_patch(&target, &patch, None).await?;
         Ok(true)
     }
+}
+
+/// Whether a set has an object: also when it has just been taken over and bears the label of whoever had
+/// it before, and when somebody took the label off.
+fn has(set: &ApplySet, live: &Live) -> bool {
+    let theirs = live.part_of.as_deref().is_some_and(|owner| owner != set.id);
+    let entry = live.entry(&set.manager);
+    entry.is_some_and(|entry| !theirs || entry.owns_part_of) && !live.marks.hands_off()
 }
 
 /// The list that an item's field is in, as `managedFields` spells it: `[f:spec, f:ports]` for
