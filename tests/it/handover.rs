@@ -305,6 +305,41 @@ fn what_a_mark_keeps_all_off_holds_up_no_end() {
 }
 
 #[test]
+fn what_a_mark_keeps_all_off_is_not_claimed_by_the_next() {
+    runtime().block_on(async {
+        let world = World::new("rename-marked-late").await;
+        world.repo.commit(
+            &[
+                ("app/a.yaml", Some(&config_map("a", "1"))),
+                ("app/b.yaml", Some(&config_map("b", "1"))),
+            ],
+            "two",
+        );
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("old", "app", "1h")).await;
+        ready(&world, "old").await;
+        let (maps, mark) = (world.config_maps(), "plumb.dev/reconcile");
+        world.annotate(&maps, "a", mark, "disabled").await;
+        world.delete(&world.apps(), "old").await;
+        world.wait_gone(&world.apps(), "old").await;
+        world.wait_gone(&maps, "b").await;
+        world.plane.settled().await;
+        let from = world.plane.audit().mark();
+        world.apply(&world.app("new", "app", "1s")).await;
+        ready(&world, "new").await;
+        wait_owner(&world, "new", "b").await;
+        world.plane.settled().await;
+        let written = world.plane.audit().since(from).into_iter().filter(|event| {
+            event.user == world.identity.user() && event.name == "a" && event.verb != "get"
+        });
+        assert_eq!(written.map(|event| event.what()).collect::<Vec<_>>(), [""; 0]);
+        world.annotate(&maps, "a", mark, "enabled").await;
+        wait_owner(&world, "new", "a").await;
+    });
+}
+
+#[test]
 fn a_new_name_that_cannot_say_yet_what_it_wants_is_waited_for() {
     runtime().block_on(async {
         let world = World::new("rename-unheard").await;

@@ -44,11 +44,12 @@ impl Engine {
 
     /// Applies what is not known as ours: the API server says whether anybody else owns it.
     pub(crate) async fn claim(&self, set: &ApplySet, p: &Prepared) -> Result<Live, ApiError> {
-        let (adopt, foreign) = {
+        let (adopt, careful) = {
             let claims = self.claims();
-            (claims.adopt(&set.id), claims.meets_foreign(&set.id))
+            let careful = claims.meets_foreign(&set.id) || claims.was_marked(&p.key);
+            (claims.adopt(&set.id), careful)
         };
-        if (adopt == Adopt::Never || foreign)
+        if (adopt == Adopt::Never || careful)
             && let Some(left) = self.look_first(set, p, adopt).await?
         {
             return Ok(left);
@@ -116,8 +117,11 @@ impl Engine {
         adopt: Adopt,
     ) -> Result<Option<Live>, ApiError> {
         let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
-        let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(None) };
-        if found.live.entry(&set.manager).is_none() && found.live.marks.hands_off() {
+        let found = self.cluster.get_metadata(&target).await?;
+        let marked = found.as_ref().is_some_and(|found| found.live.marks.hands_off());
+        self.claims().note_marked(&p.key, marked);
+        let Some(found) = found else { return Ok(None) };
+        if found.live.entry(&set.manager).is_none() && marked {
             return Ok(Some(found.live));
         }
         let owner = found.live.part_of.as_deref();

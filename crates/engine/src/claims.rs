@@ -27,6 +27,8 @@ pub trait Others: Sync {
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     sets: HashMap<Arc<str>, Wants>,
+    /// What bears marks to be left alone, and was let go.
+    marked: HashSet<ObjectKey>,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,21 @@ impl Claims {
         }
     }
 
+    /// Notes whether an object that no set has bears marks to be left alone. The watches, which see
+    /// what is labelled, do not tell that.
+    pub(crate) fn note_marked(&mut self, key: &ObjectKey, marked: bool) {
+        if marked {
+            self.marked.insert(key.clone());
+        } else {
+            self.marked.remove(key);
+        }
+    }
+
+    /// Whether an object was marked to be left alone when it was let go.
+    pub(crate) fn was_marked(&self, key: &ObjectKey) -> bool {
+        self.marked.contains(key)
+    }
+
     /// Whether anything that a set asks for bore another tool's marks when it was last looked at. Then
     /// what else is there most likely does, too: the set moves from one tool to another.
     pub(crate) fn meets_foreign(&self, set: &str) -> bool {
@@ -114,6 +131,7 @@ impl Claims {
     /// Whatever was said was said to an earlier leader, and may have changed since.
     pub(crate) fn clear(&mut self) {
         self.sets.clear();
+        self.marked.clear();
     }
 
     /// The sets that want an object.

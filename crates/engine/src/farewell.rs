@@ -197,6 +197,8 @@ impl Engine {
             );
             match self.cluster.json_patch(&target, &patch, None).await {
                 Ok(_) => {
+                    // Whoever wants it looks first.
+                    self.claims().note_marked(key, found.live.marks.hands_off());
                     self.members().gone(key, &found.live.uid);
                     return Ok(());
                 }
