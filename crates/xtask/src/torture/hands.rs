@@ -7,8 +7,9 @@ use fastrand::Rng;
 use plumb_testkit::{Hand, Refused};
 use serde_json::{Value, json};
 
+use super::checker::entry;
 use super::kinds::{APPLICATION, KINDS, Key, Object, STAMP, THEIRS, VALUE};
-use super::model::{Model, NAMESPACES};
+use super::model::{App, Model, NAMESPACES};
 
 /// The label that makes an object a member.
 pub(super) const PART_OF: &str = "applyset.kubernetes.io/part-of";
@@ -136,6 +137,23 @@ pub(super) struct Traces {
     pub(super) touched: BTreeMap<usize, u32>,
 }
 
+impl Traces {
+    /// Notes that a hand is on an object: for whoever has it now, and for whoever is to have it. The
+    /// model is at the end of the round while hands are still at its beginning.
+    fn touch(&mut self, model: &Model, folder: Option<usize>, live: Option<&Value>) {
+        let mut apps = BTreeSet::new();
+        apps.extend(folder.and_then(|folder| model.holder(folder)));
+        if let Some(live) = live {
+            let has = |app: &&App| entry(live, &app.manager()).is_some();
+            let having = model.apps.iter().enumerate().filter(|(_, app)| has(app));
+            apps.extend(having.map(|(index, _)| index));
+        }
+        for app in apps {
+            *self.touched.entry(app).or_default() += 1;
+        }
+    }
+}
+
 /// A plan of deletions that an application holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HeldPlan {
@@ -238,15 +256,15 @@ async fn carry_out(
         return Ok(());
     }
     let on = |key: &Key| (key.kind, key.namespace.clone(), key.name.clone());
-    let touched = |traces: &mut Traces, key: &Key| {
-        if let Some(app) = model.owners.get(key).and_then(|folder| model.holder(*folder)) {
-            *traces.touched.entry(app).or_default() += 1;
-        }
+    let touched = async |traces: &mut Traces, key: &Key| -> Result<(), Refused> {
+        let live = hand.get(key.kind, &key.namespace, &key.name).await?;
+        traces.touch(model, model.owners.get(key).copied(), live.as_ref());
+        Ok(())
     };
     match act {
         Act::Edit { object, deep } => {
             let (kind, namespace, name) = on(&object.key);
-            touched(traces, &object.key);
+            touched(traces, &object.key).await?;
             hand.merge(kind, &namespace, &name, &object.foreign_edit(*deep)).await?;
         }
         Act::Add { key, token } => {
@@ -258,7 +276,7 @@ async fn carry_out(
         }
         Act::Delete { key } => {
             let (kind, namespace, name) = on(key);
-            touched(traces, key);
+            touched(traces, key).await?;
             hand.delete(kind, &namespace, &name).await?;
         }
         Act::Unlabel { key } | Act::Relabel { key, .. } => {
@@ -267,7 +285,7 @@ async fn carry_out(
                 Act::Relabel { app, .. } => json!(ids[*app]),
                 _ => Value::Null,
             };
-            touched(traces, key);
+            touched(traces, key).await?;
             let patch = json!({ "metadata": { "labels": { PART_OF: label } } });
             // Noted before: whatever comes of it, a hand was on it.
             if let Some(live) = hand.get(kind, &namespace, &name).await? {
@@ -279,8 +297,8 @@ async fn carry_out(
         Act::Replace { object, app, labelled } => {
             let (kind, namespace, name) = on(&object.key);
             // Once for the deletion, once for what is in its place.
-            touched(traces, &object.key);
-            touched(traces, &object.key);
+            touched(traces, &object.key).await?;
+            touched(traces, &object.key).await?;
             hand.delete(kind, &namespace, &name).await?;
             let mut other = Object { value: object.value + 300, ..object.clone() }.manifest();
             other["metadata"]["annotations"] = json!({ VALUE: "in its place" });
@@ -337,9 +355,7 @@ async fn unmark(hand: &Hand, model: &Model, traces: &mut Traces) -> Result<(), R
         }
         traces.marked.insert(uid(&live));
         // What was done to it meanwhile is put right now.
-        if let Some(app) = model.holder(*folder) {
-            *traces.touched.entry(app).or_default() += 1;
-        }
+        traces.touch(model, Some(*folder), Some(&live));
         match hand.merge(*kind, namespace, name, &patch).await {
             Err(Refused { code: 404, .. }) => {}
             done => drop(done?),
@@ -367,7 +383,7 @@ async fn tidy_up(
         if in_the_way
             && (label != Some(&ids[app]) || live["metadata"]["annotations"][STAMP].is_null())
         {
-            *traces.touched.entry(app).or_default() += 1;
+            traces.touch(model, Some(folder), Some(&live));
             match hand.delete(*kind, namespace, name).await {
                 Err(Refused { code: 404, .. }) => {}
                 done => done?,
@@ -396,6 +412,20 @@ mod tests {
             .map(|act| act.to_string().split_whitespace().take(3).collect::<Vec<_>>().join(" "))
             .collect();
         assert_eq!(said.len(), 10, "{said:?}");
+    }
+
+    #[test]
+    fn hands_are_on_objects_of_those_who_have_them_and_of_those_who_get_them() {
+        let model = Model::new(9);
+        let entry =
+            |app: usize| json!({ "manager": model.apps[app].manager(), "operation": "Apply" });
+        let live = json!({ "metadata": { "managedFields": [entry(3), { "manager": "by-hand" }] } });
+        let mut traces = Traces::default();
+        traces.touch(&model, Some(5), Some(&live));
+        traces.touch(&model, Some(3), Some(&live));
+        traces.touch(&model, Some(5), None);
+        traces.touch(&model, None, None);
+        assert_eq!(traces.touched, BTreeMap::from([(3, 2), (5, 2)]));
     }
 
     #[test]
