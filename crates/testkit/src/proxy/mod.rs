@@ -199,6 +199,7 @@ impl Proxy {
         let open = records.iter().filter(|record| {
             !record.is_complete()
                 && when.chooses(&record.request)
+                && !*record.cut.borrow()
                 && record.cut.receiver_count() > 0
         });
         open.count()

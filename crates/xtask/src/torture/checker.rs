@@ -29,6 +29,8 @@ pub(super) struct View<'v> {
     pub(super) apps: &'v [Arc<Value>],
     /// The GitRepositories with the repository that each is of.
     pub(super) sources: &'v [(usize, Arc<Value>)],
+    /// The last look that was asked for at each of them.
+    pub(super) asked: &'v str,
 }
 
 /// A cluster that is as Git asks, or says truthfully why not.
@@ -114,6 +116,11 @@ pub(super) fn judge(view: &View<'_>) -> Result<Rested, Vec<String>> {
         if !revision.ends_with(head) || !ready {
             let name = &source["metadata"]["name"];
             wrong.push(format!("GitRepository {name} is at {revision}, the newest is {head}"));
+        }
+        let handled = source["status"]["lastHandledReconcileAt"].as_str().unwrap_or_default();
+        if handled != view.asked {
+            let (name, asked) = (&source["metadata"]["name"], view.asked);
+            wrong.push(format!("GitRepository {name} answers request {handled}, not {asked}"));
         }
     }
     if wrong.is_empty() { Ok(rested) } else { Err(wrong) }

@@ -86,7 +86,7 @@ impl World {
     fn say_fetched(&mut self) {
         let head = self.commits[0].last().unwrap();
         let status = json!({
-            "revision": format!("main@sha1:{head}"),
+            "revision": format!("main@sha1:{head}"), "lastHandledReconcileAt": "7",
             "conditions": [{ "type": "Ready", "status": "True" }],
         });
         self.sources = vec![(0, Arc::new(json!({ "status": status })))];
@@ -120,6 +120,7 @@ impl World {
             live: &self.live,
             apps: &self.apps,
             sources: &self.sources,
+            asked: "7",
         })
     }
 
@@ -147,7 +148,7 @@ fn a_cluster_that_is_as_git_asks_is_at_rest() {
 #[test]
 fn every_way_to_differ_is_found() {
     type Change = fn(&mut World);
-    let cases: [(&str, Change); 17] = [
+    let cases: [(&str, Change); 18] = [
         ("a is missing", |w| drop(w.live.remove(&map("a", 1).key))),
         ("data.value is \"x\" instead", |w| w.object("a")["data"]["value"] = "x".into()),
         ("data.more is too much", |w| w.object("a")["data"]["more"] = "x".into()),
@@ -177,6 +178,9 @@ fn every_way_to_differ_is_found() {
             w.commits[0].push("c1".into());
             let again = Arc::clone(&w.model.commits[0][0]);
             w.model.commits[0].push(again);
+        }),
+        ("answers request 6, not 7", |w| {
+            Arc::make_mut(&mut w.sources[0].1)["status"]["lastHandledReconcileAt"] = "6".into();
         }),
         ("has an entry of app-00", |w| {
             let mut live = (*member(w, 0, &map("d", 1))).clone();

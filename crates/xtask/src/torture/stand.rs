@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use plumb_testkit::control_plane::Mark;
 use plumb_testkit::{
-    Agent, AuditEvent, ControlPlane, GitServer, Hand, History, Options, Proxy, Repo, Scratch,
+    Agent, AuditEvent, ControlPlane, GitServer, Hand, History, Match, Options, Proxy, Repo, Scratch,
 };
 use serde_json::{Value, json};
 
+use self::acts::WATCH;
 use super::audit::{self, Evidence, Run};
 use super::checker::{self, Rested, View};
 use super::faults::Side;
@@ -30,6 +31,9 @@ const INTERVAL: &str = "1s";
 /// The longest that anything may take. A watch that was cut often waits for half a minute; the rest
 /// is for a machine that compiles at the same time.
 const LIMIT: Duration = Duration::from_mins(2);
+/// The longest that is waited for watches that were cut. One less than before may be right: nobody
+/// needs the kind any more.
+const REOPENED: Duration = Duration::from_secs(40);
 /// Between two looks of the checker.
 const POLL: Duration = Duration::from_millis(100);
 /// A definition of a kind that the API server does not have.
@@ -65,6 +69,8 @@ pub(super) struct Stand {
     heal: Option<(Side, Instant)>,
     /// Watches are late.
     late: bool,
+    /// How many watches there were when the last round ended.
+    watches: usize,
     /// It is to be started without its cache.
     forget_cache: bool,
     audited: Mark,
@@ -148,6 +154,7 @@ impl Stand {
             thaw: None,
             heal: None,
             late: false,
+            watches: 0,
             forget_cache: false,
             audited: plane.audit().mark(),
             seen: history.mark(),
@@ -280,9 +287,15 @@ impl Stand {
         }
         self.look_at_git().await?;
         let begun = Instant::now();
+        let watching = Match::any().query(WATCH);
         loop {
             self.alive()?;
             let late = begun.elapsed() > LIMIT;
+            // Until its watches are back the agent cannot know of everything that it has to do.
+            if self.api.open_of(&watching) < self.watches && begun.elapsed() < REOPENED {
+                tokio::time::sleep(POLL).await;
+                continue;
+            }
             if let Err(wrong) = self.look() {
                 if late {
                     return Err(wrong);
@@ -305,6 +318,7 @@ impl Stand {
             // Events wait for one that did not get through at once, up to twenty seconds. They end
             // all the same.
             if written.is_empty() {
+                self.watches = self.api.open_of(&watching);
                 return self.look();
             }
             if late || written.iter().any(|event| event.resource != "events") {
@@ -381,6 +395,7 @@ impl Stand {
             live: &live,
             apps: &apps,
             sources: &sources,
+            asked: &self.looks.to_string(),
         })
     }
 

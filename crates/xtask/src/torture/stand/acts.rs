@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(2);
 /// Short, so that one is lost now and then, and waited for no longer than that.
 const LEASE: &str = "6s";
 /// In the query of a watch.
-const WATCH: &str = "watch=";
+pub(super) const WATCH: &str = "watch=";
 /// Time in which a watch tells of a change.
 const MOMENT: Duration = Duration::from_millis(100);
 
