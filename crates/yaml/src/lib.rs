@@ -6,7 +6,7 @@
 //! value for a key. [`to_string`] writes the bytes that `kustomize build` writes.
 //!
 //! [`read_nodes`] keeps the spelling of scalars beside their meaning, for tools that change manifests
-//! as text. [`read_config`] reads the other dialect that people write beside manifests: YAML 1.1 as
+//! as text; [`read_spans`] tells where each stands. [`read_config`] reads the other dialect that people write beside manifests: YAML 1.1 as
 //! tools written in Go read their own files.
 //!
 //! Invariant: text in, values out. Nothing here touches a file, a network, a clock or a process,
@@ -29,6 +29,7 @@ mod quick;
 mod read;
 mod reprint;
 mod scalar;
+mod spans;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -43,4 +44,5 @@ use read::Dialect;
 pub use read::{Document, read, read_any, read_config, read_nodes};
 /// A text that is cheap to copy: up to 23 bytes lie in it, longer ones are shared.
 pub use smol_str::SmolStr as Text;
-pub use write::{to_string, to_string_all};
+pub use spans::{Key, Part, Spanned, SpannedDocument, read_spans};
+pub use write::{quote, spell, to_string, to_string_all};

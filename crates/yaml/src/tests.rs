@@ -3,4 +3,5 @@
 mod hostile;
 mod quick;
 mod read;
+mod spans;
 mod write;

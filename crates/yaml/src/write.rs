@@ -37,6 +37,53 @@ pub fn to_string_all<'v>(values: impl IntoIterator<Item = &'v Value>) -> String 
     out
 }
 
+/// A text in double quotes, on one line.
+pub fn quote(text: &str) -> String {
+    let mut writer = Writer::new(String::new());
+    writer.double(text, 0, Context::SimpleKey);
+    writer.out
+}
+
+/// A text as go-yaml v3 writes it behind a key or a dash of block style, without a line break at its
+/// end. Texts of several lines become a block whose lines are indented by `indent`, which is that
+/// many columns more than what stands before it; without one they are quoted.
+pub fn spell(text: &str, block: Option<(usize, usize)>) -> String {
+    let allowed = Allowed::of(text);
+    if text.contains('\n') {
+        // Where a text begins with a space the block has to say how far it is indented, and the
+        // reference says four whatever it does.
+        let hinted = text.starts_with(|c| c == ' ' || is_break(c));
+        // This emitter, unlike the other, writes tabs into blocks as they are.
+        let literal = Allowed::of(&text.replace('\t', "x")).literal;
+        return match block {
+            Some((indent, more)) if literal && (!hinted || more == HINT) => {
+                let mut writer = Writer::new(String::new());
+                writer.literal(text, indent);
+                let mut out = writer.out;
+                if hinted {
+                    out.replace_range(1..2, &HINT.to_string());
+                }
+                let end = out.strip_suffix('\n').map_or(out.len(), str::len);
+                out.truncate(end);
+                out
+            }
+            _ => quote(text),
+        };
+    }
+    if text == "<<" || scalar::needs_quotes(text) {
+        quote(text)
+    } else if allowed.plain {
+        text.to_owned()
+    } else if allowed.single {
+        format!("'{}'", text.replace('\'', "''"))
+    } else {
+        quote(text)
+    }
+}
+
+/// How many columns go-yaml v3 says that a block is indented, where it has to say it.
+const HINT: usize = 4;
+
 /// What stands around a node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Context {
