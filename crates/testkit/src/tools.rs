@@ -4,7 +4,7 @@
 //! Versions stand in one place, the `go.mod` files in `controlplane/` and `peers/`. The cache lies
 //! outside the checkout, `${XDG_CACHE_HOME:-$HOME/.cache}/plumb/<module>-<version>/`, so that a
 //! fresh clone builds nothing twice. `KUBEBUILDER_ASSETS` names a directory whose binaries of the
-//! control plane come first, `PLUMB_KUSTOMIZE` the peer of that name.
+//! control plane come first, `PLUMB_KUSTOMIZE` and `PLUMB_SOPS` the peers of those names.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -100,6 +100,8 @@ pub enum Tool {
     Kwok,
     /// A peer: the reference for Kustomize. No part of a control plane.
     Kustomize,
+    /// A peer: what encrypts files in repositories.
+    Sops,
 }
 
 /// A folder with a `go.mod` and what is built from it.
@@ -119,6 +121,7 @@ const ETCD: Module = Module::new("controlplane", "etcd", "go.etcd.io/etcd/server
 const KUBERNETES: Module = Module::new("controlplane", "kubernetes", "k8s.io/kubernetes");
 const KWOK: Module = Module::new("controlplane", "kwok", "sigs.k8s.io/kwok");
 const KUSTOMIZE: Module = Module::new("peers", "kustomize", "sigs.k8s.io/kustomize/kustomize/v5");
+const SOPS: Module = Module::new("peers", "sops", "github.com/getsops/sops/v3");
 
 impl Module {
     fn dir(&self) -> PathBuf {
@@ -155,6 +158,7 @@ impl Tool {
             Tool::Kubectl => "kubectl",
             Tool::Kwok => "kwok",
             Tool::Kustomize => "kustomize",
+            Tool::Sops => "sops",
         }
     }
 
@@ -163,6 +167,7 @@ impl Tool {
             Tool::Etcd => &ETCD,
             Tool::Kwok => &KWOK,
             Tool::Kustomize => &KUSTOMIZE,
+            Tool::Sops => &SOPS,
             _ => &KUBERNETES,
         }
     }
@@ -176,6 +181,7 @@ impl Tool {
             Tool::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
             Tool::Kwok => "sigs.k8s.io/kwok/cmd/kwok",
             Tool::Kustomize => "sigs.k8s.io/kustomize/kustomize/v5",
+            Tool::Sops => "github.com/getsops/sops/v3/cmd/sops",
         }
     }
 
@@ -187,6 +193,7 @@ impl Tool {
             Tool::ControllerManager => "4 minutes",
             Tool::Scheduler | Tool::Kubectl | Tool::Kustomize => "a minute",
             Tool::Kwok => "2 minutes",
+            Tool::Sops => "3 minutes",
         }
     }
 
@@ -194,14 +201,20 @@ impl Tool {
     const fn instead(self) -> &'static str {
         match self {
             Tool::Kustomize => "PLUMB_KUSTOMIZE to the path of one",
+            Tool::Sops => "PLUMB_SOPS to the path of one",
             _ => "KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl",
         }
     }
 
     /// The peer, built first when it is missing. What a variable names is taken as it is.
     pub fn peer(self) -> Result<PathBuf, ToolError> {
-        let given = std::env::var_os("PLUMB_KUSTOMIZE");
-        match given.filter(|path| self == Tool::Kustomize && !path.is_empty()) {
+        let variable = match self {
+            Tool::Kustomize => Some("PLUMB_KUSTOMIZE"),
+            Tool::Sops => Some("PLUMB_SOPS"),
+            _ => None,
+        };
+        let given = variable.and_then(std::env::var_os);
+        match given.filter(|path| !path.is_empty()) {
             Some(path) => Ok(path.into()),
             None => self.peer_in(&cache()?, Path::new("go")),
         }
@@ -488,7 +501,7 @@ mod tests {
         assert_eq!(pinned(text, "sigs.k8s.io/kwok"), Some("v0.8.0"));
         assert_eq!(pinned(text, "a.b/c"), None);
         assert_eq!(pinned(text, "k8s.io"), None);
-        for tool in Tool::CONTROL_PLANE.into_iter().chain([Tool::Kustomize]) {
+        for tool in Tool::CONTROL_PLANE.into_iter().chain([Tool::Kustomize, Tool::Sops]) {
             assert!(tool.module().version().unwrap().starts_with('v'), "{}", tool.name());
         }
     }

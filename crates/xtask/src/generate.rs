@@ -1,5 +1,5 @@
-//! `cargo xtask generate`: files that are made from code, or by the reference for Kustomize, and
-//! checked in.
+//! `cargo xtask generate`: files that are made from code, or by programs that we are compared with,
+//! and checked in.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,6 +10,10 @@ use clap::Args;
 use crate::error::TaskError;
 use crate::process::root;
 use crate::reference::{Reference, text};
+use crate::sealed;
+
+/// A generated file: its path from the root of the checkout, and its content.
+type File = (PathBuf, Vec<u8>);
 
 /// Where the CRDs are checked in.
 const CRDS: &str = "deploy/crds";
@@ -26,7 +30,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     pub(crate) check: bool,
     /// Also what other programs print, which have to be built first: the outputs of kustomize
-    /// beside the golden cases of crates/kustomize.
+    /// beside the golden cases of crates/kustomize, and of sops beside those of crates/sops.
     #[arg(long)]
     pub(crate) peers: bool,
 }
@@ -35,6 +39,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), TaskError> {
     let mut wanted = files()?;
     if args.peers {
         wanted.extend(golden(root(), &Reference::ready().await?).await?);
+        wanted.extend(sealed::golden(root(), &sealed::Sops::ready().await?).await?);
     }
     let stale = stale(root(), &wanted)?;
     if args.check {
@@ -55,8 +60,8 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), TaskError> {
     Ok(())
 }
 
-/// The generated files: paths from the root of the checkout, and texts.
-fn files() -> Result<Vec<(PathBuf, String)>, TaskError> {
+/// The generated files.
+fn files() -> Result<Vec<File>, TaskError> {
     let documents = plumb_api::crd_documents()
         .map_err(|source| TaskError::Json { what: "the CRDs", source })?;
     Ok(documents
@@ -64,14 +69,14 @@ fn files() -> Result<Vec<(PathBuf, String)>, TaskError> {
         .map(|crd| {
             let name = crd["spec"]["names"]["plural"].as_str().unwrap_or_default();
             let text = format!("{HEADER}{}", plumb_yaml::to_string(crd));
-            (Path::new(CRDS).join(format!("{name}.yaml")), text)
+            (Path::new(CRDS).join(format!("{name}.yaml")), text.into_bytes())
         })
         .collect())
 }
 
 /// What the reference prints for each golden case. A case may have flags in a file `options`, one a
 /// line.
-async fn golden(root: &Path, reference: &Reference) -> Result<Vec<(PathBuf, String)>, TaskError> {
+async fn golden(root: &Path, reference: &Reference) -> Result<Vec<File>, TaskError> {
     let dir = root.join(GOLDEN);
     let at = |source| TaskError::File { path: dir.clone(), source };
     let mut files = Vec::new();
@@ -85,19 +90,17 @@ async fn golden(root: &Path, reference: &Reference) -> Result<Vec<(PathBuf, Stri
             Err(source) => return Err(TaskError::File { path: options, source }),
         };
         let path = Path::new(GOLDEN).join(case.file_name()).join("expected.yaml");
-        files.push((path, text(command).await?));
+        files.push((path, text(command).await?.into_bytes()));
     }
     files.sort();
     Ok(files)
 }
 
 /// The files that differ, are missing, or are there and should not be.
-fn stale(root: &Path, wanted: &[(PathBuf, String)]) -> Result<Vec<PathBuf>, TaskError> {
+fn stale(root: &Path, wanted: &[File]) -> Result<Vec<PathBuf>, TaskError> {
     let mut stale: Vec<_> = wanted
         .iter()
-        .filter(|(path, text)| {
-            !fs::read_to_string(root.join(path)).is_ok_and(|found| found == *text)
-        })
+        .filter(|(path, text)| !fs::read(root.join(path)).is_ok_and(|found| found == *text))
         .map(|(path, _)| path.clone())
         .collect();
     let dir = root.join(CRDS);
@@ -129,7 +132,7 @@ mod tests {
         fs::create_dir_all(dir.path().join(CRDS)).unwrap();
         let file = |name: &str| Path::new(CRDS).join(name);
         let wanted: Vec<_> =
-            ["same", "changed", "missing"].map(|name| (file(name), "text".to_owned())).into();
+            ["same", "changed", "missing"].map(|name| (file(name), b"text".to_vec())).into();
         for (name, text) in [("same", "text"), ("changed", "other"), ("extra", "text")] {
             fs::write(dir.path().join(file(name)), text).unwrap();
         }
@@ -153,8 +156,8 @@ mod tests {
         assert_eq!(
             golden(dir.path(), &reference).await.unwrap(),
             [
-                (file("flags"), "flags --one --two=x\n".to_owned()),
-                (file("plain"), "plain\n".to_owned())
+                (file("flags"), b"flags --one --two=x\n".to_vec()),
+                (file("plain"), b"plain\n".to_vec())
             ]
         );
         fs::create_dir_all(cases.join("fails")).unwrap();
@@ -166,7 +169,7 @@ mod tests {
         for ((_, text), document) in
             files().unwrap().iter().zip(plumb_api::crd_documents().unwrap())
         {
-            let read: serde_json::Value = serde_yaml::from_str(text).unwrap();
+            let read: serde_json::Value = serde_yaml::from_slice(text).unwrap();
             assert_eq!(read, document);
         }
     }

@@ -19,6 +19,7 @@ mod error;
 mod generate;
 mod process;
 mod reference;
+mod sealed;
 mod test;
 mod torture;
 
