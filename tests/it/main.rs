@@ -39,4 +39,5 @@ mod scrape;
 mod secrets;
 mod torture;
 mod uninstall;
+mod values;
 mod world;

@@ -288,6 +288,36 @@ fn an_annotation_that_holds_a_secret_is_not_told() {
 }
 
 #[test]
+fn values_of_a_secret_in_other_objects_are_not_told() {
+    runtime().block_on(async {
+        let guarded = Guarded::new("substituted").await;
+        let world = &guarded.world;
+        let theirs = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "token", "namespace": world.ns},
+            "stringData": {"TOKEN": ANNOTATED},
+        });
+        world.apply(&theirs).await;
+        let service = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  \
+                       type: ${TOKEN}\n  ports: [{port: 80}]\n";
+        let config = config_map("a", "${TOKEN}");
+        let files = [("app/service.yaml", Some(service)), ("app/a.yaml", Some(&*config))];
+        world.repo.commit(&files, "one");
+        let mut agent = guarded.agent();
+        world.apply(&world.source("1h")).await;
+        let mut app = world.app("web", "app", "1h");
+        app["spec"]["postBuild"] = json!({"substituteFrom": [{"kind": "Secret", "name": "token"}]});
+        world.apply(&app).await;
+        let parts = ["Service", "app/service.yaml", "spec.type", "withheld"];
+        world.wait_refused(&world.apps(), "web", "Invalid", &parts).await;
+        world.wait_value("a", ANNOTATED).await;
+        world.edit(&world.config_maps(), "a", &json!({"data": {"value": BY_HAND}})).await;
+        world.wait_value("a", ANNOTATED).await;
+        guarded.assert_untold(&mut agent).await;
+    });
+}
+
+#[test]
 fn an_answer_that_cannot_be_read_is_not_told() {
     runtime().block_on(async {
         let guarded = Guarded::new("unreadable").await;

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CommonMetadata, Condition, Duration, Image, Patch, PatchTarget, Time};
+use crate::{CommonMetadata, Condition, Duration, Image, Patch, PatchTarget, PostBuild, Time};
 
 /// How many failures a status lists; the count tells of the rest.
 pub const MAX_FAILURES: usize = 20;
@@ -175,6 +175,11 @@ pub struct ApplicationSpec {
     /// else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub common_metadata: Option<CommonMetadata>,
+
+    /// Values for variables in the objects, `${name}`, after they were built. An object is left as it
+    /// is that has the label or annotation `plumb.dev/substitute: disabled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post_build: Option<PostBuild>,
 
     /// What becomes of objects of the path that are there already and that no Application has:
     /// Never leaves them alone; IfUnowned takes them unless another field manager holds a field

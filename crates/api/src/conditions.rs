@@ -62,6 +62,11 @@ pub mod reasons {
     pub const REVISION_NOT_FOUND: &str = "RevisionNotFound";
     /// The revision has no directory at `spec.path`.
     pub const PATH_NOT_FOUND: &str = "PathNotFound";
+    /// A ConfigMap or Secret that `postBuild.substituteFrom` names does not exist.
+    pub const VALUES_NOT_FOUND: &str = "ValuesNotFound";
+    /// A ConfigMap or Secret that `postBuild.substituteFrom` names has a key that is no name of a
+    /// variable, or a value that is no text.
+    pub const INVALID_VALUES: &str = "InvalidValues";
     /// Files do not render; nothing was applied and nothing was pruned.
     pub const BUILD_FAILED: &str = "BuildFailed";
     /// Some objects were not applied; the others were.

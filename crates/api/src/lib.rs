@@ -31,6 +31,11 @@ mod git_repository;
     unreachable_pub,
     reason = "KubeSchema copies each struct, with its visibility, into a function"
 )]
+mod needs;
+#[expect(
+    unreachable_pub,
+    reason = "KubeSchema copies each struct, with its visibility, into a function"
+)]
 mod overlay;
 
 pub use application::{
@@ -45,4 +50,5 @@ pub use git_repository::{
     GitReference, GitRepository, GitRepositorySpec, GitRepositoryStatus, SecretRef,
 };
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+pub use needs::{PostBuild, SubstituteReference, SubstituteStrategy, ValuesKind};
 pub use overlay::{CommonMetadata, Image, Patch, PatchTarget};

@@ -155,6 +155,8 @@ async fn a_git_repository_is_checked_when_it_is_applied() {
 #[tokio::test]
 async fn an_application_is_checked_when_it_is_applied() {
     let base = json!({ "sourceRef": { "name": "repo" }, "interval": "10m" });
+    let post = |value: Value| json!({ "postBuild": value });
+    let from = |value: Value| post(json!({ "substituteFrom": [value] }));
     check(
         &Application::api_resource(),
         base,
@@ -183,6 +185,17 @@ async fn an_application_is_checked_when_it_is_applied() {
                 json!({ "ignore": [{ "paths": ["/metadata/labels"] }] }),
                 "what an object is or whose",
             ),
+            (post(json!({})), ""),
+            (post(json!({ "substitute": { "A_1": "", "_b": "x" } })), ""),
+            (post(json!({ "substitute": { "1a": "x" } })), "names of letters, digits and _"),
+            (post(json!({ "substitute": { "a-b": "x" } })), "names of letters, digits and _"),
+            (post(json!({ "substitute": { "a": 1 } })), "must be of type string"),
+            (post(json!({ "substituteStrategy": "Always" })), ""),
+            (post(json!({ "substituteStrategy": "Never" })), "supported values"),
+            (from(json!({ "kind": "ConfigMap", "name": "values" })), ""),
+            (from(json!({ "kind": "Secret", "name": "values", "optional": true })), ""),
+            (from(json!({ "kind": "Pod", "name": "values" })), "supported values"),
+            (from(json!({ "kind": "Secret" })), "substituteFrom[0].name: Required value"),
             (json!({ "revision": COMMIT }), ""),
             (json!({ "revision": "main" }), "must be a full commit id"),
         ],

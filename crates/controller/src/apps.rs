@@ -12,6 +12,7 @@ pub(crate) mod others;
 mod plan;
 mod policy;
 mod say;
+mod values;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -102,9 +103,14 @@ impl Daemon {
         run.ignores = Arc::new(ignores);
         if let Some(message) = wrong {
             let reason = reasons::INVALID_SPEC.into();
-            return self.blocked(&run, Blocked { reason, message, waits: Waits::User }).await;
+            let blocked = Blocked { reason, message, waits: Waits::User, again: false };
+            return self.blocked(&run, blocked).await;
         }
-        match self.base(&run) {
+        let values = match self.values(&run).await {
+            Ok(values) => values,
+            Err(why) => return self.without_values(&run, why).await,
+        };
+        match self.base(&run, values) {
             Ok(base) => self.converge(&run, base).await,
             Err(blocked) => self.blocked(&run, blocked).await,
         }
@@ -159,7 +165,11 @@ impl Daemon {
             let status = Self::status_with(run, &say, |_| {});
             self.say_app(run, status, &say, None).await;
         }
-        self.plan_kept(run, kept);
+        if blocked.again {
+            self.plan_retry(run, "");
+        } else {
+            self.plan_kept(run, kept);
+        }
         Outcome::Waiting
     }
 

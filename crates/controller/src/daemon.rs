@@ -4,6 +4,7 @@
 mod blocking;
 mod follow;
 mod house;
+mod named;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -185,6 +186,7 @@ pub async fn run(
     let watching = Arc::clone(&daemon).follow_own_kinds(readiness.clone(), heartbeat);
     let watching = guard.spawn("watching custom resources", watching);
     let signalling = guard.spawn("following members", Arc::clone(&daemon).follow_signals(signals));
+    let naming = guard.spawn("following what specs name", Arc::clone(&daemon).follow_named());
     let housekeeping = guard.spawn("keeping house", Arc::clone(&daemon).keep_house());
     let publishing = {
         let (sink, ended) = (ClusterEvents::new(&cluster), ended.clone());
@@ -218,6 +220,7 @@ pub async fn run(
     let _ = working.await;
     watching.abort();
     signalling.abort();
+    naming.abort();
     housekeeping.abort();
     let _ = end.send(true);
     let _ = publishing.await;

@@ -15,6 +15,7 @@ mod error;
 pub mod events;
 pub mod lease;
 pub mod metrics;
+mod named;
 mod names;
 pub mod queue;
 mod queues;

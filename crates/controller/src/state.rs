@@ -15,6 +15,7 @@ use crate::apps::how::How;
 use crate::apps::others::Patience;
 use crate::backoff::Backoff;
 use crate::metrics::Kind;
+use crate::named::{Found, Named, Sight, Version, named_by};
 use crate::names::{Key, Name};
 use crate::wants::Wants;
 
@@ -65,6 +66,8 @@ pub(crate) type Looked = (CommitId, Option<i64>);
 pub(crate) struct App {
     pub(crate) object: Arc<Application>,
     pub(crate) set: Arc<ApplySet>,
+    /// What was last read of the ConfigMaps and Secrets that its spec names.
+    pub(crate) found: Arc<Found>,
     pub(crate) rendered: Option<Rendered>,
     /// The last render that was applied as a whole: what stays enforced while a newer one, or
     /// another path, is broken.
@@ -126,6 +129,7 @@ impl Source {
 impl App {
     /// Drops what was found out, as at a start of the process.
     pub(crate) fn forget(&mut self) {
+        self.found = Arc::default();
         self.rendered = None;
         self.good = None;
         self.kept = None;
@@ -148,6 +152,8 @@ pub(crate) struct Store {
     pub(crate) apps: BTreeMap<Name, App>,
     /// The applications that wait until their neighbours have looked.
     pub(crate) patient: BTreeSet<Name>,
+    /// What is seen of the ConfigMaps and Secrets that specs name.
+    pub(crate) named: Sight,
     /// How many revisions of all sources were seen.
     seqs: u64,
     by_set: BTreeMap<String, Name>,
@@ -210,6 +216,7 @@ impl Store {
         lighten(&mut object.metadata);
         let name = Name::of(&object.metadata);
         let object = Arc::new(object);
+        self.named.put(&name, named_by(&object));
         let Some(known) = self.apps.get_mut(&name) else {
             let parent = GroupKind::new(names::GROUP, "Application");
             let set = Arc::new(ApplySet::new(parent, &name.namespace, &name.name));
@@ -219,6 +226,7 @@ impl Store {
                 orphans: orphans(&object.metadata),
                 object,
                 set,
+                found: Arc::default(),
                 rendered: None,
                 good: None,
                 kept: None,
@@ -279,9 +287,24 @@ impl Store {
         }
     }
 
+    /// Which Applications have not read an object as it is now. Their runs under way end early.
+    pub(crate) fn wake_askers(&mut self, named: &Named) -> Vec<Key> {
+        let now = self.named.last(named);
+        let mut woken = Vec::new();
+        for name in self.named.askers(named) {
+            let Some(app) = self.apps.get_mut(name) else { continue };
+            if app.found.get(named).map(|found| Version::of(found.as_ref())) != now {
+                app.wanted += 1;
+                woken.push(Key::App(name.clone()));
+            }
+        }
+        woken
+    }
+
     /// Forgets an Application that is gone, and returns it.
     pub(crate) fn remove_app(&mut self, name: &Name) -> Option<App> {
         let app = self.apps.remove(name)?;
+        self.named.put(name, BTreeSet::new());
         self.by_set.remove(&app.set.id);
         Some(app)
     }

@@ -264,7 +264,7 @@ impl Engine {
         let before = self.members().live(&p.key).cloned();
         if p.marks.ssa == Ssa::IfNotPresent {
             // It may be there without our label.
-            let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+            let target = p.target();
             if let Some(found) = self.cluster.get_metadata(&target).await? {
                 return Ok((found.live, Change::Left));
             }
@@ -293,7 +293,7 @@ impl Engine {
                 let mut uid = self.members().verified_uid(&p.key);
                 if uid.is_none() {
                     // It went while nobody looked, or is there without its label.
-                    let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+                    let target = p.target();
                     uid = self.cluster.get_metadata(&target).await?.map(|found| found.live.uid);
                 }
                 let live = self.claim(set, p).await?;
@@ -338,7 +338,7 @@ impl Engine {
         set: &ApplySet,
         p: &Prepared,
     ) -> Result<Option<Prepared>, ApiError> {
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let target = p.target();
         let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(None) };
         let ours = fields_of(&found.managed_fields, &set.manager);
         let mut without = p.clone();
@@ -357,7 +357,7 @@ impl Engine {
         body: &Value,
         how: ApplyHow,
     ) -> Result<Live, ApiError> {
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let target = p.target();
         self.cluster.apply(&target, body, &set.manager, how).await
     }
 }

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::applyset::ApplySet;
-use crate::cluster::{ApiError, ApplyHow, Target, Tool};
+use crate::cluster::{ApiError, ApplyHow, Tool};
 use crate::engine::Engine;
 use crate::live::Live;
 use crate::policy::Adopt;
@@ -65,7 +65,7 @@ impl Engine {
             result => return result,
         };
         // It may be ours all the same: the label was taken off, or this process just started.
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let target = p.target();
         for _ in 0..RACES {
             let Some(found) = self.cluster.get_metadata(&target).await? else {
                 return Err(refused);
@@ -116,7 +116,7 @@ impl Engine {
         p: &Prepared,
         adopt: Adopt,
     ) -> Result<Option<Live>, ApiError> {
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let target = p.target();
         let found = self.cluster.get_metadata(&target).await?;
         let marked = found.as_ref().is_some_and(|found| found.live.marks.hands_off());
         self.claims().note_marked(&p.key, marked);
@@ -165,7 +165,7 @@ impl Engine {
         live: Live,
         adopt: Adopt,
     ) -> Result<Live, ApiError> {
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let target = p.target();
         for _ in 0..RACES {
             let found = self.cluster.get_metadata(&target).await?;
             let Some(found) = found.filter(|found| found.live.uid == live.uid) else {

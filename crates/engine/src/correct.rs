@@ -1,7 +1,7 @@
 //! Putting back what somebody changed, and telling what that was.
 
 use crate::applyset::ApplySet;
-use crate::cluster::{ApiError, Target};
+use crate::cluster::ApiError;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::explain::explain;
@@ -43,7 +43,7 @@ impl Engine {
         set: &ApplySet,
         p: &Prepared,
     ) -> Result<(Live, Drift), ApiError> {
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let target = p.target();
         let uid = self.members().live(&p.key).map(|live| live.uid.clone());
         let mut race = 0;
         loop {
@@ -72,7 +72,7 @@ impl Engine {
         p: &Prepared,
         known: Option<Live>,
     ) -> Result<(Live, Option<Drift>), ApiError> {
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let target = p.target();
         let has_status = p.resource.subresources.contains("status");
         let uid = known.as_ref().map(|known| known.uid.clone());
         // Who took a field of ours while nobody looked has written after us. Only then is there

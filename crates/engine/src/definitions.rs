@@ -71,7 +71,7 @@ impl Engine {
             let Some(Changed { at, .. }) = changed.filter(|changed| !changed.established) else {
                 continue;
             };
-            let target = Target::new(&p.resource, "", &p.key.name);
+            let target = p.target();
             let read: Result<Option<Value>, ApiError> = self.cluster.get_json(&target).await;
             let definition = read.map_err(|source| EngineError::Interrupted { source })?;
             if definition.as_ref().is_some_and(is_established) {

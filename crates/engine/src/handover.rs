@@ -66,7 +66,7 @@ impl Engine {
         let Some(entries) = migrated(&found.managed_fields, gone, &set.manager, &version) else {
             return Ok(None);
         };
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let target = p.target();
         let patch = replace_entries(&entries, found.live.resource_version);
         self.cluster.json_patch(&target, &patch, None).await.map(Some)
     }

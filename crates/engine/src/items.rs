@@ -7,7 +7,7 @@ use plumb_core::{FieldPath, Step};
 use serde_json::{Map, Value};
 
 use crate::applyset::{ApplySet, MANAGER_PREFIX};
-use crate::cluster::{ApiError, Target};
+use crate::cluster::ApiError;
 use crate::engine::Engine;
 use crate::handover::{replace_entries, unite};
 use crate::live::Live;
@@ -25,7 +25,7 @@ impl Engine {
         let Some(list) = error.duplicate_field().and_then(|field| list_of(&field)) else {
             return Ok(false);
         };
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let target = p.target();
         let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(false) };
         if !has(set, &found.live) {
             return Ok(false);

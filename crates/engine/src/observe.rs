@@ -7,7 +7,7 @@ use plumb_core::ObjectKey;
 use tokio::time::Instant;
 
 use crate::applyset::ApplySet;
-use crate::cluster::{ApiError, ApplyHow, Target};
+use crate::cluster::{ApiError, ApplyHow};
 use crate::correct::is_untouched;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -85,7 +85,7 @@ impl Engine {
         let asks = scaled || !p.ignored.is_empty();
         let decided = if asks { self.without_decided(set, p).await? } else { None };
         let p = decided.as_ref().unwrap_or(p);
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let target = p.target();
         let live = match self.cluster.apply(&target, p.object.body(), &set.manager, DRY).await {
             Ok(live) => live,
             // Its definition or its namespace is not there either.

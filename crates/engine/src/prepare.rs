@@ -6,7 +6,7 @@ use plumb_core::{Digest, ErrorClass, FieldPath, GroupKind, Gvk, Object, ObjectKe
 use serde_json::{Map, Value};
 
 use crate::applyset::{APPLICATION, ApplySet, PARENT_ID, PART_OF};
-use crate::cluster::{Discovery, Resource};
+use crate::cluster::{Discovery, Resource, Target};
 use crate::edges::Level;
 use crate::ignore::{Ignores, Pointer};
 use crate::marks::Marks;
@@ -37,6 +37,14 @@ pub(crate) struct Prepared {
     pub(crate) digest: u64,
     /// The kind is defined by an object of this very run, so the API server may not know it yet.
     pub(crate) defined_here: bool,
+}
+
+impl Prepared {
+    /// The live object to act on.
+    pub(crate) fn target(&self) -> Target<'_> {
+        let target = Target::new(&self.resource, &self.key.namespace, &self.key.name);
+        Target { secret: self.object.is_secret(), ..target }
+    }
 }
 
 /// Everything prepared, or what stands in the way.

@@ -2,7 +2,7 @@
 //! that, only what is ours, and never what takes more than itself along.
 
 use crate::applyset::ApplySet;
-use crate::cluster::{ApiError, Deleted, Propagation, Target};
+use crate::cluster::{ApiError, Deleted, Propagation};
 use crate::engine::Engine;
 use crate::guard::precious_kind;
 use crate::live::Live;
@@ -31,7 +31,7 @@ impl Engine {
         if !self.may_recreate(p, job).await? {
             return Err(error);
         }
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let target = p.target();
         let Some(found) = self.cluster.get_metadata(&target).await? else { return Err(error) };
         let (live, change) = (found.live, Change::Recreated(field));
         if live.terminating && live.part_of.as_deref() == Some(&set.id) {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::applyset::ApplySet;
 use crate::circuit::Shut;
-use crate::cluster::{ApiError, ApplyHow, Target};
+use crate::cluster::{ApiError, ApplyHow};
 use crate::definitions::defines;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -150,7 +150,7 @@ impl Engine {
         }
         if error.is_ownership_conflict() {
             // Whether it is ours all the same, or becomes so, is for the apply itself to find out.
-            let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+            let target = p.target();
             let found = self.cluster.get_metadata(&target).await?;
             let ours = found.is_some_and(|found| {
                 let owner = found.live.part_of.as_deref().filter(|owner| *owner != set.id);

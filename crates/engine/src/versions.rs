@@ -6,7 +6,7 @@ use plumb_core::GroupKind;
 use serde_json::Value;
 
 use crate::applyset::ApplySet;
-use crate::cluster::{ApiError, Discovery, Target};
+use crate::cluster::{ApiError, Discovery};
 use crate::engine::Engine;
 use crate::handover::{replace_entries, unite};
 use crate::prepare::Prepared;
@@ -25,7 +25,7 @@ impl Engine {
         }
         self.forget_discovery().await;
         let Ok(discovery) = self.discovery().await else { return Ok(false) };
-        let target = Target::new(&p.resource, &p.key.namespace, &p.key.name);
+        let target = p.target();
         let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(false) };
         if found.live.part_of.as_deref() != Some(&set.id)
             || found.live.entry(&set.manager).is_none()

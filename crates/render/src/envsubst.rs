@@ -41,6 +41,20 @@ pub struct Variable {
     pub secret: bool,
 }
 
+impl Variable {
+    /// A value. Ends of lines are taken out of it, as Flux does.
+    pub fn new(text: &str, secret: bool) -> Self {
+        Self { text: text.replace('\n', ""), secret }
+    }
+
+    /// Whether expressions can name a variable so.
+    pub fn is_name(name: &str) -> bool {
+        let first = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+        name.bytes().next().is_some_and(first)
+            && name.bytes().all(|byte| first(byte) || byte.is_ascii_digit())
+    }
+}
+
 impl fmt::Debug for Variable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.secret { "***" } else { &self.text })

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use plumb_api::conditions::reasons;
 use plumb_core::{ErrorClass, Object, RelPath};
-use plumb_render::{RenderError, render};
+use plumb_render::{RenderError, Substitution, render};
 use plumb_source::{Cancel, CommitId, Remote, Revision, SourceError};
 
 use super::Run;
@@ -46,6 +46,8 @@ pub(super) struct Blocked {
     pub(super) reason: String,
     pub(super) message: String,
     pub(super) waits: Waits,
+    /// Whether nothing tells when it has passed, so that another try has to find out.
+    pub(super) again: bool,
 }
 
 /// What building a revision came to.
@@ -70,8 +72,8 @@ pub(super) enum Failed {
 }
 
 impl Daemon {
-    /// The commit to run, from the source or the pin.
-    pub(super) fn base(&self, run: &Run) -> Result<Base, Blocked> {
+    /// The commit to run, from the source or the pin, with these values.
+    pub(super) fn base(&self, run: &Run, values: Substitution) -> Result<Base, Blocked> {
         let spec = &run.object.spec;
         let store = self.state.lock();
         let source_name = Name::new(&run.name.namespace, &spec.source_ref.name);
@@ -83,9 +85,10 @@ impl Daemon {
                      spec.sourceRef"
                 ),
                 waits: Waits::User,
+                again: false,
             });
         };
-        let how = How::new(spec, source.object.spec.ignore.as_deref());
+        let how = How::new(spec, source.object.spec.ignore.as_deref(), values);
         let pinned = spec.revision.as_deref().and_then(|commit| commit.parse().ok());
         let (Some(remote), Some(revision)) = (&source.remote, &source.revision) else {
             if let (Some(remote), Some(commit)) = (&source.remote, pinned) {
@@ -97,7 +100,7 @@ impl Daemon {
                 None => format!("GitRepository {source_name} has not been fetched yet"),
             };
             let reason = reasons::SOURCE_NOT_READY.into();
-            return Err(Blocked { reason, message, waits: Waits::Retry });
+            return Err(Blocked { reason, message, waits: Waits::Retry, again: false });
         };
         let revision = match pinned {
             Some(commit) if commit != revision.commit => Revision { name: String::new(), commit },
@@ -272,7 +275,7 @@ mod tests {
         let source = stand.source("repo", &git.url("repo"), None);
         assert_eq!(daemon.run_source(&source).await, Outcome::Changed);
         let mut run = daemon.begin(&stand.app("web")).unwrap();
-        let base = daemon.base(&run).ok().unwrap();
+        let base = daemon.base(&run, Substitution::default()).ok().unwrap();
         assert!(matches!(daemon.build(&run, &base).await, Ok((Built::Broken { .. }, _))));
 
         Arc::make_mut(&mut run.object).spec.timeout = plumb_api::Duration::from_secs(0);

@@ -24,7 +24,9 @@ impl Daemon {
             Err(error) => return self.failed_run(run, None, &error).await,
         };
         let superseded = self.superseded(run);
-        let looks_at = self.base(run).ok().map(|base| run.looks_at(&base));
+        // Of a base only which commit it is matters here.
+        let base = self.base(run, plumb_render::Substitution::default());
+        let looks_at = base.ok().map(|base| run.looks_at(&base));
         let others = self.neighbours(run, looks_at);
         let job = self.job(run, Vec::new(), &policy, &superseded, &others);
         let mut report = Report::default();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use plumb_api::ApplicationSpec;
 use plumb_render::{
-    CommonMetadata, Overlay, OverlayImage, OverlayPatch, PatchTarget, RenderOptions,
+    CommonMetadata, Overlay, OverlayImage, OverlayPatch, PatchTarget, RenderOptions, Substitution,
 };
 
 /// Everything that a render depends on besides the commit.
@@ -15,8 +15,12 @@ pub(crate) struct How {
 }
 
 impl How {
-    /// What a spec asks for, with the patterns of its source.
-    pub(crate) fn new(spec: &ApplicationSpec, ignore: Option<&str>) -> Arc<Self> {
+    /// What a spec asks for, with the patterns of its source, and values.
+    pub(crate) fn new(
+        spec: &ApplicationSpec,
+        ignore: Option<&str>,
+        substitution: Substitution,
+    ) -> Arc<Self> {
         let common = spec.common_metadata.clone().unwrap_or_default();
         let options = RenderOptions {
             ignore: ignore.map(str::to_owned),
@@ -25,6 +29,7 @@ impl How {
                 labels: common.labels,
                 annotations: common.annotations,
             },
+            substitution,
             ..RenderOptions::default()
         };
         Arc::new(Self { path: spec.path.clone(), options })
@@ -68,6 +73,7 @@ pub(super) fn target(target: plumb_api::PatchTarget) -> PatchTarget {
 
 #[cfg(test)]
 mod tests {
+    use plumb_render::Variable;
     use serde_json::json;
 
     use super::*;
@@ -81,7 +87,7 @@ mod tests {
             for (key, value) in change.as_object().unwrap() {
                 spec[key] = value.clone();
             }
-            How::new(&serde_json::from_value(spec).unwrap(), None)
+            How::new(&serde_json::from_value(spec).unwrap(), None, Substitution::default())
         };
         let before = how(&json!({}));
         let target = json!({"group": "a", "version": "b", "kind": "c", "name": "d",
@@ -103,7 +109,15 @@ mod tests {
         for change in [json!({"interval": "2h"}), json!({"prune": false})] {
             assert_eq!(*how(&change), *before, "{change}");
         }
-        assert_ne!(*How::new(&serde_json::from_value(base.clone()).unwrap(), Some("x")), *before);
+        let spec = serde_json::from_value(base.clone()).unwrap();
+        assert_ne!(*How::new(&spec, Some("x"), Substitution::default()), *before);
+        let mut values = Substitution::default();
+        values.values.insert("a".into(), Variable::new("1", false));
+        let with = How::new(&spec, None, values.clone());
+        assert_ne!(*with, *before);
+        assert_eq!(*How::new(&spec, None, values.clone()), *with);
+        values.values.insert("a".into(), Variable::new("2", false));
+        assert_ne!(*How::new(&spec, None, values), *with);
 
         let full = how(&json!({"patches": [{"patch": "x", "target": target}]}));
         let target = full.options.overlay.patches[0].target.clone().unwrap();

@@ -138,7 +138,9 @@ impl Daemon {
     /// A suspended Application does nothing, but what others let go may be meant for it: it says what
     /// it would want of what is newest.
     pub(super) async fn speak(self: &Arc<Self>, run: &Run) {
-        let Ok(base) = self.base(run) else { return };
+        // Who has no values says nothing, and is waited for like one that has not looked yet.
+        let Ok(values) = self.values(run).await else { return };
+        let Ok(base) = self.base(run, values) else { return };
         let looks_at = run.looks_at(&base);
         let app = self.state.lock().apps.get(&run.name).map(|app| app.looked);
         if app.is_none_or(|looked| looked == Some(looks_at)) {

@@ -55,6 +55,27 @@ impl Decode for Ordered {
     }
 }
 
+/// Keeps which version each is.
+pub(super) enum Versions {}
+
+impl Decode for Versions {
+    type Item = u64;
+    const METADATA: bool = true;
+
+    fn item(json: &str) -> Result<u64, String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Version<'a> {
+            #[serde(borrow)]
+            resource_version: Cow<'a, str>,
+        }
+        let object: Envelope<Version<'_>> =
+            serde_json::from_str(json).map_err(|error| describe(&error))?;
+        let version = object.metadata.resource_version.parse();
+        version.map_err(|_| "the resource version is not a number".to_owned())
+    }
+}
+
 /// Keeps whole objects of a type of our own.
 pub(super) struct Whole<T>(PhantomData<T>);
 

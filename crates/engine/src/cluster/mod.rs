@@ -35,7 +35,7 @@ pub use discovery::Discovery;
 pub use error::{ApiError, Cause, Refusal};
 pub use resource::{Resource, Target};
 pub use tools::Tool;
-pub use watch::{WatchEvent, watch, watch_typed};
+pub use watch::{WatchEvent, watch, watch_typed, watch_versions};
 
 use crate::live::Live;
 use decode::{Decode, Fingerprints, Ordered};

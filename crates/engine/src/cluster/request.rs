@@ -102,7 +102,7 @@ impl fmt::Display for Subject<'_> {
 impl Subject<'_> {
     pub(super) fn is_secret(&self) -> bool {
         match self {
-            Self::Object(target) => target.resource.is_secret(),
+            Self::Object(target) => target.secret,
             Self::Collection(resource, _) => resource.is_secret(),
             Self::Words(_) => false,
         }

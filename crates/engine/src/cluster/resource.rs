@@ -98,12 +98,14 @@ pub struct Target<'a> {
     pub namespace: &'a str,
     /// Its name.
     pub name: &'a str,
+    /// Whether its content is as secret as that of a Secret, whatever its kind.
+    pub secret: bool,
 }
 
 impl<'a> Target<'a> {
     /// An object of a kind.
     pub fn new(resource: &'a Resource, namespace: &'a str, name: &'a str) -> Self {
-        Self { resource, namespace, name }
+        Self { resource, namespace, name, secret: resource.is_secret() }
     }
 
     /// Its key.

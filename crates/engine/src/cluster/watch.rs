@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::Cluster;
-use super::decode::{self, Decode, Fingerprints, Line, Whole};
+use super::decode::{self, Decode, Fingerprints, Line, Versions, Whole};
 use super::error::{ApiError, Refusal};
 use super::fields;
 use super::request::{Answer, Call, Query, Subject};
@@ -77,6 +77,15 @@ pub fn watch(
     namespace: Option<&str>,
 ) -> impl Stream<Item = WatchEvent> + Send + use<> {
     run::<Fingerprints>(cluster, resource, selector, namespace)
+}
+
+/// Like [`watch`], with nothing but the resource versions of all objects.
+pub fn watch_versions(
+    cluster: &Cluster,
+    resource: &Resource,
+    namespace: Option<&str>,
+) -> impl Stream<Item = WatchEvent<u64>> + Send + use<> {
+    run::<Versions>(cluster, resource, "", namespace)
 }
 
 /// Like [`watch`], with whole objects of a type of our own.

@@ -204,3 +204,14 @@ fn it_is_known_when_a_secret_was_used() {
         assert!(!format!("{expander:?}").contains("hunter2"));
     }
 }
+
+#[test]
+fn a_value_is_one_line_and_a_name_is_one_word() {
+    assert_eq!(Variable::new("a\nb\n", false).text, "ab");
+    for name in ["a", "_", "A_1", "_9"] {
+        assert!(Variable::is_name(name), "{name}");
+    }
+    for name in ["", "1a", "a-b", "a.b", "ä", "a b"] {
+        assert!(!Variable::is_name(name), "{name}");
+    }
+}

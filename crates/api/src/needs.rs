@@ -1,0 +1,73 @@
+//! What an Application takes from the cluster. Names and meanings are those of Flux's Kustomization.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+/// What is done with the objects after they were built: variables in them get values.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PostBuild {
+    /// Values by the names of their variables. They override those of `substituteFrom`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "variables")]
+    #[x_kube(validation = Rule::new("self.all(name, name.matches('^[A-Za-z_][A-Za-z0-9_]*$'))").message("must have names of letters, digits and _, which do not begin with a digit"))]
+    pub substitute: BTreeMap<String, String>,
+
+    /// ConfigMaps and Secrets in the same namespace whose keys are names of variables. Later ones
+    /// override earlier ones. A change of one is acted on at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub substitute_from: Vec<SubstituteReference>,
+
+    /// Whether variables are replaced where there are no values at all: WithVariables leaves the
+    /// objects as they are then, Always has the defaults that they name. WithVariables when left
+    /// out.
+    #[serde(default)]
+    pub substitute_strategy: SubstituteStrategy,
+}
+
+fn variables(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 500,
+        "additionalProperties": { "type": "string", "maxLength": 65536 },
+    })
+}
+
+/// A ConfigMap or Secret in the same namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SubstituteReference {
+    /// Its kind: ConfigMap or Secret.
+    pub kind: ValuesKind,
+
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+
+    /// Whether it is passed over while it is not there, instead of being an error.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+}
+
+/// Kinds that hold values.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ValuesKind {
+    /// Values that anybody may see.
+    ConfigMap,
+    /// Values that are told nowhere.
+    Secret,
+}
+
+/// When variables are replaced.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum SubstituteStrategy {
+    /// When there are any values.
+    #[default]
+    WithVariables,
+    /// Always.
+    Always,
+}

@@ -1,0 +1,169 @@
+//! The values that a spec asks for, out of what it says and names.
+
+use std::sync::Arc;
+
+use plumb_api::conditions::reasons;
+use plumb_api::{ApplicationSpec, SubstituteStrategy};
+use plumb_engine::{ApiError, EngineError};
+use plumb_render::{Substitution, Variable};
+
+use super::Run;
+use super::build::Blocked;
+use crate::daemon::Daemon;
+use crate::metrics::Outcome;
+use crate::named::{Found, Named, NamedKind};
+use crate::status::Waits;
+
+/// Why a run has no values.
+pub(super) enum NoValues {
+    /// The API server does not say.
+    Unread(ApiError),
+    /// What is there, or is not, cannot be used.
+    Blocked(Blocked),
+}
+
+impl Daemon {
+    /// The values for a run, read once.
+    pub(super) async fn values(&self, run: &Run) -> Result<Substitution, NoValues> {
+        let found = match self.find_named(&run.name).await {
+            Ok(found) => found,
+            Err((named, error)) if error.is_forbidden() => {
+                return Err(NoValues::Blocked(Blocked {
+                    reason: reasons::ACCESS_DENIED.into(),
+                    message: format!(
+                        "{named} cannot be read: {error}; give that right to Plumb's account"
+                    ),
+                    waits: Waits::User,
+                    again: true,
+                }));
+            }
+            Err((_, error)) => return Err(NoValues::Unread(error)),
+        };
+        substitution(&run.object.spec, &run.name.namespace, &found).map_err(NoValues::Blocked)
+    }
+
+    /// A run has no values. What was applied last stays enforced.
+    pub(super) async fn without_values(self: &Arc<Self>, run: &Run, why: NoValues) -> Outcome {
+        match why {
+            NoValues::Blocked(blocked) => self.blocked(run, blocked).await,
+            NoValues::Unread(source) => {
+                let error = EngineError::Interrupted { source };
+                self.failed_run(run, None, &error).await
+            }
+        }
+    }
+}
+
+fn substitution(
+    spec: &ApplicationSpec,
+    namespace: &str,
+    found: &Found,
+) -> Result<Substitution, Blocked> {
+    // Flux is strict by default, too.
+    let mut substitution = Substitution { strict: true, ..Substitution::default() };
+    let Some(post_build) = &spec.post_build else { return Ok(substitution) };
+    substitution.always = post_build.substitute_strategy == SubstituteStrategy::Always;
+    let blocked = |reason: &str, message: String| Blocked {
+        reason: reason.into(),
+        message,
+        waits: Waits::User,
+        again: false,
+    };
+    for (index, from) in post_build.substitute_from.iter().enumerate() {
+        let named = Named::new(from.kind, namespace, &from.name);
+        let Some(content) = found.get(&named).and_then(Option::as_ref) else {
+            if from.optional {
+                continue;
+            }
+            let message = format!(
+                "{named} does not exist; create it, or say optional: true in \
+                 spec.postBuild.substituteFrom[{index}]"
+            );
+            return Err(blocked(reasons::VALUES_NOT_FOUND, message));
+        };
+        for (key, value) in &content.data {
+            if !Variable::is_name(key) {
+                let message = format!(
+                    "{named} has the key {key:?}, which is no name of a variable: take letters, \
+                     digits and _, and no digit first"
+                );
+                return Err(blocked(reasons::INVALID_VALUES, message));
+            }
+            let Ok(text) = std::str::from_utf8(value) else {
+                let message = format!("{named} has a {key} that is not text");
+                return Err(blocked(reasons::INVALID_VALUES, message));
+            };
+            let variable = Variable::new(text, named.kind == NamedKind::Secret);
+            substitution.values.insert(key.clone(), variable);
+        }
+    }
+    for (name, text) in &post_build.substitute {
+        substitution.values.insert(name.clone(), Variable::new(text, false));
+    }
+    Ok(substitution)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::named::Content;
+
+    type Object<'a> = (NamedKind, &'a str, &'a [(&'a str, &'a [u8])]);
+
+    fn found(objects: &[Object<'_>]) -> Found {
+        let content = |data: &[(&str, &[u8])]| {
+            let data = data.iter().map(|(key, value)| ((*key).to_owned(), value.to_vec()));
+            Some(Arc::new(Content { version: 1, data: data.collect() }))
+        };
+        let entry =
+            |(kind, name, data): &Object<'_>| (Named::new(*kind, "ns", name), content(data));
+        objects.iter().map(entry).collect()
+    }
+
+    fn spec(post_build: &serde_json::Value) -> ApplicationSpec {
+        let spec = json!({
+            "sourceRef": {"name": "repo"}, "interval": "1h", "postBuild": post_build,
+        });
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn later_values_override_earlier_ones_and_those_of_the_spec_all() {
+        let spec = spec(&json!({
+            "substitute": {"c": "spec\n"}, "substituteStrategy": "Always",
+            "substituteFrom": [
+                {"kind": "ConfigMap", "name": "one"}, {"kind": "Secret", "name": "two"},
+                {"kind": "Secret", "name": "none", "optional": true},
+            ],
+        }));
+        let found = found(&[
+            (NamedKind::ConfigMap, "one", &[("a", b"1"), ("b", b"1"), ("c", b"1")]),
+            (NamedKind::Secret, "two", &[("b", b"2\n"), ("c", b"2")]),
+        ]);
+        let made = substitution(&spec, "ns", &found).ok().unwrap();
+        assert!(made.strict && made.always);
+        let text: Vec<_> =
+            made.values.iter().map(|(k, v)| (k.as_str(), v.text.as_str(), v.secret)).collect();
+        assert_eq!(text, [("a", "1", false), ("b", "2", true), ("c", "spec", false)]);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_without_its_value() {
+        let spec = spec(&json!({"substituteFrom": [{"kind": "Secret", "name": "values"}]}));
+        let said = |data: Option<&[(&str, &[u8])]>| {
+            let found = data.map(|data| found(&[(NamedKind::Secret, "values", data)]));
+            let blocked = substitution(&spec, "ns", &found.unwrap_or_default()).err().unwrap();
+            (blocked.reason, blocked.message)
+        };
+        let (reason, message) = said(None);
+        assert_eq!(reason, "ValuesNotFound");
+        assert!(message.contains("Secret ns/values") && message.contains("substituteFrom[0]"));
+        let (reason, message) = said(Some(&[("a-b", b"hunter2")]));
+        assert_eq!(reason, "InvalidValues");
+        assert!(message.contains("\"a-b\"") && !message.contains("hunter2"), "{message}");
+        let (_, message) = said(Some(&[("a", b"hunter2\xff")]));
+        assert!(message.contains("a that is not text") && !message.contains("hunter2"));
+    }
+}

@@ -1,0 +1,299 @@
+//! ConfigMaps and Secrets that specs of Applications name. They are read whole, in the runs that
+//! need them, and watched by metadata alone, so that a change is acted on at once.
+//!
+//! One watch a kind sees all objects of it, and runs only while an Application names one; what is
+//! kept of it is the versions of those that are named.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use plumb_api::{Application, ValuesKind};
+use plumb_core::Gvk;
+use plumb_engine::Resource;
+use tokio::sync::watch;
+
+use crate::names::Name;
+
+/// Kinds whose objects can be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum NamedKind {
+    ConfigMap,
+    Secret,
+}
+
+impl NamedKind {
+    pub(crate) const ALL: [Self; 2] = [Self::ConfigMap, Self::Secret];
+
+    pub(crate) fn resource(self) -> Resource {
+        let (kind, plural) = match self {
+            Self::ConfigMap => ("ConfigMap", "configmaps"),
+            Self::Secret => ("Secret", "secrets"),
+        };
+        Resource::known(Gvk::new("v1", kind), plural, true)
+    }
+}
+
+impl From<ValuesKind> for NamedKind {
+    fn from(kind: ValuesKind) -> Self {
+        match kind {
+            ValuesKind::ConfigMap => Self::ConfigMap,
+            ValuesKind::Secret => Self::Secret,
+        }
+    }
+}
+
+/// One object that a spec names; displays as `Secret namespace/name`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Named {
+    pub(crate) kind: NamedKind,
+    pub(crate) name: Name,
+}
+
+impl Named {
+    pub(crate) fn new(kind: impl Into<NamedKind>, namespace: &str, name: &str) -> Self {
+        Self { kind: kind.into(), name: Name::new(namespace, name) }
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.kind, self.name)
+    }
+}
+
+/// Everything that a spec names: what its runs read, and what wakes it.
+pub(crate) fn named_by(app: &Application) -> BTreeSet<Named> {
+    let namespace = app.metadata.namespace.as_deref().unwrap_or_default();
+    let values = app.spec.post_build.iter().flat_map(|post| &post.substitute_from);
+    values.map(|from| Named::new(from.kind, namespace, &from.name)).collect()
+}
+
+/// What an object holds.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Content {
+    pub(crate) version: u64,
+    pub(crate) data: BTreeMap<String, Vec<u8>>,
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "version {}: {:?}", self.version, self.data.keys())
+    }
+}
+
+/// What was read of everything that a spec names; of what is not there that it is not.
+pub(crate) type Found = BTreeMap<Named, Option<Arc<Content>>>;
+
+/// What is there of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    Absent,
+    At(u64),
+}
+
+impl Version {
+    /// What was found.
+    pub(crate) fn of(content: Option<&Arc<Content>>) -> Self {
+        content.map_or(Self::Absent, |content| Self::At(content.version))
+    }
+}
+
+/// A part of the world that one watch sees: a kind, in one namespace or in all.
+pub(crate) type Part = (NamedKind, Option<String>);
+
+/// What the watches say.
+#[derive(Debug, Default)]
+pub(crate) struct Sight {
+    /// What each Application names, and who names what.
+    of: BTreeMap<Name, BTreeSet<Named>>,
+    by: BTreeMap<Named, BTreeSet<Name>>,
+    /// The version of what is named, as far as it is known.
+    seen: BTreeMap<Named, Version>,
+    /// The parts in which nothing is missed.
+    synced: BTreeSet<Part>,
+    needed: watch::Sender<BTreeSet<NamedKind>>,
+}
+
+/// What a watch tells of a part.
+pub(crate) enum Told {
+    /// Nothing is known until the next list.
+    Lost,
+    /// All that is there.
+    Listed(BTreeMap<Name, u64>),
+    /// One that changed.
+    Changed(Name, u64),
+    /// One that is gone.
+    Gone(Name),
+}
+
+impl Sight {
+    /// An Application names these from now on.
+    pub(crate) fn put(&mut self, app: &Name, names: BTreeSet<Named>) {
+        if self.of.get(app).map_or(names.is_empty(), |known| *known == names) {
+            return;
+        }
+        for named in self.of.remove(app).into_iter().flatten() {
+            if names.contains(&named) {
+                continue;
+            }
+            if let Some(apps) = self.by.get_mut(&named) {
+                apps.remove(app);
+                if apps.is_empty() {
+                    self.by.remove(&named);
+                    self.seen.remove(&named);
+                }
+            }
+        }
+        for named in &names {
+            self.by.entry(named.clone()).or_default().insert(app.clone());
+        }
+        if !names.is_empty() {
+            self.of.insert(app.clone(), names);
+        }
+        let kinds: BTreeSet<NamedKind> = self.by.keys().map(|named| named.kind).collect();
+        self.needed.send_if_modified(|needed| {
+            let changed = *needed != kinds;
+            *needed = kinds;
+            changed
+        });
+    }
+
+    /// Which kinds are to be watched, and when that changes.
+    pub(crate) fn needed(&self) -> watch::Receiver<BTreeSet<NamedKind>> {
+        self.needed.subscribe()
+    }
+
+    /// The version that is there now; nothing when that is not known.
+    pub(crate) fn current(&self, named: &Named) -> Option<Version> {
+        let all = (named.kind, None);
+        let one = (named.kind, Some(named.name.namespace.clone()));
+        let in_sight = self.synced.contains(&all) || self.synced.contains(&one);
+        self.seen.get(named).filter(|_| in_sight).copied()
+    }
+
+    /// A run has read an object. What a watch said meanwhile is newer.
+    pub(crate) fn note(&mut self, named: &Named, version: Version) {
+        if self.by.contains_key(named) {
+            self.seen.entry(named.clone()).or_insert(version);
+        }
+    }
+
+    /// Takes in what a watch tells. Returns what is another version than before, or may be.
+    pub(crate) fn told(&mut self, part: &Part, told: Told) -> Vec<Named> {
+        let (kind, namespace) = part;
+        match told {
+            Told::Lost => {
+                self.synced.remove(part);
+                Vec::new()
+            }
+            Told::Listed(versions) => {
+                self.synced.insert(part.clone());
+                let named = self.by.keys().filter(|named| named.kind == *kind);
+                let here = |named: &&Named| {
+                    namespace.as_ref().is_none_or(|namespace| *namespace == named.name.namespace)
+                };
+                let named: Vec<Named> = named.filter(here).cloned().collect();
+                for named in &named {
+                    let version = versions.get(&named.name).copied();
+                    self.seen.insert(named.clone(), version.map_or(Version::Absent, Version::At));
+                }
+                named
+            }
+            Told::Changed(name, version) => {
+                let named = Named { kind: *kind, name };
+                let known = self.seen.get(&named);
+                let old = matches!(known, Some(Version::At(known)) if *known >= version);
+                if old || !self.by.contains_key(&named) {
+                    return Vec::new();
+                }
+                self.seen.insert(named.clone(), Version::At(version));
+                vec![named]
+            }
+            Told::Gone(name) => {
+                let named = Named { kind: *kind, name };
+                if !self.by.contains_key(&named) {
+                    return Vec::new();
+                }
+                self.seen.insert(named.clone(), Version::Absent);
+                vec![named]
+            }
+        }
+    }
+
+    /// Who names an object.
+    pub(crate) fn askers(&self, named: &Named) -> impl Iterator<Item = &Name> {
+        self.by.get(named).into_iter().flatten()
+    }
+
+    /// What a watch last said of an object, current or not.
+    pub(crate) fn last(&self, named: &Named) -> Option<Version> {
+        self.seen.get(named).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> Named {
+        Named::new(NamedKind::Secret, "ns", name)
+    }
+
+    #[test]
+    fn only_what_is_named_is_kept_and_only_needed_kinds_are_watched() {
+        let mut sight = Sight::default();
+        let needed = sight.needed();
+        let (web, api) = (Name::new("ns", "web"), Name::new("ns", "api"));
+        assert!(needed.borrow().is_empty());
+        sight.put(&web, BTreeSet::from([named("a"), named("b")]));
+        sight.put(&api, BTreeSet::from([named("b")]));
+        assert_eq!(*needed.borrow(), BTreeSet::from([NamedKind::Secret]));
+
+        let part = (NamedKind::Secret, None);
+        assert_eq!(sight.current(&named("a")), None, "nothing was listed yet");
+        let all = [("a", 1), ("c", 2)].map(|(name, at)| (Name::new("ns", name), at));
+        let told = sight.told(&part, Told::Listed(all.into()));
+        assert_eq!(told, [named("a"), named("b")]);
+        assert_eq!(sight.current(&named("a")), Some(Version::At(1)));
+        assert_eq!(sight.current(&named("b")), Some(Version::Absent), "it is not there");
+        assert_eq!(sight.current(&named("c")), None, "nobody names it");
+
+        let change = |name: &str, at| Told::Changed(Name::new("ns", name), at);
+        assert_eq!(sight.told(&part, change("c", 3)), []);
+        assert_eq!(sight.told(&part, change("a", 1)), [], "known already");
+        assert_eq!(sight.told(&part, change("b", 4)), [named("b")]);
+        assert_eq!(sight.askers(&named("b")).collect::<Vec<_>>(), [&api, &web]);
+        assert_eq!(sight.told(&part, Told::Gone(Name::new("ns", "a"))), [named("a")]);
+        assert_eq!(sight.current(&named("a")), Some(Version::Absent));
+        sight.told(&part, Told::Lost);
+        assert_eq!(sight.current(&named("b")), None, "it may have changed meanwhile");
+
+        sight.put(&web, BTreeSet::new());
+        sight.put(&api, BTreeSet::new());
+        assert!(needed.borrow().is_empty() && sight.seen.is_empty());
+    }
+
+    #[test]
+    fn what_a_watch_says_is_newer_than_what_a_run_read_before() {
+        let mut sight = Sight::default();
+        sight.put(&Name::new("ns", "web"), BTreeSet::from([named("a")]));
+        let part = (NamedKind::Secret, Some("ns".to_owned()));
+        sight.told(&part, Told::Listed(BTreeMap::new()));
+        sight.told(&part, Told::Changed(Name::new("ns", "a"), 2));
+        sight.note(&named("a"), Version::At(1));
+        assert_eq!(sight.current(&named("a")), Some(Version::At(2)));
+        // One that is named from now on was passed over before.
+        sight.put(&Name::new("ns", "api"), BTreeSet::from([named("b")]));
+        assert_eq!(sight.current(&named("b")), None);
+        sight.note(&named("b"), Version::At(1));
+        assert_eq!(sight.current(&named("b")), Some(Version::At(1)));
+        assert!(
+            !format!(
+                "{:?}",
+                Content { version: 1, data: BTreeMap::from([("key".into(), b"hunter2".to_vec())]) }
+            )
+            .contains("hunter2")
+        );
+    }
+}
