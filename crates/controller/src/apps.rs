@@ -79,6 +79,7 @@ impl Daemon {
             return Outcome::Unchanged;
         }
         if run.object.spec.suspend {
+            self.wait_no_more(&run);
             self.say_suspended(&run).await;
             self.speak(&run).await;
             return Outcome::Waiting;
@@ -144,6 +145,7 @@ impl Daemon {
     /// There is no revision to run. What was applied last stays enforced as long as it is at hand.
     async fn blocked(self: &Arc<Self>, run: &Run, blocked: Blocked) -> Outcome {
         self.again(run);
+        self.wait_no_more(run);
         let mut say = Say::not_ready(&blocked.reason, blocked.message.clone(), blocked.waits);
         let sound = run.rendered.clone().filter(|r| !r.broken && !r.refused);
         let mut kept = true;
@@ -211,6 +213,7 @@ impl Daemon {
             }
             Err(Failed::Because { reason, message, class }) => {
                 self.looked(&run.name, run.looks_at(&base));
+                self.wait_no_more(run);
                 // Otherwise equal inputs would end the next run before it says that this has passed.
                 self.again(run);
                 let stays = self.enforce_last_good(run, &base).await;
@@ -253,6 +256,7 @@ impl Daemon {
             Built::Objects(objects) => self.apply(run, &base, objects).await,
             Built::Broken { reason, message, problems } => {
                 self.note_broken(run, base.seq);
+                self.wait_no_more(run);
                 self.looked(&run.name, run.looks_at(&base));
                 let revision = base.revision.to_string();
                 let say =

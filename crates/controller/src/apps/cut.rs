@@ -34,6 +34,7 @@ impl Daemon {
         done: &Report,
     ) -> Outcome {
         self.again(run);
+        self.wait_no_more(run);
         if let EngineError::StaleEpoch { theirs, .. } = error {
             // Whoever leads now writes the status, unless we do.
             if self.outlasts(*theirs) {

@@ -211,10 +211,20 @@ impl Daemon {
         }
         report.waits && waited < QUIET
     }
+
+    /// A run came to nothing. What waited is not known to wait any longer, and until it does again the
+    /// others may have much new to look at: that is waited for as ever.
+    pub(super) fn wait_no_more(&self, run: &Run) {
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            app.patience = Patience::Whole;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use plumb_engine::EngineError;
+
     use super::*;
     use crate::daemon::tests::{Api, Stand};
 
@@ -243,6 +253,32 @@ mod tests {
                 "{seconds:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn what_waited_before_runs_that_came_to_nothing_waits_anew() {
+        let stand = Stand::new(Api::new());
+        stand.source("repo", "http://127.0.0.1:1/repo.git", None);
+        let web = stand.app("web");
+        let long_ago = Instant::now().checked_sub(Duration::from_hours(1)).unwrap();
+        let after = async |suspend| {
+            {
+                let mut store = stand.daemon.state.lock();
+                let app = store.apps.get_mut(&web).unwrap();
+                Arc::make_mut(&mut app.object).spec.suspend = suspend;
+                app.patience = Patience::Since(long_ago);
+            }
+            stand.daemon.run_app(&web).await;
+            stand.daemon.state.lock().apps[&web].patience
+        };
+        assert_eq!(after(false).await, Patience::Whole, "there is no revision");
+        assert_eq!(after(true).await, Patience::Whole);
+        // One that failed, as when the API server is away.
+        stand.daemon.state.lock().apps.get_mut(&web).unwrap().patience = Patience::Since(long_ago);
+        let error = EngineError::ParentGone { parent: "web".into() };
+        let run = stand.daemon.begin(&web).unwrap();
+        stand.daemon.failed_run(&run, None, &error).await;
+        assert_eq!(stand.daemon.state.lock().apps[&web].patience, Patience::Whole);
     }
 
     #[test]
