@@ -40,4 +40,5 @@ mod secrets;
 mod torture;
 mod uninstall;
 mod values;
+mod waiting;
 mod world;

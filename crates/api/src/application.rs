@@ -14,6 +14,8 @@ pub const MAX_HELD_OBJECTS: usize = 20;
 pub const MAX_DRIFTED_FIELDS: usize = 20;
 /// How many objects with fields that are left to others a status lists, and how many fields of each.
 pub const MAX_YIELDED: usize = 20;
+/// How many objects that are not ready a status lists; the count tells of the rest.
+pub const MAX_UNREADY: usize = 20;
 /// How many outcomes the history keeps, and so how many commits stay in the cache to go back to.
 pub const MAX_HISTORY: usize = 10;
 
@@ -89,8 +91,9 @@ pub struct ApplicationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_interval: Option<Duration>,
 
-    /// The longest that one run may take, 5m when left out. What is not done by then is tried
-    /// again.
+    /// The longest that one run may take, and what it applied to become ready when that is waited
+    /// for, 5m when left out. What is not done by then is tried again; what is not ready by then is
+    /// told as failed, and waited for all the same.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
 
@@ -202,6 +205,17 @@ pub struct ApplicationSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
 
+    /// Whether this Application is ready only while all its objects are: healthy, or suspended. An
+    /// object that cannot become so any more is told at once. False when left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wait: bool,
+
+    /// How objects are judged when `wait` is set, in CEL; the variables are the
+    /// top-level fields of the object. Kinds without an entry are judged by what is known of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub health_check_exprs: Vec<HealthCheckExpr>,
+
     /// When deletions wait for approval. Whatever it says, they do so when the path renders nothing
     /// any more, and for Namespaces, CustomResourceDefinitions, PersistentVolumes and their claims,
     /// APIServices, StatefulSets that delete their claims, and Applications that have objects.
@@ -235,6 +249,51 @@ pub struct PruneGuard {
         )
     )]
     pub protect: Vec<String>,
+}
+
+/// How the objects of a kind are judged. The first expression that holds decides, in the order of
+/// suspended, inProgress, failed, current, missing and unknown; when none does, the object is on its
+/// way. What says something of an older generation than the newest is on its way, too.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheckExpr {
+    /// Group and version of the kind. Only the group counts.
+    #[schemars(length(min = 1, max = 317))]
+    pub api_version: String,
+
+    /// The kind; every kind of the group when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: Option<String>,
+
+    /// Holds when the object is ready.
+    #[schemars(length(min = 1, max = 10_000))]
+    pub current: String,
+
+    /// Holds while it is on its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 10_000))]
+    pub in_progress: Option<String>,
+
+    /// Holds when it cannot become ready any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 10_000))]
+    pub failed: Option<String>,
+
+    /// Holds while somebody has paused it, which counts as ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 10_000))]
+    pub suspended: Option<String>,
+
+    /// Holds while what it stands for is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 10_000))]
+    pub missing: Option<String>,
+
+    /// Holds while it says of itself that it cannot tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 10_000))]
+    pub unknown: Option<String>,
 }
 
 /// Fields of some objects.
@@ -328,7 +387,8 @@ pub struct ApplicationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready, and while they apply Reconciling, Stalled, Drifted and PruneHeld.
+    /// Ready, Healthy where health is asked for, and while they apply Reconciling, Stalled, Drifted
+    /// and PruneHeld.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -375,6 +435,10 @@ pub struct ApplicationStatus {
     /// plumb.dev/approve-prune to the digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<HeldPrune>,
+
+    /// What is waited for: objects that are applied and not ready. Absent when all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
 
     /// The last change by somebody else that was found, and put back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -433,6 +497,41 @@ pub struct Failure {
 
     /// What went wrong and what helps.
     pub message: String,
+}
+
+/// Objects that are applied and not ready.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// Since when: since they were applied, or since the first of them ceased to be ready. The time-out
+    /// counts from here.
+    pub since: Time,
+
+    /// How many objects are ready.
+    pub ready: i64,
+
+    /// How many there are that count.
+    pub total: i64,
+
+    /// The first 20 that are not ready, the worst first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_UNREADY))]
+    pub objects: Vec<Unready>,
+}
+
+/// An object that is not ready.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Unready {
+    /// The object: Deployment.apps web/api.
+    pub object: String,
+
+    /// How it is: Progressing, Unknown, Missing or Degraded.
+    pub health: String,
+
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// Deletions that wait for approval.

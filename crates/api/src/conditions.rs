@@ -10,6 +10,9 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// GitRepository: the ref was read, and its commit is in the cache.
 pub const FETCHED: &str = "Fetched";
+/// Application: all objects are ready, where `spec.wait` asks for that; False the moment one is not,
+/// whatever else is wrong. Absent otherwise.
+pub const HEALTHY: &str = "Healthy";
 /// Application: live objects differ from Git and stay so, since their correction is held or fought
 /// over. Unknown while objects of a kind cannot be read. Absent otherwise.
 pub const DRIFTED: &str = "Drifted";
@@ -75,6 +78,10 @@ pub mod reasons {
     pub const OWNED_BY_ANOTHER: &str = "OwnedByAnother";
     /// The API server refused us a right that we need.
     pub const ACCESS_DENIED: &str = "AccessDenied";
+    /// Objects did not become ready in time, cannot become so any more, or ceased to be so.
+    pub const HEALTH_CHECK_FAILED: &str = "HealthCheckFailed";
+    /// An expression of `spec.healthCheckExprs` does not compile.
+    pub const INVALID_CEL_EXPRESSION: &str = "InvalidCELExpression";
     /// Objects that left Git could not be deleted.
     pub const PRUNE_FAILED: &str = "PruneFailed";
     /// Objects that left Git wait for a person's approval to be deleted.

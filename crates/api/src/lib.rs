@@ -40,9 +40,9 @@ mod overlay;
 
 pub use application::{
     Adopt, Application, ApplicationSpec, ApplicationStatus, DeletionPolicy, Drift, Failure,
-    HeldPrune, HistoryEntry, HistoryResult, IgnoreRule, MAX_DRIFTED_FIELDS, MAX_FAILURES,
-    MAX_HELD_OBJECTS, MAX_HISTORY, MAX_YIELDED, Mode, PruneGuard, Scope, SourceKind, SourceRef,
-    Validate, Yielded,
+    HealthCheckExpr, HeldPrune, HistoryEntry, HistoryResult, IgnoreRule, MAX_DRIFTED_FIELDS,
+    MAX_FAILURES, MAX_HELD_OBJECTS, MAX_HISTORY, MAX_UNREADY, MAX_YIELDED, Mode, PruneGuard, Scope,
+    SourceKind, SourceRef, Unready, Validate, Waiting, Yielded,
 };
 pub use crds::{crd_documents, crds};
 pub use duration::{Duration, DurationError};

@@ -13,13 +13,14 @@ mod plan;
 mod policy;
 mod say;
 mod values;
+pub(crate) mod wait;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use plumb_api::conditions::reasons;
-use plumb_api::{Application, ApplicationStatus, names};
+use plumb_api::{Application, ApplicationStatus, Condition, names};
 use plumb_engine::{ApplySet, Ignores, Resource};
 
 use self::build::{Base, Blocked, Built, Failed};
@@ -51,6 +52,12 @@ struct Run {
     drifted: Option<Drifted>,
     /// Fields that others may decide.
     ignores: Arc<Ignores>,
+    /// Its objects' health is asked for.
+    asks: bool,
+    /// What is wrong with its rules for health.
+    misruled: Option<String>,
+    /// What is said of health while something else keeps it from being ready.
+    healthy: Option<Condition>,
 }
 
 impl Run {
@@ -63,11 +70,15 @@ impl Daemon {
     /// Runs an Application once and plans its next run.
     pub(crate) async fn run_app(self: &Arc<Self>, name: &Name) -> Outcome {
         let Some(mut run) = self.begin(name) else { return Outcome::Unchanged };
+        run.healthy = self.healthy_beside(&run);
         match self.due(&run) {
             Due::Run => {}
             Due::Correct => return self.correct_drift(&run).await,
             Due::Later(wait, lane) => {
                 self.queue.add_after(Key::App(name.clone()), wait, lane);
+                if run.pause.rest.is_none() {
+                    self.say_beside(&run).await;
+                }
                 return Outcome::Waiting;
             }
         }
@@ -107,6 +118,11 @@ impl Daemon {
             let blocked = Blocked { reason, message, waits: Waits::User, again: false };
             return self.blocked(&run, blocked).await;
         }
+        if let Some(message) = run.misruled.clone() {
+            let reason = reasons::INVALID_CEL_EXPRESSION.into();
+            let blocked = Blocked { reason, message, waits: Waits::User, again: false };
+            return self.blocked(&run, blocked).await;
+        }
         let values = match self.values(&run).await {
             Ok(values) => values,
             Err(why) => return self.without_values(&run, why).await,
@@ -134,6 +150,9 @@ impl Daemon {
             wanted: app.wanted,
             drifted: None,
             ignores: Arc::default(),
+            asks: app.asks,
+            misruled: app.rules.as_ref().and_then(|(_, rules)| rules.as_ref().err().cloned()),
+            healthy: None,
         })
     }
 
@@ -187,13 +206,14 @@ impl Daemon {
                 self.looked(&run.name, run.looks_at(&base));
                 if known.broken {
                     let stays = self.enforce_last_good(run, &base).await;
+                    self.say_beside(run).await;
                     self.plan_kept(run, Stays::whole(stays.as_ref()));
                     return Outcome::Stalled;
                 }
                 if known.settled && run.drifted_is_told() && self.is_at_rest(run, known) {
                     self.note_clean(run, base.seq);
                     self.plan_interval(run);
-                    return Outcome::Unchanged;
+                    return self.tend(run).await;
                 }
             }
         }

@@ -23,6 +23,7 @@ pub mod server;
 mod sources;
 mod state;
 mod status;
+mod waiting;
 mod wants;
 
 pub use daemon::{Settings, run};

@@ -13,10 +13,13 @@ use plumb_source::{CommitId, Remote, Revision};
 use crate::apps::due::Pause;
 use crate::apps::how::How;
 use crate::apps::others::Patience;
+use crate::apps::wait::OwnRules;
 use crate::backoff::Backoff;
 use crate::metrics::Kind;
 use crate::named::{Found, Named, Sight, Version, named_by};
 use crate::names::{Key, Name};
+use crate::status::Say;
+use crate::waiting::Wait;
 use crate::wants::Wants;
 
 /// The first wait after a failure; back-off doubles it up to the object's retry interval.
@@ -59,6 +62,14 @@ pub(crate) struct Rendered {
     pub(crate) refused: bool,
 }
 
+/// What there is to say of an Application of which all is applied, once its objects are ready.
+#[derive(Clone)]
+pub(crate) struct Applied {
+    pub(crate) say: Say,
+    /// What is to be written, when that has not been done yet, with the conditions that stand.
+    pub(crate) status: Option<Box<plumb_api::ApplicationStatus>>,
+}
+
 /// What an Application was asked for: a commit, by a generation of its spec.
 pub(crate) type Looked = (CommitId, Option<i64>);
 
@@ -89,6 +100,14 @@ pub(crate) struct App {
     pub(crate) clean: Option<u64>,
     /// How long something of it has waited until others have looked.
     pub(crate) patience: Patience,
+    /// How its objects are judged.
+    pub(crate) rules: Option<OwnRules>,
+    /// Its objects' health is asked for.
+    pub(crate) asks: bool,
+    /// What its last run is to say, if all of it was applied.
+    pub(crate) applied: Option<Applied>,
+    /// Its objects are not ready.
+    pub(crate) wait: Option<Wait>,
     /// It waits until these kinds are listed.
     pub(crate) waits_for: BTreeSet<GroupKind>,
     /// What keeps it from its next run.
@@ -139,6 +158,8 @@ impl App {
         self.clean = None;
         self.patience = Patience::Whole;
         self.waits_for.clear();
+        self.applied = None;
+        self.wait = None;
         self.news = true;
         self.written = None;
         self.backoff.succeeded();
@@ -236,6 +257,10 @@ impl Store {
                 broken: None,
                 clean: None,
                 patience: Patience::Whole,
+                rules: None,
+                asks: false,
+                applied: None,
+                wait: None,
                 waits_for: BTreeSet::new(),
                 pause: Pause::default(),
                 news: true,
@@ -256,6 +281,9 @@ impl Store {
             known.broken = None;
             known.clean = None;
             known.written = None;
+            known.rules = None;
+            known.applied = None;
+            known.wait = None;
             known.orphans = false;
             known.patience = Patience::Whole;
         }

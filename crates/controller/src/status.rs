@@ -34,6 +34,8 @@ pub(crate) struct Say {
     pub(crate) waits: Option<Waits>,
     /// Conditions of its own kind: type, status, reason, message.
     pub(crate) more: Vec<(&'static str, &'static str, String, String)>,
+    /// Whether it is worth an event where it is not ready for a reason that is new.
+    pub(crate) is_event: bool,
 }
 
 /// What an object that is not ready waits for.
@@ -45,6 +47,8 @@ pub(crate) enum Waits {
     User,
     /// Its next turn.
     Turn,
+    /// Its objects.
+    Health,
 }
 
 impl From<ErrorClass> for Waits {
@@ -64,6 +68,7 @@ impl Say {
             message: message.into(),
             waits: None,
             more: Vec::new(),
+            is_event: true,
         }
     }
 
@@ -74,6 +79,7 @@ impl Say {
             message: message.into(),
             waits: Some(waits),
             more: Vec::new(),
+            is_event: true,
         }
     }
 
@@ -124,6 +130,12 @@ pub(crate) fn build_conditions(
             "True",
             reasons::PROGRESSING.into(),
             "the rest follows".into(),
+        )),
+        Some(Waits::Health) => wanted.push((
+            conditions::RECONCILING,
+            "True",
+            reasons::PROGRESSING.into(),
+            "waiting for objects to become ready".into(),
         )),
         None => {}
     }

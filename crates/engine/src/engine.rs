@@ -5,16 +5,17 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use plumb_core::{GroupKind, Gvk, ObjectKey};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::applyset::{PART_OF, Scope};
+use crate::attention::{Asks, Attention, Seen, Watched, Wellbeing};
 use crate::circuit::Circuits;
 use crate::claims::Claims;
-use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent};
+use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent, watch_by};
 use crate::definitions::{Defining, is_definition};
 use crate::error::EngineError;
 use crate::ignore::Ignores;
@@ -36,6 +37,8 @@ pub enum Signal {
     /// What this set may have waited for is over: another one lets go of an object, or a kind gets
     /// answers again.
     Freed(Arc<str>),
+    /// How a member of this set is, has changed.
+    Health(Arc<str>),
     /// The first LIST of a kind ended, well or not: sets that waited for it can go on.
     Kind(GroupKind),
     /// Objects of a kind cannot be read for longer than a moment, or can again.
@@ -88,6 +91,7 @@ pub struct Engine {
     pub(crate) cluster: Cluster,
     pub(crate) options: EngineOptions,
     members: Arc<Mutex<Members>>,
+    attention: Attention,
     claims: Mutex<Claims>,
     facts: Mutex<HashMap<String, Scope>>,
     defining: Mutex<Defining>,
@@ -114,6 +118,7 @@ impl Engine {
             cluster,
             options,
             members: Arc::default(),
+            attention: Attention::default(),
             claims: Mutex::default(),
             facts: Mutex::default(),
             defining: Mutex::default(),
@@ -202,6 +207,29 @@ impl Engine {
         self.facts().remove(set);
         self.refusals().forget(set);
         self.tried().remove(set);
+        self.attention.attend(set, None, &BTreeSet::new(), |_, _| true);
+    }
+
+    /// A set asks how its objects are, or does not ask any more; they may be of these kinds. What is
+    /// asked stands until it is asked otherwise, and costs bodies in the watches of kinds that have
+    /// health in them.
+    pub fn attend(&self, set: &crate::ApplySet, asks: Option<Asks>, kinds: &BTreeSet<GroupKind>) {
+        let written = self.facts().get(&set.id).map(|scope| scope.kinds.clone());
+        let kinds = written.iter().flatten().chain(kinds).cloned().collect();
+        let is_judged = |kind: &GroupKind, by| self.members().is_judged(&set.id, kind, by);
+        self.attention.attend(&set.id, asks, &kinds, is_judged);
+    }
+
+    /// A set comes to have objects of these kinds.
+    pub(crate) fn attend_more(&self, set: &crate::ApplySet, kinds: &BTreeSet<GroupKind>) {
+        let is_judged = |kind: &GroupKind, by| self.members().is_judged(&set.id, kind, by);
+        self.attention.grow(&set.id, kinds, is_judged);
+    }
+
+    /// How the objects of a set are, if it asks.
+    pub fn wellbeing(&self, set: &crate::ApplySet) -> Option<Wellbeing> {
+        let asking = self.attention.of(&set.id)?;
+        Some(self.members().wellbeing(set, &asking))
     }
 
     /// The kinds of the cluster, as last read.
@@ -355,6 +383,7 @@ impl Engine {
         self.missing().named(&kind, &resource.plural);
         let feed = Feed {
             members: Arc::clone(&self.members),
+            attention: self.attention.clone(),
             missing: Arc::clone(&self.missing),
             signals: self.signals.clone(),
         };
@@ -465,6 +494,7 @@ impl Drop for Engine {
 /// Where a watch puts what it finds.
 struct Feed {
     members: Arc<Mutex<Members>>,
+    attention: Attention,
     missing: Arc<Mutex<Missing>>,
     signals: mpsc::UnboundedSender<Signal>,
 }
@@ -483,39 +513,84 @@ impl Feed {
     }
 }
 
-/// Feeds one kind's watch into the index.
+/// Feeds one kind's watch into the index. Whenever more, or less, is asked of the kind than metadata,
+/// or something else, it is listed anew; what is known of it counts until that is done.
 async fn follow(cluster: Cluster, resource: Resource, kind: GroupKind, feed: Feed) {
-    let Feed { members, signals, .. } = &feed;
-    let defines = is_definition(&kind);
-    let mut events = std::pin::pin!(crate::cluster::watch(&cluster, &resource, PART_OF, None));
+    let mut depth = feed.attention.depth(&kind);
+    loop {
+        let whole = *depth.borrow_and_update() > 0;
+        let decoder = Watched::new(&resource, whole, feed.attention.clone());
+        let events = watch_by(decoder, &cluster, &resource, PART_OF, None);
+        if !follow_as(events, &mut depth, &kind, &feed).await {
+            return;
+        }
+    }
+}
+
+/// Feeds a watch into the index until something else is asked of the kind. Returns whether that is why
+/// it ended.
+async fn follow_as(
+    events: impl Stream<Item = WatchEvent<Seen>>,
+    depth: &mut watch::Receiver<u64>,
+    kind: &GroupKind,
+    feed: &Feed,
+) -> bool {
+    let Feed { members, signals, .. } = feed;
+    let defines = is_definition(kind);
+    let mut events = std::pin::pin!(events);
     let mut unreadable = Vec::new();
-    while let Some(event) = events.next().await {
+    // A list that is under way comes to its end, so that none is begun in vain for ever.
+    let mut listing = true;
+    loop {
+        let event = tokio::select! {
+            biased;
+            Ok(()) = depth.changed(), if !listing => return true,
+            event = events.next() => event,
+        };
+        let Some(event) = event else { return false };
+        match event {
+            WatchEvent::Restarted => listing = true,
+            WatchEvent::Listed(_) | WatchEvent::Failed(_) => listing = false,
+            _ => {}
+        }
         let mut sets = BTreeSet::new();
+        let mut well = BTreeSet::new();
         let mut later = BTreeMap::new();
         let mut news = false;
         let mut ended = false;
         let sight;
         {
             let mut members = members.lock().unwrap_or_else(PoisonError::into_inner);
-            let blind = members.blind(&kind).is_some();
+            let blind = members.blind(kind).is_some();
             match event {
                 WatchEvent::Restarted => {
                     unreadable.clear();
-                    members.restarted(&kind);
+                    members.restarted(kind);
                 }
                 WatchEvent::Listed(objects) => {
-                    news = members.kind(&kind) != Some(&KindState::Synced);
-                    sets = members.listed(&kind, objects, &unreadable);
+                    news = members.kind(kind) != Some(&KindState::Synced);
+                    let mut lives = Vec::with_capacity(objects.len());
+                    let mut tells = Vec::with_capacity(objects.len());
+                    for (key, Seen { live, told }) in objects {
+                        tells.push((key.clone(), told, members.told(&key).cloned()));
+                        lives.push((key, live));
+                    }
+                    sets = members.listed(kind, lives, &unreadable);
+                    for (key, told, before) in tells {
+                        well.extend(members.tell(&key, told, before.as_ref()));
+                    }
                 }
-                WatchEvent::Changed(key, live) => {
+                WatchEvent::Changed(key, Seen { live, told }) => {
                     if defines {
                         feed.defined();
                     }
+                    let before = members.told(&key).cloned();
                     let called = members.changed(key.clone(), live);
+                    well.extend(members.tell(&key, told, before.as_ref()));
                     later = members.called_later(&key, &called, Instant::now());
                     sets = called;
                 }
-                WatchEvent::Deleted(key, live) => {
+                WatchEvent::Deleted(key, Seen { live, .. }) => {
                     let called = members.deleted(&key, &live);
                     later = members.called_later(&key, &called, Instant::now());
                     sets = called;
@@ -527,24 +602,27 @@ async fn follow(cluster: Cluster, resource: Resource, kind: GroupKind, feed: Fee
                     unreadable.push(key);
                 }
                 WatchEvent::Failed(_) if leaves_out(Sabotage::FailedListIsEmpty) => {
-                    news = members.kind(&kind) != Some(&KindState::Synced);
-                    sets = members.listed(&kind, Vec::new(), &[]);
+                    news = members.kind(kind) != Some(&KindState::Synced);
+                    sets = members.listed(kind, Vec::new(), &[]);
                 }
                 WatchEvent::Failed(error) => {
                     tracing::warn!(%kind, %error, "cannot watch");
                     ended = error.is_kind_missing();
-                    news = members.failed(&kind, error.to_string(), trouble(&error));
+                    news = members.failed(kind, error.to_string(), trouble(&error));
                     // Also when the kind was known as failed before: it was missing until an object
                     // of it was applied, and this was the first LIST.
                     if ended {
-                        sets = members.sets_with(&kind);
+                        sets = members.sets_with(kind);
                     }
                 }
             }
-            sight = blind != members.blind(&kind).is_some();
+            sight = blind != members.blind(kind).is_some();
         }
         if ended {
             tokio::time::sleep(SETTLE).await;
+        }
+        for set in well {
+            let _ = signals.send(Signal::Health(set));
         }
         for set in sets {
             let _ = signals.send(match later.remove(&set) {
@@ -560,7 +638,7 @@ async fn follow(cluster: Cluster, resource: Resource, kind: GroupKind, feed: Fee
         }
         if ended {
             // The next run that needs the kind looks up how it is served now.
-            return;
+            return false;
         }
     }
 }

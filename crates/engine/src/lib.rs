@@ -1,15 +1,17 @@
 //! Makes a cluster match a list of objects, and says truthfully how far it got.
 //!
 //! The engine takes a client and an identity (an [`ApplySet`]) as arguments and knows nothing of
-//! custom resources. Watches of metadata alone feed an index of members; a run compares what is
+//! custom resources. Watches of metadata feed an index of members; a run compares what is
 //! desired with that index, sends what differs, and deletes what is left over if the guard agrees.
 //!
-//! Invariant: no answer to a list, watch, apply, patch or delete carries more than metadata.
+//! Invariant: no answer to a list, watch, apply, patch or delete carries more than metadata, but to
+//! lists and watches of kinds of which a set asks how its objects are; of those a verdict is kept.
 
 #![forbid(unsafe_code)]
 
 mod apply;
 mod applyset;
+mod attention;
 mod circuit;
 mod claim;
 mod claims;
@@ -53,6 +55,7 @@ pub use applyset::{
     APPLICATION, ApplySet, EPOCH, GROUP_KINDS, MANAGER_PREFIX, NAMESPACES, PARENT_ID,
     PARENT_MANAGER, PART_OF, Scope, TOOLING, is_later, mark, marked_epoch,
 };
+pub use attention::{Asks, Unready, Wellbeing};
 pub use claims::Others;
 pub use cluster::*;
 pub use engine::{Engine, EngineOptions, Signal};
@@ -64,6 +67,7 @@ pub use ignore::{Ignores, Pointer};
 pub use live::{Entry, Live};
 pub use marks::{Marks, Prune, Ssa};
 pub use observe::Difference;
+pub use plumb_health::Health;
 pub use policy::{Adopt, Policy};
 pub use report::{Change, Drift, Failure, Kept, Outcome, Report, Yield};
 pub use stage::Stage;

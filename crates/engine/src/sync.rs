@@ -188,6 +188,7 @@ impl Engine {
             self.note_facts(set, &wanted);
         }
         report.scope = wanted;
+        self.attend_more(set, &report.scope.kinds);
         self.watch(&report.scope.kinds).await?;
 
         let mut missing = Missing::new(&prepared, report);

@@ -36,6 +36,46 @@ const GROUPS: [&str; 21] = [
     "storage.k8s.io",
 ];
 
+/// Kinds of Kubernetes itself whose objects have no status: there is nothing to be seen in them.
+const WITHOUT_STATUS: [(&str, &[&str]); 10] = [
+    (
+        "",
+        &[
+            "ConfigMap",
+            "Endpoints",
+            "Event",
+            "LimitRange",
+            "PodTemplate",
+            "Secret",
+            "ServiceAccount",
+        ],
+    ),
+    (
+        "admissionregistration.k8s.io",
+        &[
+            "MutatingAdmissionPolicy",
+            "MutatingAdmissionPolicyBinding",
+            "MutatingWebhookConfiguration",
+            "ValidatingAdmissionPolicyBinding",
+            "ValidatingWebhookConfiguration",
+        ],
+    ),
+    ("apps", &["ControllerRevision"]),
+    ("coordination.k8s.io", &["Lease"]),
+    ("discovery.k8s.io", &["EndpointSlice"]),
+    ("networking.k8s.io", &["IngressClass", "NetworkPolicy"]),
+    ("node.k8s.io", &["RuntimeClass"]),
+    ("rbac.authorization.k8s.io", &["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]),
+    ("scheduling.k8s.io", &["PriorityClass"]),
+    ("storage.k8s.io", &["CSIDriver", "CSINode", "CSIStorageCapacity", "StorageClass"]),
+];
+
+/// Whether objects of a kind work by being there, so that nothing in them tells more, unless a user
+/// has a rule for them.
+pub fn works_by_being_there(group: &str, kind: &str) -> bool {
+    WITHOUT_STATUS.iter().any(|(of, kinds)| *of == group && kinds.contains(&kind))
+}
+
 /// Says how an object of Kubernetes' own kinds is; nothing about others.
 pub(crate) fn assess(group: &str, kind: &str, object: &Value) -> Option<Verdict> {
     if !GROUPS.contains(&group) {

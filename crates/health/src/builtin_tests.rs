@@ -384,3 +384,18 @@ fn other_kinds_of_kubernetes_have_what_they_are_for() {
     check("", "ConfigMap", &json!({"data": {}}), &[]);
     assert_eq!(assess("example.com", "Widget", &json!({})), None);
 }
+
+#[test]
+fn what_works_by_being_there_has_nothing_to_tell() {
+    for (group, kinds) in WITHOUT_STATUS {
+        assert!(GROUPS.contains(&group), "{group}");
+        for kind in kinds {
+            let object = serde_json::json!({"metadata": {"name": "a", "generation": 3}});
+            assert_eq!(assess(group, kind, &object), Some(healthy()), "{group} {kind}");
+            assert!(works_by_being_there(group, kind));
+        }
+    }
+    for (group, kind) in [("", "Pod"), ("apps", "Deployment"), ("example.com", "ConfigMap")] {
+        assert!(!works_by_being_there(group, kind), "{group} {kind}");
+    }
+}

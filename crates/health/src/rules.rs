@@ -149,6 +149,11 @@ impl Rules {
         Ok(rules)
     }
 
+    /// Whether one of them is about a kind.
+    pub fn speak_of(&self, group: &str, kind: &str) -> bool {
+        self.find(group, kind).is_some()
+    }
+
     /// The rule for a kind, else the one for all kinds of its group.
     fn find(&self, group: &str, kind: &str) -> Option<&Rule> {
         let rules = self.groups.get(group)?;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use plumb_api::names;
+use plumb_api::conditions::reasons;
+use plumb_api::{ApplicationStatus, names};
 use plumb_core::{Digest, Object};
 use plumb_engine::{Change, EngineError, Job, Others, Parent, Policy, Report};
 
@@ -19,7 +20,7 @@ use crate::names::Key;
 use crate::queue::Lane;
 use crate::state::{Looked, annotation, epoch_of, has_facts, recorded_scope, settled_kinds};
 use crate::status::{
-    Waits, apply_report, is_another_outcome, remember, revision_to_tell, say_of_report,
+    Say, Waits, apply_report, is_another_outcome, remember, revision_to_tell, say_of_report,
 };
 
 impl Daemon {
@@ -115,7 +116,17 @@ impl Daemon {
             }
         });
         self.tell_yielded(run, &status, &revision);
-        self.say_app(run, status, &say, Some(&base.revision)).await;
+        let mut say = say;
+        if say.ready {
+            // What is said of it depends on its objects, and its conditions with that.
+            let status = ApplicationStatus { conditions: run.before.conditions.clone(), ..status };
+            let said = self.say_applied(run, say, Some(status), Some(&report)).await;
+            say = said.unwrap_or_else(|| {
+                Say::not_ready(reasons::PROGRESSING, String::new(), Waits::Health)
+            });
+        } else {
+            self.say_app(run, status, &say, Some(&base.revision)).await;
+        }
         self.tell(run, &report, &revision);
         if self.drifted(&run.set, &report.scope.kinds) != run.drifted {
             self.queue.add(Key::App(run.name.clone()), Lane::Routine);
@@ -139,7 +150,7 @@ impl Daemon {
             }
         }
         match say.waits {
-            Some(Waits::Turn) => Outcome::Waiting,
+            Some(Waits::Turn | Waits::Health) => Outcome::Waiting,
             Some(Waits::Retry) => Outcome::Retry,
             Some(Waits::User) if report.held.is_some() => Outcome::Waiting,
             Some(Waits::User) => Outcome::Stalled,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use plumb_api::conditions::{DRIFTED, READY, reasons};
+use plumb_api::conditions::{DRIFTED, HEALTHY, READY, reasons};
 use plumb_api::{Application, ApplicationStatus, Yielded, names};
 use plumb_core::ObjectKey;
 use plumb_engine::{Change, Difference, Report};
@@ -56,6 +56,15 @@ impl Daemon {
         let generation = run.object.metadata.generation;
         status.observed_generation = generation;
         let mut say = say.clone().with_held(&run.before, &status);
+        if !say.more.iter().any(|(kind, ..)| *kind == HEALTHY)
+            && let Some(healthy) = run.healthy.clone()
+        {
+            let is = if healthy.status == "True" { "True" } else { "False" };
+            say.more.push((HEALTHY, is, healthy.reason, healthy.message));
+        }
+        if !run.asks {
+            status.waiting = None;
+        }
         if let Some(Drifted { status, reason, message }) = run.drifted.clone() {
             say.more.push((DRIFTED, status, reason.into(), message));
         }
@@ -100,7 +109,7 @@ impl Daemon {
                 .collect::<Vec<_>>()
         };
         let news = told(&status) != told(&run.before);
-        if !say.ready && news {
+        if !say.ready && say.is_event && news {
             let about = (Kind::Application, &run.object.metadata);
             let revision = revision.map(ToString::to_string);
             let reason = (say.reason.as_str(), "Apply");

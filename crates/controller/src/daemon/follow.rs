@@ -153,12 +153,12 @@ impl Daemon {
     fn put_app(&self, store: &mut Store, object: Application) -> Vec<Key> {
         let name = Name::of(&object.metadata);
         let mut keys = store.put_app(object);
-        if let Some(app) = store.apps.get_mut(&name)
-            && keys.is_empty()
-            && self.engine.is_edited(&app.set, &hints_of(&app.object))
-        {
-            app.forced = true;
-            keys.push(Key::App(name));
+        if let Some(app) = store.apps.get_mut(&name) {
+            self.attend(app);
+            if keys.is_empty() && self.engine.is_edited(&app.set, &hints_of(&app.object)) {
+                app.forced = true;
+                keys.push(Key::App(name));
+            }
         }
         keys
     }
@@ -190,7 +190,7 @@ impl Daemon {
             let mut store = self.state.lock();
             let app_of = |set: &str| store.app_of_set(set).cloned().map(Key::App);
             match signal {
-                Signal::Set(set) => {
+                Signal::Set(set) | Signal::Health(set) => {
                     if let Some(key) = app_of(&set) {
                         self.queue.add(key, Lane::Urgent);
                     }

@@ -22,47 +22,46 @@ use super::tools::{Tool, tool_of};
 use crate::live::{Entry, Live};
 
 /// What is kept of objects of some kind, and how it is read.
-pub(super) trait Decode {
+pub(crate) trait Decode: Send + Sync {
     /// What is kept.
     type Item: Send + 'static;
     /// Whether the server is asked for metadata only.
-    const METADATA: bool;
+    fn wants_metadata(&self) -> bool {
+        true
+    }
     /// Reads one object; the error says what is wrong without quoting it.
-    fn item(json: &str) -> Result<Self::Item, String>;
+    fn item(&self, json: &str) -> Result<Self::Item, String>;
 }
 
 /// Keeps fingerprints.
-pub(super) enum Fingerprints {}
+pub(super) struct Fingerprints;
 
 impl Decode for Fingerprints {
     type Item = Live;
-    const METADATA: bool = true;
 
-    fn item(json: &str) -> Result<Live, String> {
+    fn item(&self, json: &str) -> Result<Live, String> {
         live(json.as_bytes())
     }
 }
 
 /// Keeps fingerprints, each with what the object says that it comes after.
-pub(super) enum Ordered {}
+pub(super) struct Ordered;
 
 impl Decode for Ordered {
     type Item = (Live, Option<Box<str>>);
-    const METADATA: bool = true;
 
-    fn item(json: &str) -> Result<Self::Item, String> {
+    fn item(&self, json: &str) -> Result<Self::Item, String> {
         live_in_order(json.as_bytes())
     }
 }
 
 /// Keeps which version each is.
-pub(super) enum Versions {}
+pub(super) struct Versions;
 
 impl Decode for Versions {
     type Item = u64;
-    const METADATA: bool = true;
 
-    fn item(json: &str) -> Result<u64, String> {
+    fn item(&self, json: &str) -> Result<u64, String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Version<'a> {
@@ -77,13 +76,22 @@ impl Decode for Versions {
 }
 
 /// Keeps whole objects of a type of our own.
-pub(super) struct Whole<T>(PhantomData<T>);
+pub(super) struct Whole<T>(PhantomData<fn() -> T>);
+
+impl<T> Whole<T> {
+    pub(super) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
 
 impl<T: DeserializeOwned + Send + 'static> Decode for Whole<T> {
     type Item = T;
-    const METADATA: bool = false;
 
-    fn item(json: &str) -> Result<T, String> {
+    fn wants_metadata(&self) -> bool {
+        false
+    }
+
+    fn item(&self, json: &str) -> Result<T, String> {
         serde_json::from_str(json).map_err(|error| describe(&error))
     }
 }
@@ -185,7 +193,7 @@ struct ManagedFields<'a> {
 }
 
 /// Reads an object's fingerprint out of its metadata.
-pub(super) fn live(json: &[u8]) -> Result<Live, String> {
+pub(crate) fn live(json: &[u8]) -> Result<Live, String> {
     live_in_order(json).map(|(live, _)| live)
 }
 
@@ -337,7 +345,11 @@ fn key(resource: &Resource, json: &str) -> Result<ObjectKey, String> {
 
 /// Reads one page of a LIST. An object without a name fails the page; any other flaw of one object
 /// is told beside the rest.
-pub(super) fn page<D: Decode>(resource: &Resource, json: &[u8]) -> Result<Page<D::Item>, String> {
+pub(super) fn page<D: Decode>(
+    decoder: &D,
+    resource: &Resource,
+    json: &[u8],
+) -> Result<Page<D::Item>, String> {
     #[derive(Deserialize)]
     struct List<'a> {
         metadata: ListMeta,
@@ -363,7 +375,7 @@ pub(super) fn page<D: Decode>(resource: &Resource, json: &[u8]) -> Result<Page<D
     };
     for item in raw {
         let key = key(resource, item.get())?;
-        match D::item(item.get()) {
+        match decoder.item(item.get()) {
             Ok(item) => page.items.push((key, item)),
             Err(what) => page.unreadable.push((key, what)),
         }
@@ -373,6 +385,7 @@ pub(super) fn page<D: Decode>(resource: &Resource, json: &[u8]) -> Result<Page<D
 
 /// Reads one line of a watch and the resource version that it brings the watcher to.
 pub(super) fn line<D: Decode>(
+    decoder: &D,
     resource: &Resource,
     json: &[u8],
 ) -> Result<(Line<D::Item>, Option<String>), String> {
@@ -405,7 +418,7 @@ pub(super) fn line<D: Decode>(
     let Envelope { metadata } =
         serde_json::from_str::<Envelope<Version>>(object).map_err(|error| describe(&error))?;
     let key = key(resource, object)?;
-    let line = match D::item(object) {
+    let line = match decoder.item(object) {
         Ok(item) if deleted => Line::Deleted(key, item),
         Ok(item) => Line::Changed(key, item),
         Err(what) => Line::Unreadable(key, what),
@@ -655,18 +668,19 @@ mod tests {
             {"metadata": {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "1"}},
             {"metadata": {"name": "b", "namespace": "n", "uid": "u", "resourceVersion": "x"}},
         ]});
-        let page = page::<Fingerprints>(&resource, json.to_string().as_bytes()).unwrap();
+        let page = page(&Fingerprints, &resource, json.to_string().as_bytes()).unwrap();
         assert_eq!(page.items[0].0.to_string(), "ConfigMap n/a");
         assert_eq!(page.items.len(), 1);
         assert_eq!(page.unreadable[0].0.to_string(), "ConfigMap n/b");
         assert_eq!(page.resource_version, "9");
         assert_eq!(page.next.as_deref(), Some("t"));
-        let empty = super::page::<Fingerprints>(
+        let empty = super::page(
+            &Fingerprints,
             &resource,
             br#"{"metadata":{"resourceVersion":"9","continue":""},"items":null}"#,
         )
         .unwrap();
         assert!(empty.items.is_empty() && empty.next.is_none());
-        assert!(super::page::<Fingerprints>(&resource, b"{}").is_err());
+        assert!(super::page(&Fingerprints, &resource, b"{}").is_err());
     }
 }

@@ -31,14 +31,16 @@ use tokio::sync::Semaphore;
 pub(crate) use fields::digest_of;
 
 pub use decode::Metadata;
+pub(crate) use decode::{Decode, live};
 pub use discovery::Discovery;
 pub use error::{ApiError, Cause, Refusal};
 pub use resource::{Resource, Target};
 pub use tools::Tool;
+pub(crate) use watch::watch_by;
 pub use watch::{WatchEvent, watch, watch_typed, watch_versions};
 
 use crate::live::Live;
-use decode::{Decode, Fingerprints, Ordered};
+use decode::{Fingerprints, Ordered};
 use request::{Answer, Call, OBJECT_LIMIT, PAGE_LIMIT, Query, Repeat, Subject};
 
 /// Objects a page: what client-go asks for.
@@ -344,7 +346,7 @@ impl Cluster {
         namespace: Option<&str>,
     ) -> Result<(Vec<(ObjectKey, Live)>, String), ApiError> {
         let mut listed =
-            self.pages::<Fingerprints>(resource, selector, namespace, Freshness::Now).await?;
+            self.pages(&Fingerprints, resource, selector, namespace, Freshness::Now).await?;
         let items = listed.readable(resource, namespace)?;
         Ok((items, listed.resource_version))
     }
@@ -355,7 +357,7 @@ impl Cluster {
         resource: &Resource,
         selector: &str,
     ) -> Result<Vec<(ObjectKey, (Live, Option<Box<str>>))>, ApiError> {
-        let mut listed = self.pages::<Ordered>(resource, selector, None, Freshness::Now).await?;
+        let mut listed = self.pages(&Ordered, resource, selector, None, Freshness::Now).await?;
         listed.readable(resource, None)
     }
 
@@ -366,12 +368,13 @@ impl Cluster {
         resource: &Resource,
         selector: &str,
     ) -> Result<Vec<Live>, ApiError> {
-        let page = self.pages::<Fingerprints>(resource, selector, None, Freshness::AtHand).await?;
+        let page = self.pages(&Fingerprints, resource, selector, None, Freshness::AtHand).await?;
         Ok(page.items.into_iter().map(|(_, live)| live).collect())
     }
 
     async fn pages<D: Decode>(
         &self,
+        decoder: &D,
         resource: &Resource,
         selector: &str,
         namespace: Option<&str>,
@@ -380,7 +383,7 @@ impl Cluster {
         let subject = Subject::Collection(resource, namespace);
         // The semaphore is never closed; without a permit the list is merely not held back.
         let _permit = self.shared.lists.acquire().await.ok();
-        let answer = if D::METADATA { Answer::MetadataList } else { Answer::Whole };
+        let answer = if decoder.wants_metadata() { Answer::MetadataList } else { Answer::Whole };
         let mut size = PAGE_SIZE;
         let mut tries = 1;
         let mut all: Option<decode::Page<D::Item>> = None;
@@ -412,7 +415,7 @@ impl Cluster {
                 Err(error) => return Err(error),
             };
             let page =
-                decode::page::<D>(resource, &answer).map_err(|what| call.undecodable(what))?;
+                decode::page(decoder, resource, &answer).map_err(|what| call.undecodable(what))?;
             let all = match &mut all {
                 Some(all) => {
                     all.items.extend(page.items);

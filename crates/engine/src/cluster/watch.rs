@@ -6,7 +6,6 @@
 //! by a fresh list; the loop never spins.
 
 use std::collections::VecDeque;
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -76,7 +75,7 @@ pub fn watch(
     selector: &str,
     namespace: Option<&str>,
 ) -> impl Stream<Item = WatchEvent> + Send + use<> {
-    run::<Fingerprints>(cluster, resource, selector, namespace)
+    watch_by(Fingerprints, cluster, resource, selector, namespace)
 }
 
 /// Like [`watch`], with nothing but the resource versions of all objects.
@@ -85,7 +84,7 @@ pub fn watch_versions(
     resource: &Resource,
     namespace: Option<&str>,
 ) -> impl Stream<Item = WatchEvent<u64>> + Send + use<> {
-    run::<Versions>(cluster, resource, "", namespace)
+    watch_by(Versions, cluster, resource, "", namespace)
 }
 
 /// Like [`watch`], with whole objects of a type of our own.
@@ -95,10 +94,12 @@ pub fn watch_typed<T: DeserializeOwned + Send + 'static>(
     selector: &str,
     namespace: Option<&str>,
 ) -> impl Stream<Item = WatchEvent<T>> + Send + use<T> {
-    run::<Whole<T>>(cluster, resource, selector, namespace)
+    watch_by(Whole::new(), cluster, resource, selector, namespace)
 }
 
-fn run<D: Decode + 'static>(
+/// The same, with what a decoder keeps of each object.
+pub(crate) fn watch_by<D: Decode + 'static>(
+    decoder: D,
     cluster: &Cluster,
     resource: &Resource,
     selector: &str,
@@ -106,7 +107,8 @@ fn run<D: Decode + 'static>(
 ) -> impl Stream<Item = WatchEvent<D::Item>> + Send + use<D> {
     let path = resource.path(namespace.unwrap_or_default(), "", "");
     let seed = cluster.shared.options.seed ^ fields::text(&path);
-    let watcher = Watcher::<D> {
+    let watcher = Watcher {
+        decoder,
         cluster: cluster.clone(),
         resource: resource.clone(),
         selector: selector.into(),
@@ -115,7 +117,6 @@ fn run<D: Decode + 'static>(
         pace: Pace::new(seed),
         polls: false,
         ready: VecDeque::new(),
-        kept: PhantomData,
     };
     stream::unfold(watcher, |mut watcher| async move {
         let event = watcher.next().await;
@@ -124,6 +125,7 @@ fn run<D: Decode + 'static>(
 }
 
 struct Watcher<D: Decode> {
+    decoder: D,
     cluster: Cluster,
     resource: Resource,
     selector: String,
@@ -133,7 +135,6 @@ struct Watcher<D: Decode> {
     /// That it may not watch was told.
     polls: bool,
     ready: VecDeque<WatchEvent<D::Item>>,
-    kept: PhantomData<fn() -> D>,
 }
 
 enum Phase {
@@ -186,7 +187,8 @@ impl<D: Decode + 'static> Watcher<D> {
     async fn list(&mut self) {
         let listed = self
             .cluster
-            .pages::<D>(
+            .pages(
+                &self.decoder,
                 &self.resource,
                 &self.selector,
                 self.namespace.as_deref(),
@@ -253,7 +255,7 @@ impl<D: Decode + 'static> Watcher<D> {
     /// What errors of the watch are told with, and the request that it makes.
     fn call(&self) -> Call<'_> {
         let namespace = self.namespace.as_deref();
-        let answer = if D::METADATA { Answer::Metadata } else { Answer::Whole };
+        let answer = if self.decoder.wants_metadata() { Answer::Metadata } else { Answer::Whole };
         Call::get(
             "watch",
             Subject::Collection(&self.resource, namespace),
@@ -307,7 +309,7 @@ impl<D: Decode + 'static> Watcher<D> {
                 return;
             }
         };
-        let (line, version) = match decode::line::<D>(&self.resource, &line) {
+        let (line, version) = match decode::line(&self.decoder, &self.resource, &line) {
             Ok(decoded) => decoded,
             Err(what) => {
                 let error = self.call().undecodable(what);

@@ -9,6 +9,7 @@ mod heat;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod wellbeing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 
 use self::audit::Audit;
 use self::heat::Heats;
+use crate::attention::Told;
 use crate::live::Live;
 use crate::observe::Difference;
 use crate::report::Drift;
@@ -83,6 +85,8 @@ struct Slot {
     heats: Option<Box<Heats>>,
     /// Fields that were left to others when it was last sent. Of most objects that is not asked.
     yielded: Option<Box<[FieldPath]>>,
+    /// How it is, if anybody asks.
+    told: Option<Box<Told>>,
 }
 
 /// The index. See the module's description.

@@ -1,0 +1,224 @@
+//! How objects are, as far as their watches told.
+
+use std::sync::Arc;
+
+use plumb_core::{GroupKind, ObjectKey};
+use plumb_health::Health;
+
+use super::{KindState, Members, Slot};
+use crate::applyset::ApplySet;
+use crate::attention::{Asking, Told, Unready, Wellbeing};
+use crate::marks::Ssa;
+
+impl Slot {
+    /// What was told of the object as it is now: a verdict on what it was before our last request
+    /// changed it says nothing.
+    fn told_now(&self) -> Option<&Told> {
+        let version = self.live.as_ref()?.resource_version;
+        self.told.as_deref().filter(|told| told.version >= version)
+    }
+}
+
+impl Members {
+    /// What was told of an object as it is now.
+    pub(crate) fn told(&self, key: &ObjectKey) -> Option<&Told> {
+        self.objects.get(key)?.told_now()
+    }
+
+    /// The watch tells how an object is, or that nobody asks. `before` is what was told before this
+    /// event. Returns the set for which that is news.
+    pub(crate) fn tell(
+        &mut self,
+        key: &ObjectKey,
+        told: Option<Box<Told>>,
+        before: Option<&Told>,
+    ) -> Option<Arc<str>> {
+        let slot = self.objects.get_mut(key)?;
+        slot.told = told.filter(|_| slot.live.is_some());
+        let what = |told: &Told| (told.number, told.health, told.reason.clone(), told.is_final);
+        let now = slot.told_now();
+        if now.map(what) == before.map(what) {
+            return None;
+        }
+        now?;
+        slot.live.as_ref()?.part_of.as_deref().map(Into::into)
+    }
+
+    /// Whether all live objects of a set and a kind were judged by these rules.
+    pub(crate) fn is_judged(&self, set: &str, kind: &GroupKind, number: u64) -> bool {
+        let keys = self.sets.get(set).into_iter().flatten();
+        keys.filter(|key| key.group_kind == *kind).all(|key| {
+            let Some(slot) = self.objects.get(key) else { return true };
+            slot.live.as_ref().is_none_or(|live| live.part_of.as_deref() != Some(set))
+                || slot.told.as_ref().is_some_and(|told| told.number == number)
+        })
+    }
+
+    /// How the objects are that a set applied. What is left alone is not minded, nor the set's own
+    /// parent, which cannot be ready before them.
+    pub(crate) fn wellbeing(&self, set: &ApplySet, asking: &Asking) -> Wellbeing {
+        let mut wellbeing = Wellbeing::default();
+        for key in self.sets.get(&*set.id).into_iter().flatten() {
+            let Some(slot) = self.objects.get(key) else { continue };
+            let is_parent = key.group_kind == set.parent
+                && key.namespace == set.namespace
+                && key.name == set.name;
+            if is_parent || !self.is_verified_for(key, &set.id) {
+                continue;
+            }
+            let marks = slot.live.as_ref().map(|live| live.marks).unwrap_or_default();
+            if marks.hands_off() || marks.ssa == Ssa::IfNotPresent {
+                continue;
+            }
+            wellbeing.total += 1;
+            let unready = |health, reason: &str, is_final, is_seen| {
+                let (key, reason) = ((**key).clone(), reason.to_owned());
+                Some(Unready { key, health, reason, is_final, is_seen })
+            };
+            let found = match (&slot.live, slot.told_now()) {
+                (None, _) => unready(Health::Missing, "it is not there", false, true),
+                (Some(live), _) if live.terminating => {
+                    unready(Health::Progressing, "it is being deleted", false, true)
+                }
+                _ if !asking.reads(&key.group_kind) => None,
+                (_, Some(told)) if told.number == asking.number => {
+                    let Told { health, reason, is_final, .. } = told;
+                    if health.is_ready() { None } else { unready(*health, reason, *is_final, true) }
+                }
+                _ => match self.kind(&key.group_kind) {
+                    Some(KindState::Failed(why)) => {
+                        unready(Health::Unknown, &format!("it cannot be read: {why}"), false, false)
+                    }
+                    _ => unready(Health::Progressing, "nothing is known of it yet", false, false),
+                },
+            };
+            wellbeing.unready.extend(found);
+        }
+        wellbeing.sort();
+        wellbeing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{MANAGER, with};
+    use super::*;
+    use crate::live::Live;
+
+    const NUMBER: u64 = 3;
+
+    fn set() -> ApplySet {
+        ApplySet::new(GroupKind::new("plumb.dev", "Application"), "ns", "app")
+    }
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new(GroupKind::new("apps", "Deployment"), "ns", name)
+    }
+
+    fn live(version: u64) -> Live {
+        with(version, |live| live.part_of = Some(set().id.into()))
+    }
+
+    fn told(version: u64, health: Health, reason: &str) -> Told {
+        let is_final = reason == "for good";
+        Told { version, number: NUMBER, health, reason: reason.into(), is_final }
+    }
+
+    fn asking() -> Asking {
+        Asking::of(NUMBER, &[GroupKind::new("apps", "Deployment")])
+    }
+
+    /// One object that is applied, and what was told of it in this order: versions and states.
+    fn members(tells: &[(u64, Health)]) -> (Members, usize) {
+        let mut members = Members::default();
+        members.expect(&key("a").group_kind);
+        members.verified(&set().id, MANAGER, &key("a"), live(10), 42);
+        let mut news = 0;
+        for (version, health) in tells {
+            let before = members.told(&key("a")).cloned();
+            members.changed(key("a"), live(*version));
+            let told = told(*version, *health, "because");
+            news +=
+                usize::from(members.tell(&key("a"), Some(told.into()), before.as_ref()).is_some());
+        }
+        (members, news)
+    }
+
+    #[test]
+    fn a_verdict_counts_for_what_was_applied_last() {
+        use Health::{Healthy, Progressing, Suspended};
+        for (tells, is_ready, news) in [
+            (&[][..], false, 0),
+            (&[(9, Healthy)], false, 0),
+            // The event of our own answer.
+            (&[(10, Healthy)], true, 1),
+            (&[(10, Progressing), (11, Progressing), (12, Healthy), (13, Healthy)], true, 2),
+            (&[(11, Healthy), (12, Progressing)], false, 2),
+            (&[(11, Suspended)], true, 1),
+        ] {
+            let (members, told) = members(tells);
+            let wellbeing = members.wellbeing(&set(), &asking());
+            assert_eq!(
+                (wellbeing.total, wellbeing.is_ready(), told),
+                (1, is_ready, news),
+                "{tells:?}"
+            );
+        }
+        // It is applied again, and what was told is about what it was.
+        let (mut members, _) = members(&[(11, Healthy)]);
+        members.verified(&set().id, MANAGER, &key("a"), live(12), 43);
+        let unready = members.wellbeing(&set(), &asking()).unready;
+        assert!(!unready[0].is_seen && unready[0].reason == "nothing is known of it yet");
+        let before = members.told(&key("a")).cloned();
+        members.changed(key("a"), live(12));
+        let news = members.tell(&key("a"), Some(told(12, Healthy, "").into()), before.as_ref());
+        assert_eq!(news.as_deref(), Some(&*set().id));
+        assert!(members.wellbeing(&set(), &asking()).is_ready());
+        // By rules that are not those of the set any more.
+        assert!(
+            !members.wellbeing(&set(), &Asking::of(NUMBER + 1, &[key("a").group_kind])).is_ready()
+        );
+        assert!(members.is_judged(&set().id, &key("a").group_kind, NUMBER));
+        assert!(!members.is_judged(&set().id, &key("a").group_kind, NUMBER + 1));
+    }
+
+    #[test]
+    fn what_is_not_ready_is_told_the_worst_first() {
+        let mut members = Members::default();
+        members.expect(&key("a").group_kind);
+        for (name, health, reason) in [
+            ("a", Health::Progressing, "slow"),
+            ("b", Health::Degraded, "broken"),
+            ("c", Health::Degraded, "for good"),
+            ("d", Health::Healthy, ""),
+        ] {
+            members.verified(&set().id, MANAGER, &key(name), live(10), 42);
+            members.tell(&key(name), Some(told(10, health, reason).into()), None);
+        }
+        // Gone, going, left alone, and not asked for.
+        members.verified(&set().id, MANAGER, &key("e"), live(10), 42);
+        members.deleted(&key("e"), &live(11));
+        let going = Live { terminating: true, ..live(10) };
+        members.verified(&set().id, MANAGER, &key("f"), going, 42);
+        let mut left = live(10);
+        left.marks.leave = true;
+        members.verified(&set().id, MANAGER, &key("g"), left, 42);
+        members.changed(key("h"), live(10));
+        let found = members.wellbeing(&set(), &asking());
+        let names: Vec<_> = found.unready.iter().map(|unready| &*unready.key.name).collect();
+        assert_eq!((found.total, names), (6, vec!["c", "b", "e", "a", "f"]));
+        assert!(found.unready[0].is_final && !found.unready[1].is_final);
+        // Kinds whose objects work by being there.
+        let found = members.wellbeing(&set(), &Asking::of(NUMBER, &[]));
+        let names: Vec<_> = found.unready.iter().map(|unready| &*unready.key.name).collect();
+        assert_eq!((found.total, names), (6, vec!["e", "f"]));
+    }
+
+    #[test]
+    fn an_application_does_not_wait_for_itself() {
+        let mut members = Members::default();
+        let itself = ObjectKey::new(set().parent, "ns", "app");
+        members.verified(&set().id, MANAGER, &itself, live(10), 42);
+        assert_eq!(members.wellbeing(&set(), &asking()), Wellbeing::default());
+    }
+}
