@@ -99,6 +99,10 @@ pub(crate) struct Build {
     #[arg(long, value_name = "PATTERN")]
     pub(crate) ignore: Vec<String>,
 
+    /// Files with private keys, age or OpenPGP, for files that SOPS encrypted
+    #[arg(long, value_name = "FILE")]
+    pub(crate) decryption_key: Vec<PathBuf>,
+
     /// The order of what a kustomization builds, when it does not say itself
     #[arg(long, value_enum, default_value_t = Reorder::Legacy)]
     pub(crate) reorder: Reorder,

@@ -1,9 +1,10 @@
 //! `plumb build`: the renderer on a directory of this machine.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use plumb_core::{DirTree, RelPath};
-use plumb_render::{LoadRestrictions, RenderOptions, Reorder, render};
+use plumb_render::{Keys, LoadRestrictions, RenderOptions, Reorder, render};
 
 use crate::args::{self, Build, LoadRestrictor, Output};
 use crate::exit::Failure;
@@ -30,6 +31,7 @@ pub(crate) fn run(args: &Build) -> Result<(), Failure> {
     let ignore = (!args.ignore.is_empty()).then(|| args.ignore.join("\n"));
     let options = RenderOptions {
         ignore,
+        keys: keys(&args.decryption_key)?,
         reorder: match args.reorder {
             args::Reorder::Legacy => Reorder::Legacy,
             args::Reorder::None => Reorder::Fifo,
@@ -57,6 +59,24 @@ pub(crate) fn run(args: &Build) -> Result<(), Failure> {
         }
     };
     super::print(&text)
+}
+
+/// The keys in files, if any are named.
+fn keys(files: &[PathBuf]) -> Result<Option<Arc<Keys>>, Failure> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let mut read = Vec::new();
+    for path in files {
+        let name = path.display().to_string();
+        let content = std::fs::read(path)
+            .map_err(|error| Failure::input(format!("cannot open {name}: {error}")))?;
+        read.push((name, content));
+    }
+    let entries = read.iter().map(|(name, content)| (name.as_str(), content.as_slice()));
+    let keys = Keys::of_files(entries)
+        .map_err(|error| Failure::input(error.to_string()).with_hint(Some(error.hint())))?;
+    Ok(Some(Arc::new(keys)))
 }
 
 /// The nearest directory above that is a repository. Without one the current directory, if the

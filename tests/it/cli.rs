@@ -177,3 +177,33 @@ fn health_says_of_live_objects_whether_they_work() {
     assert!(text(&output.stderr).contains("bad.yaml:1: "), "{}", text(&output.stderr));
     assert_eq!(plumb(&["health", "-f", "/none"]).status.code(), Some(3));
 }
+
+#[test]
+fn build_opens_encrypted_files_with_keys_of_this_machine() {
+    let tests = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/sops/tests");
+    let sealed = std::fs::read_to_string(tests.join("golden/yaml-regex/sealed.yaml")).unwrap();
+    let dir = tree(&[("app/a.yaml", &sealed)]);
+    let path = dir.path().join("app");
+    let build = |keys: &[&str]| {
+        let mut args = vec!["build".to_owned(), path.to_str().unwrap().to_owned()];
+        for key in keys {
+            args.push("--decryption-key".into());
+            args.push(tests.join("keys").join(key).to_str().unwrap().into());
+        }
+        plumb(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let output = build(&["curve.asc", "age.agekey"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("user: admin"));
+    for (keys, wanted) in [
+        (&[][..], "there is no key for it"),
+        (&["stranger.agekey"], "none of the keys opens it"),
+        (&["locked.asc"], "protected by a passphrase"),
+        (&["../golden.rs"], "is no age key"),
+        (&["none"], "cannot open"),
+    ] {
+        let output = build(keys);
+        assert_ne!(output.status.code(), Some(0));
+        assert!(text(&output.stderr).contains(wanted), "{}", text(&output.stderr));
+    }
+}

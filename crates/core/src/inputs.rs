@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use crate::{ContentId, Digest, Entry, EntryKind, Hasher, RelPath, Tree, TreeError};
+use crate::{ContentId, Digest, Entry, EntryKind, Hasher, Purpose, RelPath, Tree, TreeError};
 
 /// What was found at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,12 +134,16 @@ impl Tree for Recorder<'_> {
     }
 
     fn read(&self, path: &RelPath, limit: u64) -> Result<Vec<u8>, TreeError> {
+        self.read_for(path, limit, Purpose::Manifest)
+    }
+
+    fn read_for(&self, path: &RelPath, limit: u64, purpose: Purpose) -> Result<Vec<u8>, TreeError> {
         if let Some(entry) = self.tree.entry(path)? {
             self.note(path, Seen::Content(entry.id));
         } else {
             self.note(path, Seen::Absent);
         }
-        self.tree.read(path, limit)
+        self.tree.read_for(path, limit, purpose)
     }
 }
 

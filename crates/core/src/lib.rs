@@ -24,5 +24,5 @@ pub use object::Object;
 pub use path::{PathError, RelPath};
 pub use place::{BuildStep, FieldPlaces, Place};
 pub use tree::{
-    ContentId, DirTree, Entry, EntryKind, MemTree, Tree, TreeError, follow, is_lfs_pointer,
+    ContentId, DirTree, Entry, EntryKind, MemTree, Purpose, Tree, TreeError, follow, is_lfs_pointer,
 };

@@ -79,6 +79,16 @@ pub enum TreeError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The file is encrypted and cannot be opened.
+    #[error("cannot decrypt {path}: {why}")]
+    Sealed {
+        /// The file.
+        path: RelPath,
+        /// Why, in words that follow "cannot decrypt".
+        why: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// A symbolic link points above the root or in a circle.
     #[error("symbolic link {path} {why}")]
     Link {
@@ -87,6 +97,17 @@ pub enum TreeError {
         /// In words that follow the path.
         why: String,
     },
+}
+
+/// What a file is read for. It makes a difference where files are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Manifests, patches and the like.
+    Manifest,
+    /// Data of a Secret, byte for byte.
+    Secret,
+    /// Data that anybody may read.
+    Public,
 }
 
 /// A read-only tree of files. Implementations do not follow symbolic links; [`follow`] does.
@@ -100,6 +121,12 @@ pub trait Tree {
     /// The content of a file, or the target of a symbolic link. Files larger than `limit` bytes
     /// are refused before they are read.
     fn read(&self, path: &RelPath, limit: u64) -> Result<Vec<u8>, TreeError>;
+
+    /// The same, where a tree that opens encrypted files has to know what for.
+    fn read_for(&self, path: &RelPath, limit: u64, purpose: Purpose) -> Result<Vec<u8>, TreeError> {
+        let _ = purpose;
+        self.read(path, limit)
+    }
 }
 
 /// Hops after which symbolic links are taken for a circle; Linux allows as many.

@@ -262,6 +262,7 @@ impl Error {
             }
             Problem::Duplicate { .. } => "remove one of the two, or patch the first".into(),
             Problem::Yaml(problem) => return problem.hint(),
+            Problem::Tree(TreeError::Sealed { hint, .. }) => return hint.clone(),
             Problem::WrongType { wanted: "a string", found: "a number" | "a boolean", .. } => {
                 "put quotes around the value".into()
             }

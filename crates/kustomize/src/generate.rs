@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use plumb_core::{Place, TreeError};
+use plumb_core::{Place, Purpose, TreeError};
 use plumb_yaml::{LineMark, Map, Node, Scalar, ScalarTag};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -158,6 +158,7 @@ fn pairs(
 ) -> Result<BTreeMap<String, (Vec<u8>, LineMark)>> {
     let origins = &loader.source.origins;
     let secret = kind == Kind::Secret;
+    let purpose = if secret { Purpose::Secret } else { Purpose::Public };
     let mut all = BTreeMap::new();
     let mut add = |key: &str, value: Vec<u8>, mark: LineMark, place: &Place| {
         if all.contains_key(key) {
@@ -172,7 +173,8 @@ fn pairs(
         Ok(())
     };
     for path in args.env_files() {
-        let (file, content) = loader.file(path).map_err(|error| error.at(path.place_or(place)))?;
+        let (file, content) =
+            loader.file_for(path, purpose).map_err(|error| error.at(path.place_or(place)))?;
         let marking = origins.file(&file);
         for (line, text) in (1..).zip(content.split(|byte| *byte == b'\n')) {
             let place = Place { file: Arc::clone(&file), document: 0, line, column: 1 };
@@ -210,13 +212,14 @@ fn pairs(
             }
             Some(pair) => pair,
         };
-        let (file, content) = loader.file(path).map_err(|error| match error.cause() {
-            // It is no path where somebody meant a literal.
-            Problem::Tree(TreeError::NotFound(_)) if secret && key != path => {
-                invalid!("a file does not exist").at(place)
-            }
-            _ => error.at(place),
-        })?;
+        let (file, content) =
+            loader.file_for(path, purpose).map_err(|error| match error.cause() {
+                // It is no path where somebody meant a literal.
+                Problem::Tree(TreeError::NotFound(_)) if secret && key != path => {
+                    invalid!("a file does not exist").at(place)
+                }
+                _ => error.at(place),
+            })?;
         add(key, content, origins.file(&file).mark(1), place)?;
     }
     Ok(all)

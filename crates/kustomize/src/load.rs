@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use plumb_core::{EntryKind, PathError, RelPath, Tree, TreeError, follow};
+use plumb_core::{EntryKind, PathError, Purpose, RelPath, Tree, TreeError, follow};
 
 use crate::budget::Budget;
 use crate::error::{Error, Problem, Result, invalid};
@@ -38,11 +38,11 @@ impl<'t> Source<'t> {
         self.budget.ask()
     }
 
-    fn read(&self, path: &RelPath) -> Result<Vec<u8>> {
+    fn read(&self, path: &RelPath, purpose: Purpose) -> Result<Vec<u8>> {
         self.ask()?;
         let limit = self.options.limits.bytes;
         let left = limit - self.read.get();
-        let content = self.tree.read(path, left).map_err(|error| match error {
+        let content = self.tree.read_for(path, left, purpose).map_err(|error| match error {
             TreeError::TooLarge { path, size, .. } => {
                 Error::from(Problem::TooLarge { path, size, limit })
             }
@@ -89,9 +89,14 @@ impl<'s, 't> Loader<'s, 't> {
         })
     }
 
-    /// Reads a file.
+    /// Reads a file of manifests or the like.
     pub(crate) fn file(&self, path: &str) -> Result<(Arc<RelPath>, Vec<u8>)> {
-        match self.find(path)? {
+        self.file_for(path, Purpose::Manifest)
+    }
+
+    /// Reads a file for a purpose.
+    pub(crate) fn file_for(&self, path: &str, purpose: Purpose) -> Result<(Arc<RelPath>, Vec<u8>)> {
+        match self.find_for(path, purpose)? {
             Found::File(file, content) => Ok((file, content)),
             Found::Directory => {
                 Err(TreeError::WrongKind { path: self.resolve(path)?, wanted: "file" }.into())
@@ -100,8 +105,12 @@ impl<'s, 't> Loader<'s, 't> {
         .map_err(|error: Error| error.loading(path))
     }
 
-    /// Looks for a file or a directory.
+    /// Looks for a file of manifests, or a directory.
     pub(crate) fn find(&self, path: &str) -> Result<Found> {
+        self.find_for(path, Purpose::Manifest)
+    }
+
+    fn find_for(&self, path: &str, purpose: Purpose) -> Result<Found> {
         if path.starts_with("http://") || path.starts_with("https://") {
             return Err(remote(path));
         }
@@ -126,15 +135,19 @@ impl<'s, 't> Loader<'s, 't> {
         {
             return Err(Problem::Outside { file: real, root: self.root.clone() }.into());
         }
-        self.found(real)
+        self.found_for(real, purpose)
     }
 
     /// What is at a path without links, wherever that is.
     pub(crate) fn found(&self, real: RelPath) -> Result<Found> {
+        self.found_for(real, Purpose::Manifest)
+    }
+
+    fn found_for(&self, real: RelPath, purpose: Purpose) -> Result<Found> {
         match self.source.tree.entry(&real)?.map(|entry| entry.kind) {
             Some(EntryKind::Directory) => Ok(Found::Directory),
             Some(EntryKind::File) => {
-                let content = self.source.read(&real)?;
+                let content = self.source.read(&real, purpose)?;
                 Ok(Found::File(Arc::new(real), content))
             }
             Some(EntryKind::Submodule) => {
@@ -200,7 +213,9 @@ impl<'s, 't> Loader<'s, 't> {
         let dir = self.root.clone();
         match &found[..] {
             [] => Err(Problem::NoKustomization { dir }.into()),
-            [(_, path, real)] => Ok((Arc::new(path.clone()), self.source.read(real)?)),
+            [(_, path, real)] => {
+                Ok((Arc::new(path.clone()), self.source.read(real, Purpose::Manifest)?))
+            }
             several => {
                 let files = several.iter().map(|(name, ..)| (*name).to_owned()).collect();
                 Err(Problem::ManyKustomizations { dir, files }.into())

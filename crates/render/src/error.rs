@@ -262,6 +262,32 @@ pub enum Defect {
         /// What is wrong.
         why: String,
     },
+    /// An object or a value in it is encrypted, and there is nothing to open it with.
+    #[error("{subject} is encrypted with SOPS, and there is no key for it{}", within(.field))]
+    Encrypted {
+        /// The object.
+        subject: ObjectKey,
+        /// The field; the root when it is the object as a whole.
+        field: FieldPath,
+    },
+    /// A ConfigMap has something encrypted.
+    #[error("{subject} has an encrypted file, and what is in a ConfigMap is no secret{}", within(.field))]
+    Exposed {
+        /// The object.
+        subject: ObjectKey,
+        /// The field.
+        field: FieldPath,
+    },
+    /// A value in an object is encrypted and cannot be opened.
+    #[error("{subject}: cannot decrypt it{}: {why}", within(.field))]
+    Sealed {
+        /// The object.
+        subject: ObjectKey,
+        /// The field.
+        field: FieldPath,
+        /// What is wrong.
+        why: plumb_sops::Error,
+    },
     /// The content is in Git LFS, and only a pointer to it is in Git.
     #[error("the file is a Git LFS pointer, its content is not in the repository")]
     LfsPointer,
@@ -288,6 +314,18 @@ impl Problem {
     pub fn hint(&self) -> Option<String> {
         let ignore = || format!("if it is no manifest, list {} in .plumbignore", self.file);
         match &self.defect {
+            Defect::Unusable(TreeError::Sealed { hint, .. }) => hint.clone(),
+            Defect::Sealed { why, .. } => why.hint(),
+            Defect::Encrypted { .. } => Some(
+                "give the keys that open it, in spec.decryption or with --decryption-key, or have it \
+                 applied as it is with the annotation plumb.dev/decrypt: disabled"
+                    .into(),
+            ),
+            Defect::Exposed { .. } => Some(
+                "make a Secret of it, or have it applied as it is with the annotation \
+                 plumb.dev/decrypt: disabled"
+                    .into(),
+            ),
             Defect::Yaml(plumb_yaml::Problem::NotAMap { .. })
             | Defect::Unusable(_)
             | Defect::Dangling => Some(ignore()),

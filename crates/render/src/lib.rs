@@ -17,6 +17,7 @@ mod kustomize;
 mod options;
 mod plain;
 mod render;
+mod sealed;
 mod substitute;
 #[cfg(test)]
 mod tests;
@@ -28,4 +29,5 @@ pub use options::{CommonMetadata, RenderLimits, RenderOptions, Substitution};
 pub use plumb_kustomize::{
     LoadRestrictions, ObjectSelector, Overlay, OverlayImage, OverlayPatch, PatchTarget, Reorder,
 };
+pub use plumb_sops::{KeyError, Keys};
 pub use render::{Rendered, render};

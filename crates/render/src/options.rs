@@ -1,8 +1,10 @@
 //! What a render may be told.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use plumb_kustomize::{LoadRestrictions, Overlay, Reorder};
+use plumb_sops::Keys;
 
 use crate::Variable;
 
@@ -18,6 +20,8 @@ pub struct RenderOptions {
     pub common_metadata: CommonMetadata,
     /// What variables in objects become, before that.
     pub substitution: Substitution,
+    /// Opens files that SOPS encrypted. Without keys they are refused.
+    pub keys: Option<Arc<Keys>>,
     /// Which files a kustomization may use.
     pub load_restrictions: LoadRestrictions,
     /// The order of what Kustomize builds, when the kustomization does not say.
@@ -33,6 +37,7 @@ impl Default for RenderOptions {
             overlay: Overlay::default(),
             common_metadata: CommonMetadata::default(),
             substitution: Substitution::default(),
+            keys: None,
             // The tree is one repository, and who may write to a part of it is Git's affair.
             load_restrictions: LoadRestrictions::None,
             // Stages of the engine put objects in the order that matters.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Problems;
 use crate::plain::Plain;
+use crate::sealed::Unsealed;
 use crate::substitute::substitute;
 use crate::walk::{Item, Layout, Walk};
 use crate::{CommonMetadata, Failure, RenderError, RenderOptions, kustomize};
@@ -46,11 +47,13 @@ pub fn render(
     options: &RenderOptions,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Rendered, Failure> {
-    let recorder = Recorder::new(tree);
+    let unsealed = Unsealed::new(tree, options.keys.as_deref(), options.limits.file);
+    let recorder = Recorder::new(&unsealed);
     let result = locate(tree, &recorder, path)
         .and_then(|found| objects(tree, &recorder, &found, options, interrupted))
         .and_then(|mut objects| {
             let mut problems = Problems::default();
+            unsealed.finish(&mut objects, &mut problems);
             let limits = &options.limits.file;
             substitute(&mut objects, &options.substitution, limits, &mut problems);
             problems.none().map(|()| objects)

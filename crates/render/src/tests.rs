@@ -1,6 +1,7 @@
 //! What paths of in-memory trees render to.
 
 mod kustomize;
+mod sealed;
 mod substitute;
 
 use std::cell::Cell;

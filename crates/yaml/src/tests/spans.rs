@@ -16,7 +16,9 @@ fn scalars<'t>(text: &'t str, node: &Spanned, path: &str, out: &mut Vec<(String,
             scalars(text, value, &format!("{path}/{}", key.text), out);
         }),
         Part::List(items) => {
-            items.iter().for_each(|item| scalars(text, item, &format!("{path}/-"), out));
+            for item in items {
+                scalars(text, item, &format!("{path}/-"), out);
+            }
         }
         Part::Scalar(_) => out.push((path.to_owned(), &text[node.span.clone()])),
     }
