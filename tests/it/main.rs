@@ -11,6 +11,7 @@ mod applying;
 mod bad_input;
 mod cli;
 mod counts;
+mod decryption;
 mod deletion;
 mod drift;
 mod end;

@@ -4,7 +4,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CommonMetadata, Condition, Duration, Image, Patch, PatchTarget, PostBuild, Time};
+use crate::{
+    CommonMetadata, Condition, Decryption, Duration, Image, Patch, PatchTarget, PostBuild, Time,
+};
 
 /// How many failures a status lists; the count tells of the rest.
 pub const MAX_FAILURES: usize = 20;
@@ -178,6 +180,10 @@ pub struct ApplicationSpec {
     /// else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub common_metadata: Option<CommonMetadata>,
+
+    /// How files that SOPS encrypted are opened. Without it they are not applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decryption: Option<Decryption>,
 
     /// Values for variables in the objects, `${name}`, after they were built. An object is left as it
     /// is that has the label or annotation `plumb.dev/substitute: disabled`.

@@ -50,5 +50,7 @@ pub use git_repository::{
     GitReference, GitRepository, GitRepositorySpec, GitRepositoryStatus, SecretRef,
 };
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-pub use needs::{PostBuild, SubstituteReference, SubstituteStrategy, ValuesKind};
+pub use needs::{
+    Decryption, DecryptionProvider, PostBuild, SubstituteReference, SubstituteStrategy, ValuesKind,
+};
 pub use overlay::{CommonMetadata, Image, Patch, PatchTarget};

@@ -6,6 +6,28 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::SecretRef;
+
+/// How encrypted files are opened.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Decryption {
+    /// What encrypted them: sops.
+    pub provider: DecryptionProvider,
+
+    /// A Secret in the same namespace with private keys: age keys in entries named *.agekey, and
+    /// OpenPGP keys in entries named *.asc. A change of it is acted on at once.
+    pub secret_ref: SecretRef,
+}
+
+/// What encrypts files.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DecryptionProvider {
+    /// SOPS.
+    #[serde(rename = "sops")]
+    Sops,
+}
+
 /// What is done with the objects after they were built: variables in them get values.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]

@@ -196,6 +196,17 @@ async fn an_application_is_checked_when_it_is_applied() {
             (from(json!({ "kind": "Secret", "name": "values", "optional": true })), ""),
             (from(json!({ "kind": "Pod", "name": "values" })), "supported values"),
             (from(json!({ "kind": "Secret" })), "substituteFrom[0].name: Required value"),
+            (json!({ "decryption": { "provider": "sops", "secretRef": { "name": "k" } } }), ""),
+            (json!({ "decryption": { "provider": "sops" } }), "secretRef: Required value"),
+            (json!({ "decryption": { "secretRef": { "name": "k" } } }), "provider: Required value"),
+            (
+                json!({ "decryption": { "provider": "gpg", "secretRef": { "name": "k" } } }),
+                "supported values",
+            ),
+            (
+                json!({ "decryption": { "provider": "sops", "secretRef": { "name": "" } } }),
+                "secretRef.name",
+            ),
             (json!({ "revision": COMMIT }), ""),
             (json!({ "revision": "main" }), "must be a full commit id"),
         ],

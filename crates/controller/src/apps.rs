@@ -12,7 +12,7 @@ pub(crate) mod others;
 mod plan;
 mod policy;
 mod say;
-mod values;
+pub(crate) mod values;
 pub(crate) mod wait;
 
 use std::collections::BTreeSet;

@@ -66,7 +66,12 @@ impl fmt::Display for Named {
 pub(crate) fn named_by(app: &Application) -> BTreeSet<Named> {
     let namespace = app.metadata.namespace.as_deref().unwrap_or_default();
     let values = app.spec.post_build.iter().flat_map(|post| &post.substitute_from);
-    values.map(|from| Named::new(from.kind, namespace, &from.name)).collect()
+    let values = values.map(|from| Named::new(from.kind, namespace, &from.name));
+    let keys =
+        app.spec.decryption.iter().map(|decryption| {
+            Named::new(NamedKind::Secret, namespace, &decryption.secret_ref.name)
+        });
+    values.chain(keys).collect()
 }
 
 /// What an object holds.

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use plumb_api::conditions::reasons;
 use plumb_core::{ErrorClass, Object, RelPath};
-use plumb_render::{RenderError, Substitution, render};
+use plumb_render::{RenderError, render};
 use plumb_source::{Cancel, CommitId, Remote, Revision, SourceError};
 
 use super::Run;
 use super::how::How;
+use super::values::Given;
 use crate::daemon::{Daemon, PANICKED, Panicked, chain};
 use crate::metrics::Kind;
 use crate::names::{Key, Name};
@@ -72,8 +73,8 @@ pub(super) enum Failed {
 }
 
 impl Daemon {
-    /// The commit to run, from the source or the pin, with these values.
-    pub(super) fn base(&self, run: &Run, values: Substitution) -> Result<Base, Blocked> {
+    /// The commit to run, from the source or the pin, with what the cluster gives.
+    pub(super) fn base(&self, run: &Run, given: Given) -> Result<Base, Blocked> {
         let spec = &run.object.spec;
         let store = self.state.lock();
         let source_name = Name::new(&run.name.namespace, &spec.source_ref.name);
@@ -88,7 +89,7 @@ impl Daemon {
                 again: false,
             });
         };
-        let how = How::new(spec, source.object.spec.ignore.as_deref(), values);
+        let how = How::new(spec, source.object.spec.ignore.as_deref(), given);
         let pinned = spec.revision.as_deref().and_then(|commit| commit.parse().ok());
         let (Some(remote), Some(revision)) = (&source.remote, &source.revision) else {
             if let (Some(remote), Some(commit)) = (&source.remote, pinned) {
@@ -275,7 +276,7 @@ mod tests {
         let source = stand.source("repo", &git.url("repo"), None);
         assert_eq!(daemon.run_source(&source).await, Outcome::Changed);
         let mut run = daemon.begin(&stand.app("web")).unwrap();
-        let base = daemon.base(&run, Substitution::default()).ok().unwrap();
+        let base = daemon.base(&run, Given::default()).ok().unwrap();
         assert!(matches!(daemon.build(&run, &base).await, Ok((Built::Broken { .. }, _))));
 
         Arc::make_mut(&mut run.object).spec.timeout = plumb_api::Duration::from_secs(0);

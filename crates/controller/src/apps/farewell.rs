@@ -9,6 +9,7 @@ use plumb_engine::{EngineError, Farewell, Report};
 
 use super::cut::out_of_time;
 use super::policy::policy_of;
+use super::values::Given;
 use super::{Run, application_resource};
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
@@ -25,7 +26,7 @@ impl Daemon {
         };
         let superseded = self.superseded(run);
         // Of a base only which commit it is matters here.
-        let base = self.base(run, plumb_render::Substitution::default());
+        let base = self.base(run, Given::default());
         let looks_at = base.ok().map(|base| run.looks_at(&base));
         let others = self.neighbours(run, looks_at);
         let job = self.job(run, Vec::new(), &policy, &superseded, &others);

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use plumb_api::ApplicationSpec;
 use plumb_render::{
-    CommonMetadata, Overlay, OverlayImage, OverlayPatch, PatchTarget, RenderOptions, Substitution,
+    CommonMetadata, Overlay, OverlayImage, OverlayPatch, PatchTarget, RenderOptions,
 };
+
+use super::values::Given;
 
 /// Everything that a render depends on besides the commit.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,12 +17,8 @@ pub(crate) struct How {
 }
 
 impl How {
-    /// What a spec asks for, with the patterns of its source, and values.
-    pub(crate) fn new(
-        spec: &ApplicationSpec,
-        ignore: Option<&str>,
-        substitution: Substitution,
-    ) -> Arc<Self> {
+    /// What a spec asks for, with the patterns of its source, and what the cluster gives.
+    pub(crate) fn new(spec: &ApplicationSpec, ignore: Option<&str>, given: Given) -> Arc<Self> {
         let common = spec.common_metadata.clone().unwrap_or_default();
         let options = RenderOptions {
             ignore: ignore.map(str::to_owned),
@@ -29,7 +27,8 @@ impl How {
                 labels: common.labels,
                 annotations: common.annotations,
             },
-            substitution,
+            substitution: given.substitution,
+            keys: given.keys,
             ..RenderOptions::default()
         };
         Arc::new(Self { path: spec.path.clone(), options })
@@ -73,7 +72,7 @@ pub(super) fn target(target: plumb_api::PatchTarget) -> PatchTarget {
 
 #[cfg(test)]
 mod tests {
-    use plumb_render::Variable;
+    use plumb_render::{Keys, Substitution, Variable};
     use serde_json::json;
 
     use super::*;
@@ -87,7 +86,7 @@ mod tests {
             for (key, value) in change.as_object().unwrap() {
                 spec[key] = value.clone();
             }
-            How::new(&serde_json::from_value(spec).unwrap(), None, Substitution::default())
+            How::new(&serde_json::from_value(spec).unwrap(), None, Given::default())
         };
         let before = how(&json!({}));
         let target = json!({"group": "a", "version": "b", "kind": "c", "name": "d",
@@ -110,14 +109,28 @@ mod tests {
             assert_eq!(*how(&change), *before, "{change}");
         }
         let spec = serde_json::from_value(base.clone()).unwrap();
-        assert_ne!(*How::new(&spec, Some("x"), Substitution::default()), *before);
+        assert_ne!(*How::new(&spec, Some("x"), Given::default()), *before);
+        let with_values = |values: &Substitution| {
+            How::new(&spec, None, Given { substitution: values.clone(), keys: None })
+        };
         let mut values = Substitution::default();
         values.values.insert("a".into(), Variable::new("1", false));
-        let with = How::new(&spec, None, values.clone());
+        let with = with_values(&values);
         assert_ne!(*with, *before);
-        assert_eq!(*How::new(&spec, None, values.clone()), *with);
+        assert_eq!(*with_values(&values), *with);
         values.values.insert("a".into(), Variable::new("2", false));
-        assert_ne!(*How::new(&spec, None, values), *with);
+        assert_ne!(*with_values(&values), *with);
+        let with_key = |key: &str| {
+            let keys = Keys::of_secret([("a.agekey", key.as_bytes())]).unwrap();
+            How::new(&spec, None, Given { keys: Some(Arc::new(keys)), ..Given::default() })
+        };
+        let keys = [
+            include_str!("../../../sops/tests/keys/age.agekey"),
+            include_str!("../../../sops/tests/keys/second.agekey"),
+        ];
+        assert_ne!(*with_key(keys[0]), *before);
+        assert_eq!(*with_key(keys[0]), *with_key(keys[0]));
+        assert_ne!(*with_key(keys[0]), *with_key(keys[1]));
 
         let full = how(&json!({"patches": [{"patch": "x", "target": target}]}));
         let target = full.options.overlay.patches[0].target.clone().unwrap();

@@ -1,11 +1,11 @@
-//! The values that a spec asks for, out of what it says and names.
+//! The values and keys that a spec asks for, out of what it says and names.
 
 use std::sync::Arc;
 
 use plumb_api::conditions::reasons;
 use plumb_api::{ApplicationSpec, SubstituteStrategy};
 use plumb_engine::{ApiError, EngineError};
-use plumb_render::{Substitution, Variable};
+use plumb_render::{Keys, Substitution, Variable};
 
 use super::Run;
 use super::build::Blocked;
@@ -13,6 +13,14 @@ use crate::daemon::Daemon;
 use crate::metrics::Outcome;
 use crate::named::{Found, Named, NamedKind};
 use crate::status::Waits;
+
+/// What a render takes from the cluster.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    pub(crate) substitution: Substitution,
+    /// What opens encrypted files.
+    pub(crate) keys: Option<Arc<Keys>>,
+}
 
 /// Why a run has no values.
 pub(super) enum NoValues {
@@ -23,8 +31,8 @@ pub(super) enum NoValues {
 }
 
 impl Daemon {
-    /// The values for a run, read once.
-    pub(super) async fn values(&self, run: &Run) -> Result<Substitution, NoValues> {
+    /// The values and keys for a run, read once.
+    pub(super) async fn values(&self, run: &Run) -> Result<Given, NoValues> {
         let found = match self.find_named(&run.name).await {
             Ok(found) => found,
             Err((named, error)) if error.is_forbidden() => {
@@ -39,7 +47,12 @@ impl Daemon {
             }
             Err((_, error)) => return Err(NoValues::Unread(error)),
         };
-        substitution(&run.object.spec, &run.name.namespace, &found).map_err(NoValues::Blocked)
+        let (spec, namespace) = (&run.object.spec, &run.name.namespace);
+        let given = || {
+            let keys = keys(spec, namespace, &found)?;
+            Ok(Given { substitution: substitution(spec, namespace, &found)?, keys })
+        };
+        given().map_err(NoValues::Blocked)
     }
 
     /// A run has no values. What was applied last stays enforced.
@@ -54,6 +67,35 @@ impl Daemon {
     }
 }
 
+fn blocked(reason: &str, message: String) -> Blocked {
+    Blocked { reason: reason.into(), message, waits: Waits::User, again: false }
+}
+
+/// The keys that open what is encrypted, if any are named.
+fn keys(
+    spec: &ApplicationSpec,
+    namespace: &str,
+    found: &Found,
+) -> Result<Option<Arc<Keys>>, Blocked> {
+    let Some(decryption) = &spec.decryption else { return Ok(None) };
+    let named = Named::new(NamedKind::Secret, namespace, &decryption.secret_ref.name);
+    let Some(content) = found.get(&named).and_then(Option::as_ref) else {
+        let message = format!(
+            "{named} does not exist; create it with the keys that open encrypted files, or correct \
+             spec.decryption.secretRef.name"
+        );
+        return Err(blocked(reasons::SECRET_NOT_FOUND, message));
+    };
+    let entries = content.data.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+    match Keys::of_secret(entries) {
+        Ok(keys) => Ok(Some(Arc::new(keys))),
+        Err(error) => {
+            let message = format!("{named} has no usable keys: {error}; {}", error.hint());
+            Err(blocked(reasons::INVALID_SECRET, message))
+        }
+    }
+}
+
 fn substitution(
     spec: &ApplicationSpec,
     namespace: &str,
@@ -63,12 +105,6 @@ fn substitution(
     let mut substitution = Substitution { strict: true, ..Substitution::default() };
     let Some(post_build) = &spec.post_build else { return Ok(substitution) };
     substitution.always = post_build.substitute_strategy == SubstituteStrategy::Always;
-    let blocked = |reason: &str, message: String| Blocked {
-        reason: reason.into(),
-        message,
-        waits: Waits::User,
-        again: false,
-    };
     for (index, from) in post_build.substitute_from.iter().enumerate() {
         let named = Named::new(from.kind, namespace, &from.name);
         let Some(content) = found.get(&named).and_then(Option::as_ref) else {
@@ -147,6 +183,32 @@ mod tests {
         let text: Vec<_> =
             made.values.iter().map(|(k, v)| (k.as_str(), v.text.as_str(), v.secret)).collect();
         assert_eq!(text, [("a", "1", false), ("b", "2", true), ("c", "spec", false)]);
+    }
+
+    #[test]
+    fn keys_come_from_the_secret_that_is_named() {
+        const KEY: &str = include_str!("../../../sops/tests/keys/age.agekey");
+        let mut spec = spec(&json!(null));
+        let none = keys(&spec, "ns", &Found::default()).ok().unwrap();
+        assert!(none.is_none(), "none is named");
+        let decryption = json!({"provider": "sops", "secretRef": {"name": "keys"}});
+        spec.decryption = serde_json::from_value(decryption).unwrap();
+        let take = |data: &[(&str, &[u8])]| {
+            let found = found(&[(NamedKind::Secret, "keys", data)]);
+            keys(&spec, "ns", &found).map_err(|blocked| (blocked.reason, blocked.message))
+        };
+        let opens = take(&[("a.agekey", KEY.as_bytes()), ("b", b"x")]).unwrap().unwrap();
+        assert_eq!(opens.names().len(), 1);
+        let (reason, message) = take(&[("age.txt", KEY.as_bytes())]).unwrap_err();
+        assert_eq!(reason, "InvalidSecret");
+        assert!(message.contains("Secret ns/keys has no usable keys"), "{message}");
+        assert!(message.contains("only age.txt") && message.contains(".agekey"), "{message}");
+        let (reason, message) = take(&[("a.agekey", b"hunter2")]).unwrap_err();
+        assert_eq!(reason, "InvalidSecret");
+        assert!(message.contains("a.agekey: line 1") && !message.contains("hunter2"), "{message}");
+        let missing = keys(&spec, "ns", &Found::default()).err().unwrap();
+        assert_eq!(missing.reason, "SecretNotFound");
+        assert!(missing.message.contains("spec.decryption.secretRef.name"), "{}", missing.message);
     }
 
     #[test]

@@ -256,7 +256,7 @@ async fn the_last_application_of_a_former_mirror_takes_it_along() {
     let rendered = Rendered {
         remote,
         revision,
-        how: How::new(&spec, None, plumb_render::Substitution::default()),
+        how: How::new(&spec, None, crate::apps::values::Given::default()),
         inputs: Arc::new(Inputs::default()),
         settled: true,
         kept: Vec::new(),
