@@ -62,6 +62,16 @@ pub(crate) struct Controller {
     #[arg(long, env = "PLUMB_NAMESPACES", value_name = "NS", value_delimiter = ',')]
     pub(crate) namespaces: Vec<String>,
 
+    /// The service account, of an Application's own namespace, that acts for Applications without
+    /// spec.serviceAccountName. Without this they are applied as the agent's own account
+    #[arg(long, env = "PLUMB_DEFAULT_SERVICE_ACCOUNT", value_name = "NAME", value_parser = parse_account)]
+    pub(crate) default_service_account: Option<String>,
+
+    /// Apply nothing as the agent's own account: an Application that names no service account, and has
+    /// no default, is refused
+    #[arg(long, env = "PLUMB_IMPERSONATE_ONLY")]
+    pub(crate) impersonate_only: bool,
+
     /// How long a leader may be silent before a standby takes over
     #[arg(long, env = "PLUMB_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
     pub(crate) lease_duration: Duration,
@@ -189,6 +199,18 @@ fn parse_addr(text: &str) -> Result<Listen, String> {
         .map_err(|_| "give an IP address and a port, as in 127.0.0.1:8080, or `none`".to_owned())
 }
 
+/// A name as service accounts have; or none, as an empty variable gives it.
+fn parse_account(text: &str) -> Result<String, String> {
+    let end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let part = |part: &str| {
+        part.starts_with(end) && part.ends_with(end) && part.chars().all(|c| end(c) || c == '-')
+    };
+    if text.is_empty() || text.len() <= 253 && text.split('.').all(part) {
+        return Ok(text.to_owned());
+    }
+    Err("give the name of a service account, without its namespace".to_owned())
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration: plumb_api::Duration = text.parse().map_err(|e| format!("{e}"))?;
     Ok(duration.into())
@@ -218,10 +240,15 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_durations() {
+    fn addresses_accounts_and_durations() {
         assert_eq!(parse_addr("none"), Ok(Listen(None)));
         assert!(parse_addr("127.0.0.1:0").is_ok());
         assert!(parse_addr("localhost").is_err());
+        for (name, good) in
+            [("", true), ("tenant", true), ("a.b-1", true), ("A", false), ("a/b", false)]
+        {
+            assert_eq!(parse_account(name).is_ok(), good, "{name}");
+        }
         assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
         assert!(parse_duration("soon").is_err());
     }

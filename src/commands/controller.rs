@@ -52,6 +52,8 @@ async fn serve(args: Controller) -> Result<(), Failure> {
         namespaces: args.namespaces.into_iter().filter(|ns| !ns.is_empty()).collect(),
         lease_duration: args.lease_duration,
         namespace: args.namespace,
+        default_service_account: args.default_service_account.filter(|name| !name.is_empty()),
+        impersonate_only: args.impersonate_only,
         audit_interval: args.audit_interval,
         survey_interval: args.survey_interval,
         seed: Digest::of(identity.as_bytes()).short(),

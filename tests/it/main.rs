@@ -38,6 +38,7 @@ mod retry;
 mod running;
 mod scrape;
 mod secrets;
+mod tenants;
 mod torture;
 mod uninstall;
 mod values;

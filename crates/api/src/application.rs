@@ -110,6 +110,15 @@ pub struct ApplicationSpec {
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
+    /// The service account, in the namespace of this Application, that everything about its objects
+    /// is done as. The agent's default when left out; without one, the agent's own account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub service_account_name: Option<String>,
+
     /// While true, nothing is applied, corrected or pruned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,

@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use plumb_api::conditions::reasons;
-use plumb_api::{Application, ApplicationStatus, Condition, names};
-use plumb_engine::{ApplySet, Ignores, Resource};
+use plumb_api::{Application, ApplicationSpec, ApplicationStatus, Condition, names};
+use plumb_engine::{Account, ApplySet, Ignores, Resource};
 
 use self::build::{Base, Blocked, Built, Failed};
 use self::due::{Due, Pause};
@@ -136,10 +136,18 @@ impl Daemon {
     fn begin(&self, name: &Name) -> Option<Run> {
         let mut store = self.state.lock();
         let app = store.apps.get_mut(name)?;
+        let account = self.account(&app.object.spec, &name.namespace);
+        let set = if account == app.set.account {
+            Arc::clone(&app.set)
+        } else {
+            let set = Arc::new(ApplySet::clone(&app.set).acting_as(account));
+            app.set = Arc::clone(&set);
+            set
+        };
         Some(Run {
             name: name.clone(),
             object: Arc::clone(&app.object),
-            set: Arc::clone(&app.set),
+            set,
             rendered: app.rendered.clone(),
             before: app.written.clone().or_else(|| app.object.status.clone()).unwrap_or_default(),
             forced: std::mem::take(&mut app.forced),
@@ -154,6 +162,12 @@ impl Daemon {
             misruled: app.rules.as_ref().and_then(|(_, rules)| rules.as_ref().err().cloned()),
             healthy: None,
         })
+    }
+
+    /// Who acts for an Application.
+    fn account(&self, spec: &ApplicationSpec, namespace: &str) -> Option<Account> {
+        let name = spec.service_account_name.as_ref().or(self.default_account())?;
+        Some(Account { namespace: namespace.into(), name: name.clone() })
     }
 
     /// How what is live differs from Git for longer than a moment, as far as the engine knows.

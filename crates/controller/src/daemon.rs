@@ -58,6 +58,10 @@ pub struct Settings {
     pub identity: String,
     /// The commit that the binary was built from, empty when not known.
     pub build: String,
+    /// Who acts for an Application that names nobody: a service account of its namespace.
+    pub default_service_account: Option<String>,
+    /// Whether what names no account, and has no default, is refused.
+    pub impersonate_only: bool,
     /// In this time each object is verified once although nothing shows that it changed; never
     /// when it is zero.
     pub audit_interval: Duration,
@@ -291,8 +295,11 @@ impl Daemon {
         settings: Settings,
     ) -> (Arc<Self>, events::Outbox, mpsc::UnboundedReceiver<Signal>) {
         let (events, outbox) = Events::new(&settings.identity, metrics);
-        let options =
-            EngineOptions { audit_interval: settings.audit_interval, ..EngineOptions::default() };
+        let options = EngineOptions {
+            audit_interval: settings.audit_interval,
+            impersonate_only: settings.impersonate_only,
+            ..EngineOptions::default()
+        };
         let (engine, signals) = Engine::new(cluster.clone(), options);
         let daemon = Self {
             engine,
@@ -528,6 +535,11 @@ impl Daemon {
             return;
         }
         self.metrics.set_state(kind, &name.namespace, &name.name, ObjectState { ready, suspended });
+    }
+
+    /// The account of those that name none.
+    pub(crate) fn default_account(&self) -> Option<&String> {
+        self.settings.default_service_account.as_ref()
     }
 
     /// An interval, moved a little.

@@ -85,6 +85,13 @@ impl Engine {
             if result.is_ok() {
                 self.refusals().applied(&set.id, &p.key);
             }
+            if let Err(error) = &result
+                && let Some(error) = self.disowned(set, error, report).await
+            {
+                ended.store(true, Ordering::Relaxed);
+                interrupted.get_or_insert(error);
+                continue;
+            }
             match result {
                 Ok(Some(Change::Left)) => {
                     self.refusals().left(&set.id, &p.key);
@@ -102,11 +109,9 @@ impl Engine {
                     }
                     // What is under way is awaited, so that the index learns its answers.
                     ended.store(true, Ordering::Relaxed);
-                    interrupted.get_or_insert(error);
-                    if interrupted
-                        .as_ref()
-                        .is_some_and(|e| matches!(e, ApiError::NotLeading { .. }))
-                    {
+                    let leads = !matches!(error, ApiError::NotLeading { .. });
+                    interrupted.get_or_insert(EngineError::Interrupted { source: error });
+                    if !leads {
                         break;
                     }
                 }
@@ -119,7 +124,7 @@ impl Engine {
                 }
             }
         }
-        interrupted.map_or(Ok(()), |source| Err(EngineError::Interrupted { source }))
+        interrupted.map_or(Ok(()), Err)
     }
 
     /// Whether an object may be sent, as far as others of its kind tell.
@@ -188,7 +193,8 @@ impl Engine {
             return None;
         }
         let late = self.is_late(p, &error, report);
-        (!late).then(|| Shut { failure: Box::new(failure(p, &error, job.set)), left })
+        (!late)
+            .then(|| Shut { failure: Box::new(failure(p, &error, job.set, report.account)), left })
     }
 
     /// Whether an error would meet every other object, too. One that took all the time there was does
@@ -265,7 +271,7 @@ impl Engine {
         if p.marks.ssa == Ssa::IfNotPresent {
             // It may be there without our label.
             let target = p.target();
-            if let Some(found) = self.cluster.get_metadata(&target).await? {
+            if let Some(found) = self.acting(set).get_metadata(&target).await? {
                 return Ok((found.live, Change::Left));
             }
         }
@@ -294,7 +300,7 @@ impl Engine {
                 if uid.is_none() {
                     // It went while nobody looked, or is there without its label.
                     let target = p.target();
-                    uid = self.cluster.get_metadata(&target).await?.map(|found| found.live.uid);
+                    uid = self.acting(set).get_metadata(&target).await?.map(|found| found.live.uid);
                 }
                 let live = self.claim(set, p).await?;
                 let same = uid.as_deref() == Some(&*live.uid);
@@ -339,7 +345,7 @@ impl Engine {
         p: &Prepared,
     ) -> Result<Option<Prepared>, ApiError> {
         let target = p.target();
-        let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(None) };
+        let Some(found) = self.acting(set).get_metadata(&target).await? else { return Ok(None) };
         let ours = fields_of(&found.managed_fields, &set.manager);
         let mut without = p.clone();
         let mut fields = p.ignored.clone();
@@ -358,7 +364,7 @@ impl Engine {
         how: ApplyHow,
     ) -> Result<Live, ApiError> {
         let target = p.target();
-        self.cluster.apply(&target, body, &set.manager, how).await
+        self.acting(set).apply(&target, body, &set.manager, how).await
     }
 }
 

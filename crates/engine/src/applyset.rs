@@ -10,6 +10,8 @@ use plumb_core::GroupKind;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
+use crate::account::Account;
+
 /// Label of a member: the id of its set.
 pub const PART_OF: &str = "applyset.kubernetes.io/part-of";
 /// Label of a parent: the id of its set.
@@ -38,7 +40,7 @@ const REACH: u64 = 1 << 20;
 /// The API server refuses longer field managers.
 const MAX_MANAGER: usize = 128;
 
-/// Who a set belongs to: one parent object, its id and its field manager.
+/// Who a set belongs to: one parent object, its id and its field manager; and who acts for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApplySet {
     /// The parent's kind.
@@ -51,6 +53,8 @@ pub struct ApplySet {
     pub id: String,
     /// The field manager that applies the members.
     pub manager: String,
+    /// The service account that everything about members is done as; our own when there is none.
+    pub account: Option<Account>,
 }
 
 impl ApplySet {
@@ -70,7 +74,14 @@ impl ApplySet {
             name: name.into(),
             id: format!("applyset-{hash}-v1"),
             manager,
+            account: None,
         }
+    }
+
+    /// The same set, with somebody else acting for it.
+    #[must_use]
+    pub fn acting_as(self, account: Option<Account>) -> Self {
+        Self { account, ..self }
     }
 
     /// `namespace/name` of the parent, as members carry it for people.

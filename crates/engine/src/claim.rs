@@ -67,7 +67,7 @@ impl Engine {
         // It may be ours all the same: the label was taken off, or this process just started.
         let target = p.target();
         for _ in 0..RACES {
-            let Some(found) = self.cluster.get_metadata(&target).await? else {
+            let Some(found) = self.acting(set).get_metadata(&target).await? else {
                 return Err(refused);
             };
             let ours = found.live.entry(&set.manager);
@@ -117,7 +117,7 @@ impl Engine {
         adopt: Adopt,
     ) -> Result<Option<Live>, ApiError> {
         let target = p.target();
-        let found = self.cluster.get_metadata(&target).await?;
+        let found = self.acting(set).get_metadata(&target).await?;
         let marked = found.as_ref().is_some_and(|found| found.live.marks.hands_off());
         self.claims().note_marked(&p.key, marked);
         let Some(found) = found else { return Ok(None) };
@@ -167,7 +167,7 @@ impl Engine {
     ) -> Result<Live, ApiError> {
         let target = p.target();
         for _ in 0..RACES {
-            let found = self.cluster.get_metadata(&target).await?;
+            let found = self.acting(set).get_metadata(&target).await?;
             let Some(found) = found.filter(|found| found.live.uid == live.uid) else {
                 return Ok(live);
             };

@@ -47,7 +47,7 @@ impl Engine {
         let uid = self.members().live(&p.key).map(|live| live.uid.clone());
         let mut race = 0;
         loop {
-            let found = self.cluster.get_metadata(&target).await?;
+            let found = self.acting(set).get_metadata(&target).await?;
             let Some(found) = found.filter(|found| Some(&found.live.uid) == uid.as_ref()) else {
                 return Ok((self.claim(set, p).await?, Drift::Deleted));
             };
@@ -85,7 +85,7 @@ impl Engine {
             let before = if let Some(before) = known.take() {
                 before
             } else {
-                let found = self.cluster.get_metadata(&target).await?;
+                let found = self.acting(set).get_metadata(&target).await?;
                 let Some(found) = found.filter(|found| Some(&found.live.uid) == uid.as_ref())
                 else {
                     return Ok((self.claim(set, p).await?, Some(Drift::Deleted)));

@@ -8,6 +8,7 @@ use plumb_core::{ErrorClass, GroupKind, Gvk};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::applyset::ApplySet;
 use crate::cluster::{ApiError, Resource, Target};
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -57,6 +58,7 @@ impl Engine {
     /// whether one is that was not.
     pub(crate) async fn look_at_definitions(
         &self,
+        set: &ApplySet,
         definitions: &[&Prepared],
         report: &mut Report,
     ) -> Result<bool, EngineError> {
@@ -72,7 +74,7 @@ impl Engine {
                 continue;
             };
             let target = p.target();
-            let read: Result<Option<Value>, ApiError> = self.cluster.get_json(&target).await;
+            let read: Result<Option<Value>, ApiError> = self.acting(set).get_json(&target).await;
             let definition = read.map_err(|source| EngineError::Interrupted { source })?;
             if definition.as_ref().is_some_and(is_established) {
                 if let Some(changed) = self.defining().kinds.get_mut(&kind) {

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::account::Awaited;
 use crate::applyset::{PART_OF, Scope};
 use crate::attention::{Asks, Attention, Seen, Watched, Wellbeing};
 use crate::circuit::Circuits;
@@ -34,8 +35,8 @@ pub enum Signal {
     Set(Arc<str>),
     /// The same, but it happens again and again, so it has to wait that long.
     Later(Arc<str>, Duration),
-    /// What this set may have waited for is over: another one lets go of an object, or a kind gets
-    /// answers again.
+    /// What this set may have waited for is over: another one lets go of an object, a kind gets
+    /// answers again, or its account is there.
     Freed(Arc<str>),
     /// How a member of this set is, has changed.
     Health(Arc<str>),
@@ -59,6 +60,8 @@ pub struct EngineOptions {
     /// In this time each object is verified once although nothing shows that it changed; never
     /// when it is zero.
     pub audit_interval: Duration,
+    /// Whether only sets with an account of their own are worked on.
+    pub impersonate_only: bool,
 }
 
 impl Default for EngineOptions {
@@ -75,6 +78,7 @@ impl Default for EngineOptions {
             definition_timeout: Duration::from_secs(30),
             // What leaves no trace is rare, and each look is a request.
             audit_interval: Duration::from_hours(24),
+            impersonate_only: false,
         }
     }
 }
@@ -104,6 +108,7 @@ pub struct Engine {
     /// Kinds that nobody needed when that was last looked at.
     idle: Mutex<BTreeSet<GroupKind>>,
     missing: Arc<Mutex<Missing>>,
+    awaited: Arc<Mutex<Awaited>>,
     signals: mpsc::UnboundedSender<Signal>,
 }
 
@@ -130,6 +135,7 @@ impl Engine {
             watches: Mutex::default(),
             idle: Mutex::default(),
             missing: Arc::default(),
+            awaited: Arc::default(),
             signals,
         };
         (engine, receiver)
@@ -170,6 +176,19 @@ impl Engine {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn awaited(&self) -> MutexGuard<'_, Awaited> {
+        // Whoever waits in vain is tried again in its time.
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn awaited_by_all(&self) -> Arc<Mutex<Awaited>> {
+        Arc::clone(&self.awaited)
+    }
+
+    pub(crate) fn signals(&self) -> &mpsc::UnboundedSender<Signal> {
+        &self.signals
+    }
+
     /// What was tried of each set and not refused, by what is desired of it, while its run is not
     /// over.
     pub(crate) fn tried(&self) -> MutexGuard<'_, HashMap<String, HashMap<ObjectKey, u64>>> {
@@ -207,6 +226,7 @@ impl Engine {
         self.facts().remove(set);
         self.refusals().forget(set);
         self.tried().remove(set);
+        self.forget_account(set);
         self.attention.attend(set, None, &BTreeSet::new(), |_, _| true);
     }
 

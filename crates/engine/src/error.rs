@@ -2,6 +2,7 @@
 
 use plumb_core::ErrorClass;
 
+use crate::account::Account;
 use crate::cluster::ApiError;
 
 /// See the module's description.
@@ -66,6 +67,27 @@ pub enum EngineError {
         /// How long it could take.
         limit: std::time::Duration,
     },
+    /// Nobody is named to act for the set, and this process does not.
+    #[error("{parent} names no service account, and this agent applies nothing as itself")]
+    NoAccount {
+        /// `namespace/name` of the parent.
+        parent: String,
+    },
+    /// The set's account was refused, and is not there.
+    #[error("the service account {account} does not exist")]
+    AccountMissing {
+        /// The account.
+        account: Account,
+    },
+    /// This process may not act as the set's account.
+    #[error("Plumb's own account may not act as the service account {account}")]
+    NotImpersonated {
+        /// The account.
+        account: Account,
+        /// The API server's answer.
+        #[source]
+        source: ApiError,
+    },
     /// The API server could not be reached or this process lost its lease; the rest of the run was
     /// not tried.
     #[error("the run was cut short")]
@@ -88,6 +110,9 @@ impl EngineError {
             Self::StaleEpoch { .. } | Self::ParentGone { .. } | Self::OutOfTime { .. } => {
                 ErrorClass::Retry
             }
+            Self::NoAccount { .. } | Self::AccountMissing { .. } | Self::NotImpersonated { .. } => {
+                ErrorClass::WaitForUser
+            }
         }
     }
 
@@ -98,8 +123,13 @@ impl EngineError {
             | Self::Parent { source, .. }
             | Self::Definition { source, .. }
             | Self::Namespace { source, .. }
+            | Self::NotImpersonated { source, .. }
             | Self::Interrupted { source } => Some(source),
-            Self::StaleEpoch { .. } | Self::ParentGone { .. } | Self::OutOfTime { .. } => None,
+            Self::StaleEpoch { .. }
+            | Self::ParentGone { .. }
+            | Self::OutOfTime { .. }
+            | Self::NoAccount { .. }
+            | Self::AccountMissing { .. } => None,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use plumb_core::ErrorClass;
 
+use crate::account::{Presence, rights};
 use crate::applyset::{ApplySet, MANAGER_PREFIX};
 use crate::circuit::{NO_ANSWER, said};
 use crate::cluster::ApiError;
@@ -10,12 +11,13 @@ use crate::prepare::{Prepared, parse_field};
 use crate::report::Failure;
 use crate::size::{TOO_LARGE, refused_as_too_large};
 
-/// What helps when something is forbidden.
-pub(crate) const RIGHTS: &str =
-    "give Plumb's service account the right, or change what admission refuses";
-
 /// One object's error in the words of a report.
-pub(crate) fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure {
+pub(crate) fn failure(
+    p: &Prepared,
+    error: &ApiError,
+    set: &ApplySet,
+    presence: Presence,
+) -> Failure {
     if let Some((path, message, hint)) = refused_as_too_large(&p.object, error) {
         return Failure {
             key: p.key.clone(),
@@ -46,7 +48,8 @@ pub(crate) fn failure(p: &Prepared, error: &ApiError, set: &ApplySet) -> Failure
             None,
         )
     } else if error.is_forbidden() {
-        ("AccessDenied", message, Some(RIGHTS.into()))
+        let hint = rights(set, &p.resource, &p.key.namespace, error, presence);
+        ("AccessDenied", message, Some(hint))
     } else if error.is_kind_missing() {
         let hint = "look at its CustomResourceDefinition";
         ("UnknownKind", format!("the cluster has no {}", p.resource.gvk), Some(hint.into()))

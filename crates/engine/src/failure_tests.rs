@@ -51,7 +51,8 @@ fn what_the_store_finds_too_large_is_told_at_its_largest_part() {
         ),
         (413, "Request entity too large: limit is 3145728"),
     ] {
-        let failure = failure(&service(), &refused(code, "", words, Vec::new()), &set());
+        let failure =
+            failure(&service(), &refused(code, "", words, Vec::new()), &set(), Presence::Unasked);
         assert_eq!((failure.reason, failure.class), ("TooLarge", ErrorClass::WaitForUser));
         assert!(failure.message.contains(words), "{}", failure.message);
         assert!(failure.hint.is_some() && failure.place.is_some());
@@ -168,7 +169,7 @@ fn an_answer_is_told_with_its_place_and_what_helps() {
         ),
     ];
     for (error, reason, message, place, hinted) in cases {
-        let failure = failure(&service(), &error, &set());
+        let failure = failure(&service(), &error, &set(), Presence::Unasked);
         assert_eq!((failure.reason, failure.message.as_str()), (reason, message));
         assert_eq!(
             failure.place.map(|place| place.to_string()).as_deref(),
@@ -185,7 +186,7 @@ fn an_answer_that_never_came_is_tried_again() {
     let after = std::time::Duration::from_secs(7);
     let subject = "Service shop/web".to_owned();
     let error = ApiError::Timeout { operation: "apply", subject, after };
-    let failure = failure(&service(), &error, &set());
+    let failure = failure(&service(), &error, &set(), Presence::Unasked);
     assert_eq!((failure.reason, failure.class), ("NoAnswer", ErrorClass::Retry));
     assert_eq!(failure.message, "no answer within 7 s");
 }
@@ -229,7 +230,7 @@ fn a_conflict_names_the_other_application_or_the_fields() {
     ];
     assert_eq!(set().manager, OURS);
     for (owners, reason, message, place) in cases {
-        let failure = failure(&service(), &conflict_with(&owners), &set());
+        let failure = failure(&service(), &conflict_with(&owners), &set(), Presence::Unasked);
         assert_eq!((failure.reason, failure.message.as_str()), (reason, message));
         assert_eq!(
             failure.place.map(|place| place.to_string()).as_deref(),

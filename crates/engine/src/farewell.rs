@@ -35,6 +35,23 @@ impl Engine {
     /// before all was tried; then the report, like that of a call that is dropped, says what was
     /// done until there.
     pub async fn disband(&self, job: &Job<'_>, report: &mut Report) -> Result<(), EngineError> {
+        let mut result = self.end(job, report).await;
+        let nobody = matches!(
+            result,
+            Err(EngineError::NoAccount { .. } | EngineError::AccountMissing { .. })
+        );
+        if nobody && job.policy.farewell == Farewell::Orphan {
+            // Its objects stay anyway, and there is nobody left to take our label off.
+            tracing::info!(set = %job.set.owner(), "nobody is left to act for it: no object is touched");
+            *report = Report { scope: report.scope.clone(), ..Report::default() };
+            self.members().retain_verified(&job.set.id, &HashMap::new());
+            result = Ok(());
+        }
+        self.note_account(job.set, &result);
+        result
+    }
+
+    async fn end(&self, job: &Job<'_>, report: &mut Report) -> Result<(), EngineError> {
         let _counts = self.under_way();
         let (set, farewell) = (job.set, job.policy.farewell);
         let scope = self.last_scope(set, &job.parent, job.epoch).await?;
@@ -44,6 +61,7 @@ impl Engine {
             self.members().retain_verified(&set.id, &none);
             return Ok(());
         }
+        self.check_account(set)?;
         // What it had is free for those who want it.
         let freed = self.claims().publish(set, job.policy.adopt, HashSet::new(), true);
         self.freed(set, &freed);
@@ -120,7 +138,14 @@ impl Engine {
             Err(source) if self.ends(job, &source).await => {
                 return Err(EngineError::Interrupted { source });
             }
-            Err(error) => report.failures.push(failed(key.clone(), "OrphanFailed", &error)),
+            Err(error) => {
+                if let Some(error) = self.disowned(job.set, &error, report).await {
+                    return Err(error);
+                }
+                let of = (resource, key);
+                let failure = failed(job.set, of, "OrphanFailed", &error, report.account);
+                report.failures.push(failure);
+            }
         }
         Ok(())
     }
@@ -169,7 +194,14 @@ impl Engine {
                     Some(Err(source)) if self.ends(job, &source).await => {
                         return Err(EngineError::Interrupted { source });
                     }
-                    Some(Err(error)) => report.failures.push(failed(key, "OrphanFailed", &error)),
+                    Some(Err(error)) => {
+                        if let Some(error) = self.disowned(set, &error, report).await {
+                            return Err(error);
+                        }
+                        let of = (resource, &key);
+                        let failure = failed(set, of, "OrphanFailed", &error, report.account);
+                        report.failures.push(failure);
+                    }
                 }
             }
         }
@@ -185,7 +217,7 @@ impl Engine {
         let target = Target::new(resource, &key.namespace, &key.name);
         let mut race = 0;
         loop {
-            let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(()) };
+            let Some(found) = self.acting(set).get_metadata(&target).await? else { return Ok(()) };
             if found.live.part_of.as_deref() != Some(&set.id) {
                 return Ok(());
             }
@@ -195,7 +227,7 @@ impl Engine {
                 &found.annotations,
                 found.live.resource_version,
             );
-            match self.cluster.json_patch(&target, &patch, None).await {
+            match self.acting(set).json_patch(&target, &patch, None).await {
                 Ok(_) => {
                     // Whoever wants it looks first.
                     self.claims().note_marked(key, found.live.marks.hands_off());

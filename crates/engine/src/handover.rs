@@ -45,7 +45,7 @@ impl Engine {
             return Ok(None);
         };
         let patch = replace_entries(&entries, found.live.resource_version);
-        self.cluster.json_patch(target, &patch, None).await.map(Some)
+        self.acting(set).json_patch(target, &patch, None).await.map(Some)
     }
 
     /// Takes over what those have applied who will not apply again. Returns nothing when there is no
@@ -68,7 +68,7 @@ impl Engine {
         };
         let target = p.target();
         let patch = replace_entries(&entries, found.live.resource_version);
-        self.cluster.json_patch(&target, &patch, None).await.map(Some)
+        self.acting(set).json_patch(&target, &patch, None).await.map(Some)
     }
 
     /// Whether the set that a member belongs to is known to want it no more: it is about to go.

@@ -26,7 +26,7 @@ impl Engine {
             return Ok(false);
         };
         let target = p.target();
-        let Some(found) = self.cluster.get_metadata(&target).await? else { return Ok(false) };
+        let Some(found) = self.acting(set).get_metadata(&target).await? else { return Ok(false) };
         if !has(set, &found.live) {
             return Ok(false);
         }
@@ -34,7 +34,7 @@ impl Engine {
             return Ok(false);
         };
         let patch = replace_entries(&entries, found.live.resource_version);
-        self.cluster.json_patch(&target, &patch, None).await?;
+        self.acting(set).json_patch(&target, &patch, None).await?;
         Ok(true)
     }
 }

@@ -1,7 +1,7 @@
 //! Makes a cluster match a list of objects, and says truthfully how far it got.
 //!
-//! The engine takes a client and an identity (an [`ApplySet`]) as arguments and knows nothing of
-//! custom resources. Watches of metadata feed an index of members; a run compares what is
+//! The engine takes a client and an identity (an [`ApplySet`], with the account that acts) as
+//! arguments and knows nothing of custom resources. Watches of metadata feed an index of members; a run compares what is
 //! desired with that index, sends what differs, and deletes what is left over if the guard agrees.
 //!
 //! Invariant: no answer to a list, watch, apply, patch or delete carries more than metadata, but to
@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod apply;
 mod applyset;
 mod attention;
@@ -51,6 +52,7 @@ mod sync;
 mod validate;
 mod versions;
 
+pub use account::{Account, Presence};
 pub use applyset::{
     APPLICATION, ApplySet, EPOCH, GROUP_KINDS, MANAGER_PREFIX, NAMESPACES, PARENT_ID,
     PARENT_MANAGER, PART_OF, Scope, TOOLING, is_later, mark, marked_epoch,

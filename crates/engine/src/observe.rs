@@ -67,7 +67,12 @@ impl Engine {
                 Err(source) if ends_run(&source) => {
                     return Err(EngineError::Interrupted { source });
                 }
-                Err(error) => report.failures.push(failure(p, &error, job.set)),
+                Err(error) => {
+                    if let Some(error) = self.disowned(job.set, &error, report).await {
+                        return Err(error);
+                    }
+                    report.failures.push(failure(p, &error, job.set, report.account));
+                }
             }
         }
         if job.policy.prune {
@@ -86,7 +91,7 @@ impl Engine {
         let decided = if asks { self.without_decided(set, p).await? } else { None };
         let p = decided.as_ref().unwrap_or(p);
         let target = p.target();
-        let live = match self.cluster.apply(&target, p.object.body(), &set.manager, DRY).await {
+        let live = match self.acting(set).apply(&target, p.object.body(), &set.manager, DRY).await {
             Ok(live) => live,
             // Its definition or its namespace is not there either.
             Err(error) if error.is_namespace_missing() || error.is_kind_missing() => {
@@ -103,7 +108,7 @@ impl Engine {
             self.members().verified(&set.id, &set.manager, &p.key, live, p.digest);
             return Ok(None);
         }
-        let found = self.cluster.get_metadata(&target).await?;
+        let found = self.acting(set).get_metadata(&target).await?;
         let managed = found.map(|found| found.managed_fields).unwrap_or_default();
         Ok(Some(Difference::Changed(explain(p.object.body(), &managed, &set.manager))))
     }

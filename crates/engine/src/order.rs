@@ -12,6 +12,7 @@ use crate::edges::{self, DEPENDS_ON, FORMS, Level};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::failure::failure;
+use crate::live::Live;
 use crate::plan::Action;
 use crate::prepare::{Preparation, Prepared};
 use crate::report::{Failure, Report};
@@ -240,7 +241,7 @@ impl Engine {
         }
         let absent = match missing.others.get(need) {
             Some(absent) => *absent,
-            None => match self.absence(need).await? {
+            None => match self.absence(set, need).await? {
                 Ok(absent) => {
                     missing.others.insert(need.clone(), absent);
                     absent
@@ -248,7 +249,9 @@ impl Engine {
                 Err(error) if ends_run(&error) => {
                     return Err(EngineError::Interrupted { source: error });
                 }
-                Err(error) => return Ok(Some(Wait::Because(failure(p, &error, set)))),
+                Err(error) => {
+                    return Ok(Some(Wait::Because(failure(p, &error, set, report.account))));
+                }
             },
         };
         let hint = || format!("add it to this application, create it, or correct {DEPENDS_ON}");
@@ -258,9 +261,15 @@ impl Engine {
     /// Why an object that the run does not apply does not count as there.
     async fn absence(
         &self,
+        set: &ApplySet,
         key: &ObjectKey,
     ) -> Result<Result<Option<&'static str>, ApiError>, EngineError> {
-        if self.members().live(key).is_some_and(|live| !live.terminating) {
+        // What is known of the members of others is not everybody's to know.
+        let known = |live: &Live| {
+            let ours = set.account.is_none() || live.part_of.as_deref() == Some(&*set.id);
+            ours && !live.terminating
+        };
+        if self.members().live(key).is_some_and(known) {
             return Ok(Ok(None));
         }
         let mut discovery = self.discovery().await?;
@@ -271,7 +280,7 @@ impl Engine {
             return Ok(Ok(Some("is of a kind that the cluster does not have")));
         };
         let target = Target::new(resource, &key.namespace, &key.name);
-        Ok(match self.cluster.get_metadata(&target).await {
+        Ok(match self.acting(set).get_metadata(&target).await {
             Ok(None) => Ok(Some("is neither in this application nor in the cluster")),
             Ok(Some(found)) if found.live.terminating => Ok(Some("is being deleted")),
             Ok(Some(_)) => Ok(None),

@@ -7,12 +7,12 @@ use futures::FutureExt as _;
 use plumb_core::{ErrorClass, GroupKind, ObjectKey};
 use serde_json::{Value, json};
 
+use crate::account::{Presence, rights};
 use crate::applyset::{ApplySet, GROUP_KINDS, PART_OF};
 use crate::cluster::{ApiError, Deleted, Propagation, Resource, Target};
 use crate::edges::{Farewells, Level};
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::failure::RIGHTS;
 use crate::guard::{self, Candidate, HoldReason, Occasion};
 use crate::live::Live;
 use crate::marks::Prune;
@@ -104,7 +104,7 @@ impl Engine {
                     Ok(Some("it is marked plumb.dev/prune: confirm"))
                 }
                 None if with_namespace => Ok(Some("it is not in the namespace that goes")),
-                None => self.precious_object(&member.resource, key).await,
+                None => self.precious_object(set, &member.resource, key).await,
             };
             match precious {
                 Ok(precious) => {
@@ -121,7 +121,12 @@ impl Engine {
                 }
                 // What it would take along is not known, so it stays.
                 Err(error) => {
-                    report.failures.push(failed(key.clone(), "PruneFailed", &error));
+                    if let Some(error) = self.disowned(set, &error, report).await {
+                        return Err(error);
+                    }
+                    let of = (&member.resource, key);
+                    let failure = failed(set, of, "PruneFailed", &error, report.account);
+                    report.failures.push(failure);
                 }
             }
         }
@@ -258,36 +263,44 @@ impl Engine {
                         || self.ends(job, &error).await =>
                 {
                     ended.store(true, Ordering::Relaxed);
-                    interrupted.get_or_insert(error);
+                    interrupted.get_or_insert(EngineError::Interrupted { source: error });
                 }
                 Some(Err(error)) => {
-                    report.failures.push(failed(member.key.clone(), "PruneFailed", &error));
+                    if let Some(error) = self.disowned(job.set, &error, report).await {
+                        ended.store(true, Ordering::Relaxed);
+                        interrupted.get_or_insert(error);
+                        continue;
+                    }
+                    let of = (&member.resource, &member.key);
+                    let failure = failed(job.set, of, "PruneFailed", &error, report.account);
+                    report.failures.push(failure);
                 }
             }
         }
         drop(results);
         report.superseded |= superseded.into_inner();
-        interrupted.map_or(Ok(deleted), |source| Err(EngineError::Interrupted { source }))
+        interrupted.map_or(Ok(deleted), Err)
     }
 
     /// What only the object itself tells.
     pub(crate) async fn precious_object(
         &self,
+        set: &ApplySet,
         resource: &Resource,
         key: &ObjectKey,
     ) -> Result<Option<&'static str>, ApiError> {
         match (key.group_kind.group.as_str(), key.group_kind.kind.as_str()) {
             ("apps", "StatefulSet") => {
                 let target = Target::new(resource, &key.namespace, &key.name);
-                let set: Option<Value> = self.cluster.get_json(&target).await?;
-                let policy = set.map(|s| {
+                let found: Option<Value> = self.acting(set).get_json(&target).await?;
+                let policy = found.map(|s| {
                     s["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"].clone()
                 });
                 Ok((policy == Some(json!("Delete"))).then_some("its volume claims go with it"))
             }
             ("plumb.dev", "Application") => {
                 let target = Target::new(resource, &key.namespace, &key.name);
-                let found = self.cluster.get_metadata(&target).await?;
+                let found = self.acting(set).get_metadata(&target).await?;
                 let kinds = found.and_then(|found| found.annotations.get(GROUP_KINDS).cloned());
                 // Annotations can be edited; what is live under its label cannot be argued away.
                 let inner = ApplySet::new(key.group_kind.clone(), &key.namespace, &key.name);
@@ -312,7 +325,7 @@ impl Engine {
         let mut race = 0;
         loop {
             match self
-                .cluster
+                .acting(set)
                 .delete(&target, &live.uid, Some(live.resource_version), Propagation::Background)
                 .await
             {
@@ -324,7 +337,7 @@ impl Engine {
                 // It changed since it was listed. Is it still the object that was to go?
                 Err(error) if error.is_conflict() && race < RACES => {
                     race += 1;
-                    let Some(found) = self.cluster.get_metadata(&target).await? else {
+                    let Some(found) = self.acting(set).get_metadata(&target).await? else {
                         return Ok(Deleted::AlreadyGone);
                     };
                     if found.live.uid == live.uid && found.live.terminating {
@@ -342,12 +355,18 @@ impl Engine {
 }
 
 /// A failure about one member that Git has no more.
-pub(crate) fn failed(key: ObjectKey, reason: &'static str, error: &ApiError) -> Failure {
+pub(crate) fn failed(
+    set: &ApplySet,
+    (resource, key): (&Resource, &ObjectKey),
+    reason: &'static str,
+    error: &ApiError,
+    presence: Presence,
+) -> Failure {
     // The refusal's own words: the object is named before them anyway.
     let message =
         error.refusal().map_or_else(|| error.to_string(), |refusal| refusal.message.clone());
-    let hint = error.is_forbidden().then(|| RIGHTS.to_owned());
-    Failure { key, place: None, reason, message, hint, class: error.class() }
+    let hint = error.is_forbidden().then(|| rights(set, resource, &key.namespace, error, presence));
+    Failure { key: key.clone(), place: None, reason, message, hint, class: error.class() }
 }
 
 /// A failure about a whole kind: unknown is not empty, so nothing of it is pruned.

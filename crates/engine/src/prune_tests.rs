@@ -45,13 +45,14 @@ async fn an_inner_application_is_precious_while_it_has_members_whatever_its_anno
     let engine = engine(&script);
     let applications = applications();
     let inner = applications.key("ns", "inner");
-    let precious = engine.precious_object(&applications, &inner).await.unwrap();
+    let outer = ApplySet::new(inner.group_kind.clone(), "ns", "outer");
+    let precious = engine.precious_object(&outer, &applications, &inner).await.unwrap();
     assert_eq!(precious, None);
 
     let set = ApplySet::new(inner.group_kind.clone(), "ns", "inner");
     let key = ObjectKey::new(GroupKind::new("", "ConfigMap"), "ns", "a");
     engine.members().changed(key, member(&set, "u1"));
-    let precious = engine.precious_object(&applications, &inner).await.unwrap();
+    let precious = engine.precious_object(&outer, &applications, &inner).await.unwrap();
     assert!(precious.is_some());
 }
 

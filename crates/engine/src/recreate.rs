@@ -15,7 +15,7 @@ impl Engine {
     pub(crate) async fn may_recreate(&self, p: &Prepared, job: &Job<'_>) -> Result<bool, ApiError> {
         Ok((job.policy.force || p.marks.force)
             && precious_kind(&p.key, &job.policy.limits).is_none()
-            && self.precious_object(&p.resource, &p.key).await?.is_none())
+            && self.precious_object(job.set, &p.resource, &p.key).await?.is_none())
     }
 
     /// Deletes an object whose field cannot be changed and makes it anew. When it takes its time to
@@ -32,7 +32,7 @@ impl Engine {
             return Err(error);
         }
         let target = p.target();
-        let Some(found) = self.cluster.get_metadata(&target).await? else { return Err(error) };
+        let Some(found) = self.acting(set).get_metadata(&target).await? else { return Err(error) };
         let (live, change) = (found.live, Change::Recreated(field));
         if live.terminating && live.part_of.as_deref() == Some(&set.id) {
             return Ok((self.goes(p, live), change));
@@ -42,7 +42,7 @@ impl Engine {
         }
         let version = Some(live.resource_version);
         let deleted =
-            self.cluster.delete(&target, &live.uid, version, Propagation::Background).await?;
+            self.acting(set).delete(&target, &live.uid, version, Propagation::Background).await?;
         match deleted {
             Deleted::Terminating => Ok((self.goes(p, live), change)),
             Deleted::Gone | Deleted::AlreadyGone => {

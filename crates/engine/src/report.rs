@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use plumb_core::{Digest, ErrorClass, FieldPath, GroupKind, ObjectKey, Place};
 
+use crate::account::Presence;
 use crate::applyset::Scope;
 use crate::circuit::Shut;
 use crate::explain::FieldChange;
@@ -111,6 +112,8 @@ pub struct Report {
     pub again: Option<Duration>,
     /// When something that failed is to be tried again that no run tries before.
     pub due: Option<Duration>,
+    /// Whether the account that acts is there; asked when it was refused something.
+    pub account: Presence,
     /// How long the server asked to be left alone with what failed.
     pub rest: Option<Duration>,
     /// Whether something waits until other sets have said what they want.

@@ -109,6 +109,7 @@ impl Engine {
     pub async fn sync(&self, job: Job<'_>, report: &mut Report) -> Result<(), EngineError> {
         let set = job.set;
         let result = self.run(job, report).await;
+        self.note_account(set, &result);
         if report.unsent == 0 {
             self.refusals().over(&set.id);
         }
@@ -119,6 +120,11 @@ impl Engine {
         let _counts = self.under_way();
         let set = job.set;
         check_epoch(job.parent.epoch, set, job.epoch)?;
+        if let Err(error) = self.check_account(set) {
+            // It has no say, and nobody waits for it.
+            job.others.spoken();
+            return Err(error);
+        }
         let wanted = job.objects.iter().map(Object::gvk);
         let discovery = self.discovery_with(wanted, Some(&set.id)).await?;
         let preparation =
@@ -202,7 +208,7 @@ impl Engine {
                 break;
             }
             self.apply_turn(set, &turn.batch, &job, &slice, &mut missing, report).await?;
-            if self.look_at_definitions(&turn.definitions, report).await? {
+            if self.look_at_definitions(set, &turn.definitions, report).await? {
                 // What was just defined can be watched from here on.
                 self.watch(&report.scope.kinds).await?;
             }

@@ -118,11 +118,14 @@ impl Engine {
                     return Err(EngineError::Interrupted { source });
                 }
                 Err(error) if !brings.explains(p, &error) => {
+                    if let Some(error) = self.disowned(set, &error, report).await {
+                        return Err(error);
+                    }
                     let refused = self.refused(p, &Arc::new(error), job);
                     report.shut(refused.map_or_else(
                         |shut| shut,
                         |held| Shut {
-                            failure: Box::new(failure(p, &held.error, set)),
+                            failure: Box::new(failure(p, &held.error, set, report.account)),
                             left: held.left,
                         },
                     ));
@@ -151,7 +154,7 @@ impl Engine {
         if error.is_ownership_conflict() {
             // Whether it is ours all the same, or becomes so, is for the apply itself to find out.
             let target = p.target();
-            let found = self.cluster.get_metadata(&target).await?;
+            let found = self.acting(set).get_metadata(&target).await?;
             let ours = found.is_some_and(|found| {
                 let owner = found.live.part_of.as_deref().filter(|owner| *owner != set.id);
                 found.live.entry(&set.manager).is_some()

@@ -54,13 +54,16 @@ impl Daemon {
             self.plan_retry(run, "");
             return Outcome::Retry;
         }
-        let mut message = with_hint(chain(error), Some(cure_of(error).to_owned()));
+        let mut message = with_hint(chain(error), Some(cure_of(error, run)));
         if let Some(failed) = failed_before(done) {
             message = format!("{message}; {failed}");
         }
         tracing::warn!(application = %run.name, "{message}");
         let reason = match error {
             EngineError::OutOfTime { .. } => reasons::TIMED_OUT,
+            EngineError::NoAccount { .. } | EngineError::AccountMissing { .. } => {
+                reasons::ACCESS_DENIED
+            }
             error if error.api().is_some_and(ApiError::is_forbidden) => reasons::ACCESS_DENIED,
             _ => reasons::CLUSTER_UNAVAILABLE,
         };
@@ -95,12 +98,39 @@ impl Daemon {
 }
 
 /// What helps against an error that ended a run.
-fn cure_of(error: &EngineError) -> &'static str {
+fn cure_of(error: &EngineError, run: &Run) -> String {
+    let deleted = run.object.metadata.deletion_timestamp.is_some();
+    let or = if deleted {
+        "; or let it go without its objects by spec.deletionPolicy: Orphan or the annotation \
+         plumb.dev/abandon: \"true\""
+    } else {
+        ""
+    };
     match error.api() {
+        _ if matches!(error, EngineError::NoAccount { .. }) => {
+            return format!(
+                "name one of this namespace in spec.serviceAccountName, or give the agent \
+                 --default-service-account{or}"
+            );
+        }
+        _ if matches!(error, EngineError::AccountMissing { .. }) => {
+            return format!("create it, or correct spec.serviceAccountName{or}");
+        }
+        _ if matches!(error, EngineError::NotImpersonated { .. }) => {
+            return format!(
+                "bind a ClusterRole to Plumb's own account that lets it impersonate service \
+                 accounts, as deploy/ does{or}"
+            );
+        }
         _ if matches!(error, EngineError::OutOfTime { .. }) => {
             "the next run goes on where this one ended; spec.timeout gives it more time"
         }
-        Some(error) if error.is_forbidden() => "give that right to Plumb's account",
+        Some(error) if error.is_forbidden() => match &run.set.account {
+            Some(account) if error.is_refused_to(&account.user()) => {
+                return format!("give that right to the service account {account}");
+            }
+            _ => "give that right to Plumb's own account",
+        },
         Some(error) if error.is_too_many_requests() => {
             "the API server is busy; this is tried again by itself"
         }
@@ -109,6 +139,7 @@ fn cure_of(error: &EngineError) -> &'static str {
         }
         _ => "this is tried again by itself",
     }
+    .to_owned()
 }
 
 pub(super) fn out_of_time(run: &Run) -> EngineError {

@@ -99,6 +99,8 @@ fn settings(dir: &tempfile::TempDir) -> Settings {
         concurrent: 1,
         namespaces: BTreeSet::new(),
         lease_duration: Duration::from_secs(15),
+        default_service_account: None,
+        impersonate_only: false,
         audit_interval: Duration::ZERO,
         survey_interval: Duration::ZERO,
         namespace: "plumb".into(),

@@ -198,6 +198,30 @@ impl ApiError {
         self.refused(|refusal| refusal.code == 403)
     }
 
+    /// HTTP 403 because the authorizer lets this user not do this.
+    pub fn is_refused_to(&self, user: &str) -> bool {
+        self.is_forbidden()
+            && self.refused(|refusal| refusal.has_word(&format!("User {user:?} cannot ")))
+    }
+
+    /// HTTP 403 because we may not act as another user at all, whatever for.
+    pub(crate) fn is_impersonation_refused(&self) -> bool {
+        self.is_forbidden()
+            && self.refused(|refusal| {
+                refusal.has_word("\" cannot impersonate resource ")
+                    || refusal.has_word("\" cannot impersonate:serviceaccount resource ")
+            })
+    }
+
+    /// HTTP 403 because we may not do this as another user: the verb that is lacking.
+    pub(crate) fn impersonated_verb(&self) -> Option<&str> {
+        let refusal = self.refusal().filter(|refusal| refusal.code == 403)?;
+        let (_, verb) = refusal.message.split_once("\" cannot impersonate-on:")?;
+        let (verb, _) = verb.split_once(' ')?;
+        let start = refusal.message.find("impersonate-on:")?;
+        refusal.message.get(start..start + "impersonate-on:".len() + verb.len())
+    }
+
     /// HTTP 403 because the namespace is being deleted.
     pub fn is_terminating_namespace(&self) -> bool {
         self.is_forbidden() && self.has_cause(TERMINATING)

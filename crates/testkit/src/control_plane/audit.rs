@@ -41,6 +41,8 @@ pub struct AuditEvent {
     pub name: String,
     /// Who asked, such as `system:serviceaccount:NAMESPACE:NAME`.
     pub user: String,
+    /// Whom they acted as; empty when as themselves.
+    pub impersonated: String,
     /// What the client calls itself.
     pub user_agent: String,
     /// Path and query.
@@ -195,6 +197,7 @@ fn parse(line: &[u8]) -> Option<AuditEvent> {
         namespace: object.namespace,
         name: object.name,
         user: line.user.username,
+        impersonated: line.impersonated_user.map(|user| user.username).unwrap_or_default(),
         user_agent: line.user_agent,
         uri: line.request_uri,
         code: line.response_status.map_or(0, |status| status.code),
@@ -212,6 +215,7 @@ struct Line {
     request_uri: String,
     verb: String,
     user: User,
+    impersonated_user: Option<User>,
     #[serde(default)]
     user_agent: String,
     object_ref: Option<ObjectRef>,

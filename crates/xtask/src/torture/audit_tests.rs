@@ -54,6 +54,7 @@ fn event(verb: &str, object: &Object, uri: &str, received: &str, body: Value) ->
         namespace: object.key.namespace.clone(),
         name: object.key.name.clone(),
         user: "plumb".into(),
+        impersonated: String::new(),
         user_agent: String::new(),
         uri: uri.into(),
         code: 200,
