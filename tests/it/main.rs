@@ -13,6 +13,7 @@ mod cli;
 mod counts;
 mod decryption;
 mod deletion;
+mod dependencies;
 mod drift;
 mod end;
 mod fairness;

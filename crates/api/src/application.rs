@@ -5,7 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CommonMetadata, Condition, Decryption, Duration, Image, Patch, PatchTarget, PostBuild, Time,
+    CommonMetadata, Condition, Decryption, Dependency, Duration, Image, Patch, PatchTarget,
+    PostBuild, Time,
 };
 
 /// How many failures a status lists; the count tells of the rest.
@@ -193,6 +194,13 @@ pub struct ApplicationSpec {
     /// How files that SOPS encrypted are opened. Without it they are not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decryption: Option<Decryption>,
+
+    /// What must be ready before anything new is applied: Applications, at the same revision where
+    /// they are of the same source, and objects of any kind but Secrets, which must be healthy. What
+    /// was applied before stays meanwhile, and is kept as it is. It says nothing for deletions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub depends_on: Vec<Dependency>,
 
     /// Values for variables in the objects, `${name}`, after they were built. An object is left as it
     /// is that has the label or annotation `plumb.dev/substitute: disabled`.

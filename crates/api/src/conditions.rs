@@ -65,6 +65,10 @@ pub mod reasons {
     pub const REVISION_NOT_FOUND: &str = "RevisionNotFound";
     /// The revision has no directory at `spec.path`.
     pub const PATH_NOT_FOUND: &str = "PathNotFound";
+    /// Something that `dependsOn` names is not ready; it goes on as soon as it is.
+    pub const DEPENDENCY_NOT_READY: &str = "DependencyNotReady";
+    /// The Application waits for itself by way of others.
+    pub const DEPENDENCY_CYCLE: &str = "DependencyCycle";
     /// A ConfigMap or Secret that `postBuild.substituteFrom` names does not exist.
     pub const VALUES_NOT_FOUND: &str = "ValuesNotFound";
     /// A ConfigMap or Secret that `postBuild.substituteFrom` names has a key that is no name of a

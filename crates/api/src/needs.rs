@@ -93,3 +93,36 @@ pub enum SubstituteStrategy {
     /// Always.
     Always,
 }
+
+/// Something that must be ready before an Application is applied.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.apiVersion) == has(self.kind)").message("set both apiVersion and kind, or neither for an Application"))]
+#[x_kube(validation = Rule::new("!has(self.kind) || self.kind != 'Secret' || self.apiVersion != 'v1'").message("must not be a Secret, into which nobody looks"))]
+pub struct Dependency {
+    /// Its API version, that of Applications when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 317))]
+    pub api_version: Option<String>,
+
+    /// Its kind, Application when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: Option<String>,
+
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+
+    /// Its namespace, that of this Application when left out. It says nothing for kinds without
+    /// namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+
+    /// An expression in CEL that says whether it is ready, instead of what Plumb knows of it: `dep` is
+    /// that object, `self` this Application.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub ready_expr: Option<String>,
+}

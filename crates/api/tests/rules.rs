@@ -155,6 +155,7 @@ async fn a_git_repository_is_checked_when_it_is_applied() {
 #[tokio::test]
 async fn an_application_is_checked_when_it_is_applied() {
     let base = json!({ "sourceRef": { "name": "repo" }, "interval": "10m" });
+    let on = |value: Value| json!({ "dependsOn": [value] });
     let post = |value: Value| json!({ "postBuild": value });
     let from = |value: Value| post(json!({ "substituteFrom": [value] }));
     check(
@@ -184,6 +185,15 @@ async fn an_application_is_checked_when_it_is_applied() {
             (
                 json!({ "ignore": [{ "paths": ["/metadata/labels"] }] }),
                 "what an object is or whose",
+            ),
+            (on(json!({ "name": "db" })), ""),
+            (on(json!({ "name": "db", "namespace": "other", "readyExpr": "true" })), ""),
+            (on(json!({ "namespace": "other" })), "dependsOn[0].name: Required value"),
+            (on(json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": "db" })), ""),
+            (on(json!({ "kind": "Deployment", "name": "db" })), "set both apiVersion and kind"),
+            (
+                on(json!({ "apiVersion": "v1", "kind": "Secret", "name": "db" })),
+                "must not be a Secret",
             ),
             (post(json!({})), ""),
             (post(json!({ "substitute": { "A_1": "", "_b": "x" } })), ""),

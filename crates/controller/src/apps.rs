@@ -1,6 +1,7 @@
 //! One run of an Application: find its revision, render what changed, make the cluster match, say
 //! what was done.
 
+pub(crate) mod after;
 mod apply;
 mod build;
 mod cut;
@@ -28,6 +29,7 @@ use self::due::{Due, Pause};
 use self::keep::{Stays, and_stays};
 use self::policy::ignores_of;
 use crate::daemon::Daemon;
+use crate::depends::Unready;
 use crate::metrics::Outcome;
 use crate::names::{Key, Name};
 use crate::state::{Looked, Rendered, annotation, has_finalizer, scope_of};
@@ -123,12 +125,24 @@ impl Daemon {
             let blocked = Blocked { reason, message, waits: Waits::User, again: false };
             return self.blocked(&run, blocked).await;
         }
+        let unready = self.unready(&run);
+        if let Some(unready) = &unready
+            && unready.reason != reasons::DEPENDENCY_NOT_READY
+        {
+            return self.wait_for_others(&run, None, unready.clone()).await;
+        }
         let values = match self.values(&run).await {
             Ok(values) => values,
-            Err(why) => return self.without_values(&run, why).await,
+            Err(why) => {
+                // What it waits for may bring them.
+                return match unready {
+                    Some(unready) => self.wait_for_others(&run, None, unready).await,
+                    None => self.without_values(&run, why).await,
+                };
+            }
         };
         match self.base(&run, values) {
-            Ok(base) => self.converge(&run, base).await,
+            Ok(base) => self.converge(&run, base, unready).await,
             Err(blocked) => self.blocked(&run, blocked).await,
         }
     }
@@ -177,13 +191,21 @@ impl Daemon {
 
     /// There is no revision to run. What was applied last stays enforced as long as it is at hand.
     async fn blocked(self: &Arc<Self>, run: &Run, blocked: Blocked) -> Outcome {
+        self.blocked_at(run, blocked, None).await
+    }
+
+    /// The same, where it is known how the revision would be rendered.
+    async fn blocked_at(
+        self: &Arc<Self>,
+        run: &Run,
+        blocked: Blocked,
+        base: Option<&Base>,
+    ) -> Outcome {
         self.again(run);
         self.wait_no_more(run);
         let mut say = Say::not_ready(&blocked.reason, blocked.message.clone(), blocked.waits);
-        let sound = run.rendered.clone().filter(|r| !r.broken && !r.refused);
         let mut kept = true;
-        if let Some(rendered) = sound.or_else(|| self.last_good(run)) {
-            let stays = self.enforce(run, rendered.into()).await;
+        if let Some(stays) = self.keep_last(run, base).await {
             kept = Stays::whole(Some(&stays));
             say.message = and_stays(blocked.message, Some(&stays));
         } else if run.before.last_applied_revision.is_some() {
@@ -208,14 +230,21 @@ impl Daemon {
         Outcome::Waiting
     }
 
-    async fn converge(self: &Arc<Self>, run: &Run, base: Base) -> Outcome {
+    async fn converge(
+        self: &Arc<Self>,
+        run: &Run,
+        base: Base,
+        unready: Option<Unready>,
+    ) -> Outcome {
         let known = run.rendered.as_ref().filter(|r| r.how == base.how && r.remote == base.remote);
-        if let Some(known) = known
-            && !run.forced
-        {
+        // One that is to run anyway need not know, unless it may have to wait.
+        if let Some(known) = known.filter(|_| !run.forced || unready.is_some()) {
             let same = known.revision.commit == base.revision.commit
                 || self.inputs_unchanged(known, &base).await;
-            if same {
+            if let Some(unready) = unready.clone().filter(|_| !same) {
+                return self.wait_for_others(run, Some(&base), unready).await;
+            }
+            if same && !run.forced {
                 self.remember_render(run, |rendered| rendered.revision = base.revision.clone());
                 self.looked(&run.name, run.looks_at(&base));
                 if known.broken {
@@ -227,9 +256,13 @@ impl Daemon {
                 if known.settled && run.drifted_is_told() && self.is_at_rest(run, known) {
                     self.note_clean(run, base.seq);
                     self.plan_interval(run);
-                    return self.tend(run).await;
+                    let outcome = self.tend(run).await;
+                    self.note_done(&run.name, run.looks_at(&base));
+                    return outcome;
                 }
             }
+        } else if let Some(unready) = unready {
+            return self.wait_for_others(run, Some(&base), unready).await;
         }
         let (built, inputs) = match self.build(run, &base).await {
             Ok(built) => built,

@@ -5,6 +5,7 @@ mod blocking;
 mod follow;
 mod house;
 mod named;
+mod objects;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -191,6 +192,7 @@ pub async fn run(
     let watching = guard.spawn("watching custom resources", watching);
     let signalling = guard.spawn("following members", Arc::clone(&daemon).follow_signals(signals));
     let naming = guard.spawn("following what specs name", Arc::clone(&daemon).follow_named());
+    let looking = guard.spawn("following what is waited for", Arc::clone(&daemon).follow_objects());
     let housekeeping = guard.spawn("keeping house", Arc::clone(&daemon).keep_house());
     let publishing = {
         let (sink, ended) = (ClusterEvents::new(&cluster), ended.clone());
@@ -225,6 +227,7 @@ pub async fn run(
     watching.abort();
     signalling.abort();
     naming.abort();
+    looking.abort();
     housekeeping.abort();
     let _ = end.send(true);
     let _ = publishing.await;

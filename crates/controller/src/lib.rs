@@ -11,12 +11,14 @@
 mod apps;
 pub mod backoff;
 mod daemon;
+mod depends;
 mod error;
 pub mod events;
 pub mod lease;
 pub mod metrics;
 mod named;
 mod names;
+mod objects;
 pub mod queue;
 mod queues;
 pub mod server;

@@ -9,15 +9,19 @@ use plumb_api::{Application, GitRepository, names};
 use plumb_core::{Digest, GroupKind, Inputs, ObjectKey};
 use plumb_engine::{ApplySet, Scope, marked_epoch};
 use plumb_source::{CommitId, Remote, Revision};
+use tokio::sync::watch;
 
+use crate::apps::after::Waiting;
 use crate::apps::due::Pause;
 use crate::apps::how::How;
 use crate::apps::others::Patience;
 use crate::apps::wait::OwnRules;
 use crate::backoff::Backoff;
+use crate::depends::{self, Compiled};
 use crate::metrics::Kind;
 use crate::named::{Found, Named, Sight, Version, named_by};
 use crate::names::{Key, Name};
+use crate::objects::{ObjectRef, Seen};
 use crate::status::Say;
 use crate::waiting::Wait;
 use crate::wants::Wants;
@@ -94,6 +98,12 @@ pub(crate) struct App {
     pub(crate) orphans: bool,
     /// What it last looked at and said what it wants of.
     pub(crate) looked: Option<Looked>,
+    /// What it was last asked for that is in place, or was, while its dependencies were ready.
+    pub(crate) done: Option<Looked>,
+    /// The expressions of its dependencies.
+    pub(crate) exprs: Arc<[Compiled]>,
+    /// Since when it waits for its dependencies.
+    pub(crate) waits: Option<Waiting>,
     /// The revision of its source, counted, that was the first not to render since one did.
     pub(crate) broken: Option<u64>,
     /// The revision of its source, counted, at which nothing was left to do last.
@@ -154,6 +164,8 @@ impl App {
         self.kept = None;
         self.forced = true;
         self.looked = None;
+        self.done = None;
+        self.waits = None;
         self.broken = None;
         self.clean = None;
         self.patience = Patience::Whole;
@@ -175,6 +187,14 @@ pub(crate) struct Store {
     pub(crate) patient: BTreeSet<Name>,
     /// What is seen of the ConfigMaps and Secrets that specs name.
     pub(crate) named: Sight,
+    /// The applications that wait for their dependencies.
+    pub(crate) waiting: BTreeSet<Name>,
+    /// Who names an application as a dependency.
+    pub(crate) behind: BTreeMap<Name, BTreeSet<Name>>,
+    /// How objects of any kind are that somebody waits for, and who does.
+    pub(crate) objects: BTreeMap<ObjectRef, Seen>,
+    asked: BTreeMap<ObjectRef, BTreeSet<Name>>,
+    wanted_objects: watch::Sender<BTreeSet<ObjectRef>>,
     /// How many revisions of all sources were seen.
     seqs: u64,
     by_set: BTreeMap<String, Name>,
@@ -245,7 +265,7 @@ impl Store {
             let backoff = Backoff::new(FIRST_RETRY, seed(&name));
             let app = App {
                 orphans: orphans(&object.metadata),
-                object,
+                object: Arc::clone(&object),
                 set,
                 found: Arc::default(),
                 rendered: None,
@@ -254,6 +274,9 @@ impl Store {
                 forced: true,
                 asked: false,
                 looked: None,
+                done: None,
+                exprs: depends::compile(&object.spec.depends_on),
+                waits: None,
                 broken: None,
                 clean: None,
                 patience: Patience::Whole,
@@ -269,7 +292,10 @@ impl Store {
                 backoff,
             };
             self.apps.insert(name.clone(), app);
-            return vec![Key::App(name)];
+            self.note_dependencies(&name, None);
+            let mut keys = self.all_behind(&name);
+            keys.push(Key::App(name));
+            return keys;
         };
         let before = std::mem::replace(&mut known.object, Arc::clone(&object));
         let (old, new) = (&before.metadata, &object.metadata);
@@ -278,6 +304,7 @@ impl Store {
             known.rendered = None;
             known.good = None;
             known.looked = None;
+            known.done = None;
             known.broken = None;
             known.clean = None;
             known.written = None;
@@ -301,9 +328,66 @@ impl Store {
             known.forced = true;
             known.asked = true;
             known.wanted += 1;
-            return vec![Key::App(name)];
         }
-        Vec::new()
+        let turned = before.spec.depends_on != object.spec.depends_on;
+        if turned {
+            known.exprs = depends::compile(&object.spec.depends_on);
+        }
+        if old.generation != new.generation {
+            self.note_dependencies(&name, Some(&*before));
+        }
+        // Who was in a circle may be free, and who was not may be in one.
+        let mut keys = if turned {
+            self.all_behind(&name)
+        } else {
+            self.waiting_for(&name).0.into_iter().map(Key::App).collect()
+        };
+        if changed {
+            keys.retain(|key| *key.name() != name);
+            keys.push(Key::App(name));
+        }
+        keys
+    }
+
+    /// Takes in what an Application's spec says of dependencies.
+    fn note_dependencies(&mut self, name: &Name, before: Option<&Application>) {
+        for other in before.into_iter().flat_map(|before| depends::applications(name, before)) {
+            if let Some(behind) = self.behind.get_mut(&other) {
+                behind.remove(name);
+                if behind.is_empty() {
+                    self.behind.remove(&other);
+                }
+            }
+        }
+        for asked in self.asked.values_mut() {
+            asked.remove(name);
+        }
+        if let Some(app) = self.apps.get(name) {
+            for other in depends::applications(name, &app.object) {
+                self.behind.entry(other).or_default().insert(name.clone());
+            }
+            for of in depends::objects_of(name, app) {
+                self.asked.entry(of).or_default().insert(name.clone());
+            }
+        }
+        self.asked.retain(|_, who| !who.is_empty());
+        let wanted: BTreeSet<ObjectRef> = self.asked.keys().cloned().collect();
+        self.wanted_objects.send_if_modified(|known| {
+            let changed = *known != wanted;
+            *known = wanted;
+            changed
+        });
+    }
+
+    /// The objects that are waited for, and when that changes.
+    pub(crate) fn wanted_objects(&self) -> watch::Receiver<BTreeSet<ObjectRef>> {
+        self.wanted_objects.subscribe()
+    }
+
+    /// Who waits for an object.
+    pub(crate) fn waiting_for_object(&self, of: &ObjectRef) -> Vec<Key> {
+        let asked = self.asked.get(of).into_iter().flatten();
+        asked.filter(|name| self.waiting.contains(*name)).cloned().map(Key::App).collect()
     }
 
     /// Something came that may end what an Application failed for.
@@ -333,6 +417,8 @@ impl Store {
     pub(crate) fn remove_app(&mut self, name: &Name) -> Option<App> {
         let app = self.apps.remove(name)?;
         self.named.put(name, BTreeSet::new());
+        self.waiting.remove(name);
+        self.note_dependencies(name, Some(&*app.object));
         self.by_set.remove(&app.set.id);
         Some(app)
     }
@@ -361,6 +447,15 @@ impl Store {
             .map(|(name, _)| Key::App(name.clone()))
     }
 
+    /// The commit that an Application is to be at: its pin, or what its source stands for.
+    pub(crate) fn wanted_of(&self, name: &Name) -> Option<CommitId> {
+        let spec = &self.apps.get(name)?.object.spec;
+        let source = self.sources.get(&Name::new(&name.namespace, &spec.source_ref.name));
+        let newest = source.and_then(|source| source.revision.as_ref());
+        let pinned = spec.revision.as_deref().and_then(|commit| commit.parse().ok());
+        pinned.or_else(|| newest.map(|revision| revision.commit))
+    }
+
     /// Whether an Application has yet to look at what is newest, and will.
     pub(crate) fn is_silent(&self, name: &Name) -> bool {
         let Some(app) = self.apps.get(name) else { return false };
@@ -382,21 +477,24 @@ impl Store {
     /// newest, or at the commit of the other one's source, if both follow the same branch of the
     /// same repository.
     pub(crate) fn is_silent_to(&self, name: &Name, other: &Name) -> bool {
+        self.is_silent(name) || self.lags_behind(name, other)
+    }
+
+    /// Whether the source of an Application has yet to come to the commit of another one's, and will,
+    /// since both follow the same branch of the same repository.
+    pub(crate) fn lags_behind(&self, name: &Name, other: &Name) -> bool {
         let source = |name: &Name| {
             let spec = &self.apps.get(name)?.object.spec;
             self.sources.get(&Name::new(&name.namespace, &spec.source_ref.name))
         };
-        let lags = || {
-            let (Some(theirs), Some(ours)) = (source(name), source(other)) else { return false };
-            let app = self.apps.get(name).map(|app| &app.object);
-            theirs.is_twin(ours)
-                && theirs.lags(ours)
-                && app.is_some_and(|app| {
-                    let (metadata, spec) = (&app.metadata, &app.spec);
-                    metadata.deletion_timestamp.is_none() && spec.revision.is_none()
-                })
-        };
-        self.is_silent(name) || lags()
+        let (Some(theirs), Some(ours)) = (source(name), source(other)) else { return false };
+        let app = self.apps.get(name).map(|app| &app.object);
+        theirs.is_twin(ours)
+            && theirs.lags(ours)
+            && app.is_some_and(|app| {
+                let (metadata, spec) = (&app.metadata, &app.spec);
+                metadata.deletion_timestamp.is_none() && spec.revision.is_none()
+            })
     }
 
     /// Whether an Application may want anything: of its source no commit is known, as after a start

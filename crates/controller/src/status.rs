@@ -49,6 +49,8 @@ pub(crate) enum Waits {
     Turn,
     /// Its objects.
     Health,
+    /// What its spec names as dependencies.
+    Others,
 }
 
 impl From<ErrorClass> for Waits {
@@ -136,6 +138,12 @@ pub(crate) fn build_conditions(
             "True",
             reasons::PROGRESSING.into(),
             "waiting for objects to become ready".into(),
+        )),
+        Some(Waits::Others) => wanted.push((
+            conditions::RECONCILING,
+            "True",
+            say.reason.clone(),
+            "going on as soon as that is over".into(),
         )),
         None => {}
     }

@@ -480,20 +480,27 @@ impl Engine {
         due.map(|due| due.saturating_duration_since(now))
     }
 
-    /// Hears what a set would want that does nothing: what another one lets go stays for it, and what
-    /// it has it keeps.
+    /// Hears what a set would want that does nothing: what another one lets go stays for it. What it
+    /// has it keeps, unless it lets go what it does not want any more.
     pub async fn hear(
         &self,
         set: &crate::ApplySet,
         adopt: crate::Adopt,
         objects: Vec<plumb_core::Object>,
+        lets_go: bool,
     ) -> Result<(), EngineError> {
         let kinds = objects.iter().map(plumb_core::Object::gvk);
         let discovery = self.discovery_with(kinds, None).await?;
         let prepared = prepare(objects, set, &discovery, &Ignores::default());
+        let whole = prepared.failures.is_empty() && prepared.refusals.is_empty();
         let failed = prepared.failures.into_iter().chain(prepared.refusals).map(|f| f.key);
         let wants = prepared.objects.into_iter().map(|p| p.key).chain(failed).collect();
-        self.claims().publish_idle(set, adopt, wants);
+        if lets_go {
+            let freed = self.claims().publish(set, adopt, wants, whole);
+            self.freed(set, &freed);
+        } else {
+            self.claims().publish_idle(set, adopt, wants);
+        }
         Ok(())
     }
 

@@ -14,7 +14,7 @@ mod known;
 mod rules;
 
 pub use builtin::works_by_being_there;
-pub use cel::{CelError, Expression};
+pub use cel::{CelError, Expression, Variables};
 pub use generic::assess as assess_unknown;
 pub use health::{Health, Verdict};
 pub use rules::{Basis, Exprs, RuleError, Rules, assess};

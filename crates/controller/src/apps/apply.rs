@@ -127,6 +127,9 @@ impl Daemon {
         } else {
             self.say_app(run, status, &say, Some(&base.revision)).await;
         }
+        if report.is_complete() {
+            self.note_done(&run.name, run.looks_at(base));
+        }
         self.tell(run, &report, &revision);
         if self.drifted(&run.set, &report.scope.kinds) != run.drifted {
             self.queue.add(Key::App(run.name.clone()), Lane::Routine);
@@ -150,7 +153,7 @@ impl Daemon {
             }
         }
         match say.waits {
-            Some(Waits::Turn | Waits::Health) => Outcome::Waiting,
+            Some(Waits::Turn | Waits::Health | Waits::Others) => Outcome::Waiting,
             Some(Waits::Retry) => Outcome::Retry,
             Some(Waits::User) if report.held.is_some() => Outcome::Waiting,
             Some(Waits::User) => Outcome::Stalled,

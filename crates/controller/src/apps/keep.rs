@@ -71,6 +71,20 @@ impl Daemon {
         Some(self.enforce(run, last).await)
     }
 
+    /// Keeps what was applied last in place while there is no revision to run, if it is known.
+    pub(super) async fn keep_last(
+        self: &Arc<Self>,
+        run: &Run,
+        wanted: Option<&Base>,
+    ) -> Option<Stays> {
+        let sound = run.rendered.clone().filter(|r| !r.broken && !r.refused);
+        match (sound.or_else(|| self.last_good(run)), wanted) {
+            (Some(rendered), _) => Some(self.enforce(run, rendered.into()).await),
+            (None, Some(wanted)) => self.enforce_last_good(run, wanted).await,
+            (None, None) => None,
+        }
+    }
+
     /// Corrects drift to something else than what is wanted. Nothing is pruned, and the only thing
     /// said is what was corrected.
     pub(super) async fn enforce(self: &Arc<Self>, run: &Run, base: Base) -> Stays {

@@ -8,7 +8,7 @@ use plumb_core::ObjectKey;
 use plumb_engine::{MANAGER_PREFIX, Others, Report};
 
 use super::Run;
-use super::build::Built;
+use super::build::{Base, Built};
 use super::policy::policy_of;
 use crate::daemon::Daemon;
 use crate::names::{Key, Name};
@@ -141,15 +141,21 @@ impl Daemon {
         // Who has no values says nothing, and is waited for like one that has not looked yet.
         let Ok(values) = self.values(run).await else { return };
         let Ok(base) = self.base(run, values) else { return };
-        let looks_at = run.looks_at(&base);
+        self.note_still(run, &base).await;
+        self.speak_of(run, &base, false).await;
+    }
+
+    /// Says what an Application would want of a commit that it does not apply yet.
+    pub(super) async fn speak_of(self: &Arc<Self>, run: &Run, base: &Base, lets_go: bool) {
+        let looks_at = run.looks_at(base);
         let app = self.state.lock().apps.get(&run.name).map(|app| app.looked);
         if app.is_none_or(|looked| looked == Some(looks_at)) {
             return;
         }
-        let heard = match self.build(run, &base).await {
+        let heard = match self.build(run, base).await {
             Ok((Built::Objects(objects), _)) => {
                 let adopt = policy_of(&run.object.spec).adopt;
-                self.engine.hear(&run.set, adopt, objects).await.is_ok()
+                self.engine.hear(&run.set, adopt, objects, lets_go).await.is_ok()
             }
             Ok((Built::Broken { .. }, _)) => {
                 self.note_broken(run, base.seq);

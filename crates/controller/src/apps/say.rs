@@ -170,6 +170,9 @@ impl Daemon {
             status.failure_count = i64::try_from(report.failures.len()).ok().filter(|n| *n > 0);
         });
         self.say_app(run, status, &say, Some(&base.revision)).await;
+        if say.ready {
+            self.note_done(&run.name, run.looks_at(base));
+        }
         self.plan_interval(run);
         if say.ready { Outcome::Unchanged } else { Outcome::Waiting }
     }
@@ -204,6 +207,7 @@ impl Daemon {
         if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
             app.written = Some(status.clone());
         }
+        self.tell_waiting(&run.name);
         true
     }
 

@@ -155,7 +155,8 @@ impl Daemon {
         let mut keys = store.put_app(object);
         if let Some(app) = store.apps.get_mut(&name) {
             self.attend(app);
-            if keys.is_empty() && self.engine.is_edited(&app.set, &hints_of(&app.object)) {
+            let runs = keys.contains(&Key::App(name.clone()));
+            if !runs && self.engine.is_edited(&app.set, &hints_of(&app.object)) {
                 app.forced = true;
                 keys.push(Key::App(name));
             }
@@ -165,6 +166,7 @@ impl Daemon {
 
     pub(super) fn drop_app(self: &Arc<Self>, name: &Name) {
         let gone = self.state.lock().remove_app(name);
+        self.tell_waiting(name);
         self.metrics.forget(Kind::Application, &name.namespace, &name.name);
         self.queue.remove(&Key::App(name.clone()));
         let Some(gone) = gone else { return };

@@ -37,11 +37,11 @@ pub use error::{ApiError, Cause, Refusal};
 pub use resource::{Resource, Target};
 pub use tools::Tool;
 pub(crate) use watch::watch_by;
-pub use watch::{WatchEvent, watch, watch_typed, watch_versions};
+pub use watch::{WatchEvent, watch, watch_one, watch_typed, watch_versions};
 
 use crate::live::Live;
 use decode::{Fingerprints, Ordered};
-use request::{Answer, Call, OBJECT_LIMIT, PAGE_LIMIT, Query, Repeat, Subject};
+use request::{Answer, Call, OBJECT_LIMIT, PAGE_LIMIT, Query, Repeat, Selector, Subject};
 
 /// Objects a page: what client-go asks for.
 const PAGE_SIZE: u32 = 500;
@@ -345,8 +345,9 @@ impl Cluster {
         selector: &str,
         namespace: Option<&str>,
     ) -> Result<(Vec<(ObjectKey, Live)>, String), ApiError> {
-        let mut listed =
-            self.pages(&Fingerprints, resource, selector, namespace, Freshness::Now).await?;
+        let mut listed = self
+            .pages(&Fingerprints, resource, &Selector::labels(selector), namespace, Freshness::Now)
+            .await?;
         let items = listed.readable(resource, namespace)?;
         Ok((items, listed.resource_version))
     }
@@ -357,7 +358,9 @@ impl Cluster {
         resource: &Resource,
         selector: &str,
     ) -> Result<Vec<(ObjectKey, (Live, Option<Box<str>>))>, ApiError> {
-        let mut listed = self.pages(&Ordered, resource, selector, None, Freshness::Now).await?;
+        let mut listed = self
+            .pages(&Ordered, resource, &Selector::labels(selector), None, Freshness::Now)
+            .await?;
         listed.readable(resource, None)
     }
 
@@ -368,7 +371,9 @@ impl Cluster {
         resource: &Resource,
         selector: &str,
     ) -> Result<Vec<Live>, ApiError> {
-        let page = self.pages(&Fingerprints, resource, selector, None, Freshness::AtHand).await?;
+        let page = self
+            .pages(&Fingerprints, resource, &Selector::labels(selector), None, Freshness::AtHand)
+            .await?;
         Ok(page.items.into_iter().map(|(_, live)| live).collect())
     }
 
@@ -376,7 +381,7 @@ impl Cluster {
         &self,
         decoder: &D,
         resource: &Resource,
-        selector: &str,
+        selector: &Selector,
         namespace: Option<&str>,
         freshness: Freshness,
     ) -> Result<decode::Page<D::Item>, ApiError> {
@@ -389,9 +394,7 @@ impl Cluster {
         let mut all: Option<decode::Page<D::Item>> = None;
         loop {
             let mut query = Query::default().with("limit", &size.to_string());
-            if !selector.is_empty() {
-                query = query.with("labelSelector", selector);
-            }
+            query = selector.narrow(query);
             if let Some(next) = all.as_ref().and_then(|all| all.next.as_deref()) {
                 query = query.with("continue", next);
             } else if freshness == Freshness::AtHand {

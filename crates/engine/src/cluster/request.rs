@@ -146,6 +146,35 @@ impl Query {
     }
 }
 
+/// Which objects of a kind are meant.
+#[derive(Clone, Default)]
+pub(super) struct Selector {
+    labels: String,
+    name: String,
+}
+
+impl Selector {
+    /// Those with these labels; all when it is empty.
+    pub(super) fn labels(labels: &str) -> Self {
+        Self { labels: labels.into(), name: String::new() }
+    }
+
+    /// The one of this name.
+    pub(super) fn name(name: &str) -> Self {
+        Self { labels: String::new(), name: name.into() }
+    }
+
+    pub(super) fn narrow(&self, mut query: Query) -> Query {
+        if !self.labels.is_empty() {
+            query = query.with("labelSelector", &self.labels);
+        }
+        if !self.name.is_empty() {
+            query = query.with("fieldSelector", &format!("metadata.name={}", self.name));
+        }
+        query
+    }
+}
+
 impl<'a> Call<'a> {
     /// A GET.
     pub(super) fn get(

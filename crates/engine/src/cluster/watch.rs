@@ -20,7 +20,7 @@ use super::Cluster;
 use super::decode::{self, Decode, Fingerprints, Line, Versions, Whole};
 use super::error::{ApiError, Refusal};
 use super::fields;
-use super::request::{Answer, Call, Query, Subject};
+use super::request::{Answer, Call, Query, Selector, Subject};
 use super::resource::Resource;
 use crate::live::Live;
 
@@ -97,6 +97,16 @@ pub fn watch_typed<T: DeserializeOwned + Send + 'static>(
     watch_by(Whole::new(), cluster, resource, selector, namespace)
 }
 
+/// Like [`watch_typed`], of the one object that has a name.
+pub fn watch_one<T: DeserializeOwned + Send + 'static>(
+    cluster: &Cluster,
+    resource: &Resource,
+    namespace: Option<&str>,
+    name: &str,
+) -> impl Stream<Item = WatchEvent<T>> + Send + use<T> {
+    run(Whole::new(), cluster, resource, Selector::name(name), namespace)
+}
+
 /// The same, with what a decoder keeps of each object.
 pub(crate) fn watch_by<D: Decode + 'static>(
     decoder: D,
@@ -105,13 +115,23 @@ pub(crate) fn watch_by<D: Decode + 'static>(
     selector: &str,
     namespace: Option<&str>,
 ) -> impl Stream<Item = WatchEvent<D::Item>> + Send + use<D> {
+    run(decoder, cluster, resource, Selector::labels(selector), namespace)
+}
+
+fn run<D: Decode + 'static>(
+    decoder: D,
+    cluster: &Cluster,
+    resource: &Resource,
+    selector: Selector,
+    namespace: Option<&str>,
+) -> impl Stream<Item = WatchEvent<D::Item>> + Send + use<D> {
     let path = resource.path(namespace.unwrap_or_default(), "", "");
     let seed = cluster.shared.options.seed ^ fields::text(&path);
     let watcher = Watcher {
         decoder,
         cluster: cluster.clone(),
         resource: resource.clone(),
-        selector: selector.into(),
+        selector,
         namespace: namespace.map(Into::into),
         phase: Phase::Start,
         pace: Pace::new(seed),
@@ -128,7 +148,7 @@ struct Watcher<D: Decode> {
     decoder: D,
     cluster: Cluster,
     resource: Resource,
-    selector: String,
+    selector: Selector,
     namespace: Option<String>,
     phase: Phase,
     pace: Pace,
@@ -222,9 +242,7 @@ impl<D: Decode + 'static> Watcher<D> {
             .with("allowWatchBookmarks", "true")
             .with("resourceVersion", &version)
             .with("timeoutSeconds", &seconds.to_string());
-        if !self.selector.is_empty() {
-            query = query.with("labelSelector", &self.selector);
-        }
+        query = self.selector.narrow(query);
         let call = self.call();
         let opened = Call { query, ..call }.open(&self.cluster).await;
         match opened {
