@@ -8,7 +8,7 @@ use plumb_testkit::{Hand, Refused};
 use serde_json::{Value, json};
 
 use super::checker::entry;
-use super::kinds::{APPLICATION, KINDS, Key, Object, STAMP, THEIRS, VALUE};
+use super::kinds::{APPLICATION, CONFIG_MAP, KINDS, Key, Object, STAMP, THEIRS, VALUE};
 use super::model::{App, Model, NAMESPACES};
 
 /// The label that makes an object a member.
@@ -301,6 +301,10 @@ async fn carry_out(
             touched(traces, &object.key).await?;
             hand.delete(kind, &namespace, &name).await?;
             let mut other = Object { value: object.value + 300, ..object.clone() }.manifest();
+            // An entry that is added would be the hand's own, and stay.
+            if let (CONFIG_MAP, Some(data)) = (kind, other["data"].as_object_mut()) {
+                data.retain(|key, _| key == "value");
+            }
             other["metadata"]["annotations"] = json!({ VALUE: "in its place" });
             if *labelled {
                 other["metadata"]["labels"] = json!({ PART_OF: ids[*app] });

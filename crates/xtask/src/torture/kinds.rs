@@ -18,7 +18,7 @@ const fn kind(api_version: &'static str, name: &'static str, plural: &'static st
     Kind { api_version, name, plural }
 }
 
-const CONFIG_MAP: Kind = kind("v1", "ConfigMap", "configmaps");
+pub(super) const CONFIG_MAP: Kind = kind("v1", "ConfigMap", "configmaps");
 const SECRET: Kind = kind("v1", "Secret", "secrets");
 const SERVICE: Kind = kind("v1", "Service", "services");
 const ACCOUNT: Kind = kind("v1", "ServiceAccount", "serviceaccounts");
