@@ -1,8 +1,13 @@
 //! Applications that act by service accounts of their namespaces, and what those may not.
 
+use std::path::Path;
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use kube::api::{Patch, PatchParams};
 use plumb_testkit::control_plane::Mark;
-use plumb_testkit::{Requests, runtime};
+use plumb_testkit::{ControlPlane, Options, Requests, runtime};
 use serde_json::{Value, json};
 
 use crate::world::{World, condition, config_map};
@@ -79,11 +84,11 @@ async fn asked(world: &World, mark: Mark) -> Requests {
     world.plane.audit().requests(mark).by(&world.identity.user())
 }
 
-/// Nothing about a single config map was asked as anybody but the account, and nothing else was.
+/// Nothing about a single config map or Secret was asked as anybody but the account, and nothing else.
 fn assert_acted_as(requests: &Requests, user: &str) {
     for event in requests.iter() {
-        let single =
-            event.resource == "configmaps" && !matches!(event.verb.as_str(), "list" | "watch");
+        let single = matches!(&*event.resource, "configmaps" | "secrets")
+            && !matches!(event.verb.as_str(), "list" | "watch");
         let whose = if single { user } else { "" };
         assert_eq!(event.impersonated, whose, "{} {}", event.what(), event.name);
     }
@@ -249,4 +254,211 @@ fn an_account_that_is_missing_is_named_and_its_coming_noticed() {
         world.wait_gone(&world.apps(), "web").await;
         world.wait_value("a", "1").await;
     });
+}
+
+/// The failures that a status lists.
+fn failures(object: &Value) -> Vec<(String, String, String)> {
+    let text = |failure: &Value, key: &str| failure[key].as_str().unwrap_or_default().to_owned();
+    let all = object["status"]["failures"].as_array().cloned().unwrap_or_default();
+    all.iter().map(|f| (text(f, "object"), text(f, "reason"), text(f, "message"))).collect()
+}
+
+fn after(object: &str, need: &str) -> String {
+    let annotation = format!("  annotations:\n    config.kubernetes.io/depends-on: {need}\n");
+    object.replacen("metadata:\n", &format!("metadata:\n{annotation}"), 1)
+}
+
+/// What a tenant may not: every object of its path is one, but for the last, that shows that it is
+/// alive.
+#[test]
+fn a_tenant_reaches_nothing_that_its_account_does_not() {
+    runtime().block_on(async {
+        let world = World::new("tenant-attack").await;
+        let elsewhere = world.plane.namespace("victim").await;
+        let victim = Tenant::new(&world, "victim", config_maps()).await;
+        let rules = json!([{"apiGroups": [""], "resources": ["services"], "verbs": ["*"]}]);
+        let attacker = Tenant::new(&world, "attacker", rules).await;
+        for name in ["prize", "treasure"] {
+            let create = ["create", "configmap", name, "--from-literal=value=hunter2"];
+            said(&world.plane, &[&["-n", &*elsewhere][..], &create].concat());
+        }
+        let foreign = |text: String| text.replacen("metadata:\n", &format!("metadata:\n  namespace: {elsewhere}\n"), 1);
+        let cluster = |kind: &str, api: &str, more: &str| format!("apiVersion: {api}\nkind: {kind}\nmetadata:\n  name: {}-stolen\n{more}", world.ns);
+        let service = |name: &str| format!("apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  ports:\n  - port: 80\n");
+        let there = format!("/namespaces/{elsewhere}/ConfigMap/treasure");
+        let absent = format!("/namespaces/{elsewhere}/ConfigMap/absent");
+        let member = format!("/namespaces/{}/ConfigMap/x", world.ns);
+        let files = [
+            ("victim/v.yaml", config_map("v", "precious")),
+            ("victim/w.yaml", config_map("w", "precious")),
+            ("victim/x.yaml", config_map("x", "precious")),
+            ("attacker/v.yaml", config_map("v", "stolen")),
+            ("attacker/w.yaml", config_map("w", "stolen")),
+            ("attacker/prize.yaml", foreign(config_map("prize", "stolen"))),
+            ("attacker/service.yaml", foreign(service("elsewhere"))),
+            ("attacker/namespace.yaml", cluster("Namespace", "v1", "")),
+            ("attacker/role.yaml", cluster("ClusterRole", RBAC, "rules: []\n")),
+            ("attacker/crd.yaml", crate::bad_input::definition(&format!("{}.example.com", world.ns)).to_string()),
+            ("attacker/there.yaml", after(&service("there"), &there)),
+            ("attacker/absent.yaml", after(&service("absent"), &absent)),
+            ("attacker/member.yaml", after(&service("member"), &member)),
+            ("attacker/own.yaml", service("own")),
+            ("outside/kustomization.yaml", "resources: [../../../../../etc/passwd]\n".to_owned()),
+        ];
+        let changes: Vec<_> =
+            files.iter().map(|(path, text)| (*path, Some(text.as_str()))).collect();
+        let first = world.repo.commit(&changes, "an attack");
+        let mark = world.plane.audit().mark();
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&victim.app("victim", "victim")).await;
+        world.wait_applied("victim", &first).await;
+        let mut app = attacker.app("attacker", "attacker");
+        app["spec"]["adopt"] = json!("Always");
+        app["spec"]["force"] = json!(true);
+        world.apply(&app).await;
+        let object = world
+            .wait_condition(&world.apps(), "attacker", ("Ready", "False"), |object| {
+                failures(object).len() == 10
+            })
+            .await;
+        for (name, reason, message) in failures(&object) {
+            assert_eq!(reason, "AccessDenied", "{name}: {message}");
+            assert!(message.contains(&format!("User {:?} cannot ", attacker.user())), "{message}");
+        }
+        // What is there and what is not are told alike.
+        let said = |name: &str| {
+            let name = format!("Service {}/{name}", world.ns);
+            let all = failures(&object);
+            let (.., message) = all.into_iter().find(|(object, ..)| *object == name).unwrap();
+            message.replace("treasure", "absent").replace("\"x\"", "\"absent\"")
+        };
+        assert_eq!(said("there"), said("absent"));
+        assert_eq!(said("member").replace(&world.ns, &elsewhere), said("absent").replace(&world.ns, &elsewhere));
+        world.get(&world.api("v1", "Service"), "own").await;
+        world.wait_value("v", "precious").await;
+        let events = world.events_of("attacker").await.join("\n");
+        for text in [object["status"].to_string(), events] {
+            for hidden in ["hunter2", "precious"] {
+                assert!(!text.contains(hidden), "{text}");
+            }
+        }
+
+        world.apply(&attacker.app("outside", "outside")).await;
+        let object = world.wait_refused(&world.apps(), "outside", "BuildFailed", &["outside/kustomization.yaml"]).await;
+        assert!(!object["status"].to_string().contains("root:"), "{}", object["status"]);
+        world.delete(&world.apps(), "outside").await;
+
+        // What it asks for keeps nothing of others from being deleted, whether it works or is suspended.
+        let second = world.repo.commit(&[("victim/v.yaml", None)], "one less");
+        world.look().await;
+        world.wait_applied("victim", &second).await;
+        world.wait_gone(&world.config_maps(), "v").await;
+        world.edit(&world.apps(), "attacker", &json!({"spec": {"suspend": true}})).await;
+        let third = world.repo.commit(&[("victim/w.yaml", None)], "another less");
+        world.look().await;
+        world.wait_applied("victim", &third).await;
+        world.wait_gone(&world.config_maps(), "w").await;
+        world.wait_value("x", "precious").await;
+        for event in asked(&world, mark).await.iter() {
+            let single = matches!(event.verb.as_str(), "patch" | "delete" | "create");
+            let ours = matches!(&*event.resource, "applications" | "gitrepositories" | "events" | "leases");
+            assert!(!single || ours || !event.impersonated.is_empty(), "{} {}", event.what(), event.name);
+        }
+    });
+}
+
+/// The component of deploy/ for tenants, as it is: Plumb may write nothing but its own work.
+#[test]
+fn the_rights_of_an_installation_for_tenants_are_enough_and_no_more() {
+    runtime().block_on(async {
+        let plane = ControlPlane::start(Options { nodes: 0, controllers: false }).await;
+        let dir = plumb_testkit::Scratch::new("tenants");
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+        let mut copy = Command::new("cp");
+        copy.arg("-r").arg(&deploy).arg(dir.path().join("plumb"));
+        assert!(copy.status().unwrap().success());
+        let text = "resources: [plumb]\ncomponents: [plumb/components/tenants]\n";
+        std::fs::write(dir.path().join("kustomization.yaml"), text).unwrap();
+        let path = dir.path().to_str().unwrap();
+        said(&plane, &["apply", "--server-side", "-k", path]);
+        let world = World::on(plane, "install-tenants").await;
+        let token = said(&world.plane, &["-n", "plumb-system", "create", "token", "plumb"]);
+        let kubeconfig = dir.path().join("kubeconfig");
+        let account = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "plumb",
+            "clusters": [{"name": "c", "cluster": {
+                "server": world.plane.server(),
+                "certificate-authority-data": STANDARD.encode(world.plane.ca()),
+            }}],
+            "users": [{"name": "plumb", "user": {"token": token.trim()}}],
+            "contexts": [{"name": "plumb", "context": {"cluster": "c", "user": "plumb"}}],
+        });
+        std::fs::write(&kubeconfig, account.to_string()).unwrap();
+
+        let first = world.repo.commit(
+            &[
+                ("app/a.yaml", Some(&config_map("a", "${VALUE}"))),
+                ("app/b.yaml", Some(&config_map("b", "1"))),
+            ],
+            "two config maps",
+        );
+        let tenant = Tenant::new(&world, "default", config_maps()).await;
+        let values = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": {"VALUE": "one"},
+            "metadata": {"name": "values", "namespace": world.ns},
+        });
+        world.apply(&values).await;
+        // What the component puts into the Deployment.
+        let args =
+            ["--impersonate-only", "--default-service-account=default", "--namespace=plumb-system"];
+        let mark = world.plane.audit().mark();
+        let mut agent = world.agent_with(kubeconfig.clone(), &args);
+        world.apply(&world.source("1h")).await;
+        let mut app = world.app("web", "app", "1h");
+        let from = |name: &str| json!({"substituteFrom": [{"kind": "ConfigMap", "name": name}]});
+        app["spec"]["postBuild"] = from("values");
+        world.apply(&app).await;
+        world.wait_applied("web", &first).await;
+        world.edit(&world.config_maps(), "a", &json!({"data": {"value": "by hand"}})).await;
+        world.wait_value("a", "one").await;
+        let second = world.repo.commit(&[("app/b.yaml", None)], "one less");
+        world.look().await;
+        world.wait_applied("web", &second).await;
+        world.wait_gone(&world.config_maps(), "b").await;
+        // What the account may not read Plumb does not read for it.
+        app["spec"]["postBuild"] =
+            json!({"substituteFrom": [{"kind": "Secret", "name": "values"}]});
+        world.apply(&app).await;
+        let parts =
+            ["Secret", "cannot get", &*tenant.user(), "give that right to the service account"];
+        world.wait_refused(&world.apps(), "web", "AccessDenied", &parts).await;
+        app["spec"]["postBuild"] = from("values");
+        world.apply(&app).await;
+        world.wait_applied("web", &second).await;
+        world.delete(&world.apps(), "web").await;
+        world.wait_gone(&world.apps(), "web").await;
+        world.wait_gone(&world.config_maps(), "a").await;
+        world.plane.settled().await;
+        let plumb = "system:serviceaccount:plumb-system:plumb";
+        let requests = world.plane.audit().requests(mark).by(plumb);
+        assert_acted_as(&requests, &tenant.user());
+        agent.stop();
+
+        // Without the right to act as others it says so, and what would help.
+        said(&world.plane, &["delete", "clusterrolebinding", "plumb-impersonate"]);
+        let _agent = world.agent_with(kubeconfig, &args);
+        // The API server remembers for some seconds what it let be done as whom.
+        let other = Tenant::new(&world, "other", config_maps()).await;
+        world.apply(&other.app("web", "app")).await;
+        let parts = ["cannot impersonate", "let Plumb's own account act as the service account"];
+        world.wait_refused(&world.apps(), "web", "AccessDenied", &parts).await;
+        assert_eq!(world.data("a").await, None);
+    });
+}
+
+fn said(plane: &ControlPlane, args: &[&str]) -> String {
+    let output = plane.kubectl(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }

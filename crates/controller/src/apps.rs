@@ -28,6 +28,7 @@ use self::build::{Base, Blocked, Built, Failed};
 use self::due::{Due, Pause};
 use self::keep::{Stays, and_stays};
 use self::policy::ignores_of;
+use self::values::Given;
 use crate::daemon::Daemon;
 use crate::depends::Unready;
 use crate::metrics::Outcome;
@@ -75,6 +76,10 @@ impl Daemon {
         run.healthy = self.healthy_beside(&run);
         match self.due(&run) {
             Due::Run => {}
+            Due::Correct if self.engine.check_account(&run.set).is_err() => {
+                self.plan_as_before(&run);
+                return Outcome::Waiting;
+            }
             Due::Correct => return self.correct_drift(&run).await,
             Due::Later(wait, lane) => {
                 self.queue.add_after(Key::App(name.clone()), wait, lane);
@@ -90,6 +95,17 @@ impl Daemon {
                 return self.say_farewell(&run).await;
             }
             return Outcome::Unchanged;
+        }
+        if let Err(error) = self.engine.check_account(&run.set) {
+            // Nothing is asked for it, and nobody waits for what it wants.
+            if let Ok(base) = self.base(&run, Given::default()) {
+                self.looked(&run.name, run.looks_at(&base));
+            }
+            if run.object.spec.suspend {
+                self.say_suspended(&run).await;
+                return Outcome::Waiting;
+            }
+            return self.failed_run(&run, None, &error).await;
         }
         if run.object.spec.suspend {
             self.wait_no_more(&run);
@@ -151,11 +167,13 @@ impl Daemon {
         let mut store = self.state.lock();
         let app = store.apps.get_mut(name)?;
         let account = self.account(&app.object.spec, &name.namespace);
-        let set = if account == app.set.account {
+        let set = if account.as_ref() == app.set.account.as_deref() {
             Arc::clone(&app.set)
         } else {
             let set = Arc::new(ApplySet::clone(&app.set).acting_as(account));
             app.set = Arc::clone(&set);
+            // What one account could read another may not.
+            app.found = Arc::default();
             set
         };
         Some(Run {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use plumb_api::conditions::{self, READY, reasons};
 use plumb_api::{Condition, GitReference, GitRepository, GitRepositoryStatus, names};
 use plumb_core::{ErrorClass, Gvk};
-use plumb_engine::{ApiError, Resource, Target};
+use plumb_engine::{Account, ApiError, Resource, Target};
 use plumb_source::{Cancel, Credentials, Reference, Remote, Revision, SourceError, Tls};
 use serde_json::Value;
 
@@ -251,7 +251,13 @@ impl Daemon {
         let Some(reference) = &object.spec.secret_ref else { return Ok(remote) };
         let resource = Resource::known(Gvk::new("v1", "Secret"), "secrets", true);
         let target = Target::new(&resource, &name.namespace, &reference.name);
-        let secret: Result<Option<Value>, ApiError> = self.engine.cluster().get_json(&target).await;
+        let reader = self
+            .default_account()
+            .map(|account| Account { namespace: name.namespace.clone(), name: account.clone() });
+        let cluster = self.engine.cluster();
+        let acting = reader.as_ref().map(|reader| cluster.as_user(&reader.user()));
+        let secret: Result<Option<Value>, ApiError> =
+            acting.as_ref().unwrap_or(cluster).get_json(&target).await;
         let secret = secret.map_err(|error| Problem {
             reason: if error.is_forbidden() {
                 reasons::ACCESS_DENIED
@@ -259,7 +265,14 @@ impl Daemon {
                 reasons::CLUSTER_UNAVAILABLE
             }
             .into(),
-            message: format!("cannot read the Secret {}: {error}", reference.name),
+            message: match &reader {
+                Some(reader) if error.is_forbidden() => format!(
+                    "cannot read the Secret {}: {error}; give that right to the service account \
+                     {reader}",
+                    reference.name
+                ),
+                _ => format!("cannot read the Secret {}: {error}", reference.name),
+            },
             class: error.class(),
         })?;
         let Some(secret) = secret else {

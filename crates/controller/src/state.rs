@@ -554,7 +554,13 @@ impl Store {
         };
         let others = self.relatives(&source).into_iter().filter(|key| key.name() != name);
         let mut others = others.filter_map(|key| Some((self.apps.get(key.name())?, key)));
-        others.find(|(other, _)| may_want(other)).map(|(_, key)| key.name().clone())
+        // What tenants of other namespaces leave broken holds nothing here.
+        let near = |other: &App, key: &Key| {
+            key.name().namespace == name.namespace || other.set.account == app.set.account
+        };
+        others
+            .find(|(other, key)| may_want(other) && near(other, key))
+            .map(|(_, key)| key.name().clone())
     }
 
     /// The applications that waited for neighbours and need not any more.

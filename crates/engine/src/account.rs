@@ -7,8 +7,8 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::StreamExt as _;
-use plumb_core::Gvk;
+use futures::{FutureExt as _, StreamExt as _};
+use plumb_core::{Gvk, ObjectKey};
 use tokio::task::JoinHandle;
 
 use crate::applyset::ApplySet;
@@ -97,7 +97,7 @@ fn accounts() -> Resource {
 
 impl Engine {
     /// The cluster as whoever acts for a set.
-    pub(crate) fn acting(&self, set: &ApplySet) -> Cluster {
+    pub fn acting(&self, set: &ApplySet) -> Cluster {
         match &set.account {
             Some(account) => self.cluster.as_user(&account.user()),
             None => self.cluster.clone(),
@@ -105,7 +105,7 @@ impl Engine {
     }
 
     /// Whether a set may be worked on at all.
-    pub(crate) fn check_account(&self, set: &ApplySet) -> Result<(), EngineError> {
+    pub fn check_account(&self, set: &ApplySet) -> Result<(), EngineError> {
         if self.options.impersonate_only && set.account.is_none() {
             return Err(EngineError::NoAccount { parent: set.owner() });
         }
@@ -120,7 +120,7 @@ impl Engine {
         error: &ApiError,
         report: &mut Report,
     ) -> Option<EngineError> {
-        let account = set.account.as_ref()?;
+        let account = set.account.as_deref()?;
         let refusal = error.refusal()?;
         if error.is_impersonation_refused() {
             let source = ApiError::Refused(Box::new(refusal.clone()));
@@ -201,6 +201,54 @@ async fn follow(
     }
 }
 
+/// One object that several sets want of which one lets it go.
+pub(crate) struct Stranger {
+    /// The set that wants it, and who acts for that.
+    pub(crate) set: Arc<str>,
+    pub(crate) account: Arc<Account>,
+    pub(crate) key: ObjectKey,
+}
+
+impl Engine {
+    /// Asks the API server whether those who want what a set lets go, and have other accounts, may have
+    /// it at all. Whoever may not has no say in what becomes of it: else anybody could keep what is
+    /// deleted elsewhere by asking for it.
+    pub(crate) async fn ask_strangers(
+        &self,
+        set: &ApplySet,
+        keys: impl Iterator<Item = &ObjectKey> + Send,
+    ) -> Result<(), EngineError> {
+        let strangers = self.claims().strangers(set, keys);
+        if strangers.is_empty() {
+            return Ok(());
+        }
+        let discovery = self.discovery().await?;
+        let ask = |stranger: Stranger| {
+            let resource = discovery.preferred(&stranger.key.group_kind).cloned();
+            async move {
+                // What cannot be asked is not held against anybody.
+                let Some(resource) = resource else { return (stranger, true) };
+                let cluster = self.cluster.as_user(&stranger.account.user());
+                let key = &stranger.key;
+                let target = Target::new(&resource, &key.namespace, &key.name);
+                match cluster.may_patch(&target).await {
+                    Ok(may) => (stranger, may),
+                    Err(error) => {
+                        tracing::warn!(account = %stranger.account, object = %key, %error, "cannot tell who may have it");
+                        (stranger, true)
+                    }
+                }
+            }
+            .boxed()
+        };
+        let mut answers = self.work_off(strangers.into_iter().map(ask).collect());
+        while let Some((stranger, may)) = answers.next().await {
+            self.claims().note_stranger(&stranger.set, stranger.key, may);
+        }
+        Ok(())
+    }
+}
+
 /// What helps when something is forbidden.
 pub(crate) fn rights(
     set: &ApplySet,
@@ -209,13 +257,14 @@ pub(crate) fn rights(
     error: &ApiError,
     presence: Presence,
 ) -> String {
-    let Some(account) = &set.account else {
+    let Some(account) = set.account.as_deref() else {
         return "give Plumb's service account the right, or change what admission refuses".into();
     };
-    let (group, plural) = (&resource.gvk.group, &resource.plural);
+    let (group, plural, namespace) =
+        error.refused_resource().unwrap_or((&resource.gvk.group, &resource.plural, namespace));
     if let Some(verb) = error.impersonated_verb() {
         return format!(
-            "let Plumb's own account act as others here: a ClusterRole with the rule \
+            "let Plumb's own account act as the service account {account}: a ClusterRole with the rule \
              apiGroups: [{group:?}], resources: [{plural}], verbs: [\"{verb}\"]"
         );
     }

@@ -4,6 +4,7 @@
 //! and namespaces where members may be, so that any tool can list and prune the set.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use plumb_core::GroupKind;
@@ -54,7 +55,7 @@ pub struct ApplySet {
     /// The field manager that applies the members.
     pub manager: String,
     /// The service account that everything about members is done as; our own when there is none.
-    pub account: Option<Account>,
+    pub account: Option<Arc<Account>>,
 }
 
 impl ApplySet {
@@ -81,7 +82,7 @@ impl ApplySet {
     /// The same set, with somebody else acting for it.
     #[must_use]
     pub fn acting_as(self, account: Option<Account>) -> Self {
-        Self { account, ..self }
+        Self { account: account.map(Arc::new), ..self }
     }
 
     /// `namespace/name` of the parent, as members carry it for people.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use plumb_core::{ErrorClass, GroupKind};
 use tokio::time::Instant;
 
+use crate::account::Account;
 use crate::cluster::ApiError;
 use crate::prepare::Prepared;
 use crate::report::Failure;
@@ -25,10 +26,18 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_min
 /// A try that is under way is waited for, unless its run was dropped: no request takes longer.
 const TRY: Duration = Duration::from_secs(35);
 
-/// The kinds of the cluster, by namespace.
+/// The kinds of the cluster, by namespace and by who asks.
 #[derive(Debug, Default)]
 pub(crate) struct Circuits {
-    kinds: HashMap<(GroupKind, String), Circuit>,
+    kinds: HashMap<Place, Circuit>,
+}
+
+/// Whose requests fare alike: a webhook may judge by who asks, and what one account hears is not for
+/// another's ears.
+type Place = (GroupKind, String, Option<Arc<Account>>);
+
+fn place(p: &Prepared) -> Place {
+    (p.key.group_kind.clone(), p.key.namespace.clone(), p.account.clone())
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +98,7 @@ pub(crate) struct Shut {
 
 impl Circuits {
     fn of(&mut self, p: &Prepared) -> Option<&mut Circuit> {
-        self.kinds.get_mut(&(p.key.group_kind.clone(), p.key.namespace.clone()))
+        self.kinds.get_mut(&place(p))
     }
 
     /// Whether an object of a set may be sent, and why not if it may not. `asked` is whether a person
@@ -116,7 +125,7 @@ impl Circuits {
 
     /// Notes an answer.
     pub(crate) fn note(&mut self, p: &Prepared, error: Option<&ApiError>, now: Instant) -> News {
-        let key = (p.key.group_kind.clone(), p.key.namespace.clone());
+        let key = place(p);
         let Some(error) = error else {
             let open = self.kinds.remove(&key).and_then(|circuit| circuit.open);
             return open.map_or(News::Nothing, |open| News::Over(open.waiting));
@@ -182,7 +191,7 @@ impl Circuits {
 
     /// The kind was not the cause.
     pub(crate) fn forget(&mut self, p: &Prepared) {
-        self.kinds.remove(&(p.key.group_kind.clone(), p.key.namespace.clone()));
+        self.kinds.remove(&place(p));
     }
 
     /// What an earlier leader found out may be over.
@@ -283,6 +292,9 @@ mod tests {
             let is_shut = circuits.admit(&p, "set", false, now).is_err();
             assert_eq!((asked, is_shut), (asks, shut), "{answers:?}");
             assert!(circuits.admit(&named("other", "web"), "set", false, now).is_ok());
+            let account = Account { namespace: "shop".into(), name: "tenant".into() };
+            let other = Prepared { account: Some(Arc::new(account)), ..p.clone() };
+            assert!(circuits.admit(&other, "set", false, now).is_ok(), "another account");
         }
     }
 

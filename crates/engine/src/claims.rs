@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use plumb_core::ObjectKey;
 
+use crate::account::{Account, Stranger};
 use crate::applyset::ApplySet;
 use crate::policy::Adopt;
 
@@ -38,6 +39,9 @@ struct Wants {
     adopt: Adopt,
     /// What bears marks that say that it is not ours, as a claim found out.
     foreign: HashSet<ObjectKey>,
+    account: Option<Arc<Account>>,
+    /// What its account may not have, as it was asked when another set let it go.
+    denied: HashSet<ObjectKey>,
     /// While it does nothing: what it asked for when it last did something. What it has of that stays
     /// its own.
     idle: Option<HashSet<ObjectKey>>,
@@ -66,7 +70,15 @@ impl Claims {
             Vec::new()
         };
         foreign.retain(|key| keys.contains(key));
-        let wants = Wants { manager: set.manager.clone(), keys, adopt, foreign, idle: None };
+        let wants = Wants {
+            manager: set.manager.clone(),
+            keys,
+            adopt,
+            foreign,
+            account: set.account.clone(),
+            denied: HashSet::new(),
+            idle: None,
+        };
         self.sets.insert(set.id.as_str().into(), wants);
         freed
     }
@@ -83,7 +95,15 @@ impl Claims {
             Some(Wants { keys, foreign, .. }) => (keys, foreign),
             None => Default::default(),
         };
-        let wants = Wants { manager: set.manager.clone(), keys, adopt, foreign, idle: Some(idle) };
+        let wants = Wants {
+            manager: set.manager.clone(),
+            keys,
+            adopt,
+            foreign,
+            account: set.account.clone(),
+            denied: HashSet::new(),
+            idle: Some(idle),
+        };
         self.sets.insert(set.id.as_str().into(), wants);
     }
 
@@ -140,9 +160,44 @@ impl Claims {
         wanting.map(|(set, _)| Arc::clone(set)).collect()
     }
 
-    /// Whether another set wants an object.
+    /// Whether another set wants an object, and is not known not to be let.
     pub(crate) fn others_want(&self, set: &str, key: &ObjectKey) -> bool {
-        self.sets.iter().any(|(other, wants)| **other != *set && wants.keys.contains(key))
+        self.sets.iter().any(|(other, wants)| {
+            **other != *set && wants.keys.contains(key) && !wants.denied.contains(key)
+        })
+    }
+
+    /// The other sets that want one of these objects and act by other accounts than this one.
+    pub(crate) fn strangers<'k>(
+        &self,
+        set: &ApplySet,
+        keys: impl Iterator<Item = &'k ObjectKey>,
+    ) -> Vec<Stranger> {
+        let others = self.sets.iter().filter(|(id, wants)| {
+            ***id != *set.id && wants.account.is_some() && wants.account != set.account
+        });
+        let others: Vec<_> = others.collect();
+        if others.is_empty() {
+            return Vec::new();
+        }
+        let mut strangers = Vec::new();
+        for key in keys {
+            for (id, wants) in others.iter().filter(|(_, wants)| wants.keys.contains(key)) {
+                let Some(account) = wants.account.clone() else { continue };
+                strangers.push(Stranger { set: Arc::clone(id), account, key: key.clone() });
+            }
+        }
+        strangers
+    }
+
+    /// Notes whether a set's account may have an object that it wants.
+    pub(crate) fn note_stranger(&mut self, set: &str, key: ObjectKey, may: bool) {
+        let Some(wants) = self.sets.get_mut(set) else { return };
+        if may {
+            wants.denied.remove(&key);
+        } else {
+            wants.denied.insert(key);
+        }
     }
 
     /// The field manager of a set that is known not to want an object.

@@ -29,6 +29,7 @@ pub(crate) fn service() -> Prepared {
         marks: crate::marks::Marks::default(),
         ignored: Vec::new(),
         yielded: Vec::new(),
+        account: None,
         key: object.key(),
         object,
         resource: Resource::known(Gvk::new("v1", "Service"), "services", true),

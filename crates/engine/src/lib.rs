@@ -1,8 +1,9 @@
 //! Makes a cluster match a list of objects, and says truthfully how far it got.
 //!
 //! The engine takes a client and an identity (an [`ApplySet`], with the account that acts) as
-//! arguments and knows nothing of custom resources. Watches of metadata feed an index of members; a run compares what is
-//! desired with that index, sends what differs, and deletes what is left over if the guard agrees.
+//! arguments and knows nothing of custom resources. Watches of metadata feed an index of members; a
+//! run compares what is desired with that index, sends what differs, and deletes what is left over if
+//! the guard agrees.
 //!
 //! Invariant: no answer to a list, watch, apply, patch or delete carries more than metadata, but to
 //! lists and watches of kinds of which a set asks how its objects are; of those a verdict is kept.

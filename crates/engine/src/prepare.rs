@@ -1,10 +1,12 @@
 //! From rendered objects to objects ready to be sent: resource, namespace, label, digest, stage.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use plumb_core::{Digest, ErrorClass, FieldPath, GroupKind, Gvk, Object, ObjectKey, Place, Step};
 use serde_json::{Map, Value};
 
+use crate::account::Account;
 use crate::applyset::{APPLICATION, ApplySet, PARENT_ID, PART_OF};
 use crate::cluster::{Discovery, Resource, Target};
 use crate::edges::Level;
@@ -23,6 +25,8 @@ pub(crate) struct Prepared {
     /// With namespace, label and annotation as they are sent.
     pub(crate) object: Object,
     pub(crate) resource: Resource,
+    /// Whom it is sent as; ourselves when there is none.
+    pub(crate) account: Option<Arc<Account>>,
     /// When it has its turn.
     pub(crate) level: Level,
     /// What it must come after, as it says itself.
@@ -164,6 +168,7 @@ pub(crate) fn prepare(
             key,
             object,
             resource,
+            account: set.account.clone(),
             level,
             after,
             marks,

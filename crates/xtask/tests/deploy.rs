@@ -93,6 +93,7 @@ async fn the_manifests_are_taken_and_grant_what_they_say() {
         ("patch", "gitrepositories.plumb.dev/status", "default"),
         ("get", "secrets", "default"),
         ("get", "namespaces", "default"),
+        ("get", "serviceaccounts", "default"),
         ("create", "events.events.k8s.io", "default"),
         ("list", "deployments.apps", "default"),
         ("watch", "configmaps", "kube-system"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use plumb_api::conditions::reasons;
 use plumb_api::{ApplicationSpec, SubstituteStrategy};
-use plumb_engine::{ApiError, EngineError};
+use plumb_engine::{Account, ApiError, EngineError};
 use plumb_render::{Keys, Substitution, Variable};
 
 use super::Run;
@@ -33,13 +33,14 @@ pub(super) enum NoValues {
 impl Daemon {
     /// The values and keys for a run, read once.
     pub(super) async fn values(&self, run: &Run) -> Result<Given, NoValues> {
-        let found = match self.find_named(&run.name).await {
+        let found = match self.find_named(&run.name, &run.set).await {
             Ok(found) => found,
             Err((named, error)) if error.is_forbidden() => {
                 return Err(NoValues::Blocked(Blocked {
                     reason: reasons::ACCESS_DENIED.into(),
                     message: format!(
-                        "{named} cannot be read: {error}; give that right to Plumb's account"
+                        "{named} cannot be read: {error}; give that right to {}",
+                        reader(run.set.account.as_deref())
                     ),
                     waits: Waits::User,
                     again: true,
@@ -65,6 +66,14 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Who reads what is named, for people.
+fn reader(account: Option<&Account>) -> String {
+    account.map_or_else(
+        || "Plumb's account".to_owned(),
+        |account| format!("the service account {account}"),
+    )
 }
 
 fn blocked(reason: &str, message: String) -> Blocked {

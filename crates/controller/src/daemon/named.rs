@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt as _;
 use futures::stream::SelectAll;
-use plumb_engine::{ApiError, Target, WatchEvent, watch_versions};
+use plumb_engine::{ApiError, ApplySet, Cluster, Target, WatchEvent, watch_versions};
 use serde::Deserialize;
 
 use super::Daemon;
@@ -77,7 +77,12 @@ impl Daemon {
     }
 
     /// Reads what an Application's spec names, but for what it has read before and is unchanged.
-    pub(crate) async fn find_named(&self, name: &Name) -> Result<Arc<Found>, (Named, ApiError)> {
+    pub(crate) async fn find_named(
+        &self,
+        name: &Name,
+        set: &ApplySet,
+    ) -> Result<Arc<Found>, (Named, ApiError)> {
+        let cluster = self.engine.acting(set);
         let (wanted, before) = {
             let store = self.state.lock();
             let Some(app) = store.apps.get(name) else { return Ok(Arc::default()) };
@@ -95,7 +100,7 @@ impl Daemon {
         for (known, named) in wanted {
             let content = match known {
                 Some(content) => content,
-                None => match self.read_named(&named).await {
+                None => match read_named(&cluster, &named).await {
                     Ok(content) => content.map(Arc::new),
                     Err(error) => return Err((named, error)),
                 },
@@ -115,42 +120,42 @@ impl Daemon {
         }
         Ok(found)
     }
+}
 
-    /// Reads one object; `None` when there is none.
-    async fn read_named(&self, named: &Named) -> Result<Option<Content>, ApiError> {
-        #[derive(Deserialize)]
-        struct Raw {
-            metadata: Metadata,
-            #[serde(default)]
-            data: Option<BTreeMap<String, String>>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Metadata {
-            resource_version: String,
-        }
-        let resource = named.kind.resource();
-        let target = Target::new(&resource, &named.name.namespace, &named.name.name);
-        let Some(raw) = self.engine.cluster().get_json::<Raw>(&target).await? else {
-            return Ok(None);
-        };
-        let unreadable = |what: &str| ApiError::Decode {
-            operation: "read",
-            subject: named.to_string(),
-            what: what.into(),
-        };
-        let version = raw.metadata.resource_version.parse();
-        let version = version.map_err(|_| unreadable("the resource version is not a number"))?;
-        let mut data = BTreeMap::new();
-        for (key, value) in raw.data.unwrap_or_default() {
-            let value = match named.kind {
-                NamedKind::ConfigMap => value.into_bytes(),
-                NamedKind::Secret => {
-                    STANDARD.decode(value).map_err(|_| unreadable("a value is not base64"))?
-                }
-            };
-            data.insert(key, value);
-        }
-        Ok(Some(Content { version, data }))
+/// Reads one object; `None` when there is none.
+async fn read_named(cluster: &Cluster, named: &Named) -> Result<Option<Content>, ApiError> {
+    #[derive(Deserialize)]
+    struct Raw {
+        metadata: Metadata,
+        #[serde(default)]
+        data: Option<BTreeMap<String, String>>,
     }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        resource_version: String,
+    }
+    let resource = named.kind.resource();
+    let target = Target::new(&resource, &named.name.namespace, &named.name.name);
+    let Some(raw) = cluster.get_json::<Raw>(&target).await? else {
+        return Ok(None);
+    };
+    let unreadable = |what: &str| ApiError::Decode {
+        operation: "read",
+        subject: named.to_string(),
+        what: what.into(),
+    };
+    let version = raw.metadata.resource_version.parse();
+    let version = version.map_err(|_| unreadable("the resource version is not a number"))?;
+    let mut data = BTreeMap::new();
+    for (key, value) in raw.data.unwrap_or_default() {
+        let value = match named.kind {
+            NamedKind::ConfigMap => value.into_bytes(),
+            NamedKind::Secret => {
+                STANDARD.decode(value).map_err(|_| unreadable("a value is not base64"))?
+            }
+        };
+        data.insert(key, value);
+    }
+    Ok(Some(Content { version, data }))
 }

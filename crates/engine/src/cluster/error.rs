@@ -204,6 +204,18 @@ impl ApiError {
             && self.refused(|refusal| refusal.has_word(&format!("User {user:?} cannot ")))
     }
 
+    /// HTTP 403 by the authorizer: group, resource and namespace of what was refused.
+    pub(crate) fn refused_resource(&self) -> Option<(&str, &str, &str)> {
+        let refusal = self.refusal().filter(|refusal| refusal.code == 403)?;
+        let (_, rest) = refusal.message.split_once(" cannot ")?;
+        let quoted = |before: &str| {
+            let (_, rest) = rest.split_once(before)?;
+            rest.strip_prefix('"')?.split('"').next()
+        };
+        let namespace = quoted(" in the namespace ").unwrap_or_default();
+        Some((quoted(" in API group ")?, quoted(" resource ")?, namespace))
+    }
+
     /// HTTP 403 because we may not act as another user at all, whatever for.
     pub(crate) fn is_impersonation_refused(&self) -> bool {
         self.is_forbidden()

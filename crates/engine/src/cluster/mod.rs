@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use plumb_core::ObjectKey;
+use plumb_core::{Gvk, ObjectKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -439,6 +439,22 @@ impl Cluster {
             subject: subject.to_string(),
             what: "it has no page".into(),
         })
+    }
+
+    /// Whether this user may apply an object, as its own rules say.
+    pub(crate) async fn may_patch(&self, to: &Target<'_>) -> Result<bool, ApiError> {
+        let gvk = Gvk::new("authorization.k8s.io/v1", "SelfSubjectAccessReview");
+        let reviews = Resource::known(gvk, "selfsubjectaccessreviews", false);
+        let attributes = json!({
+            "verb": "patch", "group": to.resource.gvk.group, "resource": to.resource.plural,
+            "namespace": to.namespace, "name": to.name,
+        });
+        let review = json!({
+            "apiVersion": reviews.gvk.api_version(), "kind": reviews.gvk.kind,
+            "spec": {"resourceAttributes": attributes},
+        });
+        let answer: serde_json::Value = self.post_json(&reviews, "", &review).await?;
+        Ok(answer["status"]["allowed"] == true)
     }
 
     /// An object of a type of our own, whole; `None` when there is none.
