@@ -72,6 +72,10 @@ pub(crate) struct Controller {
     #[arg(long, env = "PLUMB_IMPERSONATE_ONLY")]
     pub(crate) impersonate_only: bool,
 
+    /// Let an Application name only what is in its own namespace: refuse dependencies in others
+    #[arg(long, env = "PLUMB_NO_CROSS_NAMESPACE_REFS")]
+    pub(crate) no_cross_namespace_refs: bool,
+
     /// How long a leader may be silent before a standby takes over
     #[arg(long, env = "PLUMB_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
     pub(crate) lease_duration: Duration,

@@ -54,6 +54,7 @@ async fn serve(args: Controller) -> Result<(), Failure> {
         namespace: args.namespace,
         default_service_account: args.default_service_account.filter(|name| !name.is_empty()),
         impersonate_only: args.impersonate_only,
+        no_cross_namespace_refs: args.no_cross_namespace_refs,
         audit_interval: args.audit_interval,
         survey_interval: args.survey_interval,
         seed: Digest::of(identity.as_bytes()).short(),

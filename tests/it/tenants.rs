@@ -270,6 +270,58 @@ fn after(object: &str, need: &str) -> String {
 
 /// What a tenant may not: every object of its path is one, but for the last, that shows that it is
 /// alive.
+/// What an Application depends on is looked at as its account: whether it is there, and what is in it,
+/// is for those to know who may read it.
+#[test]
+fn an_account_learns_of_dependencies_what_it_may_read() {
+    runtime().block_on(async {
+        let world = World::new("tenant-depends").await;
+        let elsewhere = world.plane.namespace("depends").await;
+        let tenant = Tenant::new(&world, "tenant", config_maps()).await;
+        let here = ["-n", &*world.ns, "create", "configmap", "mine", "--from-literal=key=a"];
+        said(&world.plane, &here);
+        said(
+            &world.plane,
+            &["-n", &*elsewhere, "create", "configmap", "theirs", "--from-literal=key=a"],
+        );
+        let commit = world.repo.commit(&[("app/c.yaml", Some(&config_map("c", "1")))], "one");
+        let agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        let depends = |app: &mut Value, kind: Value, name: &str, namespace: &str, expr: &str| {
+            let mut on = json!({"name": name, "namespace": namespace, "readyExpr": expr});
+            on.as_object_mut().unwrap().append(&mut kind.as_object().unwrap().clone());
+            app["spec"]["dependsOn"] = json!([on]);
+        };
+        let map = || json!({"apiVersion": "v1", "kind": "ConfigMap"});
+        let mut app = tenant.app("own", "app");
+        depends(&mut app, map(), "mine", &world.ns, "dep.data.key == 'a'");
+        world.apply(&app).await;
+        world.wait_applied("own", &commit).await;
+
+        let mut said = Vec::new();
+        for (app, kind, name) in [
+            ("there", map(), "theirs"),
+            ("absent", map(), "none"),
+            ("application", json!({}), "none"),
+        ] {
+            let mut object = tenant.app(app, "app");
+            depends(&mut object, kind, name, &elsewhere, "dep.data.key == 'a'");
+            world.apply(&object).await;
+            let parts = ["which the service account", "may not read"];
+            world.wait_refused(&world.apps(), app, "DependencyNotReady", &parts).await;
+            let object = world.get(&world.apps(), app).await;
+            let message = condition(&object, "Ready")["message"].to_string();
+            said.push(message.replace("theirs", "none"));
+        }
+        assert_eq!(said[0], said[1], "what is there and what is not are told alike");
+        drop(agent);
+        let args = ["--no-cross-namespace-refs"];
+        let _agent = world.agent_with(world.identity.kubeconfig().to_owned(), &args);
+        let parts = ["spec.dependsOn[0]", &elsewhere, "--no-cross-namespace-refs"];
+        world.wait_refused(&world.apps(), "application", "AccessDenied", &parts).await;
+    });
+}
+
 #[test]
 fn a_tenant_reaches_nothing_that_its_account_does_not() {
     runtime().block_on(async {

@@ -30,7 +30,7 @@ use self::keep::{Stays, and_stays};
 use self::policy::ignores_of;
 use self::values::Given;
 use crate::daemon::Daemon;
-use crate::depends::Unready;
+use crate::depends::{self, Unready};
 use crate::metrics::Outcome;
 use crate::names::{Key, Name};
 use crate::state::{Looked, Rendered, annotation, has_finalizer, scope_of};
@@ -136,6 +136,17 @@ impl Daemon {
             let blocked = Blocked { reason, message, waits: Waits::User, again: false };
             return self.blocked(&run, blocked).await;
         }
+        if let Some((index, namespace)) = depends::elsewhere(&run.name, &run.object)
+            && !self.may_name_elsewhere()
+        {
+            let message = format!(
+                "spec.dependsOn[{index}] names something in namespace {namespace}, and this agent lets \
+                 an Application name only what is in its own: it runs with --no-cross-namespace-refs"
+            );
+            let reason = reasons::ACCESS_DENIED.into();
+            let blocked = Blocked { reason, message, waits: Waits::User, again: false };
+            return self.blocked(&run, blocked).await;
+        }
         if let Some(message) = run.misruled.clone() {
             let reason = reasons::INVALID_CEL_EXPRESSION.into();
             let blocked = Blocked { reason, message, waits: Waits::User, again: false };
@@ -167,19 +178,17 @@ impl Daemon {
         let mut store = self.state.lock();
         let app = store.apps.get_mut(name)?;
         let account = self.account(&app.object.spec, &name.namespace);
-        let set = if account.as_ref() == app.set.account.as_deref() {
-            Arc::clone(&app.set)
-        } else {
-            let set = Arc::new(ApplySet::clone(&app.set).acting_as(account));
-            app.set = Arc::clone(&set);
+        if account.as_ref() != app.set.account.as_deref() {
+            app.set = Arc::new(ApplySet::clone(&app.set).acting_as(account));
             // What one account could read another may not.
             app.found = Arc::default();
-            set
-        };
+            store.note_account(name);
+        }
+        let app = store.apps.get_mut(name)?;
         Some(Run {
             name: name.clone(),
             object: Arc::clone(&app.object),
-            set,
+            set: Arc::clone(&app.set),
             rendered: app.rendered.clone(),
             before: app.written.clone().or_else(|| app.object.status.clone()).unwrap_or_default(),
             forced: std::mem::take(&mut app.forced),

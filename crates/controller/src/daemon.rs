@@ -63,6 +63,8 @@ pub struct Settings {
     pub default_service_account: Option<String>,
     /// Whether what names no account, and has no default, is refused.
     pub impersonate_only: bool,
+    /// Whether an Application may name only what is in its own namespace.
+    pub no_cross_namespace_refs: bool,
     /// In this time each object is verified once although nothing shows that it changed; never
     /// when it is zero.
     pub audit_interval: Duration,
@@ -543,6 +545,11 @@ impl Daemon {
     /// The account of those that name none.
     pub(crate) fn default_account(&self) -> Option<&String> {
         self.settings.default_service_account.as_ref()
+    }
+
+    /// Whether an Application may name what is in another namespace.
+    pub(crate) fn may_name_elsewhere(&self) -> bool {
+        !self.settings.no_cross_namespace_refs
     }
 
     /// An interval, moved a little.

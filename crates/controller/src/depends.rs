@@ -47,6 +47,22 @@ fn application(name: &Name, on: &Dependency) -> Option<Name> {
     ours.then(|| Name::new(namespace, &on.name))
 }
 
+/// Whether a dependency is an Application, of another namespace, that an account has a question about:
+/// it has to look for itself.
+fn is_asked_by_account(name: &Name, app: &App, on: &Dependency) -> bool {
+    let elsewhere = on.namespace.as_ref().is_some_and(|namespace| *namespace != name.namespace);
+    elsewhere && on.ready_expr.is_some() && app.set.account.is_some()
+}
+
+/// The first dependency in another namespace.
+pub(crate) fn elsewhere<'a>(name: &Name, app: &'a Application) -> Option<(usize, &'a str)> {
+    let mut all = app.spec.depends_on.iter().enumerate();
+    all.find_map(|(index, on)| {
+        let namespace = on.namespace.as_deref().filter(|namespace| *namespace != name.namespace)?;
+        Some((index, namespace))
+    })
+}
+
 /// The Applications that a spec names as dependencies.
 pub(crate) fn applications<'a>(
     name: &'a Name,
@@ -62,7 +78,7 @@ pub(crate) fn objects_of(name: &Name, app: &App) -> BTreeSet<ObjectRef> {
 }
 
 fn object(name: &Name, app: &App, on: &Dependency, expr: &Compiled) -> Option<ObjectRef> {
-    if application(name, on).is_some() {
+    if application(name, on).is_some() && !is_asked_by_account(name, app, on) {
         return None;
     }
     let expression = match expr {
@@ -73,11 +89,12 @@ fn object(name: &Name, app: &App, on: &Dependency, expr: &Compiled) -> Option<Ob
     // Most expressions ask about the other object only, and can be shared.
     let asks_for_self = expression.as_ref().is_some_and(|e| e.text().contains("self"));
     Some(ObjectRef {
-        api_version: on.api_version.clone().unwrap_or_default(),
-        kind: on.kind.clone().unwrap_or_default(),
+        api_version: on.api_version.clone().unwrap_or_else(|| "plumb.dev/v1alpha1".into()),
+        kind: on.kind.clone().unwrap_or_else(|| "Application".into()),
         namespace: on.namespace.clone().unwrap_or_else(|| name.namespace.clone()),
         name: on.name.clone(),
         ready_expr: on.ready_expr.clone(),
+        account: app.set.account.as_deref().cloned(),
         of: asks_for_self.then(|| (name.clone(), app.object.metadata.generation)),
     })
 }
@@ -152,7 +169,8 @@ impl Store {
             );
             return Some(Wait::wrong(format!("{other}, but its readyExpr {error}")));
         }
-        let Some(other) = application(name, on) else {
+        let other = application(name, on).filter(|_| !is_asked_by_account(name, app, on));
+        let Some(other) = other else {
             return self.wait_for_object(&object(name, app, on, expr)?);
         };
         let Some(dependency) = self.apps.get(&other) else {

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use plumb_core::Gvk;
+use plumb_engine::Account;
 use plumb_health::{Expression, Health, Rules, assess};
 use serde_json::Value;
 
@@ -18,6 +19,8 @@ pub(crate) struct ObjectRef {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) ready_expr: Option<String>,
+    /// Who looks at it, where that is not Plumb itself.
+    pub(crate) account: Option<Account>,
     /// Whose expression it is, at a generation of its spec, where it asks about its own.
     pub(crate) of: Option<(Name, Option<i64>)>,
 }

@@ -349,6 +349,12 @@ impl Store {
         keys
     }
 
+    /// Another account looks at what an Application depends on from now on.
+    pub(crate) fn note_account(&mut self, name: &Name) {
+        let Some(object) = self.apps.get(name).map(|app| Arc::clone(&app.object)) else { return };
+        self.note_dependencies(name, Some(&object));
+    }
+
     /// Takes in what an Application's spec says of dependencies.
     fn note_dependencies(&mut self, name: &Name, before: Option<&Application>) {
         for other in before.into_iter().flat_map(|before| depends::applications(name, before)) {

@@ -212,40 +212,45 @@ pub(crate) struct Stranger {
 impl Engine {
     /// Asks the API server whether those who want what a set lets go, and have other accounts, may have
     /// it at all. Whoever may not has no say in what becomes of it: else anybody could keep what is
-    /// deleted elsewhere by asking for it.
+    /// deleted elsewhere by asking for it. Returns whether it told of all of them.
     pub(crate) async fn ask_strangers(
         &self,
         set: &ApplySet,
         keys: impl Iterator<Item = &ObjectKey> + Send,
-    ) -> Result<(), EngineError> {
+    ) -> Result<bool, EngineError> {
         let strangers = self.claims().strangers(set, keys);
         if strangers.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let discovery = self.discovery().await?;
         let ask = |stranger: Stranger| {
             let resource = discovery.preferred(&stranger.key.group_kind).cloned();
             async move {
                 // What cannot be asked is not held against anybody.
-                let Some(resource) = resource else { return (stranger, true) };
+                let Some(resource) = resource else { return (stranger, Some(true)) };
                 let cluster = self.cluster.as_user(&stranger.account.user());
                 let key = &stranger.key;
                 let target = Target::new(&resource, &key.namespace, &key.name);
                 match cluster.may_patch(&target).await {
-                    Ok(may) => (stranger, may),
+                    Ok(may) => (stranger, Some(may)),
+                    Err(error) if error.is_forbidden() => (stranger, Some(false)),
                     Err(error) => {
                         tracing::warn!(account = %stranger.account, object = %key, %error, "cannot tell who may have it");
-                        (stranger, true)
+                        (stranger, None)
                     }
                 }
             }
             .boxed()
         };
         let mut answers = self.work_off(strangers.into_iter().map(ask).collect());
+        let mut told = true;
         while let Some((stranger, may)) = answers.next().await {
-            self.claims().note_stranger(&stranger.set, stranger.key, may);
+            match may {
+                Some(may) => self.claims().note_stranger(&stranger.set, stranger.key, may),
+                None => told = false,
+            }
         }
-        Ok(())
+        Ok(told)
     }
 }
 

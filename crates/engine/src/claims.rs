@@ -58,6 +58,7 @@ impl Claims {
         all: bool,
     ) -> Vec<ObjectKey> {
         let before = self.sets.remove(&*set.id);
+        let denied = still_denied(before.as_ref(), set, &keys);
         let asked = |wants: Wants| {
             let keys = wants.keys.into_iter().chain(wants.idle.into_iter().flatten());
             (keys.collect::<HashSet<_>>(), wants.foreign)
@@ -76,7 +77,7 @@ impl Claims {
             adopt,
             foreign,
             account: set.account.clone(),
-            denied: HashSet::new(),
+            denied,
             idle: None,
         };
         self.sets.insert(set.id.as_str().into(), wants);
@@ -90,7 +91,9 @@ impl Claims {
 
     /// A set that does nothing says what it would want. It lets nothing go.
     pub(crate) fn publish_idle(&mut self, set: &ApplySet, adopt: Adopt, keys: HashSet<ObjectKey>) {
-        let (idle, foreign) = match self.sets.remove(&*set.id) {
+        let before = self.sets.remove(&*set.id);
+        let denied = still_denied(before.as_ref(), set, &keys);
+        let (idle, foreign) = match before {
             Some(Wants { idle: Some(had), foreign, .. }) => (had, foreign),
             Some(Wants { keys, foreign, .. }) => (keys, foreign),
             None => Default::default(),
@@ -101,7 +104,7 @@ impl Claims {
             adopt,
             foreign,
             account: set.account.clone(),
-            denied: HashSet::new(),
+            denied,
             idle: Some(idle),
         };
         self.sets.insert(set.id.as_str().into(), wants);
@@ -210,6 +213,18 @@ impl Claims {
     }
 }
 
+/// What a set's account may not have, as far as the set asks for it again: a run of the other one may be
+/// about to delete it.
+fn still_denied(
+    before: Option<&Wants>,
+    set: &ApplySet,
+    keys: &HashSet<ObjectKey>,
+) -> HashSet<ObjectKey> {
+    let before = before.filter(|wants| wants.account == set.account);
+    let denied = before.into_iter().flat_map(|wants| &wants.denied);
+    denied.filter(|key| keys.contains(*key)).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use plumb_core::GroupKind;
@@ -245,6 +260,30 @@ mod tests {
         claims.note_foreign(&one.id, &x, true);
         claims.note_foreign(&one.id, &x, false);
         assert!(!claims.meets_foreign(&one.id));
+    }
+
+    #[test]
+    fn what_an_account_may_not_have_it_does_not_get_by_asking_again() {
+        let account = |name: &str| Some(Account { namespace: "ns".into(), name: name.into() });
+        let (one, two) = (set("one"), set("two").acting_as(account("a")));
+        let [x] = keys(&["x"]).into_iter().collect::<Vec<_>>().try_into().unwrap();
+        let mut claims = Claims::default();
+        for all in [true, false] {
+            claims.publish(&two, Adopt::Always, keys(&["x"]), all);
+            assert!(claims.others_want(&one.id, &x));
+            claims.note_stranger(&two.id, x.clone(), false);
+            assert!(!claims.others_want(&one.id, &x));
+            claims.publish(&two, Adopt::Always, keys(&["x", "y"]), all);
+            assert!(!claims.others_want(&one.id, &x), "while the other one is about to delete it");
+            claims.publish_idle(&two, Adopt::Always, keys(&["x"]));
+            assert!(!claims.others_want(&one.id, &x));
+            claims.note_stranger(&two.id, x.clone(), true);
+            assert!(claims.others_want(&one.id, &x));
+        }
+        claims.note_stranger(&two.id, x.clone(), false);
+        let two = set("two").acting_as(account("b"));
+        claims.publish(&two, Adopt::Always, keys(&["x"]), true);
+        assert!(claims.others_want(&one.id, &x), "nobody asked about this account yet");
     }
 
     #[test]

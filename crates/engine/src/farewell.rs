@@ -72,7 +72,10 @@ impl Engine {
         // The end of what is on its way is told by the watches.
         self.watch(&scope.kinds).await?;
         let members = self.members().applied(&set.id, &set.manager);
-        self.ask_strangers(set, members.iter().map(|(key, _)| key)).await?;
+        if !self.ask_strangers(set, members.iter().map(|(key, _)| key)).await? {
+            report.waits = true;
+            return Ok(());
+        }
         if farewell == Farewell::Orphan {
             self.orphan(job, &scope, report).await?;
         } else {

@@ -293,7 +293,10 @@ impl Engine {
             report.waits = true;
             return Ok(());
         }
-        self.ask_strangers(set, extras.iter().map(|(key, _)| key)).await?;
+        if !self.ask_strangers(set, extras.iter().map(|(key, _)| key)).await? {
+            report.waits = true;
+            return Ok(());
+        }
         let live = extras.len();
         extras.retain(|(key, _)| !self.claims().others_want(&set.id, key));
         report.handed_over = live - extras.len();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use plumb_engine::{Resource, WatchEvent, watch_one};
+use plumb_engine::{Account, Resource, Target, WatchEvent, watch_one};
 use plumb_health::Expression;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -19,6 +19,13 @@ use crate::objects::{ObjectRef, Seen, see};
 /// nothing tells when a kind comes.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_mins(1);
+
+/// Whether the object is there is not for this account to know.
+fn not_allowed(account: &Account) -> Seen {
+    Seen::Lasting(format!(
+        ", which the service account {account} may not read; give it the right to get it"
+    ))
+}
 
 /// Ended with its value.
 struct Follower(JoinHandle<()>);
@@ -69,6 +76,37 @@ impl Daemon {
         };
         let judge = |object: &Value| see(object, expression.as_ref().map(|e| (e, &this)));
         let missing = || Seen::Lasting(", which does not exist".into());
+        if let Some(account) = &of.account {
+            // The watch only says when to look.
+            let target = Target::new(&resource, namespace.unwrap_or_default(), &of.name);
+            let mut denied = false;
+            loop {
+                let event = if denied {
+                    // Nothing tells when a right comes.
+                    tokio::time::timeout(LONGEST_LOOK, events.next()).await.ok().flatten()
+                } else {
+                    events.next().await
+                };
+                if matches!(event, Some(WatchEvent::Restarted)) {
+                    continue;
+                }
+                let seen = match self.look_as(account, &target).await {
+                    Ok(found) => {
+                        denied = false;
+                        found.as_ref().map_or_else(missing, judge)
+                    }
+                    Err(error) => {
+                        denied = true;
+                        if error.is_forbidden() {
+                            not_allowed(account)
+                        } else {
+                            Seen::NotReady(format!(": {error}"))
+                        }
+                    }
+                };
+                self.saw(&of, seen);
+            }
+        }
         while let Some(event) = events.next().await {
             let seen = match event {
                 // What was seen last holds until the list says otherwise.
@@ -85,6 +123,15 @@ impl Daemon {
             };
             self.saw(&of, seen);
         }
+    }
+
+    /// An object as an account finds it.
+    async fn look_as(
+        &self,
+        account: &Account,
+        target: &Target<'_>,
+    ) -> Result<Option<Value>, plumb_engine::ApiError> {
+        self.engine.cluster().as_user(&account.user()).get_json(target).await
     }
 
     /// How a kind is served; waits until it is.

@@ -101,6 +101,7 @@ fn settings(dir: &tempfile::TempDir) -> Settings {
         lease_duration: Duration::from_secs(15),
         default_service_account: None,
         impersonate_only: false,
+        no_cross_namespace_refs: false,
         audit_interval: Duration::ZERO,
         survey_interval: Duration::ZERO,
         namespace: "plumb".into(),
