@@ -161,6 +161,8 @@ impl Engine {
             });
             compared.map(|p| (p.key.clone(), p.digest)).collect()
         };
+        let secret = prepared.iter().filter(|p| p.object.is_secret()).map(|p| p.key.clone());
+        self.members().note_secret(&set.id, secret.collect());
         if !job.policy.observe {
             self.members().forget_looks(&set.id);
         }

@@ -96,6 +96,8 @@ pub(crate) struct Members {
     kinds: BTreeMap<GroupKind, Kind>,
     /// Every key that is labelled for a set or was verified for it.
     sets: HashMap<Arc<str>, HashSet<Arc<ObjectKey>>>,
+    /// What holds values of Secrets, by set.
+    secret: HashMap<Arc<str>, HashSet<ObjectKey>>,
     clock: u64,
 }
 
@@ -543,6 +545,7 @@ impl Members {
             keys.remove(key);
             if keys.is_empty() {
                 self.sets.remove(set);
+                self.secret.remove(set);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! How objects are, as far as their watches told.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use plumb_core::{GroupKind, ObjectKey};
@@ -9,6 +10,9 @@ use super::{KindState, Members, Slot};
 use crate::applyset::ApplySet;
 use crate::attention::{Asking, Told, Unready, Wellbeing};
 use crate::marks::Ssa;
+
+/// What is told of an object that holds a Secret's value.
+const HIDDEN: &str = "why is not told here, since it holds values of a Secret";
 
 impl Slot {
     /// What was told of the object as it is now: a verdict on what it was before our last request
@@ -54,10 +58,20 @@ impl Members {
         })
     }
 
+    /// Which of a set's objects hold values of Secrets. What they say may quote one.
+    pub(crate) fn note_secret(&mut self, set: &str, keys: HashSet<ObjectKey>) {
+        if keys.is_empty() {
+            self.secret.remove(set);
+        } else {
+            self.secret.insert(set.into(), keys);
+        }
+    }
+
     /// How the objects are that a set applied. What is left alone is not minded, nor the set's own
     /// parent, which cannot be ready before them.
     pub(crate) fn wellbeing(&self, set: &ApplySet, asking: &Asking) -> Wellbeing {
         let mut wellbeing = Wellbeing::default();
+        let secret = self.secret.get(&*set.id);
         for key in self.sets.get(&*set.id).into_iter().flatten() {
             let Some(slot) = self.objects.get(key) else { continue };
             let is_parent = key.group_kind == set.parent
@@ -83,6 +97,8 @@ impl Members {
                 _ if !asking.reads(&key.group_kind) => None,
                 (_, Some(told)) if told.number == asking.number => {
                     let Told { health, reason, is_final, .. } = told;
+                    let hidden = secret.is_some_and(|keys| keys.contains(&**key));
+                    let reason = if hidden { HIDDEN } else { &**reason };
                     if health.is_ready() { None } else { unready(*health, reason, *is_final, true) }
                 }
                 _ => match self.kind(&key.group_kind) {
@@ -212,6 +228,19 @@ mod tests {
         let found = members.wellbeing(&set(), &Asking::of(NUMBER, &[]));
         let names: Vec<_> = found.unready.iter().map(|unready| &*unready.key.name).collect();
         assert_eq!((found.total, names), (6, vec!["e", "f"]));
+    }
+
+    #[test]
+    fn what_an_object_with_a_value_of_a_secret_says_is_not_told() {
+        let (mut members, _) = members(&[(11, Health::Degraded)]);
+        let reason = |members: &Members| {
+            members.wellbeing(&set(), &asking()).unready.remove(0).reason.clone()
+        };
+        assert_eq!(reason(&members), "because");
+        members.note_secret(&set().id, HashSet::from([key("a")]));
+        assert_eq!(reason(&members), HIDDEN);
+        members.note_secret(&set().id, HashSet::new());
+        assert_eq!(reason(&members), "because");
     }
 
     #[test]
