@@ -182,7 +182,7 @@ impl Daemon {
             app.set = Arc::new(ApplySet::clone(&app.set).acting_as(account));
             // What one account could read another may not.
             app.found = Arc::default();
-            store.note_account(name);
+            store.note_dependencies(name);
         }
         let app = store.apps.get_mut(name)?;
         Some(Run {

@@ -11,6 +11,7 @@ use plumb_api::{Application, ApplicationStatus, Dependency};
 use plumb_health::{CelError, Expression, Variables};
 use serde_json::Value;
 
+use crate::askers::Turned;
 use crate::names::{Key, Name};
 use crate::objects::{ObjectRef, Seen};
 use crate::state::{App, Store};
@@ -64,15 +65,12 @@ pub(crate) fn elsewhere<'a>(name: &Name, app: &'a Application) -> Option<(usize,
 }
 
 /// The Applications that a spec names as dependencies.
-pub(crate) fn applications<'a>(
-    name: &'a Name,
-    app: &'a Application,
-) -> impl Iterator<Item = Name> + 'a {
+fn applications<'a>(name: &'a Name, app: &'a Application) -> impl Iterator<Item = Name> + 'a {
     app.spec.depends_on.iter().filter_map(|on| application(name, on))
 }
 
 /// The other objects that an Application's spec waits for.
-pub(crate) fn objects_of(name: &Name, app: &App) -> BTreeSet<ObjectRef> {
+fn objects_of(name: &Name, app: &App) -> BTreeSet<ObjectRef> {
     let dependencies = app.object.spec.depends_on.iter().zip(&*app.exprs);
     dependencies.filter_map(|(on, expr)| object(name, app, on, expr)).collect()
 }
@@ -121,6 +119,30 @@ impl Wait {
 }
 
 impl Store {
+    /// Takes in what an Application's spec, if there still is one, says of dependencies, and whose
+    /// account looks at them.
+    pub(crate) fn note_dependencies(&mut self, name: &Name) {
+        let app = self.apps.get(name);
+        let others = app.iter().flat_map(|app| applications(name, &app.object)).collect();
+        let objects = app.map(|app| objects_of(name, app)).unwrap_or_default();
+        self.behind.put(name, others);
+        let Turned { came, went } = self.depended_on.put(name, objects);
+        self.wanted_objects.send_if_modified(|wanted| {
+            let changed = !came.is_empty() || !went.is_empty();
+            for of in &went {
+                wanted.remove(of);
+            }
+            wanted.extend(came);
+            changed
+        });
+    }
+
+    /// Who waits for an object.
+    pub(crate) fn waiting_for_object(&self, of: &ObjectRef) -> Vec<Key> {
+        let asking = self.depended_on.who(of);
+        asking.filter(|name| self.waiting.contains(*name)).cloned().map(Key::App).collect()
+    }
+
     /// What an Application waits for before anything new of it is applied.
     pub(crate) fn unready(&self, name: &Name) -> Option<Unready> {
         let app = self.apps.get(name)?;
@@ -278,7 +300,7 @@ impl Store {
         let mut behind = BTreeSet::new();
         let mut open = vec![other.clone()];
         while let Some(at) = open.pop() {
-            for name in self.behind.get(&at).into_iter().flatten() {
+            for name in self.behind.who(&at) {
                 if behind.insert(name.clone()) {
                     open.push(name.clone());
                 }
@@ -290,7 +312,7 @@ impl Store {
     /// Who waits for an Application directly, and who does in the end.
     pub(crate) fn waiting_for(&self, other: &Name) -> (Vec<Name>, Vec<Name>) {
         let waiting = |other: &Name| {
-            let behind = self.behind.get(other).into_iter().flatten();
+            let behind = self.behind.who(other);
             behind.filter(|name| self.waiting.contains(*name))
         };
         let direct: Vec<Name> = waiting(other).cloned().collect();

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod apps;
+mod askers;
 pub mod backoff;
 mod daemon;
 mod depends;

@@ -13,6 +13,7 @@ use plumb_core::Gvk;
 use plumb_engine::Resource;
 use tokio::sync::watch;
 
+use crate::askers::{Askers, Turned};
 use crate::names::Name;
 
 /// Kinds whose objects can be named.
@@ -110,9 +111,7 @@ pub(crate) type Part = (NamedKind, Option<String>);
 /// What the watches say.
 #[derive(Debug, Default)]
 pub(crate) struct Sight {
-    /// What each Application names, and who names what.
-    of: BTreeMap<Name, BTreeSet<Named>>,
-    by: BTreeMap<Named, BTreeSet<Name>>,
+    names: Askers<Named>,
     /// The version of what is named, as far as it is known.
     seen: BTreeMap<Named, Version>,
     /// The parts in which nothing is missed.
@@ -135,31 +134,20 @@ pub(crate) enum Told {
 impl Sight {
     /// An Application names these from now on.
     pub(crate) fn put(&mut self, app: &Name, names: BTreeSet<Named>) {
-        if self.of.get(app).map_or(names.is_empty(), |known| *known == names) {
-            return;
+        let Turned { came, went } = self.names.put(app, names);
+        for named in &went {
+            self.seen.remove(named);
         }
-        for named in self.of.remove(app).into_iter().flatten() {
-            if names.contains(&named) {
-                continue;
+        self.needed.send_if_modified(|needed| {
+            let mut changed = false;
+            for named in &came {
+                changed |= needed.insert(named.kind);
             }
-            if let Some(apps) = self.by.get_mut(&named) {
-                apps.remove(app);
-                if apps.is_empty() {
-                    self.by.remove(&named);
-                    self.seen.remove(&named);
+            for Named { kind, .. } in &went {
+                if !self.names.all().any(|named| named.kind == *kind) {
+                    changed |= needed.remove(kind);
                 }
             }
-        }
-        for named in &names {
-            self.by.entry(named.clone()).or_default().insert(app.clone());
-        }
-        if !names.is_empty() {
-            self.of.insert(app.clone(), names);
-        }
-        let kinds: BTreeSet<NamedKind> = self.by.keys().map(|named| named.kind).collect();
-        self.needed.send_if_modified(|needed| {
-            let changed = *needed != kinds;
-            *needed = kinds;
             changed
         });
     }
@@ -179,7 +167,7 @@ impl Sight {
 
     /// A run has read an object. What a watch said meanwhile is newer.
     pub(crate) fn note(&mut self, named: &Named, version: Version) {
-        if self.by.contains_key(named) {
+        if self.names.is_asked(named) {
             self.seen.entry(named.clone()).or_insert(version);
         }
     }
@@ -194,7 +182,7 @@ impl Sight {
             }
             Told::Listed(versions) => {
                 self.synced.insert(part.clone());
-                let named = self.by.keys().filter(|named| named.kind == *kind);
+                let named = self.names.all().filter(|named| named.kind == *kind);
                 let here = |named: &&Named| {
                     namespace.as_ref().is_none_or(|namespace| *namespace == named.name.namespace)
                 };
@@ -209,7 +197,7 @@ impl Sight {
                 let named = Named { kind: *kind, name };
                 let known = self.seen.get(&named);
                 let old = matches!(known, Some(Version::At(known)) if *known >= version);
-                if old || !self.by.contains_key(&named) {
+                if old || !self.names.is_asked(&named) {
                     return Vec::new();
                 }
                 self.seen.insert(named.clone(), Version::At(version));
@@ -217,7 +205,7 @@ impl Sight {
             }
             Told::Gone(name) => {
                 let named = Named { kind: *kind, name };
-                if !self.by.contains_key(&named) {
+                if !self.names.is_asked(&named) {
                     return Vec::new();
                 }
                 self.seen.insert(named.clone(), Version::Absent);
@@ -228,7 +216,7 @@ impl Sight {
 
     /// Who names an object.
     pub(crate) fn askers(&self, named: &Named) -> impl Iterator<Item = &Name> {
-        self.by.get(named).into_iter().flatten()
+        self.names.who(named)
     }
 
     /// What a watch last said of an object, current or not.

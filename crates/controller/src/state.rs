@@ -16,6 +16,7 @@ use crate::apps::due::Pause;
 use crate::apps::how::How;
 use crate::apps::others::Patience;
 use crate::apps::wait::OwnRules;
+use crate::askers::Askers;
 use crate::backoff::Backoff;
 use crate::depends::{self, Compiled};
 use crate::metrics::Kind;
@@ -190,11 +191,11 @@ pub(crate) struct Store {
     /// The applications that wait for their dependencies.
     pub(crate) waiting: BTreeSet<Name>,
     /// Who names an application as a dependency.
-    pub(crate) behind: BTreeMap<Name, BTreeSet<Name>>,
+    pub(crate) behind: Askers<Name>,
     /// How objects of any kind are that somebody waits for, and who does.
     pub(crate) objects: BTreeMap<ObjectRef, Seen>,
-    asked: BTreeMap<ObjectRef, BTreeSet<Name>>,
-    wanted_objects: watch::Sender<BTreeSet<ObjectRef>>,
+    pub(crate) depended_on: Askers<ObjectRef>,
+    pub(crate) wanted_objects: watch::Sender<BTreeSet<ObjectRef>>,
     /// How many revisions of all sources were seen.
     seqs: u64,
     by_set: BTreeMap<String, Name>,
@@ -292,7 +293,7 @@ impl Store {
                 backoff,
             };
             self.apps.insert(name.clone(), app);
-            self.note_dependencies(&name, None);
+            self.note_dependencies(&name);
             let mut keys = self.all_behind(&name);
             keys.push(Key::App(name));
             return keys;
@@ -334,7 +335,7 @@ impl Store {
             known.exprs = depends::compile(&object.spec.depends_on);
         }
         if old.generation != new.generation {
-            self.note_dependencies(&name, Some(&*before));
+            self.note_dependencies(&name);
         }
         // Who was in a circle may be free, and who was not may be in one.
         let mut keys = if turned {
@@ -347,53 +348,6 @@ impl Store {
             keys.push(Key::App(name));
         }
         keys
-    }
-
-    /// Another account looks at what an Application depends on from now on.
-    pub(crate) fn note_account(&mut self, name: &Name) {
-        let Some(object) = self.apps.get(name).map(|app| Arc::clone(&app.object)) else { return };
-        self.note_dependencies(name, Some(&object));
-    }
-
-    /// Takes in what an Application's spec says of dependencies.
-    fn note_dependencies(&mut self, name: &Name, before: Option<&Application>) {
-        for other in before.into_iter().flat_map(|before| depends::applications(name, before)) {
-            if let Some(behind) = self.behind.get_mut(&other) {
-                behind.remove(name);
-                if behind.is_empty() {
-                    self.behind.remove(&other);
-                }
-            }
-        }
-        for asked in self.asked.values_mut() {
-            asked.remove(name);
-        }
-        if let Some(app) = self.apps.get(name) {
-            for other in depends::applications(name, &app.object) {
-                self.behind.entry(other).or_default().insert(name.clone());
-            }
-            for of in depends::objects_of(name, app) {
-                self.asked.entry(of).or_default().insert(name.clone());
-            }
-        }
-        self.asked.retain(|_, who| !who.is_empty());
-        let wanted: BTreeSet<ObjectRef> = self.asked.keys().cloned().collect();
-        self.wanted_objects.send_if_modified(|known| {
-            let changed = *known != wanted;
-            *known = wanted;
-            changed
-        });
-    }
-
-    /// The objects that are waited for, and when that changes.
-    pub(crate) fn wanted_objects(&self) -> watch::Receiver<BTreeSet<ObjectRef>> {
-        self.wanted_objects.subscribe()
-    }
-
-    /// Who waits for an object.
-    pub(crate) fn waiting_for_object(&self, of: &ObjectRef) -> Vec<Key> {
-        let asked = self.asked.get(of).into_iter().flatten();
-        asked.filter(|name| self.waiting.contains(*name)).cloned().map(Key::App).collect()
     }
 
     /// Something came that may end what an Application failed for.
@@ -424,7 +378,7 @@ impl Store {
         let app = self.apps.remove(name)?;
         self.named.put(name, BTreeSet::new());
         self.waiting.remove(name);
-        self.note_dependencies(name, Some(&*app.object));
+        self.note_dependencies(name);
         self.by_set.remove(&app.set.id);
         Some(app)
     }

@@ -39,7 +39,7 @@ impl Drop for Follower {
 impl Daemon {
     /// Watches what is waited for, each object as long as anybody does. Never ends.
     pub(super) async fn follow_objects(self: Arc<Self>) {
-        let mut wanted = self.state.lock().wanted_objects();
+        let mut wanted = self.state.lock().wanted_objects.subscribe();
         let mut followers: BTreeMap<ObjectRef, Follower> = BTreeMap::new();
         loop {
             let objects = wanted.borrow_and_update().clone();
