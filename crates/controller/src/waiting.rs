@@ -78,8 +78,8 @@ pub(crate) struct Said<'s> {
 /// What comes of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Verdict {
-    /// All objects are ready.
-    Ready,
+    /// All objects are ready; so many.
+    Ready(usize),
     /// It is told so.
     Tell(Telling),
     /// What there is to say has time, or is said already.
@@ -107,7 +107,7 @@ pub(crate) fn decide(wait: &mut Option<Wait>, look: &Look<'_>, now: Timestamp) -
     let (found, said) = (look.found, &look.said);
     if found.is_ready() {
         *wait = None;
-        return Verdict::Ready;
+        return Verdict::Ready(found.total);
     }
     let goes_on = wait.as_ref().is_some_and(|wait| wait.wanted == look.wanted) && !look.applied;
     if !goes_on {
@@ -301,7 +301,7 @@ mod tests {
             let look = Look { wanted, found, applied, corrected, said, timeout: TIMEOUT };
             let seconds = |next: Option<Duration>| next.map(|next| next.as_secs());
             match decide(&mut self.wait, &look, at(second)) {
-                Verdict::Ready => {
+                Verdict::Ready(_) => {
                     *self = Self::ready();
                     Some("ready".into())
                 }

@@ -120,8 +120,7 @@ impl Daemon {
         let revision = status.last_applied_revision.clone().unwrap_or_default();
         let (said, next) = match self.weigh(run, &revision, report) {
             None => (say, None),
-            Some(Verdict::Ready) => {
-                let total = self.engine.wellbeing(&run.set).map_or(0, |found| found.total);
+            Some(Verdict::Ready(total)) => {
                 let mut said = say.clone();
                 said.more.push((HEALTHY, "True", reasons::SUCCEEDED.into(), all_ready(total)));
                 self.keep_applied(run, Applied { say, status: None });
