@@ -599,7 +599,9 @@ async fn follow_as(
                     let mut lives = Vec::with_capacity(objects.len());
                     let mut tells = Vec::with_capacity(objects.len());
                     for (key, Seen { live, told }) in objects {
-                        tells.push((key.clone(), told, members.told(&key).cloned()));
+                        if told.is_some() || members.was_told(&key) {
+                            tells.push((key.clone(), told, members.told(&key).cloned()));
+                        }
                         lives.push((key, live));
                     }
                     sets = members.listed(kind, lives, &unreadable);

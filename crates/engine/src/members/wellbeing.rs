@@ -29,6 +29,11 @@ impl Members {
         self.objects.get(key)?.told_now()
     }
 
+    /// Whether anything was ever told of an object.
+    pub(crate) fn was_told(&self, key: &ObjectKey) -> bool {
+        self.objects.get(key).is_some_and(|slot| slot.told.is_some())
+    }
+
     /// The watch tells how an object is, or that nobody asks. `before` is what was told before this
     /// event. Returns the set for which that is news.
     pub(crate) fn tell(
