@@ -57,30 +57,18 @@ impl Claims {
         mut keys: HashSet<ObjectKey>,
         all: bool,
     ) -> Vec<ObjectKey> {
-        let before = self.sets.remove(&*set.id);
-        let denied = still_denied(before.as_ref(), set, &keys);
-        let asked = |wants: Wants| {
-            let keys = wants.keys.into_iter().chain(wants.idle.into_iter().flatten());
-            (keys.collect::<HashSet<_>>(), wants.foreign)
+        let before = self.sets.get(&*set.id);
+        let asked = |wants: &Wants| {
+            wants.keys.iter().chain(wants.idle.iter().flatten()).cloned().collect::<HashSet<_>>()
         };
-        let (before, mut foreign) = before.map(asked).unwrap_or_default();
+        let before = before.map(asked).unwrap_or_default();
         let freed = if all {
             before.into_iter().filter(|key| !keys.contains(key)).collect()
         } else {
             keys.extend(before);
             Vec::new()
         };
-        foreign.retain(|key| keys.contains(key));
-        let wants = Wants {
-            manager: set.manager.clone(),
-            keys,
-            adopt,
-            foreign,
-            account: set.account.clone(),
-            denied,
-            idle: None,
-        };
-        self.sets.insert(set.id.as_str().into(), wants);
+        self.note(set, adopt, keys, None);
         freed
     }
 
@@ -91,22 +79,31 @@ impl Claims {
 
     /// A set that does nothing says what it would want. It lets nothing go.
     pub(crate) fn publish_idle(&mut self, set: &ApplySet, adopt: Adopt, keys: HashSet<ObjectKey>) {
-        let before = self.sets.remove(&*set.id);
-        let denied = still_denied(before.as_ref(), set, &keys);
-        let (idle, foreign) = match before {
-            Some(Wants { idle: Some(had), foreign, .. }) => (had, foreign),
-            Some(Wants { keys, foreign, .. }) => (keys, foreign),
+        let before = self.sets.get(&*set.id);
+        let had = before.map(|wants| wants.idle.as_ref().unwrap_or(&wants.keys).clone());
+        self.note(set, adopt, keys, Some(had.unwrap_or_default()));
+    }
+
+    /// Notes what a set wants. What was found out of that before counts as long as it is wanted, and
+    /// what an account may not have as long as it is the same account: a run of another set may be
+    /// about to delete it.
+    fn note(
+        &mut self,
+        set: &ApplySet,
+        adopt: Adopt,
+        keys: HashSet<ObjectKey>,
+        idle: Option<HashSet<ObjectKey>>,
+    ) {
+        let (mut foreign, mut denied) = match self.sets.remove(&*set.id) {
+            Some(before) if before.account == set.account => (before.foreign, before.denied),
+            Some(before) => (before.foreign, HashSet::new()),
             None => Default::default(),
         };
-        let wants = Wants {
-            manager: set.manager.clone(),
-            keys,
-            adopt,
-            foreign,
-            account: set.account.clone(),
-            denied,
-            idle: Some(idle),
-        };
+        let idle_has = |key: &ObjectKey| idle.as_ref().is_some_and(|idle| idle.contains(key));
+        foreign.retain(|key| keys.contains(key) || idle_has(key));
+        denied.retain(|key| keys.contains(key));
+        let (manager, account) = (set.manager.clone(), set.account.clone());
+        let wants = Wants { manager, keys, adopt, foreign, account, denied, idle };
         self.sets.insert(set.id.as_str().into(), wants);
     }
 
@@ -211,18 +208,6 @@ impl Claims {
         }
         Some(wants.manager.clone())
     }
-}
-
-/// What a set's account may not have, as far as the set asks for it again: a run of the other one may be
-/// about to delete it.
-fn still_denied(
-    before: Option<&Wants>,
-    set: &ApplySet,
-    keys: &HashSet<ObjectKey>,
-) -> HashSet<ObjectKey> {
-    let before = before.filter(|wants| wants.account == set.account);
-    let denied = before.into_iter().flat_map(|wants| &wants.denied);
-    denied.filter(|key| keys.contains(*key)).cloned().collect()
 }
 
 #[cfg(test)]
