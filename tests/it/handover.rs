@@ -47,6 +47,18 @@ async fn wait_owner(world: &World, app: &str, name: &str) {
     .await;
 }
 
+/// Two folders that keep an object each, and one object that may move, in the first.
+fn all_in_one(world: &World) {
+    world.repo.commit(
+        &[
+            ("a/keep.yaml", Some(&config_map("keep-a", "1"))),
+            ("b/keep.yaml", Some(&config_map("keep-b", "1"))),
+            ("a/x.yaml", Some(&config_map("x", "1"))),
+        ],
+        "all in one",
+    );
+}
+
 /// Two applications, of two sources that follow the same branch.
 async fn two_of_twins(world: &World) {
     world.apply(&world.source("1h")).await;
@@ -578,14 +590,7 @@ fn two_sources_of_one_branch_move_together() {
 fn what_goes_to_a_source_that_cannot_be_read_for_a_moment_is_waited_for() {
     runtime().block_on(async {
         let world = World::new("move-twin-away").await;
-        world.repo.commit(
-            &[
-                ("a/keep.yaml", Some(&config_map("keep-a", "1"))),
-                ("b/keep.yaml", Some(&config_map("keep-b", "1"))),
-                ("a/x.yaml", Some(&config_map("x", "1"))),
-            ],
-            "all in one",
-        );
+        all_in_one(&world);
         let _agent = world.agent();
         two_of_twins(&world).await;
         let before = uid(&world, "x").await;
@@ -617,14 +622,7 @@ fn what_goes_to_a_source_that_cannot_be_read_for_a_moment_is_waited_for() {
 fn what_may_have_gone_to_a_broken_application_of_another_source_of_the_branch_is_kept() {
     runtime().block_on(async {
         let world = World::new("twin-broken").await;
-        world.repo.commit(
-            &[
-                ("a/keep.yaml", Some(&config_map("keep-a", "1"))),
-                ("b/keep.yaml", Some(&config_map("keep-b", "1"))),
-                ("a/x.yaml", Some(&config_map("x", "1"))),
-            ],
-            "all in one",
-        );
+        all_in_one(&world);
         let _agent = world.agent();
         two_of_twins(&world).await;
         let before = uid(&world, "x").await;

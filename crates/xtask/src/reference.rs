@@ -9,6 +9,14 @@ use tokio::process::Command;
 use crate::error::TaskError;
 use crate::process::shown;
 
+/// Finds a program that we are compared with, or builds it.
+pub(crate) async fn peer(tool: Tool) -> Result<PathBuf, TaskError> {
+    tokio::task::spawn_blocking(move || tool.peer())
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        .map_err(TaskError::Reference)
+}
+
 /// The reference binary.
 #[derive(Debug, Clone)]
 pub(crate) struct Reference {
@@ -18,11 +26,7 @@ pub(crate) struct Reference {
 impl Reference {
     /// Finds the binary, or builds it.
     pub(crate) async fn ready() -> Result<Self, TaskError> {
-        let binary = tokio::task::spawn_blocking(|| Tool::Kustomize.peer())
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-            .map_err(TaskError::Reference)?;
-        Ok(Self { binary })
+        Ok(Self { binary: peer(Tool::Kustomize).await? })
     }
 
     /// Where it is.

@@ -10,6 +10,7 @@ use tokio::process::Command;
 
 use crate::error::TaskError;
 use crate::process::shown;
+use crate::reference::peer;
 
 /// Where the cases are, and the keys that open them.
 const TESTS: &str = "crates/sops/tests";
@@ -36,11 +37,7 @@ impl Drop for Sops {
 impl Sops {
     /// Finds the program, or builds it.
     pub(crate) async fn ready() -> Result<Self, TaskError> {
-        let binary = tokio::task::spawn_blocking(|| Tool::Sops.peer())
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-            .map_err(TaskError::Reference)?;
-        Self::new(binary)
+        Self::new(peer(Tool::Sops).await?)
     }
 
     fn new(binary: PathBuf) -> Result<Self, TaskError> {
