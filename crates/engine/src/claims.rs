@@ -57,17 +57,15 @@ impl Claims {
         mut keys: HashSet<ObjectKey>,
         all: bool,
     ) -> Vec<ObjectKey> {
-        let before = self.sets.get(&*set.id);
-        let asked = |wants: &Wants| {
-            wants.keys.iter().chain(wants.idle.iter().flatten()).cloned().collect::<HashSet<_>>()
-        };
-        let before = before.map(asked).unwrap_or_default();
-        let freed = if all {
-            before.into_iter().filter(|key| !keys.contains(key)).collect()
+        let before = self.sets.get(&*set.id).into_iter();
+        let asked = before.flat_map(|wants| wants.keys.iter().chain(wants.idle.iter().flatten()));
+        let left: HashSet<_> = asked.filter(|key| !keys.contains(*key)).cloned().collect();
+        let mut freed = Vec::new();
+        if all {
+            freed.extend(left);
         } else {
-            keys.extend(before);
-            Vec::new()
-        };
+            keys.extend(left);
+        }
         self.note(set, adopt, keys, None);
         freed
     }
