@@ -117,7 +117,57 @@ fn huge_applications_leave_a_small_one_its_turn() {
         for name in ["huge-a-1299", "huge-b-1299", "huge-c-1299", "huge-a-more"] {
             world.wait_value(name, "1").await;
         }
+        they_go_in_turns_too(&world).await;
     });
+}
+
+/// One is let go, one is deleted, and of one nearly all leaves Git: again a small one has its turn,
+/// and what a person approved is approved once, however many turns it takes.
+async fn they_go_in_turns_too(world: &World) {
+    let three = world.repo.commit(
+        &[("huge-b/all.yaml", None), ("late/a.yaml", Some(config_map("late", "1").as_str()))],
+        "three",
+    );
+    world.look().await;
+    let object =
+        world.wait_condition(&world.apps(), "huge-b", ("PruneHeld", "True"), |_| true).await;
+    let plan = object["status"]["prune"]["digest"].as_str().unwrap().to_owned();
+    let orphans = json!({"spec": {"deletionPolicy": "Orphan"}});
+    world.edit(&world.apps(), "huge-c", &orphans).await;
+    let audit = world.plane.audit();
+    let mark = audit.mark();
+    world.annotate(&world.apps(), "huge-b", "plumb.dev/approve-prune", &plan).await;
+    for app in ["huge-a", "huge-c"] {
+        world.delete(&world.apps(), app).await;
+    }
+    let rest = |object: &serde_json::Value, what: &str| {
+        let message = condition(object, "Ready")["message"].to_string();
+        message.contains(what) && message.contains(", in turns with other applications")
+    };
+    world
+        .wait_condition(&world.apps(), "huge-b", ("Ready", "False"), |object| {
+            rest(object, "1 of 1 objects applied at main@sha1:")
+                && rest(object, " that left Git are still to be deleted")
+        })
+        .await;
+    world.apply(&world.app("late", "late", "1h")).await;
+    world.wait_applied("late", &three).await;
+    for app in ["huge-a", "huge-c"] {
+        world.wait_gone(&world.apps(), app).await;
+    }
+    let object = world.wait_condition(&world.apps(), "huge-b", ("Ready", "True"), |_| true).await;
+    assert_eq!(object["status"]["prune"], json!(null), "{object}");
+    world.plane.settled().await;
+    let told = audit.requests(mark).by(&world.identity.user()).within(&world.ns);
+    let all = told.only(|e| e.what() == "delete configmaps" || e.what() == "patch configmaps");
+    let late = all.iter().position(|e| e.name == "late").unwrap();
+    let before = |prefix: &str| all[..late].iter().filter(|e| e.name.starts_with(prefix)).count();
+    let turns = ["huge-a-", "huge-b-", "huge-c-"].map(before);
+    println!("before the small one: {turns:?} of 1301, 1300 and 1300");
+    assert!(turns.iter().sum::<usize>() < 3900, "{turns:?}");
+    assert_eq!((world.data("huge-a-7").await, world.data("huge-b-7").await), (None, None));
+    let kept = world.get(&world.config_maps(), "huge-c-7").await;
+    assert_eq!(kept["metadata"]["labels"], json!(null), "{kept}");
 }
 
 /// What the API server refuses is not sent again because a neighbour drifts or a commit changes one,

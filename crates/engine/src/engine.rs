@@ -18,6 +18,7 @@ use crate::circuit::Circuits;
 use crate::claims::Claims;
 use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent, watch_by};
 use crate::definitions::{Defining, is_definition};
+use crate::deleting::Deleting;
 use crate::error::EngineError;
 use crate::ignore::Ignores;
 use crate::members::{Audits, KindState, Members, Trouble};
@@ -26,7 +27,7 @@ use crate::prepare::prepare;
 use crate::refusals::Refusals;
 use crate::report::Drift;
 use crate::sabotage::{Sabotage, leaves_out};
-use crate::share::{SLICE_TIME, SLICE_WRITES};
+use crate::share::{SLICE_TIME, SLICE_WRITES, Slice};
 
 /// News from the watches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +103,7 @@ pub struct Engine {
     circuits: Mutex<Circuits>,
     refusals: Mutex<Refusals>,
     tried: Mutex<HashMap<String, HashMap<ObjectKey, u64>>>,
+    pub(crate) deleting: Mutex<HashMap<String, Deleting>>,
     pub(crate) runs: AtomicUsize,
     discovery: tokio::sync::Mutex<Option<(Arc<Discovery>, Instant)>>,
     watches: Mutex<BTreeMap<GroupKind, JoinHandle<()>>>,
@@ -130,6 +132,7 @@ impl Engine {
             circuits: Mutex::default(),
             refusals: Mutex::default(),
             tried: Mutex::default(),
+            deleting: Mutex::default(),
             runs: AtomicUsize::new(0),
             discovery: tokio::sync::Mutex::default(),
             watches: Mutex::default(),
@@ -206,6 +209,12 @@ impl Engine {
         self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What one run may do before others have their turn.
+    pub(crate) fn slice(&self) -> Slice {
+        let (writes, time) = self.options.slice;
+        Slice::new(writes, Instant::now() + time)
+    }
+
     /// Asks for a run of these sets.
     pub(crate) fn signal(&self, sets: BTreeSet<Arc<str>>) {
         for set in sets {
@@ -226,6 +235,7 @@ impl Engine {
         self.facts().remove(set);
         self.refusals().forget(set);
         self.tried().remove(set);
+        self.deleting().remove(set);
         self.forget_account(set);
         self.attention.attend(set, None, &BTreeSet::new(), |_, _| true);
     }
@@ -459,6 +469,7 @@ impl Engine {
         self.circuits().clear();
         self.refusals().clear();
         self.tried().clear();
+        self.deleting().clear();
         self.members().forget_verified();
     }
 

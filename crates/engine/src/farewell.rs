@@ -1,10 +1,12 @@
 //! What becomes of the members when their parent goes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::FutureExt as _;
 use plumb_core::{ErrorClass, Gvk, ObjectKey};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::applyset::{APPLICATION, ApplySet, PART_OF, Scope};
 use crate::cluster::{ApiError, Resource, Target};
@@ -14,6 +16,7 @@ use crate::guard::Occasion;
 use crate::live::Live;
 use crate::prune::{Member, failed, unlisted};
 use crate::report::Report;
+use crate::share::Slice;
 use crate::sync::{Job, RACES};
 
 /// What becomes of the members when their parent goes.
@@ -76,12 +79,16 @@ impl Engine {
             report.waits = true;
             return Ok(());
         }
+        let slice = self.slice();
         if farewell == Farewell::Orphan {
-            self.orphan(job, &scope, report).await?;
+            self.orphan(job, &scope, &slice, report).await?;
         } else {
             let occasion = Occasion::Deletion { with_namespace: self.namespace_goes(set).await? };
-            let left = self.delete_members(job, &scope.kinds, &none, occasion, report).await?;
-            if report.held.is_none() && !report.superseded {
+            let left = {
+                let wanted = (&none, occasion);
+                self.delete_members(job, &scope.kinds, wanted, &slice, report).await?
+            };
+            if report.held.is_none() && !report.superseded && report.undeleted == 0 {
                 // Under the label of a parent that is no more nobody could ever take them.
                 for member in &left.kept {
                     self.let_go(job, &member.resource, &member.key, report).await?;
@@ -161,9 +168,11 @@ impl Engine {
         &self,
         job: &Job<'_>,
         scope: &Scope,
+        slice: &Slice,
         report: &mut Report,
     ) -> Result<(), EngineError> {
         let set = job.set;
+        let (superseded, later) = (AtomicBool::new(false), AtomicUsize::new(0));
         let discovery = self.discovery_of(&scope.kinds).await?;
         for kind in &scope.kinds {
             // A kind that the cluster lacks has no objects; one that cannot be read may have some.
@@ -175,26 +184,36 @@ impl Engine {
                 continue;
             };
             let members = self.list_members(job, resource, report).await?;
-            let tries: Vec<_> = members
+            let members = members
                 .into_iter()
                 // What bears our label but was never applied by us is a copy, and not ours to change.
                 .filter(|member| member.live.entry(&set.manager).is_some())
-                .filter(|member| !self.claims().others_want(&set.id, &member.key))
-                .map(|Member { key, .. }| {
-                    let one = async move {
-                        if (job.superseded)() {
-                            return (key, None);
-                        }
-                        let done = self.orphan_one(set, resource, &key).await;
-                        (key, Some(done))
-                    };
-                    one.boxed()
-                })
-                .collect();
+                .filter(|member| !self.claims().others_want(&set.id, &member.key));
+            let mut tries = Vec::new();
+            for Member { key, .. } in members {
+                if let Some(failure) = self.undeleted(&set.id, &key) {
+                    report.failures.push(failure);
+                    continue;
+                }
+                let (superseded, later) = (&superseded, &later);
+                let one = async move {
+                    if (job.superseded)() {
+                        superseded.store(true, Ordering::Relaxed);
+                        return (key, None);
+                    }
+                    if !slice.take(Instant::now()) {
+                        later.fetch_add(1, Ordering::Relaxed);
+                        return (key, None);
+                    }
+                    let done = self.orphan_one(set, resource, &key).await;
+                    (key, Some(done))
+                };
+                tries.push(one.boxed());
+            }
             let mut results = self.work_off(tries);
             while let Some((key, done)) = results.next().await {
                 match done {
-                    None => report.superseded = true,
+                    None => {}
                     Some(Ok(())) => report.left += 1,
                     Some(Err(source)) if self.ends(job, &source).await => {
                         return Err(EngineError::Interrupted { source });
@@ -205,11 +224,14 @@ impl Engine {
                         }
                         let of = (resource, &key);
                         let failure = failed(set, of, "OrphanFailed", &error, report.account);
-                        report.failures.push(failure);
+                        self.note_undeleted(&set.id, failure, report);
                     }
                 }
             }
         }
+        report.superseded |= superseded.into_inner();
+        report.undeleted += later.into_inner();
+        self.end_turn(&set.id, report);
         Ok(())
     }
 

@@ -112,10 +112,40 @@ impl Default for Limits {
     }
 }
 
-/// Digest that names a plan.
-pub(crate) fn plan_digest(candidates: &[Candidate]) -> Digest {
-    let mut lines: Vec<String> =
-        candidates.iter().map(|c| format!("{} {}", c.key, c.uid)).collect();
+/// A person's word for one plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// The digest that was named.
+    pub digest: String,
+    /// What was done of the plan so far, as its digest counts it.
+    done: Vec<String>,
+}
+
+impl Approval {
+    /// The word for the plan of this digest, of which nothing is done yet.
+    pub fn of(digest: &str) -> Self {
+        Self { digest: digest.to_owned(), done: Vec::new() }
+    }
+
+    /// This object of it was deleted.
+    pub(crate) fn note(&mut self, key: &ObjectKey, uid: &str) {
+        self.done.push(line(key, uid));
+    }
+
+    /// Whether these are what is left of the plan.
+    fn is_for(&self, candidates: &[Candidate]) -> bool {
+        plan_digest(candidates, &self.done).to_string() == self.digest
+    }
+}
+
+fn line(key: &ObjectKey, uid: &str) -> String {
+    format!("{key} {uid}")
+}
+
+/// Digest that names a plan, of which some of the lines may be done.
+fn plan_digest(candidates: &[Candidate], done: &[String]) -> Digest {
+    let mut lines: Vec<String> = candidates.iter().map(|c| line(&c.key, &c.uid)).collect();
+    lines.extend_from_slice(done);
     lines.sort_unstable();
     let mut hasher = Hasher::new();
     for line in lines {
@@ -124,12 +154,12 @@ pub(crate) fn plan_digest(candidates: &[Candidate]) -> Digest {
     hasher.finish()
 }
 
-/// Decides about one plan. `Ok` means delete now. `approved` is the digest that a person named.
+/// Decides about one plan. `Ok` means delete now. `approved` is what a person named.
 pub fn judge(
     candidates: &[Candidate],
     occasion: Occasion,
     limits: &Limits,
-    approved: Option<&str>,
+    approved: Option<&Approval>,
 ) -> Result<(), Box<Held>> {
     let count = candidates.len();
     if count == 0 {
@@ -167,17 +197,17 @@ pub fn judge(
     hold(candidates, reason, message, approved)
 }
 
-/// Holds a plan, unless a person named its digest.
+/// Holds a plan, unless a person named it.
 pub(crate) fn hold(
     candidates: &[Candidate],
     reason: HoldReason,
     message: String,
-    approved: Option<&str>,
+    approved: Option<&Approval>,
 ) -> Result<(), Box<Held>> {
-    let digest = plan_digest(candidates);
-    if approved.is_some_and(|approved| approved.trim() == digest.to_string()) {
+    if approved.is_some_and(|approved| approved.is_for(candidates)) {
         return Ok(());
     }
+    let digest = plan_digest(candidates, &[]);
     let mut objects: Vec<_> = candidates.iter().map(|c| c.key.clone()).collect();
     objects.sort_unstable();
     Err(Box::new(Held { digest, objects, reason, message }))
@@ -203,7 +233,7 @@ mod tests {
         occasion: Occasion,
         approved: Option<&str>,
     ) -> Result<(), Box<Held>> {
-        judge(candidates, occasion, &Limits::default(), approved)
+        judge(candidates, occasion, &Limits::default(), approved.map(Approval::of).as_ref())
     }
 
     const DELETION: Occasion = Occasion::Deletion { with_namespace: false };
@@ -284,7 +314,7 @@ mod tests {
         let plan = candidates("ConfigMap", 12);
         let plan_held = held(&plan, sync(0, 12), None).unwrap_err();
         let digest = plan_held.digest.to_string();
-        assert_eq!(held(&plan, sync(0, 12), Some(&format!(" {digest}\n"))), Ok(()));
+        assert_eq!(held(&plan, sync(0, 12), Some(&digest)), Ok(()));
         let mut other = plan.clone();
         other[3].uid = "new".into();
         assert!(held(&other, sync(0, 12), Some(&digest)).is_err());
@@ -292,5 +322,25 @@ mod tests {
         let mut shuffled = plan;
         shuffled.reverse();
         assert_eq!(held(&shuffled, sync(0, 12), Some(&digest)), Ok(()));
+    }
+
+    #[test]
+    fn a_plan_that_is_partly_done_is_the_same_plan() {
+        let plan = candidates("ConfigMap", 12);
+        let digest = held(&plan, sync(0, 12), None).unwrap_err().digest.to_string();
+        let mut approval = Approval::of(&digest);
+        let judge = |rest: &[Candidate], approval: &Approval| {
+            judge(rest, sync(0, 12), &Limits::default(), Some(approval)).is_ok()
+        };
+        for candidate in &plan[..5] {
+            approval.note(&candidate.key, &candidate.uid);
+        }
+        assert!(judge(&plan[5..], &approval));
+        // More than the rest, less than the rest, and something else than the rest.
+        assert!(!judge(&plan[4..], &approval));
+        assert!(!judge(&plan[6..], &approval));
+        let mut other = plan[5..].to_vec();
+        other[0].uid = "new".into();
+        assert!(!judge(&other, &approval));
     }
 }

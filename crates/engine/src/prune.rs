@@ -1,11 +1,12 @@
 //! Deleting members that nothing asks for any more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::FutureExt as _;
 use plumb_core::{ErrorClass, GroupKind, ObjectKey};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::account::{Presence, rights};
 use crate::applyset::{ApplySet, GROUP_KINDS, PART_OF};
@@ -18,6 +19,7 @@ use crate::live::Live;
 use crate::marks::Prune;
 use crate::report::{Failure, Report};
 use crate::sabotage::{Sabotage, leaves_out};
+use crate::share::Slice;
 use crate::sync::{Job, RACES, is_ours_to_delete};
 
 /// A live member, as it was listed.
@@ -45,8 +47,8 @@ impl Engine {
         &self,
         job: &Job<'_>,
         kinds: &BTreeSet<GroupKind>,
-        desired: &HashMap<ObjectKey, u64>,
-        occasion: Occasion,
+        (desired, occasion): (&HashMap<ObjectKey, u64>, Occasion),
+        slice: &Slice,
         report: &mut Report,
     ) -> Result<Left, EngineError> {
         let set = job.set;
@@ -130,7 +132,8 @@ impl Engine {
                 }
             }
         }
-        let approved = job.approved.as_deref();
+        let approved = self.approval(&set.id, job.approved.as_deref());
+        let approved = approved.as_ref();
         let mut judgement = guard::judge(&candidates, occasion, &job.policy.limits, approved);
         if let (Ok(()), false, Some(other)) = (
             &judgement,
@@ -144,10 +147,12 @@ impl Engine {
         }
         if let Err(held) = judgement {
             report.held = Some(*held);
+            self.end_turn(&set.id, report);
             let going = going.into_iter().map(|member| member.key).collect();
             return Ok(Left { going, kept });
         }
-        let going = self.delete_in_order(job, &judged, &going, report).await?;
+        let going = self.delete_in_order(job, &judged, &going, slice, report).await?;
+        self.end_turn(&set.id, report);
         Ok(Left { going, kept })
     }
 
@@ -158,6 +163,7 @@ impl Engine {
         job: &Job<'_>,
         judged: &[Member],
         going: &[Member],
+        slice: &Slice,
         report: &mut Report,
     ) -> Result<Vec<ObjectKey>, EngineError> {
         let all: Vec<&Member> = judged.iter().chain(going).collect();
@@ -170,6 +176,10 @@ impl Engine {
         let mut there: HashSet<usize> = (0..all.len()).collect();
         let mut going: BTreeSet<ObjectKey> = going.iter().map(|m| m.key.clone()).collect();
         for turn in turns.into_values().rev() {
+            if report.undeleted > 0 {
+                report.undeleted += turn.len();
+                continue;
+            }
             let mut batch = Vec::new();
             for number in turn {
                 match order.dependants[number].iter().find(|dependant| there.contains(dependant)) {
@@ -180,7 +190,7 @@ impl Engine {
                     }
                 }
             }
-            for (number, deleted) in self.delete_turn(job, &batch, report).await? {
+            for (number, deleted) in self.delete_turn(job, &batch, slice, report).await? {
                 let key = &all[number].key;
                 if deleted == Deleted::Terminating {
                     going.insert(key.clone());
@@ -228,18 +238,28 @@ impl Engine {
         &self,
         job: &Job<'_>,
         batch: &[(usize, &Member)],
+        slice: &Slice,
         report: &mut Report,
     ) -> Result<Vec<(usize, Deleted)>, EngineError> {
         let (ended, superseded) = (AtomicBool::new(false), AtomicBool::new(false));
+        let later = AtomicUsize::new(0);
         let mut tries = Vec::new();
         for (number, member) in batch {
-            let (ended, superseded) = (&ended, &superseded);
+            if let Some(failure) = self.undeleted(&job.set.id, &member.key) {
+                report.failures.push(failure);
+                continue;
+            }
+            let (ended, superseded, later) = (&ended, &superseded, &later);
             let one = async move {
                 if ended.load(Ordering::Relaxed) {
                     return (*number, *member, None);
                 }
                 if (job.superseded)() {
                     superseded.store(true, Ordering::Relaxed);
+                    return (*number, *member, None);
+                }
+                if !slice.take(Instant::now()) {
+                    later.fetch_add(1, Ordering::Relaxed);
                     return (*number, *member, None);
                 }
                 (*number, *member, Some(self.delete_one(job.set, member).await))
@@ -255,6 +275,7 @@ impl Engine {
                     if came != Deleted::AlreadyGone {
                         report.pruned.push(member.key.clone());
                     }
+                    self.note_deleted(&job.set.id, &member.key, &member.live.uid);
                     deleted.push((number, came));
                 }
                 // What was under way with it has met the same.
@@ -273,11 +294,12 @@ impl Engine {
                     }
                     let of = (&member.resource, &member.key);
                     let failure = failed(job.set, of, "PruneFailed", &error, report.account);
-                    report.failures.push(failure);
+                    self.note_undeleted(&job.set.id, failure, report);
                 }
             }
         }
         drop(results);
+        report.undeleted += later.into_inner();
         report.superseded |= superseded.into_inner();
         interrupted.map_or(Ok(deleted), Err)
     }

@@ -10,7 +10,13 @@ fn applications() -> Resource {
 }
 
 fn engine(script: &Script) -> Engine {
-    let options = EngineOptions { concurrency: 1, ..EngineOptions::default() };
+    in_slices(script, usize::MAX)
+}
+
+/// One that gives others their turn after so many deletions.
+fn in_slices(script: &Script, of: usize) -> Engine {
+    let slice = (of, std::time::Duration::from_secs(3600));
+    let options = EngineOptions { concurrency: 1, slice, ..EngineOptions::default() };
     Engine::new(script.cluster(), options).0
 }
 
@@ -138,7 +144,8 @@ async fn an_api_server_that_hangs_ends_a_run_of_deletions_with_one_word() {
                 after: None,
             });
             let batch: Vec<_> = members.iter().enumerate().collect();
-            engine.delete_turn(job, &batch, &mut report).await.map(|deleted| deleted.len())
+            let slice = engine.slice();
+            engine.delete_turn(job, &batch, &slice, &mut report).await.map(|deleted| deleted.len())
         })
         .await;
         assert_eq!(script.asked().len(), asked);
@@ -163,4 +170,38 @@ async fn a_kind_that_cannot_be_listed_is_unknown_and_not_empty() {
     let listed = listed.await.unwrap();
     assert!(listed.is_empty() && !report.is_complete());
     assert_eq!(report.failures[0].reason, "PruneFailed");
+}
+
+/// Objects that cannot be deleted take their place in one turn, not in each.
+#[tokio::test]
+async fn what_cannot_be_deleted_is_tried_once_in_all_turns() {
+    let refused = || Says::Status(403, None, String::new());
+    let gone = || Says::ok(r#"{"kind":"Status","status":"Success"}"#);
+    // Two are refused in the first turn, and once more when all were tried.
+    let script = Script::new([refused(), refused(), gone(), gone(), refused(), refused()]);
+    let engine = in_slices(&script, 2);
+    let maps = Resource::known(Gvk::new("v1", "ConfigMap"), "configmaps", true);
+    with_job(async |job| {
+        let mut left = vec!["a", "b", "c", "d"];
+        let mut turns = Vec::new();
+        for _ in 0..3 {
+            let mut report = Report::default();
+            let members = left.iter().map(|name| Member {
+                resource: maps.clone(),
+                key: maps.key("ns", name),
+                live: member(job.set, name),
+                after: None,
+            });
+            let members: Vec<_> = members.collect();
+            let batch: Vec<_> = members.iter().enumerate().collect();
+            let slice = engine.slice();
+            engine.delete_turn(job, &batch, &slice, &mut report).await.unwrap();
+            engine.end_turn(&job.set.id, &report);
+            left.retain(|name| !report.pruned.contains(&maps.key("ns", name)));
+            turns.push((report.pruned.len(), report.failures.len(), report.undeleted));
+        }
+        assert_eq!(turns, [(0, 2, 2), (2, 2, 0), (0, 2, 0)]);
+    })
+    .await;
+    assert_eq!(script.asked().len(), 6);
 }

@@ -106,6 +106,9 @@ pub struct Report {
     /// Objects that differ and were not sent, because others had to have their turn. The next run
     /// goes on with them.
     pub unsent: usize,
+    /// Objects that are to be deleted, or let go, and were not tried, because others had to have their
+    /// turn. The next run goes on with them.
+    pub undeleted: usize,
     /// Objects that Git has no more but that stay until all else is in place.
     pub held_back: usize,
     /// When to run again, because definitions that were changed are not served yet.
@@ -156,6 +159,7 @@ impl Report {
             && self.terminating.is_empty()
             && self.behind.is_empty()
             && self.unsent == 0
+            && self.undeleted == 0
             && !self.superseded
             && !self.waits
             && self.again.is_none()

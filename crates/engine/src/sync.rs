@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use plumb_core::{Digest, ErrorClass, GroupKind, Object, ObjectKey};
-use tokio::time::Instant;
 
 use crate::applyset::{ApplySet, Scope};
 use crate::claims::Others;
@@ -169,7 +168,7 @@ impl Engine {
         let failed = report.failures.len();
         let todo = self.plan(&job, &prepared, &compared, report);
         let put_off = report.failures.len() > failed;
-        let slice = Slice::new(self.options.slice.0, Instant::now() + self.options.slice.1);
+        let slice = self.slice();
         if job.only_drift {
             return self.correct_alone(&job, &prepared, todo, &slice, report).await;
         }
@@ -229,7 +228,7 @@ impl Engine {
             }
             self.members().retain_verified(&set.id, &wanted);
             let blocked = !report.is_complete();
-            self.prune(set, &desired, &job, blocked, report).await?;
+            self.prune(&desired, &job, blocked, &slice, report).await?;
             let mut scope = self.remaining_scope(set, &prepared, report).await;
             if job.keeps_scope {
                 scope = scope.union(&report.scope);
@@ -277,12 +276,13 @@ impl Engine {
 
     async fn prune(
         &self,
-        set: &ApplySet,
         desired: &HashMap<ObjectKey, u64>,
         job: &Job<'_>,
         blocked: bool,
+        slice: &Slice,
         report: &mut Report,
     ) -> Result<(), EngineError> {
+        let set = job.set;
         report.kept = self.kept(set, desired);
         let mut extras = self.extras(set, desired);
         if job.policy.prune {
@@ -328,7 +328,7 @@ impl Engine {
             report.waits = true;
             return Ok(());
         }
-        self.delete_members(job, &kinds, desired, occasion, report).await.map(|_| ())
+        self.delete_members(job, &kinds, (desired, occasion), slice, report).await.map(|_| ())
     }
 
     /// Failures about kinds that nothing is wanted of any more, and of which something may be left

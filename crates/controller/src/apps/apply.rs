@@ -48,7 +48,7 @@ impl Daemon {
             self.again(run);
             return Outcome::Unchanged;
         }
-        if report.unsent > 0 {
+        if report.unsent > 0 || report.undeleted > 0 {
             self.say_progress(run, base, &report).await;
             self.again(run);
             self.plan_turn(run);

@@ -42,6 +42,12 @@ impl Daemon {
             // The newer run is in the queue already, and begins with what is left.
             return Outcome::Unchanged;
         }
+        if report.undeleted > 0 {
+            let say = say_of_farewell(&report, &run.name.namespace, &run.name.name);
+            self.say_app(run, Self::status_with(run, &say, |_| {}), &say, None).await;
+            self.plan_turn(run);
+            return Outcome::Waiting;
+        }
         if report.is_complete() && report.held.is_none() {
             return match self.engine.release(&run.set, &job.parent).await {
                 Ok(()) => Outcome::Changed,

@@ -121,7 +121,8 @@ impl Daemon {
     pub(super) async fn say_progress(self: &Arc<Self>, run: &Run, base: &Base, report: &Report) {
         let revision = base.revision.to_string();
         self.tell(run, report, &revision);
-        if report.failures.is_empty() && is_applied(&run.before, &run.object, &revision) {
+        let is_applied = is_applied(&run.before, &run.object, &revision);
+        if is_applied && report.failures.is_empty() && report.undeleted == 0 {
             // What is in place is gone through once more, after a restart for instance.
             return;
         }

@@ -110,11 +110,14 @@ pub(crate) fn say_of_progress(report: &Report, revision: &str) -> Say {
         0 => String::new(),
         _ => format!("; {failed} not applied so far: {}", failures_text(&report.failures)),
     };
+    let (total, revision) = (report.total, brief(revision));
+    let rest = match report.undeleted {
+        0 => "the rest follows".to_owned(),
+        n => format!("{n} that left Git are still to be deleted"),
+    };
     let message = format!(
-        "{applied} of {} objects applied at {}; the rest follows, in turns with other \
-         applications{failed}",
-        report.total,
-        brief(revision)
+        "{applied} of {total} objects applied at {revision}; {rest}, in turns with other \
+         applications{failed}"
     );
     Say::not_ready(reasons::PROGRESSING, message, Waits::Turn)
 }
@@ -144,6 +147,13 @@ fn kept_text(kept: &[Kept]) -> String {
 
 /// What is still to be done before an Application can go.
 pub(crate) fn say_of_farewell(report: &Report, namespace: &str, name: &str) -> Say {
+    if report.undeleted > 0 {
+        let message = format!(
+            "{} objects are still to be dealt with, in turns with other applications",
+            report.undeleted
+        );
+        return Say::not_ready(reasons::TERMINATING, message, Waits::Turn);
+    }
     if !report.failures.is_empty() {
         let message = format!("cannot finish the deletion: {}", failures_text(&report.failures));
         let class = report.class().unwrap_or(ErrorClass::Retry);
@@ -287,6 +297,17 @@ mod tests {
 
     #[test]
     fn progress_is_told_in_numbers() {
+        let report = Report { total: 50, undeleted: 1200, ..Report::default() };
+        assert_eq!(
+            say_of_progress(&report, "main@sha1:0123456789abcdef").message,
+            "50 of 50 objects applied at main@sha1:0123456789ab; 1200 that left Git are still to be \
+             deleted, in turns with other applications"
+        );
+        let say = say_of_farewell(&report, "ns", "app");
+        assert_eq!(
+            say.message,
+            "1200 objects are still to be dealt with, in turns with other applications"
+        );
         let report = Report { total: 5000, unsent: 3500, ..Report::default() };
         assert!(!report.is_complete());
         let say = say_of_progress(&report, "main@sha1:0123456789abcdef");
