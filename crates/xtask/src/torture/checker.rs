@@ -420,6 +420,10 @@ impl View<'_> {
         let its_own = |live: &&Arc<Value>| owner(live, &self.model.apps, self.ids) == Some(app);
         let members = self.live.values().filter(its_own).count();
         let left_over = self.left_over(found);
+        if extras.is_empty() {
+            wrong.push(format!("{name} holds deletions, and nothing is left to delete: {plan}"));
+            return;
+        }
         let count = plan["count"].as_u64().and_then(|count| usize::try_from(count).ok());
         let count = count.unwrap_or(0).clamp(left_over.len().max(1), extras.len());
         let gone = self.model.apps[app].is_gone();

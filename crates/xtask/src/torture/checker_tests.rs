@@ -237,6 +237,20 @@ fn what_may_have_gone_to_a_broken_neighbour_may_be_held() {
     assert!(world.view().unwrap_err()[0].contains("1 of 2 deletions are held without reason"));
 }
 
+/// It panicked over the size of such a plan.
+#[test]
+fn a_held_plan_of_which_nothing_is_left_is_told() {
+    let mut world = World::new();
+    world.model.apps[0].standing = Standing::Gone { orphans: false, heir: None };
+    world.commit(without_b());
+    hold(&mut world, "ProtectedObjects", &["ConfigMap one/a", "ConfigMap one/b"]);
+    for name in ["a", "b"] {
+        world.live.remove(&map(name, 1).key);
+    }
+    let wrong = world.view().unwrap_err();
+    assert!(wrong.iter().any(|what| what.contains("nothing is left to delete")), "{wrong:?}");
+}
+
 #[test]
 fn what_a_suspended_neighbour_asked_for_before_it_broke_may_be_left_out_of_a_plan() {
     let mut world = World::new();
