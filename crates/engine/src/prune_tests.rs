@@ -15,7 +15,7 @@ fn engine(script: &Script) -> Engine {
 
 /// One that gives others their turn after so many deletions.
 fn in_slices(script: &Script, of: usize) -> Engine {
-    let slice = (of, std::time::Duration::from_secs(3600));
+    let slice = (of, std::time::Duration::from_hours(1));
     let options = EngineOptions { concurrency: 1, slice, ..EngineOptions::default() };
     Engine::new(script.cluster(), options).0
 }
