@@ -210,7 +210,7 @@ fn an_object_of_any_kind_is_waited_for_until_it_works_or_an_expression_holds() {
 
         // Health, where nothing is said; a kind that is not there.
         let claim = json!([{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": "disk"}]);
-        world.apply(&after(&world, "api", claim)).await;
+        world.apply(&after(&world, "api", claim.clone())).await;
         waits_for(&world, "api", &["PersistentVolumeClaim", "/disk, which does not exist"]).await;
         let mut disk = object("PersistentVolumeClaim", "disk");
         disk["spec"] = json!({
@@ -222,6 +222,9 @@ fn an_object_of_any_kind_is_waited_for_until_it_works_or_an_expression_holds() {
         let kind = json!([{"apiVersion": "example.com/v1", "kind": "Nothing", "name": "x"}]);
         world.apply(&after(&world, "api", kind)).await;
         waits_for(&world, "api", &["the cluster has no example.com/v1 Nothing"]).await;
+        // The claim again, which is there already: a list brings it.
+        world.apply(&after(&world, "api", claim)).await;
+        waits_for(&world, "api", &["/disk is Progressing"]).await;
         for (expr, what) in [
             ("dep.data.(", "does not compile"),
             ("dep.metadata.name", "not true or false"),

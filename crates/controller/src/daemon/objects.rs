@@ -36,6 +36,15 @@ impl Drop for Follower {
     }
 }
 
+/// An object that says of what kind it is. Items of a list do not.
+fn named(mut object: Value, of: &ObjectRef) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("apiVersion".into(), of.api_version.as_str().into());
+        fields.insert("kind".into(), of.kind.as_str().into());
+    }
+    object
+}
+
 impl Daemon {
     /// Watches what is waited for, each object as long as anybody does. Never ends.
     pub(super) async fn follow_objects(self: Arc<Self>) {
@@ -112,7 +121,8 @@ impl Daemon {
                 // What was seen last holds until the list says otherwise.
                 WatchEvent::Restarted => continue,
                 WatchEvent::Listed(objects) => {
-                    objects.first().map_or_else(missing, |(_, object)| judge(object))
+                    let first = objects.into_iter().next();
+                    first.map_or_else(missing, |(_, object)| judge(&named(object, &of)))
                 }
                 WatchEvent::Changed(_, object) => judge(&object),
                 WatchEvent::Deleted(..) => missing(),
