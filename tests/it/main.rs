@@ -9,6 +9,7 @@
 mod adopt;
 mod applying;
 mod bad_input;
+mod checks;
 mod cli;
 mod counts;
 mod decryption;

@@ -284,7 +284,10 @@ fn an_account_learns_of_dependencies_what_it_may_read() {
             &world.plane,
             &["-n", &*elsewhere, "create", "configmap", "theirs", "--from-literal=key=a"],
         );
-        let commit = world.repo.commit(&[("app/c.yaml", Some(&config_map("c", "1")))], "one");
+        let apps = ["app", "checks-own", "checks", "checks-none"];
+        let maps = apps.map(|app| (format!("{app}/c.yaml"), config_map(app, "1")));
+        let files = maps.each_ref().map(|(path, text)| (path.as_str(), Some(text.as_str())));
+        let commit = world.repo.commit(&files, "one");
         let agent = world.agent();
         world.apply(&world.source("1h")).await;
         let depends = |app: &mut Value, kind: Value, name: &str, namespace: &str, expr: &str| {
@@ -314,11 +317,37 @@ fn an_account_learns_of_dependencies_what_it_may_read() {
             said.push(message.replace("theirs", "none"));
         }
         assert_eq!(said[0], said[1], "what is there and what is not are told alike");
+        // The same of what it is to wait for afterwards.
+        let checks = |app: &str, name: &str, namespace: &str| {
+            let mut object = tenant.app(app, app);
+            let check = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name});
+            object["spec"]["healthChecks"] = json!([check]);
+            object["spec"]["healthChecks"][0]["namespace"] = json!(namespace);
+            object
+        };
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "name": "s", "namespace": world.ns});
+        let mut object = checks("checks-own", "mine", &world.ns);
+        world.apply(&object).await;
+        world.wait_applied("checks-own", &commit).await;
+        object["spec"]["healthChecks"].as_array_mut().unwrap().push(secret);
+        world.apply(&object).await;
+        world.wait_progress("checks-own", "the service account").await;
+        let mut said = Vec::new();
+        for (app, name) in [("checks", "theirs"), ("checks-none", "none")] {
+            world.apply(&checks(app, name, &elsewhere)).await;
+            let object = world.wait_progress(app, "may not read it").await;
+            let message = condition(&object, "Ready")["message"].to_string();
+            said.push(message.replace("theirs", "none"));
+        }
+        assert_eq!(said[0], said[1], "what is there and what is not are told alike");
         drop(agent);
         let args = ["--no-cross-namespace-refs"];
         let _agent = world.agent_with(world.identity.kubeconfig().to_owned(), &args);
         let parts = ["spec.dependsOn[0]", &elsewhere, "--no-cross-namespace-refs"];
         world.wait_refused(&world.apps(), "application", "AccessDenied", &parts).await;
+        let parts = ["spec.healthChecks[0]", &elsewhere, "--no-cross-namespace-refs"];
+        world.wait_refused(&world.apps(), "checks", "AccessDenied", &parts).await;
     });
 }
 

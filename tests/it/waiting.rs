@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::world::{LIMIT, World, condition, config_map};
 
 /// A Deployment of one replica, whose Pods stay pending: there is no such node.
-fn deployment(name: &str, image: &str) -> String {
+pub(crate) fn deployment(name: &str, image: &str) -> String {
     format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\nspec:\n  \
          selector:\n    matchLabels: {{app: {name}}}\n  template:\n    metadata:\n      \
@@ -28,7 +28,7 @@ fn job(name: &str) -> String {
 
 impl World {
     /// An Application that waits, of the path of its name.
-    fn waiting(&self, name: &str, more: &Value) -> Value {
+    pub(crate) fn waiting(&self, name: &str, more: &Value) -> Value {
         let mut app = self.app(name, name, "1h");
         app["spec"]["retryInterval"] = json!("1h");
         app["spec"]["wait"] = json!(true);
@@ -38,12 +38,12 @@ impl World {
         app
     }
 
-    fn pods(&self) -> Api<DynamicObject> {
+    pub(crate) fn pods(&self) -> Api<DynamicObject> {
         self.api("v1", "Pod")
     }
 
     /// The newest Pod of a Deployment or Job, by the label that its template gives it.
-    async fn pod_of(&self, label: &str) -> String {
+    pub(crate) async fn pod_of(&self, label: &str) -> String {
         wait_for(&format!("a pod with {label}"), LIMIT, async || {
             let list = self.pods().list(&ListParams::default().labels(label)).await.unwrap();
             let mut pods: Vec<_> = list
@@ -59,13 +59,13 @@ impl World {
     }
 
     /// Does what a kubelet would: says of an object's status what it is told.
-    async fn set_status(&self, api: &Api<DynamicObject>, name: &str, status: &Value) {
+    pub(crate) async fn set_status(&self, api: &Api<DynamicObject>, name: &str, status: &Value) {
         let patch = json!({ "status": status });
         api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     }
 
     /// A Pod of a Deployment becomes ready, or ceases to be so.
-    async fn set_ready(&self, app: &str, ready: bool) {
+    pub(crate) async fn set_ready(&self, app: &str, ready: bool) {
         let pod = self.pod_of(&format!("app={app}")).await;
         let status = json!({
             "phase": "Running",
@@ -75,7 +75,7 @@ impl World {
     }
 
     /// Waits until an Application says that it waits, and returns its message.
-    async fn wait_progress(&self, app: &str, part: &str) -> Value {
+    pub(crate) async fn wait_progress(&self, app: &str, part: &str) -> Value {
         self.wait_condition(&self.apps(), app, ("Ready", "False"), |object| {
             let ready = condition(object, "Ready");
             ready["reason"] == "Progressing" && ready["message"].as_str().unwrap().contains(part)
@@ -284,7 +284,7 @@ fn applications_that_wait_hold_no_worker() {
 }
 
 /// A kind of the test's own with a status that anybody may write.
-async fn install_widgets(world: &World) -> String {
+pub(crate) async fn install_widgets(world: &World) -> String {
     let group = format!("{}.example.com", world.ns);
     let mut definition = crate::bad_input::definition(&group);
     let version = &mut definition["spec"]["versions"][0];

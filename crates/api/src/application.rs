@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CommonMetadata, Condition, Decryption, Dependency, Duration, Image, Patch, PatchTarget,
-    PostBuild, Time,
+    CommonMetadata, Condition, Decryption, Dependency, Duration, HealthCheck, Image, Patch,
+    PatchTarget, PostBuild, Time,
 };
 
 /// How many failures a status lists; the count tells of the rest.
@@ -233,7 +233,13 @@ pub struct ApplicationSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wait: bool,
 
-    /// How objects are judged when `wait` is set, in CEL; the variables are the
+    /// Objects that are waited for like those of `wait`: of this Application, so that only some of its
+    /// objects are, or made by others. With `wait`, all objects of this Application and these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub health_checks: Vec<HealthCheck>,
+
+    /// How objects are judged that are waited for, in CEL; the variables are the
     /// top-level fields of the object. Kinds without an entry are judged by what is known of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]

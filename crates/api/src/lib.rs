@@ -51,7 +51,7 @@ pub use git_repository::{
 };
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use needs::{
-    Decryption, DecryptionProvider, Dependency, PostBuild, SubstituteReference, SubstituteStrategy,
-    ValuesKind,
+    Decryption, DecryptionProvider, Dependency, HealthCheck, PostBuild, SubstituteReference,
+    SubstituteStrategy, ValuesKind,
 };
 pub use overlay::{CommonMetadata, Image, Patch, PatchTarget};

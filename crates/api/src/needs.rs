@@ -94,6 +94,35 @@ pub enum SubstituteStrategy {
     Always,
 }
 
+fn apps_v1() -> String {
+    "apps/v1".into()
+}
+
+/// An object that an Application waits for once it is applied. It may be its own or not.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheck {
+    /// Its API version, apps/v1 when left out.
+    #[serde(default = "apps_v1")]
+    #[schemars(length(min = 1, max = 317))]
+    #[x_kube(validation = Rule::new("self.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-z]([-a-z0-9]*[a-z0-9])?$')").message("must be a group and a version, as apps/v1, or v1"))]
+    pub api_version: String,
+
+    /// Its kind.
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: String,
+
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+
+    /// Its namespace, that of this Application when left out. It says nothing for kinds without
+    /// namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+}
+
 /// Something that must be ready before an Application is applied.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]

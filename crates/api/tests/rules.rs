@@ -156,6 +156,7 @@ async fn a_git_repository_is_checked_when_it_is_applied() {
 async fn an_application_is_checked_when_it_is_applied() {
     let base = json!({ "sourceRef": { "name": "repo" }, "interval": "10m" });
     let on = |value: Value| json!({ "dependsOn": [value] });
+    let checked = |value: Value| json!({ "healthChecks": [value] });
     let post = |value: Value| json!({ "postBuild": value });
     let from = |value: Value| post(json!({ "substituteFrom": [value] }));
     check(
@@ -195,6 +196,26 @@ async fn an_application_is_checked_when_it_is_applied() {
                 on(json!({ "apiVersion": "v1", "kind": "Secret", "name": "db" })),
                 "must not be a Secret",
             ),
+            (checked(json!({ "kind": "Deployment", "name": "a", "namespace": "b" })), ""),
+            (checked(json!({ "apiVersion": "v1", "kind": "Secret", "name": "a" })), ""),
+            (
+                checked(json!({ "apiVersion": "a.example.com/v1beta1", "kind": "A", "name": "a" })),
+                "",
+            ),
+            (
+                checked(json!({ "apiVersion": "apps", "kind": "Deployment", "name": "" })),
+                "healthChecks[0].name",
+            ),
+            (
+                checked(json!({ "apiVersion": "a/b/v1", "kind": "Deployment", "name": "a" })),
+                "a group and a version, as apps/v1",
+            ),
+            (
+                checked(json!({ "apiVersion": "apps/", "kind": "Deployment", "name": "a" })),
+                "a group and a version, as apps/v1",
+            ),
+            (checked(json!({ "kind": "", "name": "a" })), "healthChecks[0].kind"),
+            (checked(json!({ "name": "a" })), "healthChecks[0].kind: Required value"),
             (post(json!({})), ""),
             (post(json!({ "substitute": { "A_1": "", "_b": "x" } })), ""),
             (post(json!({ "substitute": { "1a": "x" } })), "names of letters, digits and _"),

@@ -29,6 +29,7 @@ use self::due::{Due, Pause};
 use self::keep::{Stays, and_stays};
 use self::policy::ignores_of;
 use self::values::Given;
+use crate::checks;
 use crate::daemon::Daemon;
 use crate::depends::{self, Unready};
 use crate::metrics::Outcome;
@@ -136,11 +137,11 @@ impl Daemon {
             let blocked = Blocked { reason, message, waits: Waits::User, again: false };
             return self.blocked(&run, blocked).await;
         }
-        if let Some((index, namespace)) = depends::elsewhere(&run.name, &run.object)
+        if let Some((field, index, namespace)) = elsewhere(&run)
             && !self.may_name_elsewhere()
         {
             let message = format!(
-                "spec.dependsOn[{index}] names something in namespace {namespace}, and this agent lets \
+                "spec.{field}[{index}] names something in namespace {namespace}, and this agent lets \
                  an Application name only what is in its own: it runs with --no-cross-namespace-refs"
             );
             let reason = reasons::ACCESS_DENIED.into();
@@ -392,6 +393,14 @@ impl Daemon {
             change(rendered);
         }
     }
+}
+
+/// The first field of a spec that names something in another namespace.
+fn elsewhere(run: &Run) -> Option<(&str, usize, &str)> {
+    let depends_on = depends::elsewhere(&run.name, &run.object).map(|(i, ns)| ("dependsOn", i, ns));
+    let checks =
+        || checks::elsewhere(&run.name, &run.object).map(|(i, ns)| ("healthChecks", i, ns));
+    depends_on.or_else(checks)
 }
 
 /// The kind of our parents.

@@ -12,8 +12,9 @@ use plumb_health::{CelError, Expression, Variables};
 use serde_json::Value;
 
 use crate::askers::Turned;
+use crate::checks;
 use crate::names::{Key, Name};
-use crate::objects::{ObjectRef, Seen};
+use crate::objects::{Ask, ObjectRef, Seen};
 use crate::state::{App, Store};
 use crate::status::{shorten, with_hint};
 
@@ -91,7 +92,7 @@ fn object(name: &Name, app: &App, on: &Dependency, expr: &Compiled) -> Option<Ob
         kind: on.kind.clone().unwrap_or_else(|| "Application".into()),
         namespace: on.namespace.clone().unwrap_or_else(|| name.namespace.clone()),
         name: on.name.clone(),
-        ready_expr: on.ready_expr.clone(),
+        ask: Ask::Ready(on.ready_expr.clone()),
         account: app.set.account.as_deref().cloned(),
         of: asks_for_self.then(|| (name.clone(), app.object.metadata.generation)),
     })
@@ -119,12 +120,13 @@ impl Wait {
 }
 
 impl Store {
-    /// Takes in what an Application's spec, if there still is one, says of dependencies, and whose
-    /// account looks at them.
+    /// Takes in what an Application's spec, if there still is one, says of dependencies and health, and
+    /// whose account looks at these objects.
     pub(crate) fn note_dependencies(&mut self, name: &Name) {
         let app = self.apps.get(name);
         let others = app.iter().flat_map(|app| applications(name, &app.object)).collect();
-        let objects = app.map(|app| objects_of(name, app)).unwrap_or_default();
+        let mut objects = app.map(|app| objects_of(name, app)).unwrap_or_default();
+        objects.extend(app.into_iter().flat_map(|app| checks::objects_of(name, app)));
         self.behind.put(name, others);
         let Turned { came, went } = self.depended_on.put(name, objects);
         self.wanted_objects.send_if_modified(|wanted| {
@@ -137,10 +139,11 @@ impl Store {
         });
     }
 
-    /// Who waits for an object.
+    /// Who waits for an object, or tells how it is.
     pub(crate) fn waiting_for_object(&self, of: &ObjectRef) -> Vec<Key> {
+        let tells = of.ask == Ask::Health;
         let asking = self.depended_on.who(of);
-        asking.filter(|name| self.waiting.contains(*name)).cloned().map(Key::App).collect()
+        asking.filter(|name| tells || self.waiting.contains(*name)).cloned().map(Key::App).collect()
     }
 
     /// What an Application waits for before anything new of it is applied.
@@ -265,7 +268,9 @@ impl Store {
             Some(Seen::NotReady(text)) => Some(Wait::passing(format!("{of}{text}"))),
             Some(Seen::Lasting(text)) => Some(Wait::lasting(format!("{of}{text}"))),
             Some(Seen::Wrong(text)) => Some(Wait::wrong(format!("{of}{text}"))),
-            None => Some(Wait::passing(format!("{of}, which is yet to be looked at"))),
+            Some(Seen::Is(_)) | None => {
+                Some(Wait::passing(format!("{of}, which is yet to be looked at")))
+            }
         }
     }
 

@@ -11,6 +11,7 @@
 mod apps;
 mod askers;
 pub mod backoff;
+mod checks;
 mod daemon;
 mod depends;
 mod error;

@@ -3,12 +3,14 @@
 
 use std::fmt;
 
-use plumb_core::Gvk;
-use plumb_engine::Account;
-use plumb_health::{Expression, Health, Rules, assess};
+use std::sync::Arc;
+
+use plumb_core::{Gvk, ObjectKey};
+use plumb_engine::{Account, Health, PART_OF, Unready, judge_health};
+use plumb_health::{Expression, Rules};
 use serde_json::Value;
 
-use crate::depends::judge;
+use crate::depends;
 use crate::names::Name;
 
 /// An object, and what is asked about it; displays as `Deployment shop/web`.
@@ -18,11 +20,20 @@ pub(crate) struct ObjectRef {
     pub(crate) kind: String,
     pub(crate) namespace: String,
     pub(crate) name: String,
-    pub(crate) ready_expr: Option<String>,
+    pub(crate) ask: Ask,
     /// Who looks at it, where that is not Plumb itself.
     pub(crate) account: Option<Account>,
-    /// Whose expression it is, at a generation of its spec, where it asks about its own.
+    /// Whose expression or rules it is asked by, at a generation of its spec, where these are its own.
     pub(crate) of: Option<(Name, Option<i64>)>,
+}
+
+/// What is asked about an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Ask {
+    /// Whether what depends on it may go on: the expression that says so, if it is not its health.
+    Ready(Option<String>),
+    /// How it is.
+    Health,
 }
 
 impl ObjectRef {
@@ -47,12 +58,110 @@ pub(crate) enum Seen {
     Lasting(String),
     /// The expression cannot be asked.
     Wrong(String),
+    /// So it is, where that was asked.
+    Is(Box<Checked>),
+}
+
+/// How an object is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Checked {
+    /// How it is, though it may be ready.
+    pub(crate) unready: Unready,
+    /// The set that its label names.
+    pub(crate) part_of: Option<Box<str>>,
+}
+
+/// What is found where an object is to be.
+pub(crate) enum Found<'f> {
+    Object(&'f Value),
+    /// A Secret, into which nobody looks.
+    Secret,
+    Nothing,
+    NoKind,
+    /// The account may not look.
+    Denied(&'f Account),
+    /// It was looked at in vain.
+    Failed(String),
+    /// It is out of sight.
+    Lost(String),
+}
+
+/// Who judges an object.
+pub(crate) enum Judge {
+    /// By an expression, about this Application; without one by its health.
+    Ready(Option<Expression>, Value),
+    Health(Arc<Rules>),
+}
+
+impl Judge {
+    /// What is to be known of what was found.
+    pub(crate) fn see(&self, of: &ObjectRef, namespaced: bool, found: Found<'_>) -> Seen {
+        match self {
+            Self::Ready(expression, this) => {
+                let expression = expression.as_ref().map(|expression| (expression, this));
+                is_ready(of, expression, found)
+            }
+            Self::Health(rules) => {
+                let namespace = if namespaced { &*of.namespace } else { "" };
+                let key = ObjectKey::new(of.gvk().group_kind(), namespace, &of.name);
+                Seen::Is(Box::new(check(of, key, rules, found)))
+            }
+        }
+    }
+}
+
+fn is_ready(of: &ObjectRef, expression: Option<(&Expression, &Value)>, found: Found<'_>) -> Seen {
+    match found {
+        Found::Object(object) => see(object, expression),
+        Found::Secret => {
+            Seen::Lasting(", and nobody looks into Secrets: wait for what makes it".into())
+        }
+        Found::Nothing => Seen::Lasting(", which does not exist".into()),
+        Found::NoKind => {
+            Seen::Lasting(format!(": the cluster has no {} {}", of.api_version, of.kind))
+        }
+        // Whether it is there is not for this account to know.
+        Found::Denied(account) => Seen::Lasting(format!(
+            ", which the service account {account} may not read; give it the right to get it"
+        )),
+        Found::Failed(error) => Seen::NotReady(format!(": {error}")),
+        Found::Lost(error) => Seen::NotReady(format!(", which is out of sight: {error}")),
+    }
+}
+
+fn check(of: &ObjectRef, key: ObjectKey, rules: &Rules, found: Found<'_>) -> Checked {
+    let mut part_of = None;
+    // What is out of sight may be as it was.
+    let is_seen = !matches!(found, Found::Failed(_) | Found::Lost(_));
+    let (health, reason, is_final) = match found {
+        Found::Object(object) => {
+            part_of = object["metadata"]["labels"][PART_OF].as_str().map(Into::into);
+            let verdict = judge_health(object, rules);
+            (verdict.health, verdict.reason, verdict.is_final)
+        }
+        Found::Secret => (Health::Healthy, String::new(), false),
+        Found::Nothing => (Health::Missing, "it is not there".into(), false),
+        Found::NoKind => {
+            let reason = format!("the cluster has no {} {}", of.api_version, of.kind);
+            (Health::Missing, reason, false)
+        }
+        Found::Denied(account) => {
+            let reason = format!(
+                "the service account {account} may not read it; give it the right to get it"
+            );
+            (Health::Unknown, reason, false)
+        }
+        Found::Failed(error) | Found::Lost(error) => {
+            (Health::Unknown, format!("it cannot be read: {error}"), false)
+        }
+    };
+    Checked { unready: Unready { key, health, reason, is_final, is_seen }, part_of }
 }
 
 /// Judges an object: by its health, unless an expression says what counts.
-pub(crate) fn see(object: &Value, expression: Option<(&Expression, &Value)>) -> Seen {
+fn see(object: &Value, expression: Option<(&Expression, &Value)>) -> Seen {
     let Some((expression, this)) = expression else {
-        let (verdict, _) = assess(object, &Rules::default());
+        let verdict = judge_health(object, &Rules::default());
         if verdict.health == Health::Healthy {
             return Seen::Ready;
         }
@@ -63,7 +172,7 @@ pub(crate) fn see(object: &Value, expression: Option<(&Expression, &Value)>) -> 
         let text = format!(" is {}{reason}", verdict.health);
         return if verdict.is_final { Seen::Lasting(text) } else { Seen::NotReady(text) };
     };
-    match judge(expression, this, object, "") {
+    match depends::judge(expression, this, object, "") {
         None => Seen::Ready,
         Some((text, true)) => Seen::Wrong(text),
         Some((text, false)) => Seen::NotReady(text),
@@ -102,5 +211,47 @@ mod tests {
         let long = "[1,2,3,4,5,6,7,8,9,0].map(a, [1,2,3,4,5,6,7,8,9,0].map(b, [1,2,3,4,5,6,7,8,9,0].map(c, \
                     [1,2,3,4,5,6,7,8,9,0].map(d, [1,2,3,4,5,6,7,8,9,0].map(e, 1))))) == []";
         assert!(matches!(ask(long), Seen::Wrong(t) if t.contains("too long")));
+    }
+
+    #[test]
+    fn what_is_found_of_an_object_that_is_named_is_told_as_its_health() {
+        let account = Account { namespace: "ns".into(), name: "tenant".into() };
+        let of = ObjectRef {
+            api_version: "v1".into(),
+            kind: "PersistentVolumeClaim".into(),
+            namespace: "ns".into(),
+            name: "disk".into(),
+            ask: Ask::Health,
+            account: None,
+            of: None,
+        };
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "disk", "labels": {PART_OF: "set"}}, "status": {"phase": "Bound"},
+        });
+        let see = |found: Found<'_>, namespaced| {
+            let Seen::Is(seen) = Judge::Health(Arc::default()).see(&of, namespaced, found) else {
+                panic!("no health");
+            };
+            let Unready { key, health, reason, .. } = seen.unready;
+            (key.to_string(), health, reason, seen.part_of.is_some())
+        };
+        let name = "PersistentVolumeClaim ns/disk".to_owned();
+        for (found, health, reason, ours) in [
+            (Found::Object(&claim), Health::Healthy, "", true),
+            (Found::Secret, Health::Healthy, "", false),
+            (Found::Nothing, Health::Missing, "it is not there", false),
+            (Found::NoKind, Health::Missing, "the cluster has no v1 PersistentVolumeClaim", false),
+            (
+                Found::Denied(&account),
+                Health::Unknown,
+                "the service account ns/tenant may not read it; give it the right to get it",
+                false,
+            ),
+            (Found::Lost("gone".into()), Health::Unknown, "it cannot be read: gone", false),
+        ] {
+            assert_eq!(see(found, true), (name.clone(), health, reason.to_owned(), ours));
+        }
+        assert_eq!(see(Found::Nothing, false).0, "PersistentVolumeClaim disk");
     }
 }

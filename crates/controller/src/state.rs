@@ -121,6 +121,8 @@ pub(crate) struct App {
     pub(crate) applied: Option<Applied>,
     /// Its objects are not ready.
     pub(crate) wait: Option<Wait>,
+    /// What its spec names to be waited for and it has not applied itself.
+    pub(crate) others: BTreeSet<ObjectKey>,
     /// It waits until these kinds are listed.
     pub(crate) waits_for: BTreeSet<GroupKind>,
     /// What keeps it from its next run.
@@ -194,7 +196,7 @@ pub(crate) struct Store {
     pub(crate) waiting: BTreeSet<Name>,
     /// Who names an application as a dependency.
     pub(crate) behind: Askers<Name>,
-    /// How objects of any kind are that somebody waits for, and who does.
+    /// How objects of any kind are that somebody waits for or tells of, and who does.
     pub(crate) objects: BTreeMap<ObjectRef, Seen>,
     pub(crate) depended_on: Askers<ObjectRef>,
     pub(crate) wanted_objects: watch::Sender<BTreeSet<ObjectRef>>,
@@ -287,6 +289,7 @@ impl Store {
                 asks: false,
                 applied: None,
                 wait: None,
+                others: BTreeSet::new(),
                 waits_for: BTreeSet::new(),
                 pause: Pause::default(),
                 news: true,

@@ -258,7 +258,7 @@ mod tests {
             is_seen: reason != "unseen",
         };
         let unready = if health.is_ready() { Vec::new() } else { vec![unready] };
-        Wellbeing { total: 3, unready }
+        Wellbeing { total: 3, unready, others: Vec::new() }
     }
 
     /// An Application's wait, and what its status says.

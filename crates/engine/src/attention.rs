@@ -20,17 +20,40 @@ use crate::live::Live;
 const MAX_REASON: usize = 400;
 
 /// What a set asks to know of its objects.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Asks {
     /// How objects are judged whose kinds they name.
     pub rules: Arc<Rules>,
+    /// Whether it asks about all of them.
+    pub all: bool,
+    /// Objects that it asks about in any case, whether they are its own or not. Of kinds without
+    /// namespaces theirs says nothing.
+    pub named: Arc<BTreeSet<ObjectKey>>,
+}
+
+impl Asks {
+    /// Whether bodies of a kind are read for this.
+    fn reads(&self, kind: &GroupKind) -> bool {
+        let is_asked = self.all || self.named.iter().any(|named| named.group_kind == *kind);
+        is_asked && is_read(&self.rules, kind)
+    }
+
+    /// Whether it asks about an object.
+    fn minds(&self, kind: &GroupKind, namespace: &str, name: &str) -> bool {
+        let is_it = |named: &ObjectKey| {
+            named.name == name
+                && (namespace.is_empty() || named.namespace == namespace)
+                && named.group_kind == *kind
+        };
+        self.all || self.named.iter().any(is_it)
+    }
 }
 
 /// A set that asks.
 #[derive(Debug, Clone)]
 pub(crate) struct Asking {
-    rules: Arc<Rules>,
-    /// Counts the rules of all sets, so that a verdict by former ones can be told.
+    pub(crate) asks: Asks,
+    /// Counts what all sets ever asked, so that a verdict by former rules can be told.
     pub(crate) number: u64,
     /// The kinds of its objects whose bodies tell how they are.
     bodies: BTreeSet<GroupKind>,
@@ -42,10 +65,34 @@ impl Asking {
         self.bodies.contains(kind)
     }
 
+    /// Whether it asks about an object.
+    pub(crate) fn minds(&self, key: &ObjectKey) -> bool {
+        self.asks.minds(&key.group_kind, &key.namespace, &key.name)
+    }
+
     #[cfg(test)]
     pub(crate) fn of(number: u64, bodies: &[GroupKind]) -> Self {
-        Self { rules: Arc::default(), number, bodies: bodies.iter().cloned().collect() }
+        let asks = Asks { all: true, ..Asks::default() };
+        Self { asks, number, bodies: bodies.iter().cloned().collect() }
     }
+
+    /// One that asks about these only.
+    #[cfg(test)]
+    pub(crate) fn about(self, named: &[ObjectKey]) -> Self {
+        let named = Arc::new(named.iter().cloned().collect());
+        Self { asks: Asks { all: false, named, ..self.asks }, ..self }
+    }
+}
+
+/// Judges an object by its body. The reason is cut where it is long.
+pub fn judge(object: &Value, rules: &Rules) -> Verdict {
+    let (mut verdict, _) = plumb_health::assess(object, rules);
+    let reason = &mut verdict.reason;
+    if reason.len() > MAX_REASON {
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        reason.push('…');
+    }
+    verdict
 }
 
 /// Whether bodies of a kind are read for a set with these rules.
@@ -99,32 +146,30 @@ impl Attention {
     }
 
     /// A set asks, no longer asks, or asks otherwise; its objects are of these kinds. `is_known` says
-    /// of a kind and a number of rules whether what is live of the set was judged by these.
+    /// whether what is live of the set, is of a kind, and is asked about was judged by these rules.
     pub(crate) fn attend(
         &self,
         set: &str,
         asks: Option<Asks>,
         kinds: &BTreeSet<GroupKind>,
-        is_known: impl Fn(&GroupKind, u64) -> bool,
+        is_known: impl Fn(&Asking, &GroupKind) -> bool,
     ) {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let before = inner.asking.remove(set);
         let set: Arc<str> = set.into();
-        let mut bodies = BTreeSet::new();
-        let mut number = 0;
-        if let Some(Asks { rules }) = asks {
-            bodies.extend(kinds.iter().filter(|kind| is_read(&rules, kind)).cloned());
-            number = match &before {
-                Some(before) if before.rules == rules => before.number,
+        let now = asks.map(|asks| {
+            let bodies = kinds.iter().filter(|kind| asks.reads(kind)).cloned().collect();
+            let number = match &before {
+                Some(before) if before.asks == asks => before.number,
                 _ => {
                     inner.count += 1;
                     inner.count
                 }
             };
-            let asking = Asking { rules, number, bodies: bodies.clone() };
-            inner.asking.insert(Arc::clone(&set), asking);
-        }
+            Asking { asks, number, bodies }
+        });
+        let bodies = now.as_ref().map(|now| now.bodies.clone()).unwrap_or_default();
         for kind in before.iter().flat_map(|before| before.bodies.difference(&bodies)) {
             let Some(depth) = inner.kinds.get_mut(kind) else { continue };
             depth.sets.remove(&set);
@@ -132,18 +177,20 @@ impl Attention {
                 depth.edition.send_replace(0);
             }
         }
+        let Some(now) = now else { return };
         for kind in bodies {
             let depth = inner.kinds.entry(kind.clone()).or_default();
             depth.sets.insert(Arc::clone(&set));
             // What is applied from now on is judged when its watch brings it.
             let is_new = before
                 .as_ref()
-                .is_none_or(|before| before.number != number || !before.reads(&kind));
-            if *depth.edition.borrow() == 0 || is_new && !is_known(&kind, number) {
+                .is_none_or(|before| before.number != now.number || !before.reads(&kind));
+            if *depth.edition.borrow() == 0 || is_new && !is_known(&now, &kind) {
                 inner.count += 1;
                 depth.edition.send_replace(inner.count);
             }
         }
+        inner.asking.insert(set, now);
     }
 
     /// A set that asks comes to have objects of these kinds, too.
@@ -151,13 +198,13 @@ impl Attention {
         &self,
         set: &str,
         kinds: &BTreeSet<GroupKind>,
-        is_known: impl Fn(&GroupKind, u64) -> bool,
+        is_known: impl Fn(&Asking, &GroupKind) -> bool,
     ) {
         let Some(asking) = self.of(set) else { return };
-        let more = kinds.iter().any(|kind| !asking.reads(kind) && is_read(&asking.rules, kind));
+        let more = kinds.iter().any(|kind| !asking.reads(kind) && asking.asks.reads(kind));
         if more {
             let all = asking.bodies.union(kinds).cloned().collect();
-            self.attend(set, Some(Asks { rules: asking.rules }), &all, is_known);
+            self.attend(set, Some(asking.asks), &all, is_known);
         }
     }
 }
@@ -185,7 +232,7 @@ pub(crate) struct Seen {
 /// Reads objects of one kind for their fingerprints, and where sets ask for it, for how they are.
 pub(crate) struct Watched {
     api_version: String,
-    kind: String,
+    kind: GroupKind,
     whole: bool,
     attention: Attention,
 }
@@ -193,22 +240,24 @@ pub(crate) struct Watched {
 impl Watched {
     pub(crate) fn new(resource: &Resource, whole: bool, attention: Attention) -> Self {
         let gvk = &resource.gvk;
-        Self { api_version: gvk.api_version(), kind: gvk.kind.clone(), whole, attention }
+        Self { api_version: gvk.api_version(), kind: gvk.group_kind(), whole, attention }
     }
 
     fn told(&self, live: &Live, json: &str) -> Option<Box<Told>> {
         let asking = self.attention.of(live.part_of.as_deref()?)?;
         // What is no object was not taken for one before this.
         let Body(mut body) = serde_json::from_str(json).ok()?;
+        let named = |field: &str| {
+            let metadata = body.get("metadata");
+            metadata.and_then(|metadata| metadata[field].as_str()).unwrap_or_default()
+        };
+        if !asking.asks.minds(&self.kind, named("namespace"), named("name")) {
+            return None;
+        }
         // Items of a list do not say of what kind they are.
         body.insert("apiVersion".into(), self.api_version.as_str().into());
-        body.insert("kind".into(), self.kind.as_str().into());
-        let (verdict, _) = plumb_health::assess(&Value::Object(body), &asking.rules);
-        let Verdict { health, mut reason, is_final } = verdict;
-        if reason.len() > MAX_REASON {
-            reason.truncate(reason.floor_char_boundary(MAX_REASON));
-            reason.push('…');
-        }
+        body.insert("kind".into(), self.kind.kind.as_str().into());
+        let Verdict { health, reason, is_final } = judge(&Value::Object(body), &asking.asks.rules);
         let (version, number) = (live.resource_version, asking.number);
         Some(Box::new(Told { version, number, health, reason: reason.into(), is_final }))
     }
@@ -296,6 +345,9 @@ pub struct Wellbeing {
     pub total: usize,
     /// Those that are not ready, the worst first.
     pub unready: Vec<Unready>,
+    /// Objects that were asked about by name and are none that the set has applied. They are not among
+    /// the others until somebody adds them.
+    pub others: Vec<ObjectKey>,
 }
 
 /// An object that is not ready.
@@ -317,6 +369,15 @@ impl Wellbeing {
     /// Whether all objects are ready.
     pub fn is_ready(&self) -> bool {
         self.unready.is_empty()
+    }
+
+    /// Adds objects that were looked at elsewhere: those that are not ready, and `None` for each that is.
+    pub fn add(&mut self, found: impl IntoIterator<Item = Option<Unready>>) {
+        for found in found {
+            self.total += 1;
+            self.unready.extend(found);
+        }
+        self.sort();
     }
 
     /// Sorts what is not ready by how bad it is, and then by name.
@@ -375,7 +436,7 @@ mod tests {
         let depth = attention.depth(&deployments);
         let deep = || *depth.borrow();
         let kinds = BTreeSet::from([deployments.clone(), kind("ConfigMap")]);
-        let asks = || Some(Asks { rules: Arc::default() });
+        let asks = || Some(Asks { all: true, ..Asks::default() });
         assert_eq!(deep(), 0);
         attention.attend("one", asks(), &kinds, |_, _| true);
         let first = deep();
@@ -389,8 +450,8 @@ mod tests {
         attention.attend("three", asks(), &kinds, |_, _| false);
         assert_ne!(deep(), first);
         let number = attention.of("three").unwrap().number;
-        let rules = Some(Asks { rules: rules("v1", Some("ConfigMap")) });
-        attention.attend("three", rules, &kinds, |_, of| of == number);
+        let rules = Asks { rules: rules("v1", Some("ConfigMap")), ..asks().unwrap() };
+        attention.attend("three", Some(rules), &kinds, |asking, _| asking.number == number);
         assert_ne!(attention.of("three").unwrap().number, number, "by other rules");
         assert_ne!(*attention.depth(&kind("ConfigMap")).borrow(), 0);
         attention.attend("three", None, &kinds, |_, _| true);
@@ -410,7 +471,8 @@ mod tests {
         let attention = Attention::default();
         let resource = Resource::known(Gvk::new("apps/v1", "Deployment"), "deployments", true);
         let kinds = BTreeSet::from([kind("Deployment.apps")]);
-        attention.attend("mine", Some(Asks { rules: Arc::default() }), &kinds, |_, _| true);
+        let asks = Asks { all: true, ..Asks::default() };
+        attention.attend("mine", Some(asks), &kinds, |_, _| true);
         let object = |set: &str| {
             json!({
                 "metadata": {
@@ -430,12 +492,53 @@ mod tests {
         assert_eq!((told.version, told.health), (7, Health::Progressing));
         assert_eq!(&*told.reason, "1 of 3 replicas are available");
         assert_eq!(whole.item(&object("theirs")).unwrap().told, None);
-        let lean = Watched::new(&resource, false, attention);
+        let lean = Watched::new(&resource, false, attention.clone());
         assert!(lean.wants_metadata());
         assert_eq!(lean.item(&object("mine")).unwrap().told, None);
         assert_eq!(
             lean.item(&object("mine")).unwrap().live,
             whole.item(&object("mine")).unwrap().live
         );
+        // One that asks about others only.
+        for (name, judged) in [("web", true), ("api", false)] {
+            let named = ObjectKey::new(kind("Deployment.apps"), "ns", name);
+            let asks = Asks { named: Arc::new([named].into()), ..Asks::default() };
+            attention.attend("mine", Some(asks), &kinds, |_, _| true);
+            assert_eq!(whole.item(&object("mine")).unwrap().told.is_some(), judged, "{name}");
+        }
+    }
+
+    #[test]
+    fn who_asks_about_some_objects_has_bodies_of_their_kinds_read() {
+        let attention = Attention::default();
+        let (jobs, deployments) = (kind("Job.batch"), kind("Deployment.apps"));
+        let kinds = BTreeSet::from([jobs.clone(), deployments.clone(), kind("Secret")]);
+        let asks = |all, named: &[(&GroupKind, &str)]| {
+            let keys = named.iter().map(|(kind, name)| ObjectKey::new((*kind).clone(), "ns", name));
+            Some(Asks { all, named: Arc::new(keys.collect()), ..Asks::default() })
+        };
+        let depth = |kind: &GroupKind| *attention.depth(kind).borrow();
+        let secrets = kind("Secret");
+        attention.attend("one", asks(false, &[(&jobs, "a"), (&secrets, "s")]), &kinds, |_, _| true);
+        assert_ne!(depth(&jobs), 0);
+        assert_eq!((depth(&deployments), depth(&secrets)), (0, 0));
+        let asking = attention.of("one").unwrap();
+        for (of, namespace, name, minds) in [
+            (&jobs, "ns", "a", true),
+            (&jobs, "ns", "b", false),
+            (&jobs, "other", "a", false),
+            (&deployments, "ns", "a", false),
+            // As if the kind had no namespaces.
+            (&jobs, "", "a", true),
+        ] {
+            let key = ObjectKey::new(of.clone(), namespace, name);
+            assert_eq!(asking.minds(&key), minds, "{key}");
+        }
+        // Of a kind that is read already another one is asked about, which nobody judged.
+        let before = depth(&jobs);
+        attention.attend("one", asks(false, &[(&jobs, "b")]), &kinds, |_, _| false);
+        assert_ne!(depth(&jobs), before);
+        attention.attend("one", asks(true, &[(&jobs, "b")]), &kinds, |_, _| true);
+        assert_ne!(depth(&deployments), 0);
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::account::Awaited;
 use crate::applyset::{PART_OF, Scope};
-use crate::attention::{Asks, Attention, Seen, Watched, Wellbeing};
+use crate::attention::{Asking, Asks, Attention, Seen, Watched, Wellbeing};
 use crate::circuit::Circuits;
 use crate::claims::Claims;
 use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent, watch_by};
@@ -246,13 +246,15 @@ impl Engine {
     pub fn attend(&self, set: &crate::ApplySet, asks: Option<Asks>, kinds: &BTreeSet<GroupKind>) {
         let written = self.facts().get(&set.id).map(|scope| scope.kinds.clone());
         let kinds = written.iter().flatten().chain(kinds).cloned().collect();
-        let is_judged = |kind: &GroupKind, by| self.members().is_judged(&set.id, kind, by);
+        let is_judged =
+            |asking: &Asking, kind: &GroupKind| self.members().is_judged(&set.id, kind, asking);
         self.attention.attend(&set.id, asks, &kinds, is_judged);
     }
 
     /// A set comes to have objects of these kinds.
     pub(crate) fn attend_more(&self, set: &crate::ApplySet, kinds: &BTreeSet<GroupKind>) {
-        let is_judged = |kind: &GroupKind, by| self.members().is_judged(&set.id, kind, by);
+        let is_judged =
+            |asking: &Asking, kind: &GroupKind| self.members().is_judged(&set.id, kind, asking);
         self.attention.grow(&set.id, kinds, is_judged);
     }
 
@@ -260,6 +262,12 @@ impl Engine {
     pub fn wellbeing(&self, set: &crate::ApplySet) -> Option<Wellbeing> {
         let asking = self.attention.of(&set.id)?;
         Some(self.members().wellbeing(set, &asking))
+    }
+
+    /// Whether what an object says of itself may quote a value of a Secret, so that it is not to be told.
+    /// The set is the one that its label names.
+    pub fn may_quote(&self, key: &plumb_core::ObjectKey, set: Option<&str>) -> bool {
+        self.members().may_quote(key, set)
     }
 
     /// The kinds of the cluster, as last read.

@@ -59,7 +59,7 @@ pub use applyset::{
     APPLICATION, ApplySet, EPOCH, GROUP_KINDS, MANAGER_PREFIX, NAMESPACES, PARENT_ID,
     PARENT_MANAGER, PART_OF, Scope, TOOLING, is_later, mark, marked_epoch,
 };
-pub use attention::{Asks, Unready, Wellbeing};
+pub use attention::{Asks, Unready, Wellbeing, judge as judge_health};
 pub use claims::Others;
 pub use cluster::*;
 pub use engine::{Engine, EngineOptions, Signal};
@@ -70,6 +70,7 @@ pub use guard::{Approval, Candidate, Held, HoldReason, Limits, Occasion, judge};
 pub use ignore::{Ignores, Pointer};
 pub use live::{Entry, Live};
 pub use marks::{Marks, Prune, Ssa};
+pub use members::HIDDEN;
 pub use observe::Difference;
 pub use plumb_health::Health;
 pub use policy::{Adopt, Policy};

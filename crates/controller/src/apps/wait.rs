@@ -7,10 +7,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use plumb_api::conditions::{HEALTHY, READY, reasons};
 use plumb_api::{Application, ApplicationStatus, Condition, HealthCheckExpr, Mode, Time};
-use plumb_engine::{Asks, Change, Report};
+use plumb_core::ObjectKey;
+use plumb_engine::{Asks, Change, Report, Wellbeing};
 use plumb_health::{Exprs, Rules};
 
 use super::Run;
+use crate::checks;
 use crate::daemon::{Daemon, chain};
 use crate::events::Severity;
 use crate::metrics::{Kind, Outcome};
@@ -24,9 +26,9 @@ use crate::waiting::{Look, Said, Telling, Verdict, Wanted, all_ready, beside, de
 pub(crate) type OwnRules = (Option<i64>, Result<Arc<Rules>, String>);
 
 /// Whether health is asked for. Of what only observes, or does nothing, nothing is said.
-pub(super) fn asks(object: &Application) -> bool {
+pub(crate) fn asks(object: &Application) -> bool {
     let spec = &object.spec;
-    spec.wait
+    (spec.wait || !spec.health_checks.is_empty())
         && !spec.suspend
         && spec.mode == Mode::Enforce
         && object.metadata.deletion_timestamp.is_none()
@@ -64,7 +66,11 @@ impl Daemon {
             app.rules = Some((generation, compile(&app.object.spec.health_check_exprs)));
         }
         let rules = app.rules.as_ref().and_then(|(_, rules)| rules.as_ref().ok());
-        let asks = rules.filter(|_| asks(&app.object)).map(|rules| Asks { rules: rules.clone() });
+        let asks = rules.filter(|_| asks(&app.object)).map(|rules| Asks {
+            rules: rules.clone(),
+            all: app.object.spec.wait,
+            named: Arc::new(checks::named(&app.object)),
+        });
         if app.asks || asks.is_some() {
             app.asks = asks.is_some();
             let kinds = scope_of(&app.object, app.written.as_ref()).kinds;
@@ -72,10 +78,23 @@ impl Daemon {
         }
     }
 
+    /// How the objects are that an Application asks about; `None` when it asks about none.
+    fn wellbeing(&self, run: &Run) -> Option<Wellbeing> {
+        let mut found = self.engine.wellbeing(&run.set)?;
+        let store = self.state.lock();
+        let may_quote = |key: &ObjectKey, set: Option<&str>| self.engine.may_quote(key, set);
+        let others = std::mem::take(&mut found.others);
+        found.add(store.checked(&run.name, &others, may_quote));
+        Some(found)
+    }
+
     /// What there is to say of the objects, all of which are applied; `None` when nobody asks. The
     /// report is that of a run that has just applied them.
     fn weigh(&self, run: &Run, revision: &str, report: Option<&Report>) -> Option<Verdict> {
-        let found = self.engine.wellbeing(&run.set)?;
+        // Now it is known which of those that are named are its own.
+        let others = self.engine.wellbeing(&run.set)?.others;
+        self.state.lock().note_others(&run.name, &others);
+        let found = self.wellbeing(run)?;
         let generation = run.object.metadata.generation;
         let before = &run.before;
         let has = |wanted: fn(&Change) -> bool| {
@@ -183,7 +202,7 @@ impl Daemon {
     /// What is said of health while something else keeps an Application from being ready: as before,
     /// but where it has turned.
     pub(super) fn healthy_beside(&self, run: &Run) -> Option<Condition> {
-        let found = self.engine.wellbeing(&run.set)?;
+        let found = self.wellbeing(run)?;
         let before = condition(&run.before, HEALTHY);
         let seen = found.unready.iter().any(|unready| unready.is_seen);
         let is_healthy = match before.map(|before| before.status == "True") {
@@ -218,7 +237,7 @@ impl Daemon {
         status.conditions.push(healthy.clone());
         status.waiting = None;
         if healthy.status == "False"
-            && let Some(found) = self.engine.wellbeing(&run.set)
+            && let Some(found) = self.wellbeing(run)
         {
             status.waiting = Some(waiting(Timestamp::now(), &found));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use plumb_engine::{Account, Resource, Target, WatchEvent, watch_one};
+use plumb_engine::{Account, Resource, Target, WatchEvent, watch_one, watch_one_version};
 use plumb_health::Expression;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -13,19 +13,13 @@ use tokio::task::JoinHandle;
 use super::Daemon;
 use crate::depends::json_of;
 use crate::names::Key;
-use crate::objects::{ObjectRef, Seen, see};
+use crate::objects::{Ask, Found, Judge, ObjectRef, Seen};
+use crate::queue::Lane;
 
 /// Waits between looks for a kind that the cluster does not have, from the first to the longest:
 /// nothing tells when a kind comes.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_mins(1);
-
-/// Whether the object is there is not for this account to know.
-fn not_allowed(account: &Account) -> Seen {
-    Seen::Lasting(format!(
-        ", which the service account {account} may not read; give it the right to get it"
-    ))
-}
 
 /// Ended with its value.
 struct Follower(JoinHandle<()>);
@@ -65,26 +59,49 @@ impl Daemon {
         }
     }
 
+    /// Who judges an object; nobody where the spec that asks has changed, or is told to be wrong.
+    fn judge_of(&self, of: &ObjectRef) -> Option<Judge> {
+        let store = self.state.lock();
+        let app = match &of.of {
+            Some((name, _)) => Some(store.apps.get(name)?),
+            None => None,
+        };
+        Some(match &of.ask {
+            Ask::Ready(expression) => {
+                let expression = expression.as_deref().map(Expression::compile).transpose().ok()?;
+                Judge::Ready(expression, app.map(json_of).unwrap_or_default())
+            }
+            Ask::Health => Judge::Health(match app {
+                Some(app) => app.rules.as_ref()?.1.clone().ok()?,
+                None => Arc::default(),
+            }),
+        })
+    }
+
     async fn follow_object(self: Arc<Self>, of: ObjectRef) {
-        // What does not compile is told by those that have it in their spec.
-        let expression = of.ready_expr.as_deref().map(Expression::compile);
-        let Ok(expression) = expression.transpose() else { return };
-        let resource = self.resource_of(&of).await;
-        if resource.is_secret() {
-            let text = ", and nobody looks into Secrets: wait for what makes it".into();
-            self.saw(&of, Seen::Lasting(text));
-            return;
-        }
+        let Some(judge) = self.judge_of(&of) else { return };
+        let resource = self.resource_of(&of, &judge).await;
+        let see = |found: Found<'_>| judge.see(&of, resource.namespaced, found);
         // Of a kind without namespaces the namespace says nothing.
         let namespace = Some(&*of.namespace).filter(|_| resource.namespaced);
-        let events = watch_one::<Value>(self.engine.cluster(), &resource, namespace, &of.name);
-        let mut events = std::pin::pin!(events);
-        let this = match &of.of {
-            Some((name, _)) => self.state.lock().apps.get(name).map(json_of).unwrap_or_default(),
-            None => Value::Null,
+        let mut events = match (resource.is_secret(), &of.ask) {
+            (true, Ask::Ready(_)) => {
+                self.saw(&of, see(Found::Secret));
+                return;
+            }
+            (true, Ask::Health) => {
+                let cluster = self.engine.cluster();
+                watch_one_version(cluster, &resource, namespace, &of.name)
+                    .map(|event| event.map(|_| Value::Null))
+                    .boxed()
+            }
+            (false, _) => {
+                watch_one::<Value>(self.engine.cluster(), &resource, namespace, &of.name).boxed()
+            }
         };
-        let judge = |object: &Value| see(object, expression.as_ref().map(|e| (e, &this)));
-        let missing = || Seen::Lasting(", which does not exist".into());
+        let found = |object: &Value| {
+            see(if resource.is_secret() { Found::Secret } else { Found::Object(object) })
+        };
         if let Some(account) = &of.account {
             // The watch only says when to look.
             let target = Target::new(&resource, namespace.unwrap_or_default(), &of.name);
@@ -99,19 +116,12 @@ impl Daemon {
                 if matches!(event, Some(WatchEvent::Restarted)) {
                     continue;
                 }
-                let seen = match self.look_as(account, &target).await {
-                    Ok(found) => {
-                        denied = false;
-                        found.as_ref().map_or_else(missing, judge)
-                    }
-                    Err(error) => {
-                        denied = true;
-                        if error.is_forbidden() {
-                            not_allowed(account)
-                        } else {
-                            Seen::NotReady(format!(": {error}"))
-                        }
-                    }
+                let looked = self.look_as(account, &target).await;
+                denied = looked.is_err();
+                let seen = match looked {
+                    Ok(object) => object.as_ref().map_or_else(|| see(Found::Nothing), found),
+                    Err(error) if error.is_forbidden() => see(Found::Denied(account)),
+                    Err(error) => see(Found::Failed(error.to_string())),
                 };
                 self.saw(&of, seen);
             }
@@ -122,41 +132,42 @@ impl Daemon {
                 WatchEvent::Restarted => continue,
                 WatchEvent::Listed(objects) => {
                     let first = objects.into_iter().next();
-                    first.map_or_else(missing, |(_, object)| judge(&named(object, &of)))
+                    first.map_or_else(
+                        || see(Found::Nothing),
+                        |(_, object)| found(&named(object, &of)),
+                    )
                 }
-                WatchEvent::Changed(_, object) => judge(&object),
-                WatchEvent::Deleted(..) => missing(),
-                WatchEvent::Unreadable(_, error) => Seen::NotReady(format!(": {error}")),
-                WatchEvent::Failed(error) => {
-                    Seen::NotReady(format!(", which is out of sight: {error}"))
-                }
+                WatchEvent::Changed(_, object) => found(&object),
+                WatchEvent::Deleted(..) => see(Found::Nothing),
+                WatchEvent::Unreadable(_, error) => see(Found::Failed(error.to_string())),
+                WatchEvent::Failed(error) => see(Found::Lost(error.to_string())),
             };
             self.saw(&of, seen);
         }
     }
 
-    /// An object as an account finds it.
+    /// An object as an account finds it. Nothing of a Secret is asked but whether it is there.
     async fn look_as(
         &self,
         account: &Account,
         target: &Target<'_>,
     ) -> Result<Option<Value>, plumb_engine::ApiError> {
-        self.engine.cluster().as_user(&account.user()).get_json(target).await
+        let cluster = self.engine.cluster().as_user(&account.user());
+        if target.resource.is_secret() {
+            return Ok(cluster.get_metadata(target).await?.map(|_| Value::Null));
+        }
+        cluster.get_json(target).await
     }
 
     /// How a kind is served; waits until it is.
-    async fn resource_of(&self, of: &ObjectRef) -> Resource {
+    async fn resource_of(&self, of: &ObjectRef, judge: &Judge) -> Resource {
         let mut wait = FIRST_LOOK;
         loop {
             match self.engine.resource(&of.gvk()).await {
                 Ok(Some(resource)) => return resource,
-                Ok(None) => {
-                    let text = format!(": the cluster has no {} {}", of.api_version, of.kind);
-                    self.saw(of, Seen::Lasting(text));
-                }
+                Ok(None) => self.saw(of, judge.see(of, true, Found::NoKind)),
                 Err(error) => {
-                    let text = format!(": {}", super::chain(&error));
-                    self.saw(of, Seen::NotReady(text));
+                    self.saw(of, judge.see(of, true, Found::Failed(super::chain(&error))));
                 }
             }
             tokio::time::sleep(wait).await;
@@ -175,7 +186,11 @@ impl Daemon {
             store.waiting_for_object(of)
         };
         for key in woken {
-            self.call(key);
+            match of.ask {
+                Ask::Ready(_) => self.call(key),
+                // Health ends no failure.
+                Ask::Health => self.queue.add(key, Lane::Urgent),
+            }
         }
     }
 }

@@ -37,7 +37,7 @@ pub use error::{ApiError, Cause, Refusal};
 pub use resource::{Resource, Target};
 pub use tools::Tool;
 pub(crate) use watch::watch_by;
-pub use watch::{WatchEvent, watch, watch_one, watch_typed, watch_versions};
+pub use watch::{WatchEvent, watch, watch_one, watch_one_version, watch_typed, watch_versions};
 
 use crate::live::Live;
 use decode::{Fingerprints, Ordered};

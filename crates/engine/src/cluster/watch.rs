@@ -67,6 +67,22 @@ pub enum WatchEvent<T = Live> {
     Failed(ApiError),
 }
 
+impl<T> WatchEvent<T> {
+    /// The same with something else of each object.
+    pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> WatchEvent<U> {
+        match self {
+            Self::Restarted => WatchEvent::Restarted,
+            Self::Listed(objects) => {
+                WatchEvent::Listed(objects.into_iter().map(|(key, one)| (key, f(one))).collect())
+            }
+            Self::Changed(key, one) => WatchEvent::Changed(key, f(one)),
+            Self::Deleted(key, one) => WatchEvent::Deleted(key, f(one)),
+            Self::Unreadable(key, error) => WatchEvent::Unreadable(key, error),
+            Self::Failed(error) => WatchEvent::Failed(error),
+        }
+    }
+}
+
 /// Fingerprints of all objects of a kind that a label selector matches, in one namespace or in
 /// all. The stream never ends.
 pub fn watch(
@@ -107,7 +123,17 @@ pub fn watch_one<T: DeserializeOwned + Send + 'static>(
     run(Whole::new(), cluster, resource, Selector::name(name), namespace)
 }
 
-/// The same, with what a decoder keeps of each object.
+/// Like [`watch_one`], with nothing but the object's resource version, by metadata alone.
+pub fn watch_one_version(
+    cluster: &Cluster,
+    resource: &Resource,
+    namespace: Option<&str>,
+    name: &str,
+) -> impl Stream<Item = WatchEvent<u64>> + Send + use<> {
+    run(Versions, cluster, resource, Selector::name(name), namespace)
+}
+
+/// Like [`watch`], with what a decoder keeps of each object.
 pub(crate) fn watch_by<D: Decode + 'static>(
     decoder: D,
     cluster: &Cluster,

@@ -27,6 +27,7 @@ use crate::sabotage::{Sabotage, leaves_out};
 
 pub(crate) use self::audit::Audits;
 pub(crate) use self::standing::Standing;
+pub use self::wellbeing::HIDDEN;
 
 /// How an object was when it was last known to equal its desired state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +97,7 @@ pub(crate) struct Members {
     kinds: BTreeMap<GroupKind, Kind>,
     /// Every key that is labelled for a set or was verified for it.
     sets: HashMap<Arc<str>, HashSet<Arc<ObjectKey>>>,
-    /// What holds values of Secrets, by set.
+    /// What holds values of Secrets, by each set that has said so.
     secret: HashMap<Arc<str>, HashSet<ObjectKey>>,
     clock: u64,
 }

@@ -12,7 +12,7 @@ use crate::attention::{Asking, Told, Unready, Wellbeing};
 use crate::marks::Ssa;
 
 /// What is told of an object that holds a Secret's value.
-const HIDDEN: &str = "why is not told here, since it holds values of a Secret";
+pub const HIDDEN: &str = "why is not told here, since it holds values of a Secret";
 
 impl Slot {
     /// What was told of the object as it is now: a verdict on what it was before our last request
@@ -53,71 +53,104 @@ impl Members {
         slot.live.as_ref()?.part_of.as_deref().map(Into::into)
     }
 
-    /// Whether all live objects of a set and a kind were judged by these rules.
-    pub(crate) fn is_judged(&self, set: &str, kind: &GroupKind, number: u64) -> bool {
+    /// Whether all live objects of a set and a kind that are asked about were judged by these rules.
+    pub(crate) fn is_judged(&self, set: &str, kind: &GroupKind, asking: &Asking) -> bool {
         let keys = self.sets.get(set).into_iter().flatten();
-        keys.filter(|key| key.group_kind == *kind).all(|key| {
+        keys.filter(|key| key.group_kind == *kind && asking.minds(key)).all(|key| {
             let Some(slot) = self.objects.get(key) else { return true };
             slot.live.as_ref().is_none_or(|live| live.part_of.as_deref() != Some(set))
-                || slot.told.as_ref().is_some_and(|told| told.number == number)
+                || slot.told.as_ref().is_some_and(|told| told.number == asking.number)
         })
     }
 
     /// Which of a set's objects hold values of Secrets. What they say may quote one.
     pub(crate) fn note_secret(&mut self, set: &str, keys: HashSet<ObjectKey>) {
-        if keys.is_empty() {
-            self.secret.remove(set);
-        } else {
-            self.secret.insert(set.into(), keys);
-        }
+        self.secret.insert(set.into(), keys);
     }
 
-    /// How the objects are that a set applied. What is left alone is not minded, nor the set's own
-    /// parent, which cannot be ready before them.
+    /// Whether an object, which is labelled as of a set, may quote a value of a Secret, as far as is
+    /// known. Of a set that did not say what it has put where, any may.
+    pub(crate) fn may_quote(&self, key: &ObjectKey, set: Option<&str>) -> bool {
+        set.is_some_and(|set| !self.secret.contains_key(set))
+            || self.secret.values().any(|keys| keys.contains(key))
+    }
+
+    /// How the objects are that a set applied and asks about. What is left alone is not minded, nor the
+    /// set's own parent, which cannot be ready before them.
     pub(crate) fn wellbeing(&self, set: &ApplySet, asking: &Asking) -> Wellbeing {
         let mut wellbeing = Wellbeing::default();
-        let secret = self.secret.get(&*set.id);
-        for key in self.sets.get(&*set.id).into_iter().flatten() {
-            let Some(slot) = self.objects.get(key) else { continue };
-            let is_parent = key.group_kind == set.parent
-                && key.namespace == set.namespace
-                && key.name == set.name;
-            if is_parent || !self.is_verified_for(key, &set.id) {
-                continue;
-            }
-            let marks = slot.live.as_ref().map(|live| live.marks).unwrap_or_default();
-            if marks.hands_off() || marks.ssa == Ssa::IfNotPresent {
-                continue;
-            }
+        let mut count = |key: &ObjectKey, slot: &Slot| {
             wellbeing.total += 1;
-            let unready = |health, reason: &str, is_final, is_seen| {
-                let (key, reason) = ((**key).clone(), reason.to_owned());
-                Some(Unready { key, health, reason, is_final, is_seen })
-            };
-            let found = match (&slot.live, slot.told_now()) {
-                (None, _) => unready(Health::Missing, "it is not there", false, true),
-                (Some(live), _) if live.terminating => {
-                    unready(Health::Progressing, "it is being deleted", false, true)
-                }
-                _ if !asking.reads(&key.group_kind) => None,
-                (_, Some(told)) if told.number == asking.number => {
-                    let Told { health, reason, is_final, .. } = told;
-                    let hidden = secret.is_some_and(|keys| keys.contains(&**key));
-                    let reason = if hidden { HIDDEN } else { &**reason };
-                    if health.is_ready() { None } else { unready(*health, reason, *is_final, true) }
-                }
-                _ => match self.kind(&key.group_kind) {
-                    Some(KindState::Failed(why)) => {
-                        unready(Health::Unknown, &format!("it cannot be read: {why}"), false, false)
-                    }
-                    _ => unready(Health::Progressing, "nothing is known of it yet", false, false),
-                },
-            };
-            wellbeing.unready.extend(found);
+            wellbeing.unready.extend(self.judge(key, slot, set, asking));
+        };
+        let mut others = Vec::new();
+        for named in &*asking.asks.named {
+            let bare = ObjectKey { namespace: String::new(), ..named.clone() };
+            let mut found = [named, &bare].into_iter().filter_map(|key| {
+                let slot = self.minded(key, set)?;
+                Some((key, slot))
+            });
+            match found.next() {
+                Some((key, slot)) if !asking.asks.all => count(key, slot),
+                None if !is_parent(named, set) => others.push(named.clone()),
+                _ => {}
+            }
         }
+        if asking.asks.all {
+            for key in self.sets.get(&*set.id).into_iter().flatten() {
+                self.minded(key, set).into_iter().for_each(|slot| count(key, slot));
+            }
+        }
+        wellbeing.others = others;
         wellbeing.sort();
         wellbeing
     }
+
+    /// What is known of an object, if it counts as one that the set applied.
+    fn minded(&self, key: &ObjectKey, set: &ApplySet) -> Option<&Slot> {
+        let slot = self.objects.get(key)?;
+        let marks = slot.live.as_ref().map(|live| live.marks).unwrap_or_default();
+        let left_alone = marks.hands_off() || marks.ssa == Ssa::IfNotPresent;
+        let counts = !left_alone && !is_parent(key, set) && self.is_verified_for(key, &set.id);
+        counts.then_some(slot)
+    }
+
+    /// What there is to say of one of the set's objects, unless it is ready.
+    fn judge(
+        &self,
+        key: &ObjectKey,
+        slot: &Slot,
+        set: &ApplySet,
+        asking: &Asking,
+    ) -> Option<Unready> {
+        let unready = |health, reason: &str, is_final, is_seen| {
+            let (key, reason) = (key.clone(), reason.to_owned());
+            Some(Unready { key, health, reason, is_final, is_seen })
+        };
+        match (&slot.live, slot.told_now()) {
+            (None, _) => unready(Health::Missing, "it is not there", false, true),
+            (Some(live), _) if live.terminating => {
+                unready(Health::Progressing, "it is being deleted", false, true)
+            }
+            _ if !asking.reads(&key.group_kind) => None,
+            (_, Some(told)) if told.number == asking.number => {
+                let Told { health, reason, is_final, .. } = told;
+                let hidden = self.secret.get(&*set.id).is_some_and(|keys| keys.contains(key));
+                let reason = if hidden { HIDDEN } else { &**reason };
+                if health.is_ready() { None } else { unready(*health, reason, *is_final, true) }
+            }
+            _ => match self.kind(&key.group_kind) {
+                Some(KindState::Failed(why)) => {
+                    unready(Health::Unknown, &format!("it cannot be read: {why}"), false, false)
+                }
+                _ => unready(Health::Progressing, "nothing is known of it yet", false, false),
+            },
+        }
+    }
+}
+
+fn is_parent(key: &ObjectKey, set: &ApplySet) -> bool {
+    key.group_kind == set.parent && key.namespace == set.namespace && key.name == set.name
 }
 
 #[cfg(test)]
@@ -199,8 +232,10 @@ mod tests {
         assert!(
             !members.wellbeing(&set(), &Asking::of(NUMBER + 1, &[key("a").group_kind])).is_ready()
         );
-        assert!(members.is_judged(&set().id, &key("a").group_kind, NUMBER));
-        assert!(!members.is_judged(&set().id, &key("a").group_kind, NUMBER + 1));
+        let later = Asking::of(NUMBER + 1, &[key("a").group_kind]);
+        assert!(members.is_judged(&set().id, &key("a").group_kind, &asking()));
+        assert!(!members.is_judged(&set().id, &key("a").group_kind, &later));
+        assert!(members.is_judged(&set().id, &key("a").group_kind, &later.about(&[key("b")])));
     }
 
     #[test]
@@ -244,8 +279,49 @@ mod tests {
         assert_eq!(reason(&members), "because");
         members.note_secret(&set().id, HashSet::from([key("a")]));
         assert_eq!(reason(&members), HIDDEN);
+        let other = Some("of another set");
+        assert!(members.may_quote(&key("a"), None), "whoever asks");
+        assert!(members.may_quote(&key("b"), other), "nobody knows");
+        members.note_secret("of another set", HashSet::new());
+        assert!(!members.may_quote(&key("b"), other) && !members.may_quote(&key("b"), None));
         members.note_secret(&set().id, HashSet::new());
         assert_eq!(reason(&members), "because");
+        assert!(!members.may_quote(&key("a"), None));
+    }
+
+    #[test]
+    fn only_what_is_named_counts_where_it_is_and_what_is_not_the_sets_is_told() {
+        let mut members = Members::default();
+        members.expect(&key("a").group_kind);
+        for name in ["a", "b", "left"] {
+            members.verified(&set().id, MANAGER, &key(name), live(10), 42);
+            members.tell(&key(name), Some(told(10, Health::Progressing, "slow").into()), None);
+        }
+        let mut left = live(11);
+        left.marks.leave = true;
+        members.changed(key("left"), left);
+        let bare = ObjectKey::new(GroupKind::new("", "Namespace"), "", "a");
+        members.verified(&set().id, MANAGER, &bare, live(10), 42);
+        let itself = ObjectKey::new(set().parent, "ns", "app");
+        let namespace = ObjectKey { namespace: "ns".into(), ..bare };
+        let named = [key("a"), key("left"), key("theirs"), namespace, itself];
+        let mut asking = asking().about(&named);
+        let found = members.wellbeing(&set(), &asking);
+        let names: Vec<_> = found.unready.iter().map(|unready| &*unready.key.name).collect();
+        assert_eq!((found.total, names), (2, vec!["a"]));
+        let others = vec![key("left"), key("theirs")];
+        assert_eq!(found.others, others);
+        // The same beside all that the set has.
+        asking.asks.all = true;
+        let mut found = members.wellbeing(&set(), &asking);
+        assert_eq!((found.total, found.unready.len(), &found.others), (3, 2, &others));
+        let theirs =
+            Unready { key: key("theirs"), health: Health::Missing, ..found.unready[0].clone() };
+        found.add([None, Some(theirs)]);
+        assert_eq!(
+            (found.total, found.unready.len(), &*found.unready[0].key.name),
+            (5, 3, "theirs")
+        );
     }
 
     #[test]
