@@ -4,9 +4,11 @@
 //! the two run by turns, the order within a pair changes, and the ratio is taken within each pair;
 //! the median of the ratios is the result. Facts of the machine stand beside the figures.
 
+mod health;
 mod kustomize;
 mod machine;
 mod pairs;
+mod samples;
 mod yaml;
 
 use std::path::PathBuf;
@@ -22,12 +24,19 @@ use crate::reference::Reference;
 struct Bench {
     name: &'static str,
     about: &'static str,
-    /// Whether it compares whole programs, which are built first.
-    peers: bool,
-    /// Gives `agree`, whether what is compared does the same, and `measured`, a list.
-    run: fn(&BenchArgs, Option<&Peers>) -> Result<Value, TaskError>,
+    run: Run,
     /// Its result for people.
     table: Option<fn(&Value) -> String>,
+}
+
+/// How a bench is run. It gives `agree`, whether what is compared does the same, and `measured`, a
+/// list.
+#[derive(Clone, Copy)]
+enum Run {
+    /// In this process.
+    Here(fn(&BenchArgs) -> Result<Value, TaskError>),
+    /// Beside whole programs, which are built first.
+    Peers(fn(&BenchArgs, Option<&Peers>) -> Result<Value, TaskError>),
 }
 
 /// All benches.
@@ -35,16 +44,20 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "yaml",
         about: "read N manifests: plumb-yaml against yaml_serde, which keeps no positions",
-        peers: false,
-        run: yaml::run,
+        run: Run::Here(yaml::run),
         table: None,
     },
     Bench {
         name: "kustomize",
         about: "build N objects: twice as many against them, and kustomize against plumb",
-        peers: true,
-        run: kustomize::run,
+        run: Run::Peers(kustomize::run),
         table: Some(kustomize::table),
+    },
+    Bench {
+        name: "health",
+        about: "judge N objects of each sort: from their text against from what was read",
+        run: Run::Here(health::run),
+        table: Some(health::table),
     },
 ];
 
@@ -72,11 +85,16 @@ struct Peers {
 impl Peers {
     async fn ready() -> Result<Self, TaskError> {
         let kustomize = Reference::ready().await?.binary().to_owned();
-        run_command(cargo(&["build", "--release", "--package", "plumb"])).await?;
-        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-        let target = root().join(target.unwrap_or_else(|| "target".into()));
-        Ok(Self { plumb: target.join("release/plumb"), kustomize })
+        Ok(Self { plumb: plumb().await?, kustomize })
     }
+}
+
+/// Builds the binary as it is shipped.
+async fn plumb() -> Result<PathBuf, TaskError> {
+    run_command(cargo(&["build", "--release", "--package", "plumb"])).await?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = root().join(target.unwrap_or_else(|| "target".into()));
+    Ok(target.join("release/plumb"))
 }
 
 pub(crate) async fn run(args: &BenchArgs) -> Result<(), TaskError> {
@@ -99,8 +117,11 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<(), TaskError> {
         again.args(args.alone.then_some("--alone"));
         return run_command(again).await;
     }
-    let peers = if bench.peers && !args.alone { Some(Peers::ready().await?) } else { None };
-    let result = (bench.run)(args, peers.as_ref())?;
+    let result = match bench.run {
+        Run::Here(run) => run(args)?,
+        Run::Peers(run) if args.alone => run(args, None)?,
+        Run::Peers(run) => run(args, Some(&Peers::ready().await?))?,
+    };
     if let Some(table) = bench.table {
         eprint!("{}", table(&result));
     }
@@ -124,7 +145,10 @@ mod tests {
     fn every_bench_compares_what_agrees() {
         for bench in BENCHES {
             let args = BenchArgs { objects: vec![3], pairs: Some(2), ..BenchArgs::default() };
-            let result = (bench.run)(&args, None).unwrap();
+            let result = match bench.run {
+                Run::Here(run) => run(&args).unwrap(),
+                Run::Peers(run) => run(&args, None).unwrap(),
+            };
             assert_eq!(result["agree"], true, "{}", bench.name);
             let figures = &result["measured"][0]["figures"];
             assert_eq!(figures["pairs"], 2, "{}", bench.name);
@@ -136,6 +160,9 @@ mod tests {
     async fn an_unknown_bench_is_named_with_what_there_is() {
         let args = BenchArgs { name: Some("none".into()), ..BenchArgs::default() };
         let error = run(&args).await.unwrap_err().to_string();
-        assert_eq!(error, "there is no bench \"none\"; there are: yaml, kustomize");
+        assert_eq!(
+            error,
+            "there is no bench \"none\"; there are: yaml, kustomize, health"
+        );
     }
 }

@@ -7,8 +7,8 @@ use plumb_core::RelPath;
 use plumb_yaml::Limits;
 use serde_json::{Value, json};
 
+use super::BenchArgs;
 use super::pairs::{Variant, measure};
-use super::{BenchArgs, Peers};
 use crate::error::TaskError;
 
 /// A Deployment of common size, a file each.
@@ -56,7 +56,7 @@ fn plain(text: &str) -> Option<Value> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "all benches have one shape")]
-pub(super) fn run(args: &BenchArgs, _: Option<&Peers>) -> Result<Value, TaskError> {
+pub(super) fn run(args: &BenchArgs) -> Result<Value, TaskError> {
     let sizes = if args.objects.is_empty() { &[1000][..] } else { &args.objects };
     let all: Vec<_> = sizes.iter().map(|objects| one(*objects, args.pairs.unwrap_or(15))).collect();
     let agree = all.iter().all(|(agree, _)| *agree);
