@@ -11,7 +11,8 @@ use kube::api::{Api, DynamicObject, ListParams, WatchEvent, WatchParams};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// One version of one object.
@@ -48,10 +49,18 @@ struct Seen {
     /// Where in there the versions of a uid are.
     of: HashMap<String, Vec<usize>>,
     live: BTreeMap<(Kind, String, String), usize>,
+    /// Who is told of each version as it comes.
+    told: Vec<mpsc::UnboundedSender<(Instant, Version)>>,
 }
 
 impl Seen {
     fn add(&mut self, version: Version) {
+        let now = Instant::now();
+        self.told.retain(|told| told.send((now, version.clone())).is_ok());
+        self.put(version);
+    }
+
+    fn put(&mut self, version: Version) {
         let (namespace, name) = (text(&version.object, "namespace"), text(&version.object, "name"));
         let key = (version.kind, namespace.to_owned(), name.to_owned());
         let index = self.versions.len();
@@ -82,6 +91,13 @@ impl History {
             history.watches.push(tokio::spawn(watch(api, kind, from, Arc::clone(&seen))));
         }
         history
+    }
+
+    /// Every version that comes from now on, with the moment in which it came.
+    pub fn news(&self) -> mpsc::UnboundedReceiver<(Instant, Version)> {
+        let (tell, news) = mpsc::unbounded_channel();
+        self.seen.lock().expect("not poisoned").told.push(tell);
+        news
     }
 
     /// The live objects, by kind, namespace and name.
@@ -152,9 +168,9 @@ impl History {
     pub fn forget(&self) {
         let mut seen = self.seen.lock().expect("not poisoned");
         let live: Vec<_> = seen.live.values().map(|at| seen.versions[*at].clone()).collect();
-        *seen = Seen::default();
+        *seen = Seen { told: std::mem::take(&mut seen.told), ..Seen::default() };
         for version in live {
-            seen.add(version);
+            seen.put(version);
         }
     }
 }

@@ -2,16 +2,20 @@
 //!
 //! A machine that is shared or warms up changes its speed by more than most variants differ. So
 //! the two run by turns, the order within a pair changes, and the ratio is taken within each pair;
-//! the median of the ratios is the result. Facts of the machine stand beside the figures.
+//! the median of the ratios is the result. Facts of the machine stand beside the figures. What needs
+//! a control plane has one for each pair, and both are measured on it.
 
 mod health;
 mod kustomize;
 mod machine;
 mod pairs;
 mod samples;
+mod stage;
+mod waiting;
 mod yaml;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -37,7 +41,11 @@ enum Run {
     Here(fn(&BenchArgs) -> Result<Value, TaskError>),
     /// Beside whole programs, which are built first.
     Peers(fn(&BenchArgs, Option<&Peers>) -> Result<Value, TaskError>),
+    /// On a control plane, with the binary of this path.
+    Plane(for<'a> fn(&'a BenchArgs, &'a Path) -> Measuring<'a>),
 }
+
+type Measuring<'a> = Pin<Box<dyn Future<Output = Result<Value, TaskError>> + 'a>>;
 
 /// All benches.
 const BENCHES: &[Bench] = &[
@@ -58,6 +66,12 @@ const BENCHES: &[Bench] = &[
         about: "judge N objects of each sort: from their text against from what was read",
         run: Run::Here(health::run),
         table: Some(health::table),
+    },
+    Bench {
+        name: "waiting",
+        about: "N Deployments: Ready against available; a chain of 20 against as many bare writes",
+        run: Run::Plane(waiting::run),
+        table: Some(waiting::table),
     },
 ];
 
@@ -121,6 +135,7 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<(), TaskError> {
         Run::Here(run) => run(args)?,
         Run::Peers(run) if args.alone => run(args, None)?,
         Run::Peers(run) => run(args, Some(&Peers::ready().await?))?,
+        Run::Plane(run) => run(args, &plumb().await?).await?,
     };
     if let Some(table) = bench.table {
         eprint!("{}", table(&result));
@@ -148,6 +163,7 @@ mod tests {
             let result = match bench.run {
                 Run::Here(run) => run(&args).unwrap(),
                 Run::Peers(run) => run(&args, None).unwrap(),
+                Run::Plane(_) => continue,
             };
             assert_eq!(result["agree"], true, "{}", bench.name);
             let figures = &result["measured"][0]["figures"];
@@ -162,7 +178,7 @@ mod tests {
         let error = run(&args).await.unwrap_err().to_string();
         assert_eq!(
             error,
-            "there is no bench \"none\"; there are: yaml, kustomize, health"
+            "there is no bench \"none\"; there are: yaml, kustomize, health, waiting"
         );
     }
 }

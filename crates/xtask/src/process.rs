@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use plumb_testkit::ControlPlane;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
@@ -75,6 +76,16 @@ pub(crate) async fn output(mut command: Command) -> Result<(ExitStatus, String),
     }
     let status = group.0.wait().await.map_err(start)?;
     Ok((status, String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// Runs kubectl on a control plane, as its administrator; what it says of a failure is the error.
+pub(crate) fn kubectl(plane: &ControlPlane, args: &[&str]) -> Result<(), TaskError> {
+    let output = plane.kubectl(args);
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(TaskError::Evidence { what: format!("kubectl {} works", args.join(" ")), found: said })
 }
 
 /// Resolves when the user or the system asks us to end.

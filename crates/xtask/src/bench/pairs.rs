@@ -37,7 +37,7 @@ fn timed(run: &mut dyn FnMut()) -> Duration {
 }
 
 /// Medians of both, and the median, least and greatest ratio within a pair.
-fn summary(names: [&str; 2], pairs: &[[Duration; 2]]) -> Value {
+pub(super) fn summary(names: [&str; 2], pairs: &[[Duration; 2]]) -> Value {
     let variant = |index: usize| {
         let millis: Vec<f64> =
             pairs.iter().map(|pair| pair[index].as_secs_f64() * 1000.0).collect();
@@ -52,7 +52,7 @@ fn summary(names: [&str; 2], pairs: &[[Duration; 2]]) -> Value {
     })
 }
 
-fn spread(mut values: Vec<f64>) -> Value {
+pub(super) fn spread(mut values: Vec<f64>) -> Value {
     values.sort_by(f64::total_cmp);
     let at = |index: usize| values.get(index).map(|value| (value * 1000.0).round() / 1000.0);
     json!({

@@ -22,6 +22,7 @@ use super::kinds::{APPLICATION, KINDS, Key, REPOSITORY};
 use super::model::{Model, NAMESPACES, REPOSITORIES, Standing};
 use super::moves::Push;
 use crate::error::TaskError;
+use crate::process::kubectl;
 
 /// Where the agent itself lives.
 const HOME: &str = "plumb-system";
@@ -491,13 +492,4 @@ fn at_rest(written: &[AuditEvent]) -> Violations {
         format!("written at rest: {} {} at {}", event.what(), event.uri, event.received)
     };
     written.iter().map(text).collect()
-}
-
-fn kubectl(plane: &ControlPlane, args: &[&str]) -> Result<(), TaskError> {
-    let output = plane.kubectl(args);
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(TaskError::Evidence { what: format!("kubectl {} works", args.join(" ")), found: said })
 }

@@ -1,0 +1,204 @@
+//! A control plane with Plumb on it, and somebody who watches both.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use plumb_testkit::{
+    Agent, ControlPlane, GitServer, Hand, History, Identity, Kind, Options, Refused, Repo, Scratch,
+    Version,
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::error::TaskError;
+use crate::process::kubectl;
+
+/// Where everything that is applied is.
+pub(super) const NAMESPACE: &str = "bench";
+/// Where Plumb is.
+const HOME: &str = "plumb-system";
+/// The longest that is waited for anything.
+const LIMIT: Duration = Duration::from_mins(10);
+
+const fn kind(api_version: &'static str, name: &'static str, plural: &'static str) -> Kind {
+    Kind { api_version, name, plural }
+}
+
+pub(super) const DEPLOYMENT: Kind = kind("apps/v1", "Deployment", "deployments");
+pub(super) const CONFIG_MAP: Kind = kind("v1", "ConfigMap", "configmaps");
+pub(super) const APPLICATION: Kind = kind("plumb.dev/v1alpha1", "Application", "applications");
+const REPOSITORY: Kind = kind("plumb.dev/v1alpha1", "GitRepository", "gitrepositories");
+
+/// Versions as a watch that is not Plumb's tells of them, with the moment of each.
+pub(super) type News = UnboundedReceiver<(Instant, Version)>;
+
+/// In the order in which they are to end.
+pub(super) struct Stage {
+    agent: Option<Agent>,
+    history: History,
+    pub(super) hand: Hand,
+    identity: Identity,
+    pub(super) repo: Repo,
+    git: GitServer,
+    pub(super) plane: ControlPlane,
+}
+
+impl Stage {
+    /// Everything but Plumb, which is started when there is something to do.
+    pub(super) async fn new(options: Options, watched: &[Kind]) -> Result<Self, TaskError> {
+        let plane = ControlPlane::try_start(options).await.map_err(TaskError::Tools)?;
+        for namespace in [NAMESPACE, HOME] {
+            kubectl(&plane, &["create", "namespace", namespace])?;
+        }
+        let crds = plumb_api::crd_documents()
+            .map_err(|source| TaskError::Json { what: "the definitions", source })?;
+        let crds = json!({ "apiVersion": "v1", "kind": "List", "items": crds });
+        let scratch = Scratch::new("bench");
+        let crds = scratch.write("crds.json", crds.to_string()).display().to_string();
+        kubectl(&plane, &["apply", "--server-side", "-f", &crds])?;
+        let established = ["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds];
+        kubectl(&plane, &established)?;
+        let git = GitServer::start().await;
+        Ok(Self {
+            agent: None,
+            history: History::follow(&plane, watched).await,
+            hand: Hand::new(&plane, "bench").await,
+            identity: plane.service_account(HOME, "plumb", "cluster-admin").await,
+            repo: git.repo("bench"),
+            git,
+            plane,
+        })
+    }
+
+    /// A repository, and an Application for each folder.
+    pub(super) async fn ask(&self, specs: &[(String, Value)]) -> Result<(), TaskError> {
+        let source = json!({
+            "apiVersion": REPOSITORY.api_version, "kind": REPOSITORY.name,
+            "metadata": { "name": "bench" },
+            "spec": { "url": self.git.url("bench"), "ref": { "branch": "main" }, "interval": "1h" },
+        });
+        self.hand.create(REPOSITORY, NAMESPACE, &source).await.map_err(refused)?;
+        for (name, more) in specs {
+            let mut app = json!({
+                "apiVersion": APPLICATION.api_version, "kind": APPLICATION.name,
+                "metadata": { "name": name },
+                "spec": { "sourceRef": { "name": "bench" }, "path": name, "interval": "1h" },
+            });
+            for (field, value) in more.as_object().into_iter().flatten() {
+                app["spec"][field] = value.clone();
+            }
+            self.hand.create(APPLICATION, NAMESPACE, &app).await.map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// Starts Plumb with eight workers.
+    pub(super) fn start(&mut self, plumb: &Path) {
+        let builder = Agent::builder(plumb)
+            .kubeconfig(self.identity.kubeconfig())
+            .env("POD_NAMESPACE", HOME)
+            .env("PLUMB_METRICS_ADDR", "127.0.0.1:0");
+        let cache = builder.dir().join("cache");
+        let builder = builder.env("PLUMB_CACHE_DIR", cache);
+        self.agent = Some(builder.args(["controller", "--concurrent", "8"]).start());
+    }
+
+    /// What a webhook of the Git server does after a push.
+    pub(super) async fn look(&self) -> Result<(), TaskError> {
+        let patch = json!({ "metadata": { "annotations": {
+            "reconcile.plumb.dev/requestedAt": self.repo.head(),
+        } } });
+        self.hand.merge(REPOSITORY, NAMESPACE, "bench", &patch).await.map_err(refused)?;
+        Ok(())
+    }
+
+    /// What comes from now on.
+    pub(super) fn news(&self) -> News {
+        self.history.news()
+    }
+
+    /// The user that Plumb is.
+    pub(super) fn user(&self) -> String {
+        self.identity.user()
+    }
+
+    /// The next version of what is watched.
+    pub(super) async fn next(
+        &mut self,
+        what: &str,
+        news: &mut News,
+    ) -> Result<(Instant, Version), TaskError> {
+        if let Ok(Some(next)) = tokio::time::timeout(LIMIT, news.recv()).await {
+            return Ok(next);
+        }
+        let mut found = format!("nothing changed for {LIMIT:?}");
+        if let Some(agent) = &mut self.agent {
+            let logs = agent.logs();
+            let last: Vec<_> = logs.lines().rev().take(10).collect();
+            let _infallible = write!(found, "; plumb ({:?}) said last: {last:#?}", agent.ended());
+        }
+        Err(TaskError::Evidence { what: what.to_owned(), found })
+    }
+}
+
+pub(super) fn refused(Refused { code, message }: Refused) -> TaskError {
+    let found = format!("{code}: {message}");
+    TaskError::Evidence { what: "the API server takes what is written".into(), found }
+}
+
+/// Whether a condition of an object is True.
+pub(super) fn is_true(object: &Value, kind: &str) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|c| c["type"] == kind && c["status"] == "True")
+}
+
+/// Whether an Application says that a commit is in place and all is well.
+pub(super) fn is_ready(object: &Value, commit: &str) -> bool {
+    let status = &object["status"];
+    let applied = status["lastAppliedRevision"].as_str().unwrap_or_default();
+    status["observedGeneration"] == object["metadata"]["generation"]
+        && applied.ends_with(commit)
+        && is_true(object, "Ready")
+}
+
+/// Whether all Pods of a Deployment's newest spec are available.
+pub(super) fn is_available(object: &Value) -> bool {
+    let status = &object["status"];
+    status["observedGeneration"] == object["metadata"]["generation"]
+        && status["updatedReplicas"] == object["spec"]["replicas"]
+        && status["availableReplicas"] == object["spec"]["replicas"]
+        && is_true(object, "Available")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_an_older_spec_or_commit_does_not_count() {
+        let condition = |kind: &str| json!([{ "type": kind, "status": "True" }]);
+        let mut app = json!({
+            "metadata": { "generation": 2 },
+            "status": {
+                "observedGeneration": 2, "lastAppliedRevision": "main@sha1:abc",
+                "conditions": condition("Ready"),
+            },
+        });
+        assert!(is_ready(&app, "abc"));
+        assert!(!is_ready(&app, "def"));
+        app["status"]["observedGeneration"] = json!(1);
+        assert!(!is_ready(&app, "abc"));
+        let mut deployment = json!({
+            "metadata": { "generation": 1 },
+            "spec": { "replicas": 1 },
+            "status": {
+                "observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": 1,
+                "conditions": condition("Available"),
+            },
+        });
+        assert!(is_available(&deployment));
+        deployment["status"]["updatedReplicas"] = json!(0);
+        assert!(!is_available(&deployment));
+    }
+}
