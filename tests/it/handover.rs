@@ -327,7 +327,7 @@ fn what_a_mark_keeps_all_off_is_not_claimed_by_the_next() {
             ],
             "two",
         );
-        let _agent = world.agent();
+        let mut agent = world.agent();
         world.apply(&world.source("1h")).await;
         world.apply(&world.app("old", "app", "1h")).await;
         ready(&world, "old").await;
@@ -341,6 +341,15 @@ fn what_a_mark_keeps_all_off_is_not_claimed_by_the_next() {
         world.apply(&world.app("new", "app", "1s")).await;
         ready(&world, "new").await;
         wait_owner(&world, "new", "b").await;
+        // Another process does not know of the mark, nor does the watch tell it.
+        assert!(agent.stop().success());
+        let _agent = world.agent();
+        world.request(&world.apps(), "new", "now").await;
+        world
+            .wait_condition(&world.apps(), "new", ("Ready", "True"), |object| {
+                object["status"]["lastHandledReconcileAt"] == "now"
+            })
+            .await;
         world.plane.settled().await;
         let written = world.plane.audit().since(from).into_iter().filter(|event| {
             event.user == world.identity.user() && event.name == "a" && event.verb != "get"

@@ -46,8 +46,7 @@ impl Engine {
     pub(crate) async fn claim(&self, set: &ApplySet, p: &Prepared) -> Result<Live, ApiError> {
         let (adopt, careful) = {
             let claims = self.claims();
-            let careful = claims.meets_foreign(&set.id) || claims.was_marked(&p.key);
-            (claims.adopt(&set.id), careful)
+            (claims.adopt(&set.id), claims.looks_first(&set.id, &p.key))
         };
         if (adopt == Adopt::Never || careful)
             && let Some(left) = self.look_first(set, p, adopt).await?

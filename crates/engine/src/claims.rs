@@ -30,6 +30,9 @@ pub(crate) struct Claims {
     sets: HashMap<Arc<str>, Wants>,
     /// What bears marks to be left alone, and was let go.
     marked: HashSet<ObjectKey>,
+    /// Sets that an earlier process worked on. What that one found marked is not known to this one
+    /// before it has been through their objects once.
+    resumed: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -130,26 +133,38 @@ impl Claims {
         }
     }
 
-    /// Whether an object was marked to be left alone when it was let go.
-    pub(crate) fn was_marked(&self, key: &ObjectKey) -> bool {
-        self.marked.contains(key)
+    /// An earlier process worked on a set, or that is over: all of it was looked at.
+    pub(crate) fn note_resumed(&mut self, set: &str, resumed: bool) {
+        if resumed {
+            self.resumed.insert(set.to_owned());
+        } else {
+            self.resumed.remove(set);
+        }
+    }
+
+    /// Whether an object is looked at before it is claimed. A first claim need not: it is given back
+    /// where it met a mark.
+    pub(crate) fn looks_first(&self, set: &str, key: &ObjectKey) -> bool {
+        self.meets_foreign(set) || self.marked.contains(key) || self.resumed.contains(set)
     }
 
     /// Whether anything that a set asks for bore another tool's marks when it was last looked at. Then
     /// what else is there most likely does, too: the set moves from one tool to another.
-    pub(crate) fn meets_foreign(&self, set: &str) -> bool {
+    fn meets_foreign(&self, set: &str) -> bool {
         self.sets.get(set).is_some_and(|wants| !wants.foreign.is_empty())
     }
 
     /// The set is no more.
     pub(crate) fn forget(&mut self, set: &str) {
         self.sets.remove(set);
+        self.resumed.remove(set);
     }
 
     /// Whatever was said was said to an earlier leader, and may have changed since.
     pub(crate) fn clear(&mut self) {
         self.sets.clear();
         self.marked.clear();
+        self.resumed.clear();
     }
 
     /// The sets that want an object.

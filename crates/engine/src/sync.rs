@@ -107,8 +107,14 @@ impl Engine {
     /// that is dropped, says what was done until there.
     pub async fn sync(&self, job: Job<'_>, report: &mut Report) -> Result<(), EngineError> {
         let set = job.set;
+        if job.parent.has_facts && !self.facts().contains_key(&set.id) {
+            self.claims().note_resumed(&set.id, true);
+        }
         let result = self.run(job, report).await;
         self.note_account(set, &result);
+        if result.is_ok() && report.unsent == 0 && !report.superseded {
+            self.claims().note_resumed(&set.id, false);
+        }
         if report.unsent == 0 {
             self.refusals().over(&set.id);
         }
