@@ -479,7 +479,9 @@ impl View<'_> {
             }
         }
         for (key, live) in self.live {
-            let placed = self.traces.placed.contains(&uid(live));
+            // What was put there under a label became its application's, which may leave it.
+            let uid = uid(live);
+            let placed = self.traces.placed.contains(&uid) && !self.traces.orphans.contains(&uid);
             let managed = live["metadata"]["managedFields"].as_array().into_iter().flatten();
             let mut managers = managed.map(|entry| text(&entry["manager"]));
             if placed && !managers.any(|manager| manager.starts_with("plumb")) {

@@ -363,6 +363,10 @@ fn what_a_hand_put_in_the_way_must_be_told() {
     world.object("a")["metadata"]["annotations"] = json!({ VALUE: "v1", STAMP: "1" });
     let wrong = world.view().unwrap_err();
     assert!(wrong[0].contains("which a hand put there, says \"v1\""), "{wrong:?}");
+    // It had become its application's, which went and left it.
+    world.traces.orphans.insert("placed".into());
+    let wrong = world.view().err().into_iter().flatten();
+    assert!(!wrong.into_iter().any(|what| what.contains("which a hand put there")));
 }
 
 #[test]
