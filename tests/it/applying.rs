@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use kube::api::{Patch, PatchParams};
-use plumb_testkit::{Admission, Webhook, runtime, wait_for};
+use plumb_testkit::{Admission, Match, Proxy, Webhook, runtime, wait_for};
 use serde_json::json;
 
 use crate::world::{LIMIT, World, condition, config_map};
@@ -591,5 +591,44 @@ fn five_thousand_objects_are_applied_and_delay_nobody() {
         assert_eq!(object["status"]["objects"], 5000);
         world.edit(&world.config_maps(), "m4999", &json!({"data": {"value": "by hand"}})).await;
         world.wait_value("m4999", "4999").await;
+    });
+}
+
+/// A run that is under way when a newer commit comes sends no more of its own: what is sent after
+/// that is of the newer one.
+#[test]
+fn a_newer_commit_takes_over_in_the_middle_of_a_run() {
+    runtime().block_on(async {
+        let world = World::new("newer").await;
+        let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: early\n";
+        let late = |value: &str| {
+            format!(
+                "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: late\n\
+                 spec:\n  podSelector: {{matchLabels: {{from: {value}}}}}\n"
+            )
+        };
+        let (old, new) = (late("old"), late("new"));
+        let files = [("app/a.yaml", Some(account)), ("app/late.yaml", Some(&*old))];
+        world.repo.commit(&files, "old");
+        let proxy = Proxy::to_api(&world.plane, 1).await;
+        let mut first = proxy.hold(Match::method("PATCH").path("/serviceaccounts/early"));
+        let _agent = world.agent_with(world.identity.through(&proxy.url()), &[]);
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        first.arrived(LIMIT).await;
+        let commit = world.repo.commit(&[("app/late.yaml", Some(&*new))], "new");
+        world.look().await;
+        world
+            .wait_condition(&world.sources(), "repo", ("Ready", "True"), |source| {
+                source["status"]["revision"] == format!("main@sha1:{commit}")
+            })
+            .await;
+        first.release();
+        world.wait_applied("web", &commit).await;
+        let sent = proxy.exchanges().into_iter().map(|exchange| exchange.request);
+        let late = sent.filter(|s| s.method == "PATCH" && s.path.contains("/networkpolicies/late"));
+        let bodies: Vec<_> =
+            late.map(|seen| String::from_utf8_lossy(&seen.body).into_owned()).collect();
+        assert!(bodies.len() == 1 && bodies[0].contains("new"), "{bodies:?}");
     });
 }

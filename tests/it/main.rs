@@ -11,6 +11,7 @@ mod applying;
 mod bad_input;
 mod checks;
 mod cli;
+mod clock;
 mod counts;
 mod decryption;
 mod deletion;

@@ -8,7 +8,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
-use plumb_testkit::{Agent, ControlPlane, GitServer, Identity, Repo, wait_for};
+use plumb_testkit::agent::{Agent, Builder};
+use plumb_testkit::{ControlPlane, GitServer, Identity, Repo, wait_for};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -81,15 +82,33 @@ impl World {
     /// Starts the agent with a kubeconfig (through a proxy, say) and further arguments. The last
     /// of equal arguments counts.
     pub(crate) fn agent_with(&self, kubeconfig: PathBuf, args: &[&str]) -> Agent {
-        let mut builder = Agent::builder(env!("CARGO_BIN_EXE_plumb"))
+        self.agent_builder(kubeconfig).args(args).start()
+    }
+
+    /// The agent before it is started.
+    pub(crate) fn agent_builder(&self, kubeconfig: PathBuf) -> Builder {
+        let builder = Agent::builder(env!("CARGO_BIN_EXE_plumb"))
             .env("KUBECONFIG", kubeconfig)
             .env("POD_NAMESPACE", &self.ns)
             .env("PLUMB_NAMESPACES", &self.ns)
             .env("PLUMB_METRICS_ADDR", "127.0.0.1:0")
             .env("PLUMB_LEASE_DURATION", "15s");
         let cache = builder.dir().join("cache");
-        builder = builder.env("PLUMB_CACHE_DIR", cache).arg("controller").args(args);
-        builder.start()
+        builder.env("PLUMB_CACHE_DIR", cache).arg("controller")
+    }
+
+    /// Waits until an object is so.
+    pub(crate) async fn wait_object(
+        &self,
+        api: &Api<DynamicObject>,
+        name: &str,
+        holds: impl Fn(&Value) -> bool,
+    ) {
+        wait_for(&format!("{name} to be as wanted"), LIMIT, async || {
+            let object = self.get(api, name).await;
+            if holds(&object) { Ok(()) } else { Err(object.to_string()) }
+        })
+        .await;
     }
 
     /// A GitRepository named `repo` that follows main, with an interval.
