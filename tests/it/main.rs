@@ -34,6 +34,7 @@ mod ordering;
 mod outage;
 mod ownership;
 mod pinning;
+mod pods;
 mod quiet;
 mod restart;
 mod restored;

@@ -15,13 +15,13 @@ use crate::world::{World, condition, config_map};
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
 
 /// A service account, if it is to be there, and what it may do in the test's namespace.
-struct Tenant<'w> {
+pub(crate) struct Tenant<'w> {
     world: &'w World,
     name: &'static str,
 }
 
 impl<'w> Tenant<'w> {
-    async fn new(world: &'w World, name: &'static str, rules: Value) -> Self {
+    pub(crate) async fn new(world: &'w World, name: &'static str, rules: Value) -> Self {
         let tenant = Self::without_account(world, name, rules).await;
         tenant.create().await;
         tenant
@@ -56,7 +56,7 @@ impl<'w> Tenant<'w> {
         self.world.apply(&role).await;
     }
 
-    fn user(&self) -> String {
+    pub(crate) fn user(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.world.ns, self.name)
     }
 

@@ -10,6 +10,7 @@ use plumb_engine::{HIDDEN, Health, Unready};
 use crate::apps::wait::asks;
 use crate::names::Name;
 use crate::objects::{Ask, ObjectRef, Seen};
+use crate::pods;
 use crate::state::{App, Store};
 
 fn key(namespace: &str, check: &HealthCheck) -> ObjectKey {
@@ -32,14 +33,15 @@ pub(crate) fn elsewhere<'a>(name: &Name, app: &'a Application) -> Option<(usize,
     })
 }
 
-/// What is watched for its sake: what it names and has not applied itself.
+/// What is watched to tell how its objects are: what it names and has not applied itself, and Pods.
 pub(crate) fn objects_of(name: &Name, app: &App) -> BTreeSet<ObjectRef> {
-    if app.others.is_empty() || !asks(&app.object) {
+    if !asks(&app.object) {
         return BTreeSet::new();
     }
+    let pods = app.explained.iter().map(|workload| pods::object(app, workload));
     let checks = app.object.spec.health_checks.iter();
     let others = checks.filter(|check| app.others.contains(&key(&name.namespace, check)));
-    others.map(|check| object(name, app, check)).collect()
+    others.map(|check| object(name, app, check)).chain(pods).collect()
 }
 
 fn object(name: &Name, app: &App, check: &HealthCheck) -> ObjectRef {
@@ -85,6 +87,7 @@ impl Store {
                     let mut unready = seen.unready.clone();
                     if may_quote(&unready.key, seen.part_of.as_deref()) {
                         unready.reason = HIDDEN.into();
+                        unready.pods = None;
                     }
                     Some(unready)
                 }
@@ -94,6 +97,7 @@ impl Store {
                     reason: "nothing is known of it yet".into(),
                     is_final: false,
                     is_seen: false,
+                    pods: None,
                 }),
             }
         };
@@ -183,17 +187,19 @@ mod tests {
                 reason: "it quotes".into(),
                 is_final: false,
                 is_seen: true,
+                pods: Some("app=b".into()),
             };
             Seen::Is(Box::new(Checked { unready, part_of: part_of.map(Into::into) }))
         };
         let refs: Vec<_> = store.wanted_objects.borrow().iter().cloned().collect();
         store.objects.insert(refs[0].clone(), seen(&others[0], Health::Suspended, None));
         store.objects.insert(refs[1].clone(), seen(&others[1], Health::Degraded, Some("set")));
-        let reasons = |quotes: bool| -> Vec<Option<String>> {
+        let told = |quotes: bool| {
             let found = store.checked(&name, &others, |_, set| quotes && set == Some("set"));
-            found.into_iter().map(|found| found.map(|unready| unready.reason)).collect()
+            let told = found.into_iter().map(|found| found.map(|one| (one.reason, one.pods)));
+            told.collect::<Vec<_>>()
         };
-        assert_eq!(reasons(false), [None, Some("it quotes".into())]);
-        assert_eq!(reasons(true), [None, Some(HIDDEN.into())]);
+        assert_eq!(told(false), [None, Some(("it quotes".into(), Some("app=b".into())))]);
+        assert_eq!(told(true), [None, Some((HIDDEN.into(), None))]);
     }
 }

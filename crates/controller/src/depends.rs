@@ -141,7 +141,7 @@ impl Store {
 
     /// Who waits for an object, or tells how it is.
     pub(crate) fn waiting_for_object(&self, of: &ObjectRef) -> Vec<Key> {
-        let tells = of.ask == Ask::Health;
+        let tells = !matches!(of.ask, Ask::Ready(_));
         let asking = self.depended_on.who(of);
         asking.filter(|name| tells || self.waiting.contains(*name)).cloned().map(Key::App).collect()
     }
@@ -268,7 +268,7 @@ impl Store {
             Some(Seen::NotReady(text)) => Some(Wait::passing(format!("{of}{text}"))),
             Some(Seen::Lasting(text)) => Some(Wait::lasting(format!("{of}{text}"))),
             Some(Seen::Wrong(text)) => Some(Wait::wrong(format!("{of}{text}"))),
-            Some(Seen::Is(_)) | None => {
+            Some(Seen::Is(_) | Seen::Pods(_)) | None => {
                 Some(Wait::passing(format!("{of}, which is yet to be looked at")))
             }
         }

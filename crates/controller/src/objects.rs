@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use plumb_core::{Gvk, ObjectKey};
-use plumb_engine::{Account, Health, PART_OF, Unready, judge_health};
+use plumb_engine::{Account, Health, PART_OF, Unready, judge_health, pod_selector};
 use plumb_health::{Expression, Rules};
 use serde_json::Value;
 
@@ -34,6 +34,8 @@ pub(crate) enum Ask {
     Ready(Option<String>),
     /// How it is.
     Health,
+    /// What its Pods, which this selects, say.
+    Pods(String),
 }
 
 impl ObjectRef {
@@ -60,6 +62,8 @@ pub(crate) enum Seen {
     Wrong(String),
     /// So it is, where that was asked.
     Is(Box<Checked>),
+    /// This its Pods say, if one does not get on.
+    Pods(Option<String>),
 }
 
 /// How an object is.
@@ -130,13 +134,14 @@ fn is_ready(of: &ObjectRef, expression: Option<(&Expression, &Value)>, found: Fo
 }
 
 fn check(of: &ObjectRef, key: ObjectKey, rules: &Rules, found: Found<'_>) -> Checked {
-    let mut part_of = None;
+    let (mut part_of, mut pods) = (None, None);
     // What is out of sight may be as it was.
     let is_seen = !matches!(found, Found::Failed(_) | Found::Lost(_));
     let (health, reason, is_final) = match found {
         Found::Object(object) => {
             part_of = object["metadata"]["labels"][PART_OF].as_str().map(Into::into);
             let verdict = judge_health(object, rules);
+            pods = if verdict.health.is_ready() { None } else { pod_selector(object) };
             (verdict.health, verdict.reason, verdict.is_final)
         }
         Found::Secret => (Health::Healthy, String::new(), false),
@@ -155,7 +160,7 @@ fn check(of: &ObjectRef, key: ObjectKey, rules: &Rules, found: Found<'_>) -> Che
             (Health::Unknown, format!("it cannot be read: {error}"), false)
         }
     };
-    Checked { unready: Unready { key, health, reason, is_final, is_seen }, part_of }
+    Checked { unready: Unready { key, health, reason, is_final, is_seen, pods }, part_of }
 }
 
 /// Judges an object: by its health, unless an expression says what counts.

@@ -25,6 +25,7 @@ use crate::metrics::Kind;
 use crate::named::{Found, Named, Sight, Version, named_by};
 use crate::names::{Key, Name};
 use crate::objects::{ObjectRef, Seen};
+use crate::pods::Workload;
 use crate::status::Say;
 use crate::waiting::Wait;
 use crate::wants::Wants;
@@ -123,6 +124,8 @@ pub(crate) struct App {
     pub(crate) wait: Option<Wait>,
     /// What its spec names to be waited for and it has not applied itself.
     pub(crate) others: BTreeSet<ObjectKey>,
+    /// Which of its workloads is looked into.
+    pub(crate) explained: Option<Workload>,
     /// It waits until these kinds are listed.
     pub(crate) waits_for: BTreeSet<GroupKind>,
     /// What keeps it from its next run.
@@ -290,6 +293,7 @@ impl Store {
                 applied: None,
                 wait: None,
                 others: BTreeSet::new(),
+                explained: None,
                 waits_for: BTreeSet::new(),
                 pause: Pause::default(),
                 news: true,

@@ -38,6 +38,13 @@ pub(crate) struct Wait {
     told: Option<(Timestamp, State)>,
 }
 
+impl Wait {
+    /// Whether anything was said of it.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+}
+
 /// How a wait stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -256,6 +263,7 @@ mod tests {
             reason: reason.into(),
             is_final: reason == "for good",
             is_seen: reason != "unseen",
+            pods: None,
         };
         let unready = if health.is_ready() { Vec::new() } else { vec![unready] };
         Wellbeing { total: 3, unready, others: Vec::new() }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::cluster::{Decode, Resource, live};
 use crate::live::Live;
+use crate::pods::selector_of;
 
 /// The longest reason that is kept of a verdict: some lines of a terminal.
 const MAX_REASON: usize = 400;
@@ -220,6 +221,8 @@ pub(crate) struct Told {
     pub(crate) reason: Box<str>,
     /// It stays so until somebody changes it.
     pub(crate) is_final: bool,
+    /// What selects its Pods, where it is a workload that is not ready.
+    pub(crate) pods: Option<Box<str>>,
 }
 
 /// An object as a watch tells of it.
@@ -257,9 +260,11 @@ impl Watched {
         // Items of a list do not say of what kind they are.
         body.insert("apiVersion".into(), self.api_version.as_str().into());
         body.insert("kind".into(), self.kind.kind.as_str().into());
-        let Verdict { health, reason, is_final } = judge(&Value::Object(body), &asking.asks.rules);
+        let body = Value::Object(body);
+        let Verdict { health, reason, is_final } = judge(&body, &asking.asks.rules);
+        let pods = if health.is_ready() { None } else { selector_of(&self.kind, &body) };
         let (version, number) = (live.resource_version, asking.number);
-        Some(Box::new(Told { version, number, health, reason: reason.into(), is_final }))
+        Some(Box::new(Told { version, number, health, reason: reason.into(), is_final, pods }))
     }
 }
 
@@ -278,7 +283,7 @@ impl Decode for Watched {
 }
 
 /// An object without its managed fields, which are the larger part of many and tell nothing here.
-struct Body(Map<String, Value>);
+pub(crate) struct Body(pub(crate) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Body {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -363,6 +368,8 @@ pub struct Unready {
     pub is_final: bool,
     /// Whether it was seen as it was last applied, rather than that nothing is known of it yet.
     pub is_seen: bool,
+    /// Selects its Pods, which may know more, where it is a workload.
+    pub pods: Option<Box<str>>,
 }
 
 impl Wellbeing {

@@ -6,7 +6,8 @@
 //! the guard agrees.
 //!
 //! Invariant: no answer to a list, watch, apply, patch or delete carries more than metadata, but to
-//! lists and watches of kinds of which a set asks how its objects are; of those a verdict is kept.
+//! lists and watches of kinds of which a set asks how its objects are, and of Pods that tell why; of those
+//! a verdict is kept.
 
 #![forbid(unsafe_code)]
 
@@ -39,6 +40,7 @@ mod missing;
 mod observe;
 mod order;
 mod plan;
+mod pods;
 mod policy;
 mod prepare;
 mod prune;
@@ -73,6 +75,7 @@ pub use marks::{Marks, Prune, Ssa};
 pub use members::HIDDEN;
 pub use observe::Difference;
 pub use plumb_health::Health;
+pub use pods::{Pod, PodState, pod_resource, pod_selector, watch_pods};
 pub use policy::{Adopt, Policy};
 pub use report::{Change, Drift, Failure, Kept, Outcome, Report, Yield};
 pub use stage::Stage;

@@ -20,7 +20,9 @@ use crate::names::Key;
 use crate::queue::Lane;
 use crate::state::{App, Applied, scope_of};
 use crate::status::Say;
-use crate::waiting::{Look, Said, Telling, Verdict, Wanted, all_ready, beside, decide, waiting};
+use crate::waiting::{
+    Look, Said, Telling, Verdict, Wait, Wanted, all_ready, beside, decide, waiting,
+};
 
 /// The rules of one generation of a spec, or what is wrong with them.
 pub(crate) type OwnRules = (Option<i64>, Result<Arc<Rules>, String>);
@@ -81,10 +83,14 @@ impl Daemon {
     /// How the objects are that an Application asks about; `None` when it asks about none.
     fn wellbeing(&self, run: &Run) -> Option<Wellbeing> {
         let mut found = self.engine.wellbeing(&run.set)?;
-        let store = self.state.lock();
+        let mut store = self.state.lock();
         let may_quote = |key: &ObjectKey, set: Option<&str>| self.engine.may_quote(key, set);
         let others = std::mem::take(&mut found.others);
         found.add(store.checked(&run.name, &others, may_quote));
+        if found.is_ready() {
+            store.note_pods(&run.name, None);
+        }
+        store.explain(&run.name, &mut found);
         Some(found)
     }
 
@@ -121,7 +127,10 @@ impl Daemon {
         };
         let mut store = self.state.lock();
         let app = store.apps.get_mut(&run.name)?;
-        Some(decide(&mut app.wait, &look, Timestamp::now()))
+        let verdict = decide(&mut app.wait, &look, Timestamp::now());
+        let is_told = app.wait.as_ref().is_some_and(Wait::is_told);
+        store.note_pods(&run.name, is_told.then_some(&found));
+        Some(verdict)
     }
 
     /// Says that all is applied, and how far it is ready. `pending` is what is to be written then, if

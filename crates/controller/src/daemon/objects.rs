@@ -1,11 +1,13 @@
 //! Watches the objects of any kind that Applications wait for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use plumb_engine::{Account, Resource, Target, WatchEvent, watch_one, watch_one_version};
+use plumb_engine::{
+    Account, Resource, Target, WatchEvent, pod_resource, watch_one, watch_one_version, watch_pods,
+};
 use plumb_health::Expression;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -14,6 +16,7 @@ use super::Daemon;
 use crate::depends::json_of;
 use crate::names::Key;
 use crate::objects::{Ask, Found, Judge, ObjectRef, Seen};
+use crate::pods::Stuck;
 use crate::queue::Lane;
 
 /// Waits between looks for a kind that the cluster does not have, from the first to the longest:
@@ -71,6 +74,7 @@ impl Daemon {
                 let expression = expression.as_deref().map(Expression::compile).transpose().ok()?;
                 Judge::Ready(expression, app.map(json_of).unwrap_or_default())
             }
+            Ask::Pods(_) => return None,
             Ask::Health => Judge::Health(match app {
                 Some(app) => app.rules.as_ref()?.1.clone().ok()?,
                 None => Arc::default(),
@@ -79,25 +83,25 @@ impl Daemon {
     }
 
     async fn follow_object(self: Arc<Self>, of: ObjectRef) {
+        if let Ask::Pods(selector) = &of.ask {
+            return self.follow_pods(&of, selector).await;
+        }
         let Some(judge) = self.judge_of(&of) else { return };
         let resource = self.resource_of(&of, &judge).await;
         let see = |found: Found<'_>| judge.see(&of, resource.namespaced, found);
         // Of a kind without namespaces the namespace says nothing.
         let namespace = Some(&*of.namespace).filter(|_| resource.namespaced);
-        let mut events = match (resource.is_secret(), &of.ask) {
-            (true, Ask::Ready(_)) => {
-                self.saw(&of, see(Found::Secret));
-                return;
-            }
-            (true, Ask::Health) => {
-                let cluster = self.engine.cluster();
-                watch_one_version(cluster, &resource, namespace, &of.name)
-                    .map(|event| event.map(|_| Value::Null))
-                    .boxed()
-            }
-            (false, _) => {
-                watch_one::<Value>(self.engine.cluster(), &resource, namespace, &of.name).boxed()
-            }
+        if resource.is_secret() && matches!(of.ask, Ask::Ready(_)) {
+            self.saw(&of, see(Found::Secret));
+            return;
+        }
+        let cluster = self.engine.cluster();
+        let mut events = if resource.is_secret() {
+            watch_one_version(cluster, &resource, namespace, &of.name)
+                .map(|event| event.map(|_| Value::Null))
+                .boxed()
+        } else {
+            watch_one::<Value>(cluster, &resource, namespace, &of.name).boxed()
         };
         let found = |object: &Value| {
             see(if resource.is_secret() { Found::Secret } else { Found::Object(object) })
@@ -146,6 +150,40 @@ impl Daemon {
         }
     }
 
+    /// Watches the Pods of a workload. What one says is told as far as the account that acts may read it;
+    /// who may not, or where Plumb itself may not look, hears nothing of Pods.
+    async fn follow_pods(&self, of: &ObjectRef, selector: &str) {
+        let resource = pod_resource();
+        let mut events = std::pin::pin!(watch_pods(self.engine.cluster(), selector, &of.namespace));
+        let mut stuck = Stuck::of(of);
+        let mut readable = BTreeSet::new();
+        while let Some(event) = events.next().await {
+            match event {
+                WatchEvent::Restarted | WatchEvent::Unreadable(..) => continue,
+                WatchEvent::Listed(pods) => stuck.list(pods),
+                WatchEvent::Changed(key, pod) => stuck.put(key, pod),
+                WatchEvent::Deleted(key, _) => stuck.remove(&key.name),
+                WatchEvent::Failed(_) => stuck.list(Vec::new()),
+            }
+            let mut worst = stuck.worst();
+            if let (Some(account), Some((pod, _))) = (&of.account, worst)
+                && !readable.contains(pod)
+            {
+                let target = Target::new(&resource, &of.namespace, pod);
+                match self.engine.cluster().as_user(&account.user()).get_metadata(&target).await {
+                    Ok(Some(_)) => _ = readable.insert(pod.to_owned()),
+                    Err(error) if error.is_forbidden() => {
+                        self.saw(of, Seen::Pods(None));
+                        return;
+                    }
+                    // The next event tells of another one, or tries again.
+                    Ok(None) | Err(_) => worst = None,
+                }
+            }
+            self.saw(of, Seen::Pods(worst.map(|(pod, line)| format!("Pod {pod}: {line}"))));
+        }
+    }
+
     /// An object as an account finds it. Nothing of a Secret is asked but whether it is there.
     async fn look_as(
         &self,
@@ -182,6 +220,11 @@ impl Daemon {
             if store.objects.get(of) == Some(&seen) {
                 return;
             }
+            if seen == Seen::Pods(None) {
+                // What the workload says of itself tells how that went on.
+                store.objects.insert(of.clone(), seen);
+                return;
+            }
             store.objects.insert(of.clone(), seen);
             store.waiting_for_object(of)
         };
@@ -189,7 +232,7 @@ impl Daemon {
             match of.ask {
                 Ask::Ready(_) => self.call(key),
                 // Health ends no failure.
-                Ask::Health => self.queue.add(key, Lane::Urgent),
+                Ask::Health | Ask::Pods(_) => self.queue.add(key, Lane::Urgent),
             }
         }
     }

@@ -125,7 +125,7 @@ impl Members {
     ) -> Option<Unready> {
         let unready = |health, reason: &str, is_final, is_seen| {
             let (key, reason) = (key.clone(), reason.to_owned());
-            Some(Unready { key, health, reason, is_final, is_seen })
+            Some(Unready { key, health, reason, is_final, is_seen, pods: None })
         };
         match (&slot.live, slot.told_now()) {
             (None, _) => unready(Health::Missing, "it is not there", false, true),
@@ -134,10 +134,15 @@ impl Members {
             }
             _ if !asking.reads(&key.group_kind) => None,
             (_, Some(told)) if told.number == asking.number => {
-                let Told { health, reason, is_final, .. } = told;
-                let hidden = self.secret.get(&*set.id).is_some_and(|keys| keys.contains(key));
-                let reason = if hidden { HIDDEN } else { &**reason };
-                if health.is_ready() { None } else { unready(*health, reason, *is_final, true) }
+                let Told { health, reason, is_final, pods, .. } = told;
+                if health.is_ready() {
+                    return None;
+                }
+                if self.secret.get(&*set.id).is_some_and(|keys| keys.contains(key)) {
+                    return unready(*health, HIDDEN, *is_final, true);
+                }
+                let told = unready(*health, reason, *is_final, true)?;
+                Some(Unready { pods: pods.clone(), ..told })
             }
             _ => match self.kind(&key.group_kind) {
                 Some(KindState::Failed(why)) => {
@@ -175,7 +180,8 @@ mod tests {
 
     fn told(version: u64, health: Health, reason: &str) -> Told {
         let is_final = reason == "for good";
-        Told { version, number: NUMBER, health, reason: reason.into(), is_final }
+        let pods = (!health.is_ready()).then(|| "app=a".into());
+        Told { version, number: NUMBER, health, reason: reason.into(), is_final, pods }
     }
 
     fn asking() -> Asking {
@@ -273,12 +279,13 @@ mod tests {
     #[test]
     fn what_an_object_with_a_value_of_a_secret_says_is_not_told() {
         let (mut members, _) = members(&[(11, Health::Degraded)]);
-        let reason = |members: &Members| {
-            members.wellbeing(&set(), &asking()).unready.remove(0).reason.clone()
-        };
+        let told = |members: &Members| members.wellbeing(&set(), &asking()).unready.remove(0);
+        let reason = |members: &Members| told(members).reason;
         assert_eq!(reason(&members), "because");
+        assert_eq!(told(&members).pods.as_deref(), Some("app=a"));
         members.note_secret(&set().id, HashSet::from([key("a")]));
         assert_eq!(reason(&members), HIDDEN);
+        assert_eq!(told(&members).pods, None, "nor what its Pods say");
         let other = Some("of another set");
         assert!(members.may_quote(&key("a"), None), "whoever asks");
         assert!(members.may_quote(&key("b"), other), "nobody knows");
