@@ -32,9 +32,9 @@ pub(crate) enum Patience {
     Whole,
     /// Since then.
     Since(Instant),
-    /// As long as may be, in vain, and what waited could not be done then. For the sake of what it
-    /// looked at it does not wait again: its status would go to and fro.
-    Spent(Option<Looked>),
+    /// So long, and what waited could not be done then. For the sake of what it looked at it does not
+    /// wait again: its status would go to and fro.
+    Spent(Option<Looked>, Duration),
 }
 
 impl Patience {
@@ -42,19 +42,25 @@ impl Patience {
     fn waited(self, looked: Option<Looked>, now: Instant) -> Duration {
         match self {
             Self::Since(since) => now.saturating_duration_since(since),
-            Self::Spent(of) if of == looked => Duration::MAX,
-            Self::Whole | Self::Spent(_) => Duration::ZERO,
+            Self::Spent(of, waited) if of == looked => waited,
+            Self::Whole | Self::Spent(..) => Duration::ZERO,
         }
     }
 
     /// After a run that looked at this: whether something waits, and if not, whether something is
-    /// still to be done.
-    fn after(self, looked: Option<Looked>, waits: bool, left: bool, now: Instant) -> Self {
+    /// still to be done. It was not to wait for longer than `limit`.
+    fn after(
+        self,
+        looked: Option<Looked>,
+        (waits, left): (bool, bool),
+        limit: Duration,
+        now: Instant,
+    ) -> Self {
         let waited = self.waited(looked, now);
         match self {
             Self::Since(_) if waits => self,
-            _ if waits => Self::Since(now),
-            _ if left && waited >= SILENCE => Self::Spent(looked),
+            _ if waits => Self::Since(now.checked_sub(waited).unwrap_or(now)),
+            _ if left && waited >= limit => Self::Spent(looked, waited),
             _ => Self::Whole,
         }
     }
@@ -210,7 +216,9 @@ impl Daemon {
         let now = Instant::now();
         let mut store = self.state.lock();
         let Some(app) = store.apps.get_mut(&run.name) else { return false };
-        app.patience = app.patience.after(looked, report.waits, left, now);
+        let goes = run.object.metadata.deletion_timestamp.is_some();
+        let limit = if goes { PATIENCE } else { SILENCE };
+        app.patience = app.patience.after(looked, (report.waits, left), limit, now);
         let waited = app.patience.waited(looked, now);
         if report.waits {
             store.patient.insert(run.name.clone());
@@ -293,22 +301,38 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let looked = |c: char| Some((c.to_string().repeat(40).parse().unwrap(), Some(1)));
         let (one, two) = (looked('1'), looked('2'));
-        let waits = Patience::Whole.after(one, true, true, at(0));
+        let waits = Patience::Whole.after(one, (true, true), SILENCE, at(0));
         assert_eq!(waits, Patience::Since(at(0)));
         // Another commit begins no other wait, or one that comes every minute kept everything.
-        let waits = waits.after(two, true, true, at(200));
+        let waits = waits.after(two, (true, true), SILENCE, at(200));
         assert_eq!((waits, waits.waited(two, at(299))), (Patience::Since(at(0)), at(299) - start));
         // All have looked, or nothing is left to do.
-        assert_eq!(waits.after(two, false, true, at(200)), Patience::Whole);
-        assert_eq!(waits.after(two, false, false, at(300)), Patience::Whole);
+        assert_eq!(waits.after(two, (false, true), SILENCE, at(200)), Patience::Whole);
+        assert_eq!(waits.after(two, (false, false), SILENCE, at(300)), Patience::Whole);
         // It was over, and a person has to say what becomes of it.
-        let spent = waits.after(two, false, true, at(300));
-        assert_eq!(spent, Patience::Spent(two));
+        let spent = waits.after(two, (false, true), SILENCE, at(300));
+        assert_eq!(spent, Patience::Spent(two, SILENCE));
         assert!(spent.waited(two, at(301)) >= SILENCE);
-        assert_eq!(spent.after(two, false, true, at(400)), spent);
-        assert_eq!(spent.after(two, false, false, at(400)), Patience::Whole);
+        assert_eq!(spent.after(two, (false, true), SILENCE, at(400)), spent);
+        assert_eq!(spent.after(two, (false, false), SILENCE, at(400)), Patience::Whole);
         // What leaves Git with another commit is waited for as ever.
         assert_eq!(spent.waited(one, at(301)), Duration::ZERO);
-        assert_eq!(spent.after(one, true, true, at(500)), Patience::Since(at(500)));
+        assert_eq!(spent.after(one, (true, true), SILENCE, at(500)), Patience::Since(at(500)));
+    }
+
+    /// Its status went to and fro every minute.
+    #[test]
+    fn a_farewell_that_waited_its_minute_in_vain_does_not_wait_again() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let waits = Patience::Since(at(0));
+        let spent = waits.after(None, (false, true), PATIENCE, at(61));
+        assert!(spent.waited(None, at(70)) >= PATIENCE);
+        assert_eq!(spent.after(None, (false, true), PATIENCE, at(100)), spent);
+        // Who has not looked is waited for as long as ever.
+        assert!(spent.waited(None, at(100)) < SILENCE);
+        let silent = spent.after(None, (true, true), PATIENCE, at(100));
+        assert_eq!(silent.waited(None, at(100)), Duration::from_secs(61));
+        assert_eq!(waits.after(None, (false, true), PATIENCE, at(59)), Patience::Whole);
     }
 }
