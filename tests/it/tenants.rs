@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kube::api::{Patch, PatchParams};
 use plumb_testkit::control_plane::Mark;
-use plumb_testkit::{ControlPlane, Options, Requests, runtime};
+use plumb_testkit::{Change, ControlPlane, Options, Requests, runtime};
 use serde_json::{Value, json};
 
 use crate::world::{World, condition, config_map};
@@ -351,6 +351,13 @@ fn an_account_learns_of_dependencies_what_it_may_read() {
     });
 }
 
+/// Links in a repository that lead out of it.
+const LINKS: [(&str, &str); 3] = [
+    ("climbing", "../../../../../../etc/passwd"),
+    ("absolute", "/etc/passwd"),
+    ("proc", "/proc/self/environ"),
+];
+
 #[test]
 fn a_tenant_reaches_nothing_that_its_account_does_not() {
     runtime().block_on(async {
@@ -388,7 +395,9 @@ fn a_tenant_reaches_nothing_that_its_account_does_not() {
         ];
         let changes: Vec<_> =
             files.iter().map(|(path, text)| (*path, Some(text.as_str()))).collect();
-        let first = world.repo.commit(&changes, "an attack");
+        world.repo.commit(&changes, "an attack");
+        let links = LINKS.map(|(app, target)| Change::Link(format!("{app}/a.yaml"), target.to_owned()));
+        let first = world.repo.commit_changes(&links, "links");
         let mark = world.plane.audit().mark();
         let _agent = world.agent();
         world.apply(&world.source("1h")).await;
@@ -425,10 +434,14 @@ fn a_tenant_reaches_nothing_that_its_account_does_not() {
             }
         }
 
-        world.apply(&attacker.app("outside", "outside")).await;
-        let object = world.wait_refused(&world.apps(), "outside", "BuildFailed", &["outside/kustomization.yaml"]).await;
-        assert!(!object["status"].to_string().contains("root:"), "{}", object["status"]);
-        world.delete(&world.apps(), "outside").await;
+        let outside = [("outside", "outside/kustomization.yaml")];
+        let links = LINKS.iter().map(|(app, _)| (*app, "/a.yaml"));
+        for (app, file) in outside.into_iter().chain(links) {
+            world.apply(&attacker.app(app, app)).await;
+            let object = world.wait_refused(&world.apps(), app, "BuildFailed", &[app, file]).await;
+            assert!(!object["status"].to_string().contains("root:"), "{}", object["status"]);
+            world.delete(&world.apps(), app).await;
+        }
 
         // What it asks for keeps nothing of others from being deleted, whether it works or is suspended.
         let second = world.repo.commit(&[("victim/v.yaml", None)], "one less");
