@@ -336,6 +336,7 @@ impl Daemon {
                 return Outcome::Waiting;
             }
         }
+        let origin = self.origin(run, &base, &inputs);
         let rendered = Rendered {
             remote: base.remote.clone(),
             revision: base.revision.clone(),
@@ -348,7 +349,7 @@ impl Daemon {
         };
         self.store_render(run, rendered);
         match built {
-            Built::Objects(objects) => self.apply(run, &base, objects).await,
+            Built::Objects(objects) => self.apply(run, &base, objects, origin).await,
             Built::Broken { reason, message, problems } => {
                 self.note_broken(run, base.seq);
                 self.wait_no_more(run);

@@ -56,6 +56,21 @@ impl Inputs {
         Ok(true)
     }
 
+    /// Names these paths and what was found there.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = Hasher::new();
+        for (path, seen) in &self.0 {
+            hasher.part(path.as_str().as_bytes());
+            match seen {
+                Seen::Content(id) => hasher.part(b"content").part(&id.0),
+                Seen::Listing(_, names) => hasher.part(b"listing").part(names.as_bytes()),
+                Seen::Directory => hasher.part(b"directory"),
+                Seen::Absent => hasher.part(b"absent"),
+            };
+        }
+        hasher.finish()
+    }
+
     /// The recorded paths, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &(RelPath, Seen)> {
         self.0.iter()

@@ -138,8 +138,10 @@ pub(crate) fn left_alone(p: &Prepared, live: Option<&Live>) -> bool {
     marked || p.marks.hands_off() || p.marks.ssa == Ssa::IfNotPresent && live.is_some()
 }
 
-pub(crate) fn desired_digest(desired: &HashMap<ObjectKey, u64>) -> Digest {
-    let mut sorted: Vec<_> = desired.iter().collect();
+/// Names what is desired, for people to read. `origin` names what it is made from.
+pub(crate) fn desired_digest(prepared: &[Prepared], origin: Digest) -> Digest {
+    let told = |p: &Prepared| if p.object.is_secret() { origin.short() } else { p.digest };
+    let mut sorted: Vec<_> = prepared.iter().map(|p| (&p.key, told(p))).collect();
     sorted.sort_unstable();
     let mut hasher = Hasher::new();
     for (key, digest) in sorted {
@@ -150,7 +152,33 @@ pub(crate) fn desired_digest(desired: &HashMap<ObjectKey, u64>) -> Digest {
 
 #[cfg(test)]
 mod tests {
+    use plumb_core::FieldPlaces;
+
     use super::*;
+
+    /// People read it, and a password of six digits would be found by trying them.
+    #[test]
+    fn what_names_the_desired_objects_tells_nothing_of_the_values_of_secrets() {
+        let object = |kind: &str, password: &str, digest: u64| {
+            let body = serde_json::json!({
+                "apiVersion": "v1", "kind": kind, "metadata": {"name": "web", "namespace": "shop"},
+                "stringData": {"password": password},
+            });
+            let serde_json::Value::Object(body) = body else { unreachable!("an object") };
+            let service = crate::failure::tests::service();
+            let place = service.object.place().clone();
+            let object = plumb_core::Object::new(body, place, FieldPlaces::default()).unwrap();
+            Prepared { key: object.key(), object, digest, ..service }
+        };
+        let origins = [Digest::of(b"one"), Digest::of(b"two")];
+        let named = |kind, password, digest, origin: usize| {
+            desired_digest(&[object(kind, password, digest)], origins[origin])
+        };
+        assert_eq!(named("Secret", "123456", 1, 0), named("Secret", "654321", 2, 0));
+        assert_ne!(named("Secret", "123456", 1, 0), named("Secret", "123456", 1, 1));
+        assert_ne!(named("Other", "123456", 1, 0), named("Other", "654321", 2, 0));
+        assert_eq!(named("Other", "123456", 1, 0), named("Other", "123456", 1, 1));
+    }
 
     #[test]
     fn what_is_done_with_an_object_follows_its_standing() {

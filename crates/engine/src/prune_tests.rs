@@ -112,6 +112,7 @@ async fn with_job<T>(test: impl AsyncFnOnce(&Job<'_>) -> T) -> T {
         policy: &policy,
         ignores: &crate::ignore::Ignores::default(),
         approved: None,
+        origin: plumb_core::Digest::of(&[]),
         recorded: None,
         only_drift: false,
         keeps_scope: false,

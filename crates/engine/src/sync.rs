@@ -76,6 +76,9 @@ pub struct Job<'a> {
     pub ignores: &'a Ignores,
     /// The digest of a held plan that a person approved.
     pub approved: Option<String>,
+    /// Names what the objects are made from. It stands for those that hold values of Secrets where what
+    /// is desired is named: a digest of such a value, which people read, could be guessed.
+    pub origin: Digest,
     /// Digests of the desired objects and of the live ones, as recorded when they were equal.
     pub recorded: Option<(Digest, Digest)>,
     /// Whether only what others changed is put back, and all else left to a later run.
@@ -156,7 +159,7 @@ impl Engine {
         }
         let desired: HashMap<ObjectKey, u64> =
             prepared.iter().map(|p| (p.key.clone(), p.digest)).collect();
-        report.desired = Some(desired_digest(&desired));
+        report.desired = Some(desired_digest(&prepared, job.origin));
 
         // What is left alone is not compared.
         let compared: HashMap<ObjectKey, u64> = {

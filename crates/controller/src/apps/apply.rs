@@ -29,11 +29,13 @@ impl Daemon {
         run: &Run,
         base: &Base,
         objects: Vec<Object>,
+        origin: Digest,
     ) -> Outcome {
         let first_look = run.rendered.is_none();
         let looks_at = Some(run.looks_at(base));
+        let policy = policy_of(&run.object.spec);
         let (report, result) =
-            self.sync(run, objects, &policy_of(&run.object.spec), looks_at, first_look).await;
+            self.sync(run, (objects, origin), &policy, looks_at, first_look).await;
         self.note_kept(run, base, &report, &result);
         let drifted = self.drifted(&run.set, &report.scope.kinds);
         let run = &Run { drifted, ..run.clone() };
@@ -165,7 +167,7 @@ impl Daemon {
     pub(super) async fn sync(
         self: &Arc<Self>,
         run: &Run,
-        objects: Vec<Object>,
+        (objects, origin): (Vec<Object>, Digest),
         policy: &Policy,
         looks_at: Option<Looked>,
         first_look: bool,
@@ -175,6 +177,7 @@ impl Daemon {
         let superseded = self.superseded(run);
         let others = self.neighbours(run, looks_at);
         let mut job = self.job(run, objects, policy, &superseded, &others);
+        job.origin = origin;
         job.recorded = digests.filter(|_| first_look);
         // What is not what is wanted is enforced without a word in the status.
         job.keeps_scope = looks_at.is_none();
@@ -222,6 +225,7 @@ impl Daemon {
             policy,
             ignores: &run.ignores,
             approved: annotation(&run.object.metadata, names::APPROVE_PRUNE).map(String::from),
+            origin: Digest::of(&[]),
             recorded: None,
             only_drift: false,
             keeps_scope: false,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plumb_api::conditions::reasons;
-use plumb_core::{ErrorClass, Object, RelPath};
+use plumb_core::{Digest, ErrorClass, Hasher, Inputs, Object, RelPath};
 use plumb_render::{RenderError, render};
 use plumb_source::{Cancel, CommitId, Remote, Revision, SourceError};
 
@@ -13,6 +13,7 @@ use super::how::How;
 use super::values::Given;
 use crate::daemon::{Daemon, PANICKED, Panicked, chain};
 use crate::metrics::Kind;
+use crate::named::NamedKind;
 use crate::names::{Key, Name};
 use crate::queue::Lane;
 use crate::state::Rendered;
@@ -128,7 +129,7 @@ impl Daemon {
         self: &Arc<Self>,
         run: &Run,
         base: &Base,
-    ) -> Result<(Built, plumb_core::Inputs), Failed> {
+    ) -> Result<(Built, Inputs), Failed> {
         let (remote, commit) = (base.remote.clone(), base.revision.commit);
         let how = Arc::clone(&base.how);
         let mirrors = Arc::clone(&self.mirrors);
@@ -175,6 +176,33 @@ impl Daemon {
                 class: ErrorClass::Bug,
             }),
         }
+    }
+
+    /// Names what an Application's objects are made from: the files that were read, what its spec names,
+    /// of Secrets the versions, and the spec. Unlike a digest of the objects it tells nothing of what a Secret, or
+    /// an encrypted file, holds.
+    pub(super) fn origin(&self, run: &Run, base: &Base, inputs: &Inputs) -> Digest {
+        let found = self.state.lock().apps.get(&run.name).map(|app| Arc::clone(&app.found));
+        let mut hasher = Hasher::new();
+        hasher.part(inputs.digest().as_bytes());
+        hasher.part(&run.object.metadata.generation.unwrap_or(0).to_be_bytes());
+        hasher.part(base.how.options.ignore.as_deref().unwrap_or_default().as_bytes());
+        for (named, content) in found.iter().flat_map(|found| found.iter()) {
+            hasher.part(named.to_string().as_bytes());
+            let Some(content) = content else { continue };
+            match named.kind {
+                NamedKind::Secret => {
+                    hasher.part(&content.version.to_be_bytes());
+                }
+                // What is written again as it is changes nothing.
+                NamedKind::ConfigMap => {
+                    for (key, value) in &content.data {
+                        hasher.part(key.as_bytes()).part(value);
+                    }
+                }
+            }
+        }
+        hasher.finish()
     }
 
     /// Asks the source for a commit that is not at hand, or tells why its looks do not bring it.

@@ -96,11 +96,13 @@ impl Daemon {
         if kept == Some(base.what()) && self.engine.in_sync(&run.set) {
             return stays(Kept::Whole);
         }
-        let Ok((Built::Objects(objects), _)) = self.build(run, &base).await else {
+        let Ok((Built::Objects(objects), inputs)) = self.build(run, &base).await else {
             return stays(Kept::Unread);
         };
+        let origin = self.origin(run, &base, &inputs);
         let policy = Policy { prune: false, validate: false, ..policy_of(&run.object.spec) };
-        let (report, result) = self.sync(run, objects, &policy, None, run.rendered.is_none()).await;
+        let first_look = run.rendered.is_none();
+        let (report, result) = self.sync(run, (objects, origin), &policy, None, first_look).await;
         self.tell(run, &report, &base.revision.to_string());
         if let Err(error) = &result {
             tracing::warn!(application = %run.name, "cannot correct drift: {}", chain(error));
