@@ -1,6 +1,6 @@
 //! Objects that move between applications: they change hands, and nothing is deleted.
 
-use plumb_testkit::{Agent, runtime, wait_for};
+use plumb_testkit::{Agent, Fault, Match, Proxy, Rule, runtime, wait_for};
 use serde_json::{Value, json};
 
 use crate::scrape::Probe;
@@ -357,6 +357,49 @@ fn what_a_mark_keeps_all_off_is_not_claimed_by_the_next() {
         assert_eq!(written.map(|event| event.what()).collect::<Vec<_>>(), [""; 0]);
         world.annotate(&maps, "a", mark, "enabled").await;
         wait_owner(&world, "new", "a").await;
+    });
+}
+
+/// A kill between both halves of a hand-over, and then the new owner does not want it any more: the
+/// label is the one's, the entry the other's. It was kept by nobody, for ever.
+#[test]
+fn what_was_half_taken_and_is_wanted_no_more_goes_back() {
+    runtime().block_on(async {
+        let world = World::new("half-taken").await;
+        all_in_one(&world);
+        let y = config_map("y", "1");
+        world.repo.commit(&[("a/y.yaml", Some(&*y))], "one more");
+        let proxy = Proxy::to_api(&world.plane, 1).await;
+        let mut agent = world.agent_with(world.identity.through(&proxy.url()), &[]);
+        world.sync_each(&["a", "b"]).await;
+        let second_half = Match::method("PATCH").path("/configmaps/").query("force=true");
+        let rule = proxy.add(Rule::new(second_half, Fault::Stall));
+        let x = config_map("x", "1");
+        let both = [
+            ("a/x.yaml", None),
+            ("a/y.yaml", None),
+            ("b/x.yaml", Some(&*x)),
+            ("b/y.yaml", Some(&*y)),
+        ];
+        world.repo.commit(&both, "both move");
+        world.look().await;
+        let half = format!("plumb:{}/b", world.ns);
+        for name in ["x", "y"] {
+            world
+                .wait_object(&world.config_maps(), name, |object| {
+                    object["metadata"]["managedFields"].to_string().contains(&half)
+                })
+                .await;
+        }
+        agent.kill9();
+        proxy.remove(rule);
+        let last = [("b/x.yaml", None), ("b/y.yaml", None), ("a/y.yaml", Some(&*y))];
+        let commit = world.repo.commit(&last, "one goes, and one goes back");
+        let _agent = world.agent();
+        world.look().await;
+        world.wait_applied("a", &commit).await;
+        world.wait_gone(&world.config_maps(), "x").await;
+        wait_owner(&world, "a", "y").await;
     });
 }
 

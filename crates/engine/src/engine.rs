@@ -484,7 +484,8 @@ impl Engine {
     /// Whether every member of a set is as it was verified and none is too many: then a run would
     /// find nothing to do.
     pub fn in_sync(&self, set: &crate::ApplySet) -> bool {
-        self.members().in_sync(&set.id, &set.manager, Instant::now())
+        let in_sync = self.members().in_sync(&set.id, &set.manager, Instant::now());
+        in_sync && self.left_half_taken(set).is_empty()
     }
 
     /// Whether somebody changed what a set applied, and that need not wait for its answer.

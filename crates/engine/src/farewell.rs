@@ -74,6 +74,7 @@ impl Engine {
         }
         // The end of what is on its way is told by the watches.
         self.watch(&scope.kinds).await?;
+        self.take_back(job, report).await?;
         let members = self.members().applied(&set.id, &set.manager);
         if !self.ask_strangers(set, members.iter().map(|(key, _)| key)).await? {
             report.waits = true;

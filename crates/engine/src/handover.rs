@@ -1,16 +1,22 @@
 //! Handing an object over from one field manager to another, so that what only the first declared
 //! goes with the next apply of the second.
 
+use std::collections::BTreeSet;
+
 use plumb_core::ObjectKey;
 use serde_json::{Map, Value, json};
 
 use crate::applyset::ApplySet;
-use crate::cluster::{ApiError, Metadata, Target};
+use crate::cluster::{ApiError, Metadata, Resource, Target};
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::live::Live;
 use crate::marks::Ssa;
 use crate::policy::Adopt;
 use crate::prepare::Prepared;
+use crate::prune::failed;
+use crate::report::Report;
+use crate::sync::{Job, RACES};
 
 /// How `kubectl apply`, `create` and `replace` call themselves, and what the API server calls
 /// whoever wrote an object before it was first applied. One-off edits have other names and stay
@@ -48,6 +54,78 @@ impl Engine {
         self.acting(set).json_patch(target, &patch, None).await.map(Some)
     }
 
+    /// What another set began to take over from this one and wants no more: a newer commit came, or a
+    /// kill, between the two halves. Nobody else would ever find it.
+    pub(crate) fn left_half_taken(&self, set: &ApplySet) -> Vec<(ObjectKey, String)> {
+        let mut taken = self.members().half_taken(&set.id, &set.manager);
+        taken.retain(|(key, _)| !self.claims().others_want(&set.id, key));
+        taken
+    }
+
+    /// Takes back what another set left half taken, so that it is one of the set's own again: what is
+    /// to become of it is then decided as of all others. Returns what is left as it is, since that one
+    /// may want it yet.
+    pub(crate) async fn take_back(
+        &self,
+        job: &Job<'_>,
+        report: &mut Report,
+    ) -> Result<BTreeSet<ObjectKey>, EngineError> {
+        let set = job.set;
+        let taken = self.left_half_taken(set);
+        if taken.is_empty() || job.policy.observe {
+            return Ok(BTreeSet::new());
+        }
+        if job.others.any_silent() {
+            report.waits = true;
+            return Ok(taken.into_iter().map(|(key, _)| key).collect());
+        }
+        let discovery = self.discovery().await?;
+        for (key, taker) in taken {
+            let Some(resource) = discovery.preferred(&key.group_kind) else { continue };
+            match self.take_back_one(set, resource, &key, &taker).await {
+                Ok(()) => {}
+                Err(source) if self.ends(job, &source).await => {
+                    return Err(EngineError::Interrupted { source });
+                }
+                Err(error) => {
+                    if let Some(error) = self.disowned(set, &error, report).await {
+                        return Err(error);
+                    }
+                    let of = (resource, &key);
+                    let failure = failed(set, of, "OwnedByAnother", &error, report.account);
+                    report.failures.push(failure);
+                }
+            }
+        }
+        Ok(BTreeSet::new())
+    }
+
+    async fn take_back_one(
+        &self,
+        set: &ApplySet,
+        resource: &Resource,
+        key: &ObjectKey,
+        taker: &str,
+    ) -> Result<(), ApiError> {
+        let target = Target::new(resource, &key.namespace, &key.name);
+        let mut race = 0;
+        loop {
+            let Some(found) = self.acting(set).get_metadata(&target).await? else { return Ok(()) };
+            if found.live.part_of.as_deref() != Some(&set.id) {
+                return Ok(());
+            }
+            match self.take_over(set, &target, &found, taker).await {
+                Ok(Some(live)) => {
+                    self.members().changed(key.clone(), live);
+                    return Ok(());
+                }
+                Ok(None) => return Ok(()),
+                Err(error) if error.is_conflict() && race < RACES => race += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Takes over what those have applied who will not apply again. Returns nothing when there is no
     /// such thing.
     pub(crate) async fn migrate(
@@ -79,7 +157,7 @@ impl Engine {
 
     /// Tells the sets that an object concerns which one of them has just let go.
     pub(crate) fn freed(&self, set: &ApplySet, keys: &[ObjectKey]) {
-        let mut sets = std::collections::BTreeSet::new();
+        let mut sets = BTreeSet::new();
         for key in keys {
             sets.extend(self.claims().wanting(key));
             let part_of = self.members().live(key).and_then(|live| live.part_of.clone());

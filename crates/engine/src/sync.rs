@@ -174,8 +174,10 @@ impl Engine {
         if !job.policy.observe {
             self.members().forget_looks(&set.id);
         }
+        let half_taken = self.take_back(&job, report).await?;
         let failed = report.failures.len();
-        let todo = self.plan(&job, &prepared, &compared, report);
+        let mut todo = self.plan(&job, &prepared, &compared, report);
+        todo.retain(|(p, _)| !half_taken.contains(&p.key));
         let put_off = report.failures.len() > failed;
         let slice = self.slice();
         if job.only_drift {

@@ -66,6 +66,20 @@ impl Members {
         })
     }
 
+    /// The objects of a set that another one began to take over and did not apply: each with that one's
+    /// manager. Our label is on them, and its entry owns that.
+    pub(crate) fn half_taken(&self, set: &str, manager: &str) -> Vec<(ObjectKey, String)> {
+        let keys = self.sets.get(set).into_iter().flatten();
+        let taken = keys.filter_map(|key| {
+            let live = self.live(key)?;
+            let is_ours = live.part_of.as_deref() == Some(set) && live.entry(manager).is_none();
+            let taker = live.entries.iter().find(|entry| entry.owns_part_of)?;
+            (is_ours && !live.terminating && !live.marks.hands_off())
+                .then(|| (ObjectKey::clone(key), taker.manager.to_string()))
+        });
+        taken.collect()
+    }
+
     /// Whether somebody changed a verified object of the set, and it need not wait.
     pub(crate) fn drifts(&self, set: &str, manager: &str, now: Instant) -> bool {
         self.sets.get(set).into_iter().flatten().any(|key| {
