@@ -372,3 +372,7 @@ pub(crate) fn judge(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "depends_tests.rs"]
+mod tests;
