@@ -164,7 +164,8 @@ async fn they_go_in_turns_too(world: &World) {
     let before = |prefix: &str| all[..late].iter().filter(|e| e.name.starts_with(prefix)).count();
     let turns = ["huge-a-", "huge-b-", "huge-c-"].map(before);
     println!("before the small one: {turns:?} of 1301, 1300 and 1300");
-    assert!(turns.iter().sum::<usize>() < 3900, "{turns:?}");
+    // Without turns the first worker that is free is one that has done with its own.
+    assert!(turns.iter().all(|done| *done < 1300), "{turns:?}");
     assert_eq!((world.data("huge-a-7").await, world.data("huge-b-7").await), (None, None));
     let kept = world.get(&world.config_maps(), "huge-c-7").await;
     assert_eq!(kept["metadata"]["labels"], json!(null), "{kept}");

@@ -439,7 +439,8 @@ pub struct ApplicationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objects: Option<i64>,
 
-    /// Digest of the objects as desired.
+    /// Digest of the objects as desired. Of those that hold values of Secrets it
+    /// names what they are made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 
@@ -626,7 +627,8 @@ pub struct HistoryEntry {
     /// The revision that was to be applied.
     pub revision: String,
 
-    /// Digest of its objects as desired. Left out when they could not be rendered.
+    /// Digest of its objects as desired. Left out when they could not be rendered. Of those that hold values of Secrets it
+    /// names what they are made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 

@@ -542,6 +542,11 @@ impl Daemon {
         self.metrics.set_state(kind, &name.namespace, &name.name, ObjectState { ready, suspended });
     }
 
+    /// Which build this is.
+    pub(crate) fn build_id(&self) -> &str {
+        &self.settings.build
+    }
+
     /// The account of those that name none.
     pub(crate) fn default_account(&self) -> Option<&String> {
         self.settings.default_service_account.as_ref()

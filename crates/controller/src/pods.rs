@@ -96,8 +96,8 @@ impl Stuck {
         match pod.state {
             _ if !self.owns(&pod) => {}
             PodState::Stuck(health, line) => _ = self.pods.insert(key.name, (health, line)),
-            PodState::OnItsWay => {}
-            PodState::Fine => self.remove(&key.name),
+            PodState::OnItsWay { again: true } => {}
+            PodState::OnItsWay { again: false } | PodState::Fine => self.remove(&key.name),
         }
     }
 
@@ -247,7 +247,7 @@ mod tests {
         pods.put(key("b"), pod(set, stuck(Health::Degraded)));
         assert_eq!(pods.worst(), Some(("b", "stuck")));
         // It is started once more.
-        pods.put(key("b"), pod(set, PodState::OnItsWay));
+        pods.put(key("b"), pod(set, PodState::OnItsWay { again: true }));
         assert_eq!(pods.worst(), Some(("b", "stuck")));
         pods.put(key("b"), pod(set, PodState::Fine));
         assert_eq!(pods.worst(), Some(("c", "stuck")));

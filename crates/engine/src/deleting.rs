@@ -61,16 +61,27 @@ impl Engine {
         self.deleting().get(set)?.failed.get(key).cloned()
     }
 
-    /// A turn has ended. Where it was the last one, the next tries all that is left once more, and an
-    /// approval is used up with the last of what it is for.
-    pub(crate) fn end_turn(&self, set: &str, report: &Report) {
-        if report.undeleted > 0 || report.superseded {
+    /// Nothing is to be deleted any more, or something else than was: what was approved is no longer
+    /// the plan, whatever of it was done.
+    pub(crate) fn void_plan(&self, set: &str) {
+        self.deleting().remove(set);
+    }
+
+    /// A turn has ended. Where no other one follows it at once, the next tries all that is left once
+    /// more, and an approval is used up with the last of what it is for.
+    pub(crate) fn end_turn(&self, set: &str, report: &Report, is_cut_short: bool) {
+        let is_over = !is_cut_short && !report.superseded;
+        if is_over && report.undeleted > 0 {
             return;
         }
         let mut deleting = self.deleting();
         let Some(of) = deleting.get_mut(set) else { return };
         of.failed.clear();
-        if report.behind.is_empty() && report.failures.is_empty() && report.held.is_none() {
+        if is_over
+            && report.behind.is_empty()
+            && report.failures.is_empty()
+            && report.held.is_none()
+        {
             deleting.remove(set);
         }
     }

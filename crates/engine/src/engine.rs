@@ -212,7 +212,7 @@ impl Engine {
     /// What one run may do before others have their turn.
     pub(crate) fn slice(&self) -> Slice {
         let (writes, time) = self.options.slice;
-        Slice::new(writes, Instant::now() + time)
+        Slice::new(writes, time)
     }
 
     /// Asks for a run of these sets.
@@ -236,6 +236,7 @@ impl Engine {
         self.refusals().forget(set);
         self.tried().remove(set);
         self.deleting().remove(set);
+        self.members().forget_set(set);
         self.forget_account(set);
         self.attention.attend(set, None, &BTreeSet::new(), |_, _| true);
     }

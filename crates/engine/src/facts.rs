@@ -78,7 +78,7 @@ impl Engine {
     /// Where members are as the watches tell, whatever stands on the parent.
     pub(crate) fn seen_scope(&self, set: &ApplySet) -> Scope {
         let mut scope = Scope::default();
-        for (key, _) in self.members().applied(&set.id, &set.manager) {
+        for key in self.members().labelled(&set.id, &set.manager) {
             scope.add(&key.group_kind, &key.namespace);
         }
         scope
@@ -108,7 +108,7 @@ impl Engine {
             }
         }
         let members = self.members();
-        for (key, _) in members.applied(&set.id, &set.manager) {
+        for key in members.labelled(&set.id, &set.manager) {
             scope.add(&key.group_kind, &key.namespace);
         }
         let mut unsure = false;

@@ -232,7 +232,7 @@ impl Engine {
         }
         report.superseded |= superseded.into_inner();
         report.undeleted += later.into_inner();
-        self.end_turn(&set.id, report);
+        self.end_turn(&set.id, report, false);
         Ok(())
     }
 

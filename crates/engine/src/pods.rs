@@ -75,8 +75,11 @@ pub struct Pod {
 pub enum PodState {
     /// It works, has done its work, or goes.
     Fine,
-    /// It may start yet, for the first time or again.
-    OnItsWay,
+    /// It may start yet: for the first time, or again, after it ended.
+    OnItsWay {
+        /// A container of it has ended before.
+        again: bool,
+    },
     /// It does not get on: how bad that is, and why, on one line.
     Stuck(Health, String),
 }
@@ -93,7 +96,15 @@ fn state_of(pod: &Value) -> PodState {
         .all(|condition| condition["type"] != "PodScheduled" || condition["status"] != "False");
     match verdict.health {
         health if health.is_ready() => PodState::Fine,
-        Health::Progressing if is_placed => PodState::OnItsWay,
+        Health::Progressing if is_placed => {
+            let containers = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+            let again = containers.into_iter().any(|container| {
+                ["lastState", "state"]
+                    .iter()
+                    .any(|state| container[state]["terminated"].is_object())
+            });
+            PodState::OnItsWay { again }
+        }
         health => {
             let mut line = verdict.reason.lines().next().unwrap_or_default().trim_end().to_owned();
             if line.len() > MAX_LINE {
@@ -211,7 +222,7 @@ mod tests {
         assert!(
             matches!(pod(unplaced).state, PodState::Stuck(Health::Progressing, line) if line.contains("0/3 nodes"))
         );
-        assert_eq!(pod(json!({"phase": "Pending"})).state, PodState::OnItsWay);
+        assert_eq!(pod(json!({"phase": "Pending"})).state, PodState::OnItsWay { again: false });
         assert_eq!(pod(json!({"phase": "Succeeded"})).state, PodState::Fine);
         assert!(Pods.item("[]").is_err());
     }

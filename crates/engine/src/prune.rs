@@ -147,13 +147,13 @@ impl Engine {
         }
         if let Err(held) = judgement {
             report.held = Some(*held);
-            self.end_turn(&set.id, report);
+            self.void_plan(&set.id);
             let going = going.into_iter().map(|member| member.key).collect();
             return Ok(Left { going, kept });
         }
-        let going = self.delete_in_order(job, &judged, &going, slice, report).await?;
-        self.end_turn(&set.id, report);
-        Ok(Left { going, kept })
+        let going = self.delete_in_order(job, &judged, &going, slice, report).await;
+        self.end_turn(&set.id, report, going.is_err());
+        Ok(Left { going: going?, kept })
     }
 
     /// Deletes these members, those that come after others before them. What is `going` already, or

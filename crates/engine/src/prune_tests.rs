@@ -197,7 +197,7 @@ async fn what_cannot_be_deleted_is_tried_once_in_all_turns() {
             let batch: Vec<_> = members.iter().enumerate().collect();
             let slice = engine.slice();
             engine.delete_turn(job, &batch, &slice, &mut report).await.unwrap();
-            engine.end_turn(&job.set.id, &report);
+            engine.end_turn(&job.set.id, &report, false);
             left.retain(|name| !report.pruned.contains(&maps.key("ns", name)));
             turns.push((report.pruned.len(), report.failures.len(), report.undeleted));
         }
@@ -205,4 +205,19 @@ async fn what_cannot_be_deleted_is_tried_once_in_all_turns() {
     })
     .await;
     assert_eq!(script.asked().len(), 6);
+}
+
+/// An approval whose plan was done in part, and then was no plan any more, is nobody's word for what is
+/// left over of it one day.
+#[tokio::test]
+async fn an_approval_ends_with_its_plan() {
+    let engine = engine(&Script::new([]));
+    let key = applications().key("ns", "a");
+    let digest = "sha256:1";
+    let begun = engine.approval("set", Some(digest)).unwrap();
+    engine.note_deleted("set", &key, "u");
+    assert_ne!(engine.approval("set", Some(digest)), Some(begun.clone()), "it is remembered");
+    engine.void_plan("set");
+    assert_eq!(engine.approval("set", Some(digest)), Some(begun));
+    assert_eq!(engine.approval("set", None), None);
 }

@@ -1,5 +1,6 @@
 //! How much of a worker, and of the API server, one run may take.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,17 +15,20 @@ use crate::engine::Engine;
 #[derive(Debug)]
 pub(crate) struct Slice {
     left: AtomicUsize,
-    until: Instant,
+    time: Duration,
+    /// When its time is over, once it has begun.
+    until: OnceLock<Instant>,
 }
 
 impl Slice {
-    pub(crate) fn new(writes: usize, end: Instant) -> Self {
-        Self { left: AtomicUsize::new(writes), until: end }
+    pub(crate) fn new(writes: usize, time: Duration) -> Self {
+        Self { left: AtomicUsize::new(writes), time, until: OnceLock::new() }
     }
 
-    /// Takes one write, if there is one left.
+    /// Takes one write, if there is one left. Its time begins with the first: whatever has to be looked
+    /// at before that, each run gets on.
     pub(crate) fn take(&self, now: Instant) -> bool {
-        now < self.until
+        now < *self.until.get_or_init(|| now + self.time)
             && self
                 .left
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
@@ -99,9 +103,10 @@ mod tests {
     #[test]
     fn a_slice_ends_with_its_writes_or_its_time() {
         let now = Instant::now();
-        let slice = Slice::new(2, now + SLICE_TIME);
+        let slice = Slice::new(2, SLICE_TIME);
         assert!(slice.take(now) && slice.take(now) && !slice.take(now));
-        let slice = Slice::new(2, now + SLICE_TIME);
+        let slice = Slice::new(3, SLICE_TIME);
+        assert!(slice.take(now));
         assert!(slice.take(now) && !slice.take(now + SLICE_TIME) && slice.take(now));
     }
 

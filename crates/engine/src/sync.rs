@@ -113,9 +113,10 @@ impl Engine {
         if job.parent.has_facts && !self.facts().contains_key(&set.id) {
             self.claims().note_resumed(&set.id, true);
         }
+        let keeps_scope = job.keeps_scope;
         let result = self.run(job, report).await;
         self.note_account(set, &result);
-        if result.is_ok() && report.unsent == 0 && !report.superseded {
+        if result.is_ok() && report.is_complete() && !keeps_scope {
             self.claims().note_resumed(&set.id, false);
         }
         if report.unsent == 0 {
@@ -300,6 +301,7 @@ impl Engine {
             report.failures.extend(self.out_of_sight(&report.scope.kinds, desired, &extras));
         }
         if extras.is_empty() {
+            self.void_plan(&set.id);
             return Ok(());
         }
         if job.policy.prune && job.others.any_silent() {
@@ -314,6 +316,7 @@ impl Engine {
         extras.retain(|(key, _)| !self.claims().others_want(&set.id, key));
         report.handed_over = live - extras.len();
         if extras.is_empty() {
+            self.void_plan(&set.id);
             return Ok(());
         }
         if !job.policy.prune {

@@ -206,6 +206,35 @@ fn a_job_is_healthy_when_it_is_complete_and_not_while_it_runs() {
     check("batch", "CronJob", &json!({"spec": {"suspend": true}}), &[]);
 }
 
+/// They may quote one.
+#[test]
+fn the_last_words_of_a_container_that_is_given_secrets_are_not_told() {
+    let pod = |spec: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": spec, "status": {
+            "phase": "Failed", "containerStatuses": [{"name": "web", "state": {"terminated": {
+                "exitCode": 1, "reason": "Error", "message": "cannot reach db with hunter2",
+            }}}],
+        }})
+    };
+    let key = json!({"name": "db", "key": "password"});
+    for (spec, told) in [
+        (json!({}), true),
+        (json!({"containers": [{"env": [{"name": "A", "value": "1"}]}]}), true),
+        (json!({"volumes": [{"projected": {"sources": [{"serviceAccountToken": {}}]}}]}), true),
+        (
+            json!({"containers": [{"env": [{"name": "A", "valueFrom": {"secretKeyRef": key}}]}]}),
+            false,
+        ),
+        (json!({"initContainers": [{"envFrom": [{"secretRef": {"name": "db"}}]}]}), false),
+        (json!({"volumes": [{"secret": {"secretName": "db"}}]}), false),
+        (json!({"volumes": [{"projected": {"sources": [{"secret": {"name": "db"}}]}}]}), false),
+    ] {
+        let (verdict, _) = crate::assess(&pod(spec.clone()), &crate::Rules::default());
+        assert_eq!(verdict.reason.contains("hunter2"), told, "{spec}: {}", verdict.reason);
+        assert!(verdict.reason.starts_with("container web ended with 1: "), "{}", verdict.reason);
+    }
+}
+
 #[test]
 fn a_pod_says_what_its_containers_suffer_from() {
     let healthy =

@@ -20,6 +20,20 @@ use crate::state::Rendered;
 use crate::status::{BRIEF_COMMIT, Waits, shorten, with_hint};
 use crate::wants::Need;
 
+/// The fields of a spec that say how objects are made.
+const RENDERED_BY: [&str; 10] = [
+    "path",
+    "components",
+    "ignoreMissingComponents",
+    "patches",
+    "images",
+    "namePrefix",
+    "nameSuffix",
+    "targetNamespace",
+    "commonMetadata",
+    "postBuild",
+];
+
 /// Which commit a run is about.
 pub(super) struct Base {
     pub(super) remote: Remote,
@@ -178,14 +192,18 @@ impl Daemon {
         }
     }
 
-    /// Names what an Application's objects are made from: the files that were read, what its spec names,
-    /// of Secrets the versions, and the spec. Unlike a digest of the objects it tells nothing of what a Secret, or
+    /// Names what an Application's objects are made from: the files that were read, what its spec says of
+    /// them and names, of Secrets the versions, and who makes them. Unlike a digest of the objects it tells nothing of what a Secret, or
     /// an encrypted file, holds.
     pub(super) fn origin(&self, run: &Run, base: &Base, inputs: &Inputs) -> Digest {
         let found = self.state.lock().apps.get(&run.name).map(|app| Arc::clone(&app.found));
         let mut hasher = Hasher::new();
         hasher.part(inputs.digest().as_bytes());
-        hasher.part(&run.object.metadata.generation.unwrap_or(0).to_be_bytes());
+        hasher.part(self.build_id().as_bytes());
+        let spec = serde_json::to_value(&run.object.spec).unwrap_or_default();
+        for field in RENDERED_BY {
+            hasher.part(spec[field].to_string().as_bytes());
+        }
         hasher.part(base.how.options.ignore.as_deref().unwrap_or_default().as_bytes());
         for (named, content) in found.iter().flat_map(|found| found.iter()) {
             hasher.part(named.to_string().as_bytes());

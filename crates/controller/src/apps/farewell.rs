@@ -14,7 +14,7 @@ use super::{Run, application_resource};
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
 use crate::state::annotation;
-use crate::status::{apply_report, say_of_farewell};
+use crate::status::{apply_report, list_failures, say_of_farewell};
 
 impl Daemon {
     /// The Application is being deleted: its objects go first, or are let go.
@@ -43,8 +43,13 @@ impl Daemon {
             return Outcome::Unchanged;
         }
         if report.undeleted > 0 {
-            let say = say_of_farewell(&report, &run.name.namespace, &run.name.name);
-            self.say_app(run, Self::status_with(run, &say, |_| {}), &say, None).await;
+            let mut say = say_of_farewell(&report, &run.name.namespace, &run.name.name);
+            say.is_event = !report.failures.is_empty();
+            let status = Self::status_with(run, &say, |status| {
+                list_failures(status, &report);
+                status.prune = None;
+            });
+            self.say_app(run, status, &say, None).await;
             self.plan_turn(run);
             return Outcome::Waiting;
         }

@@ -131,6 +131,10 @@ impl Daemon {
             status.last_attempted_revision = Some(revision.clone());
             list_failures(status, report);
             count_drift(status, report, Timestamp::now());
+            if report.undeleted > 0 {
+                // What was held is under way.
+                status.prune = None;
+            }
         });
         self.show(Kind::Application, &run.name, false, false);
         if status != run.before {

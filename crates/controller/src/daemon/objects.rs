@@ -159,11 +159,13 @@ impl Daemon {
         let mut readable = BTreeSet::new();
         while let Some(event) = events.next().await {
             match event {
-                WatchEvent::Restarted | WatchEvent::Unreadable(..) => continue,
+                // What was seen last holds until the next list.
+                WatchEvent::Restarted | WatchEvent::Unreadable(..) | WatchEvent::Failed(_) => {
+                    continue;
+                }
                 WatchEvent::Listed(pods) => stuck.list(pods),
                 WatchEvent::Changed(key, pod) => stuck.put(key, pod),
                 WatchEvent::Deleted(key, _) => stuck.remove(&key.name),
-                WatchEvent::Failed(_) => stuck.list(Vec::new()),
             }
             let mut worst = stuck.worst();
             if let (Some(account), Some((pod, _))) = (&of.account, worst)

@@ -148,8 +148,12 @@ fn kept_text(kept: &[Kept]) -> String {
 /// What is still to be done before an Application can go.
 pub(crate) fn say_of_farewell(report: &Report, namespace: &str, name: &str) -> Say {
     if report.undeleted > 0 {
+        let failed = match report.failures.len() {
+            0 => String::new(),
+            _ => format!("; {}", failures_text(&report.failures)),
+        };
         let message = format!(
-            "{} objects are still to be dealt with, in turns with other applications",
+            "{} objects are still to be dealt with, in turns with other applications{failed}",
             report.undeleted
         );
         return Say::not_ready(reasons::TERMINATING, message, Waits::Turn);

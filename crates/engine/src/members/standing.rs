@@ -80,6 +80,13 @@ impl Members {
         taken.collect()
     }
 
+    /// What bears the label of a set and was applied by it, or taken from it by half.
+    pub(crate) fn labelled(&self, set: &str, manager: &str) -> Vec<ObjectKey> {
+        let applied = self.applied(set, manager).into_iter().map(|(key, _)| key);
+        let taken = self.half_taken(set, manager).into_iter().map(|(key, _)| key);
+        applied.chain(taken).collect()
+    }
+
     /// Whether somebody changed a verified object of the set, and it need not wait.
     pub(crate) fn drifts(&self, set: &str, manager: &str, now: Instant) -> bool {
         self.sets.get(set).into_iter().flatten().any(|key| {

@@ -68,6 +68,11 @@ impl Members {
         self.secret.insert(set.into(), keys);
     }
 
+    /// The set is no more.
+    pub(crate) fn forget_set(&mut self, set: &str) {
+        self.secret.remove(set);
+    }
+
     /// Whether an object, which is labelled as of a set, may quote a value of a Secret, as far as is
     /// known. Of a set that did not say what it has put where, any may.
     pub(crate) fn may_quote(&self, key: &ObjectKey, set: Option<&str>) -> bool {
