@@ -323,35 +323,35 @@ const STUCK: [&str; 9] = [
 /// Whether containers of a Pod are given values of Secrets, which their last words may quote: a program
 /// that cannot connect likes to say with which password.
 fn is_given_secrets(pod: &Value) -> bool {
-    let list = |of: &'_ Value| of.as_array().cloned().unwrap_or_default();
+    let items = |list: &'static str, of: &Value, holds: fn(&Value) -> bool| {
+        of[list].as_array().into_iter().flatten().any(holds)
+    };
     let spec = &pod["spec"];
-    let mounts = list(&spec["volumes"]).iter().any(|volume| {
-        let sources = list(&volume["projected"]["sources"]);
-        volume["secret"].is_object() || sources.iter().any(|source| source["secret"].is_object())
+    let is_secret = |volume: &Value| volume["secret"].is_object();
+    let mounts = spec["volumes"].as_array().into_iter().flatten().any(|volume| {
+        is_secret(volume)
+            || items("sources", &volume["projected"], |source| source["secret"].is_object())
     });
-    let mut containers = list(&spec["initContainers"]);
-    containers.extend(list(&spec["containers"]));
+    let lists = ["initContainers", "containers"].into_iter();
+    let mut containers = lists.filter_map(|list| spec[list].as_array()).flatten();
     mounts
-        || containers.iter().any(|container| {
-            let env = list(&container["env"]);
-            let from = list(&container["envFrom"]);
-            env.iter().any(|one| one["valueFrom"]["secretKeyRef"].is_object())
-                || from.iter().any(|one| one["secretRef"].is_object())
+        || containers.any(|container| {
+            items("env", container, |one| one["valueFrom"]["secretKeyRef"].is_object())
+                || items("envFrom", container, |one| one["secretRef"].is_object())
         })
 }
 
 /// What keeps a Pod from running, in the words of its container.
 fn trouble(pod: &Value) -> Option<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
-    let may_tell = !is_given_secrets(pod);
     let lists = ["initContainerStatuses", "containerStatuses"].into_iter();
     let mut containers = lists.filter_map(|list| pod["status"][list].as_array()).flatten();
     containers.find_map(|container| {
         let name = text(&container["name"]);
         // Its own words, where it left some and they cannot hold what is not to be told.
         let why = |ended: &Value| match text(&ended["message"]) {
-            message if may_tell && !message.is_empty() => message,
-            _ => text(&ended["reason"]),
+            message if message.is_empty() || is_given_secrets(pod) => text(&ended["reason"]),
+            message => message,
         };
         let waiting = &container["state"]["waiting"];
         let reason = text(&waiting["reason"]);
