@@ -239,6 +239,67 @@ fn what_can_no_longer_become_ready_fails_at_once_and_a_new_revision_takes_over()
     });
 }
 
+/// A Job that is gone since its time to live is over was done, and stays gone until Git asks for
+/// something else; also for another process. It would run again and again.
+#[test]
+fn a_job_that_is_done_and_goes_by_itself_is_not_made_again() {
+    runtime().block_on(async {
+        let world = World::new("ttl").await;
+        let short = |image: &str| {
+            job("migrate")
+                .replace("spec:\n  suspend", "spec:\n  ttlSecondsAfterFinished: 1\n  suspend")
+                .replace("image: job", &format!("image: {image}"))
+        };
+        let files =
+            [("web/job.yaml", Some(&*short("one"))), ("web/a.yaml", Some(&config_map("a", "1")))];
+        let commit = world.repo.commit(&files, "a job");
+        let mut agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.waiting("web", &json!({}))).await;
+        world.wait_progress("web", "1 of 2 objects are ready").await;
+        // Before it is done it is missed.
+        let jobs = world.api("batch/v1", "Job");
+        let uid = world.get(&jobs, "migrate").await["metadata"]["uid"].clone();
+        world.delete(&jobs, "migrate").await;
+        let uid = wait_for("another job", LIMIT, async || {
+            let job = jobs.get_opt("migrate").await.unwrap();
+            let found = job.and_then(|job| job.metadata.uid).unwrap_or_default();
+            if !found.is_empty() && uid != found { Ok(found) } else { Err(found) }
+        })
+        .await;
+        let pod = world.pod_of(&format!("batch.kubernetes.io/controller-uid={uid}")).await;
+        world.set_status(&world.pods(), &pod, &json!({"phase": "Succeeded"})).await;
+        world.wait_applied("web", &commit).await;
+        wait_for("the Job to go", LIMIT, async || match jobs.get_opt("migrate").await.unwrap() {
+            None => Ok(()),
+            Some(job) => Err(job.metadata.deletion_timestamp),
+        })
+        .await;
+        world.plane.settled().await;
+        let mark = world.plane.audit().mark();
+        let by_hand = json!({"data": {"value": "by hand"}});
+        world.edit(&world.config_maps(), "a", &by_hand).await;
+        world.wait_value("a", "1").await;
+        assert!(agent.stop().success());
+        let _agent = world.agent();
+        world.request(&world.apps(), "web", "now").await;
+        world
+            .wait_condition(&world.apps(), "web", ("Ready", "True"), |object| {
+                object["status"]["lastHandledReconcileAt"] == "now"
+            })
+            .await;
+        world.edit(&world.config_maps(), "a", &by_hand).await;
+        world.wait_value("a", "1").await;
+        world.plane.settled().await;
+        let asked = world.plane.audit().requests(mark).by(&world.identity.user());
+        assert_eq!(asked.count("patch batch/jobs"), 0, "{}", asked.table());
+        world.repo.commit(&[("web/job.yaml", Some(&*short("two")))], "another job");
+        world.look().await;
+        world.wait_progress("web", "1 of 2 objects are ready").await;
+        world.get(&jobs, "migrate").await;
+    });
+}
+
 #[test]
 fn applications_that_wait_hold_no_worker() {
     const COUNT: usize = 100;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::engine::Engine;
 use crate::live::Live;
 use crate::marks::Ssa;
-use crate::members::Standing;
+use crate::members::{Members, Standing};
 use crate::prepare::Prepared;
 use crate::report::{Drift, Report};
 use crate::sync::Job;
@@ -51,11 +51,16 @@ pub(crate) fn decide(
         Standing::Same(_) | Standing::Suspect(_) => Action::Update,
         Standing::Unverified => Action::Verify { as_before: recorded },
         Standing::Drifted(verified) => Action::Correct { as_before: verified == desired },
+        Standing::Expired(verified) | Standing::Expiring(verified) if verified == desired => {
+            return Ok(None);
+        }
         Standing::Gone => Action::Recreate(Drift::Deleted),
         Standing::Replaced => Action::Recreate(Drift::Replaced),
         Standing::Unknown if recorded => Action::Recreate(Drift::Deleted),
-        Standing::Unknown | Standing::Unclaimed | Standing::Foreign => Action::Claim,
-        Standing::Terminating => return Err(()),
+        Standing::Unknown | Standing::Unclaimed | Standing::Foreign | Standing::Expired(_) => {
+            Action::Claim
+        }
+        Standing::Terminating | Standing::Expiring(_) => return Err(()),
     }))
 }
 
@@ -80,13 +85,15 @@ impl Engine {
         let recorded = recorded.filter(|(was_desired, _)| {
             report.failures.is_empty() && report.desired == Some(*was_desired)
         });
-        if let Some((_, was_cluster)) = recorded
-            && desired
-                .keys()
-                .all(|key| members.standing(key, &set.id, &set.manager) == Standing::Unverified)
-            && members.cluster_digest(&set.id, &set.manager, desired) == Some(was_cluster)
-        {
-            members.adopt_verified(&set.id, &set.manager, desired);
+        if let Some((_, was_cluster)) = recorded {
+            let there = there(&members, &set.id, desired);
+            let is_unverified =
+                |key| members.standing(key, &set.id, &set.manager) == Standing::Unverified;
+            if there.keys().all(is_unverified)
+                && members.cluster_digest(&set.id, &set.manager, &there) == Some(was_cluster)
+            {
+                members.adopt_verified(&set.id, &set.manager, &there);
+            }
         }
         let (mut todo, mut put_off) = (Vec::new(), Vec::new());
         let now = Instant::now();
@@ -104,6 +111,15 @@ impl Engine {
             let as_before = members.verified_against(&p.key) == Some(p.digest)
                 || members.was_seen(&p.key, p.digest);
             let waits = as_before && members.waits(&p.key, standing, now).is_some();
+            // It was in place as Git asks for it, and nothing asks for another one.
+            if recorded.is_some()
+                && matches!(standing, Standing::Unknown | Standing::Terminating)
+                && members.has_expired(&p.key, &set.id)
+            {
+                // A run that comes in between knows nothing of what was recorded.
+                members.note_expired(&set.id, &set.manager, &p.key, p.digest);
+                continue;
+            }
             match decide(standing, p.digest, recorded.is_some()) {
                 Ok(Some(_)) if waits => {}
                 Ok(None) => {}
@@ -130,6 +146,16 @@ impl Engine {
         }
         todo
     }
+}
+
+/// The desired objects but for those that have gone by themselves.
+pub(crate) fn there(
+    members: &Members,
+    set: &str,
+    desired: &HashMap<ObjectKey, u64>,
+) -> HashMap<ObjectKey, u64> {
+    let there = desired.iter().filter(|(key, _)| !members.has_expired(key, set));
+    there.map(|(key, digest)| (key.clone(), *digest)).collect()
 }
 
 /// Whether marks say that nothing is done to an object as it is.
@@ -199,6 +225,11 @@ mod tests {
             (Standing::Unclaimed, Ok(Some(Action::Claim))),
             (Standing::Foreign, Ok(Some(Action::Claim))),
             (Standing::Terminating, Err(())),
+            // What went by itself is asked for anew only when Git asks for something else.
+            (Standing::Expired(WANTED), Ok(None)),
+            (Standing::Expired(OTHER), Ok(Some(Action::Claim))),
+            (Standing::Expiring(WANTED), Ok(None)),
+            (Standing::Expiring(OTHER), Err(())),
         ];
         for (standing, action) in cases {
             assert_eq!(decide(standing, WANTED, false), action, "{standing:?}");

@@ -44,6 +44,14 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
+    /// Whether it is deleted by itself when it is done, which is no reason to do it again: a Job with
+    /// `ttlSecondsAfterFinished`.
+    pub(crate) fn expires(&self) -> bool {
+        self.key.group_kind.group == "batch"
+            && self.key.group_kind.kind == "Job"
+            && !self.object.body()["spec"]["ttlSecondsAfterFinished"].is_null()
+    }
+
     /// The live object to act on.
     pub(crate) fn target(&self) -> Target<'_> {
         let target = Target::new(&self.resource, &self.key.namespace, &self.key.name);

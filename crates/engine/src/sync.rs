@@ -18,7 +18,7 @@ use crate::live::Live;
 use crate::marks::Ssa;
 use crate::members::KindState;
 use crate::order::{Missing, turns};
-use crate::plan::{desired_digest, left_alone};
+use crate::plan::{desired_digest, left_alone, there};
 use crate::policy::Policy;
 use crate::prepare::{self, Prepared};
 use crate::prune::unlisted;
@@ -172,6 +172,8 @@ impl Engine {
         };
         let secret = prepared.iter().filter(|p| p.object.is_secret()).map(|p| p.key.clone());
         self.members().note_secret(&set.id, secret.collect());
+        let expiring = prepared.iter().filter(|p| p.expires()).map(|p| p.key.clone());
+        self.members().note_expiring(&set.id, expiring.collect());
         if !job.policy.observe {
             self.members().forget_looks(&set.id);
         }
@@ -256,6 +258,7 @@ impl Engine {
         report.yielded = self.yields(&prepared);
         if report.is_complete() {
             let members = self.members();
+            let compared = there(&members, &set.id, &compared);
             report.cluster = if leaves_out(Sabotage::DigestOverDrift) {
                 members.cluster_digest(&set.id, &set.manager, &compared)
             } else {

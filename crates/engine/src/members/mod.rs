@@ -99,6 +99,8 @@ pub(crate) struct Members {
     sets: HashMap<Arc<str>, HashSet<Arc<ObjectKey>>>,
     /// What holds values of Secrets, by each set that has said so.
     secret: HashMap<Arc<str>, HashSet<ObjectKey>>,
+    /// Which of a set's objects go by themselves when they are done.
+    expiring: HashMap<Arc<str>, HashSet<ObjectKey>>,
     clock: u64,
 }
 
@@ -312,6 +314,23 @@ impl Members {
             slot.heats = None;
         }
         slot.verified = Some(verified);
+        self.sets.entry(set).or_default().insert(key);
+    }
+
+    /// An object that goes by itself was done when an earlier process last saw it, as it is desired.
+    pub(crate) fn note_expired(&mut self, set: &str, manager: &str, key: &ObjectKey, desired: u64) {
+        let (key, set) = (self.intern(key.clone()), self.intern_set(set));
+        let slot = self.objects.entry(Arc::clone(&key)).or_default();
+        slot.verified = Some(Verified {
+            set: Arc::clone(&set),
+            manager: manager.into(),
+            uid: Box::default(),
+            entry: None,
+            generation: 0,
+            others: 0,
+            desired,
+            audit: Audit::Answered,
+        });
         self.sets.entry(set).or_default().insert(key);
     }
 
@@ -547,6 +566,7 @@ impl Members {
             if keys.is_empty() {
                 self.sets.remove(set);
                 self.secret.remove(set);
+                self.expiring.remove(set);
             }
         }
     }

@@ -1,14 +1,16 @@
 //! How objects stand to what was last verified of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use plumb_core::ObjectKey;
+use plumb_health::Health;
 use tokio::time::Instant;
 
 use super::Members;
 use super::audit::Audit;
+use crate::attention::Told;
 use crate::marks::Ssa;
 use crate::report::Drift;
 
@@ -32,6 +34,10 @@ pub(crate) enum Standing {
     Drifted(u64),
     /// Verified before, now gone, or no longer labelled.
     Gone,
+    /// Verified before, and gone by itself since it is done; the desired digest it was verified against.
+    Expired(u64),
+    /// Verified before, and on its way out by itself since it is done; as above.
+    Expiring(u64),
     /// Verified before, now another object of the same name.
     Replaced,
     /// On its way out.
@@ -58,12 +64,37 @@ impl Members {
                 standing if self.waits(key, standing, now).is_some() => true,
                 // Controllers copy labels, from a Service to its EndpointSlices for instance. A copy
                 // was never applied by us: nothing to do here.
-                Standing::Same(_) | Standing::Unclaimed => true,
+                Standing::Same(_)
+                | Standing::Unclaimed
+                | Standing::Expired(_)
+                | Standing::Expiring(_) => true,
                 // Labelled for another set now and not ours any more: nothing to do here.
                 Standing::Foreign => !self.is_verified_for(key, set),
                 _ => false,
             }
         })
+    }
+
+    /// Which of a set's objects go by themselves when they are done.
+    pub(crate) fn note_expiring(&mut self, set: &str, keys: HashSet<ObjectKey>) {
+        if keys.is_empty() {
+            self.expiring.remove(set);
+        } else {
+            self.expiring.insert(set.into(), keys);
+        }
+    }
+
+    /// Whether an object of a set is gone or on its way out, and that by itself since it is done, as far
+    /// as is known: not one that was seen before it was done. Where nobody asks how it is, it counts as
+    /// done: to do it a second time can harm more than to leave it undone.
+    pub(crate) fn has_expired(&self, key: &ObjectKey, set: &str) -> bool {
+        self.expiring.get(set).is_some_and(|keys| keys.contains(key))
+            && self.objects.get(key).is_none_or(|slot| {
+                let is_done =
+                    |told: &Told| matches!(told.health, Health::Healthy | Health::Degraded);
+                slot.live.as_ref().is_none_or(|live| live.terminating)
+                    && slot.told.as_deref().is_none_or(is_done)
+            })
     }
 
     /// The objects of a set that another one began to take over and did not apply: each with that one's
@@ -106,10 +137,19 @@ impl Members {
         let Some(slot) = self.objects.get(key) else { return Standing::Unknown };
         let verified = slot.verified.as_ref().filter(|v| &*v.set == set);
         let Some(live) = &slot.live else {
-            return if verified.is_some() { Standing::Gone } else { Standing::Unknown };
+            return match verified {
+                Some(verified) if self.has_expired(key, set) => Standing::Expired(verified.desired),
+                Some(_) => Standing::Gone,
+                None => Standing::Unknown,
+            };
         };
         if live.terminating {
-            return Standing::Terminating;
+            return match verified {
+                Some(verified) if self.has_expired(key, set) => {
+                    Standing::Expiring(verified.desired)
+                }
+                _ => Standing::Terminating,
+            };
         }
         let entry = live.entry(manager);
         match verified {

@@ -43,13 +43,19 @@ impl Members {
         before: Option<&Told>,
     ) -> Option<Arc<str>> {
         let slot = self.objects.get_mut(key)?;
-        slot.told = told.filter(|_| slot.live.is_some());
+        // How it was before it goes says whether it was done.
+        let goes = slot.live.as_ref().is_some_and(|live| live.terminating);
+        if !goes {
+            slot.told = told.filter(|_| slot.live.is_some());
+        }
         let what = |told: &Told| (told.number, told.health, told.reason.clone(), told.is_final);
         let now = slot.told_now();
         if now.map(what) == before.map(what) {
             return None;
         }
-        now?;
+        if !goes {
+            now?;
+        }
         slot.live.as_ref()?.part_of.as_deref().map(Into::into)
     }
 
@@ -71,6 +77,7 @@ impl Members {
     /// The set is no more.
     pub(crate) fn forget_set(&mut self, set: &str) {
         self.secret.remove(set);
+        self.expiring.remove(set);
     }
 
     /// Whether an object, which is labelled as of a set, may quote a value of a Secret, as far as is
@@ -111,6 +118,10 @@ impl Members {
         wellbeing
     }
 
+    fn is_secret(&self, key: &ObjectKey, set: &str) -> bool {
+        self.secret.get(set).is_some_and(|keys| keys.contains(key))
+    }
+
     /// What is known of an object, if it counts as one that the set applied.
     fn minded(&self, key: &ObjectKey, set: &ApplySet) -> Option<&Slot> {
         let slot = self.objects.get(key)?;
@@ -133,6 +144,13 @@ impl Members {
             Some(Unready { key, health, reason, is_final, is_seen, pods: None })
         };
         match (&slot.live, slot.told_now()) {
+            // How it ended was told before it went.
+            _ if self.has_expired(key, &set.id) => {
+                let told = slot.told.as_deref().filter(|told| told.number == asking.number)?;
+                let reason = if self.is_secret(key, &set.id) { HIDDEN } else { &*told.reason };
+                (!told.health.is_ready())
+                    .then(|| unready(told.health, reason, told.is_final, true))?
+            }
             (None, _) => unready(Health::Missing, "it is not there", false, true),
             (Some(live), _) if live.terminating => {
                 unready(Health::Progressing, "it is being deleted", false, true)
@@ -143,7 +161,7 @@ impl Members {
                 if health.is_ready() {
                     return None;
                 }
-                if self.secret.get(&*set.id).is_some_and(|keys| keys.contains(key)) {
+                if self.is_secret(key, &set.id) {
                     return unready(*health, HIDDEN, *is_final, true);
                 }
                 let told = unready(*health, reason, *is_final, true)?;
@@ -207,6 +225,38 @@ mod tests {
                 usize::from(members.tell(&key("a"), Some(told.into()), before.as_ref()).is_some());
         }
         (members, news)
+    }
+
+    /// A controller that takes away what is done lets it be on its way out for a moment.
+    #[test]
+    fn what_goes_by_itself_counts_as_it_ended() {
+        use Health::{Degraded, Healthy, Progressing, Suspended};
+        for (told_last, expired, ready) in [
+            (Some(Healthy), true, true),
+            (Some(Degraded), true, false),
+            (Some(Progressing), false, false),
+            (Some(Suspended), false, false),
+            (None, true, true),
+        ] {
+            let tells: Vec<_> = told_last.iter().map(|health| (11, *health)).collect();
+            let (mut members, _) = members(&tells);
+            let state = |members: &Members| {
+                let wellbeing = members.wellbeing(&set(), &asking());
+                (members.has_expired(&key("a"), &set().id), wellbeing.is_ready())
+            };
+            members.note_expiring(&set().id, HashSet::from([key("a")]));
+            assert!(!members.has_expired(&key("a"), &set().id), "it is there");
+            let before = members.told(&key("a")).cloned();
+            members.changed(key("a"), Live { terminating: true, ..live(12) });
+            let going = Some(told(12, Progressing, "it is being deleted").into());
+            let news = members.tell(&key("a"), going, before.as_ref());
+            assert_eq!(news.is_some(), told_last.is_some(), "{told_last:?}");
+            assert_eq!(state(&members), (expired, ready), "{told_last:?}, on its way out");
+            members.deleted(&key("a"), &live(13));
+            assert_eq!(state(&members), (expired, ready), "{told_last:?}, gone");
+            members.note_expiring(&set().id, HashSet::new());
+            assert_eq!(state(&members), (false, false), "{told_last:?}, of another kind");
+        }
     }
 
     #[test]
