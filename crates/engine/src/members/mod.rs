@@ -565,8 +565,6 @@ impl Members {
             keys.remove(key);
             if keys.is_empty() {
                 self.sets.remove(set);
-                self.secret.remove(set);
-                self.expiring.remove(set);
             }
         }
     }

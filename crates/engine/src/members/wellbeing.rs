@@ -118,8 +118,9 @@ impl Members {
         wellbeing
     }
 
+    /// Whether an object of a set holds values of Secrets. Of a set that did not say so of any, all may.
     fn is_secret(&self, key: &ObjectKey, set: &str) -> bool {
-        self.secret.get(set).is_some_and(|keys| keys.contains(key))
+        self.secret.get(set).is_none_or(|keys| keys.contains(key))
     }
 
     /// What is known of an object, if it counts as one that the set applied.
@@ -215,6 +216,7 @@ mod tests {
     fn members(tells: &[(u64, Health)]) -> (Members, usize) {
         let mut members = Members::default();
         members.expect(&key("a").group_kind);
+        members.note_secret(&set().id, HashSet::new());
         members.verified(&set().id, MANAGER, &key("a"), live(10), 42);
         let mut news = 0;
         for (version, health) in tells {
@@ -341,6 +343,13 @@ mod tests {
         members.note_secret(&set().id, HashSet::from([key("a")]));
         assert_eq!(reason(&members), HIDDEN);
         assert_eq!(told(&members).pods, None, "nor what its Pods say");
+        // It is deleted and made again, as what cannot be changed, and nothing else is the set's.
+        members.gone(&key("a"), &live(11).uid);
+        members.verified(&set().id, MANAGER, &key("a"), live(12), 43);
+        members.changed(key("a"), live(12));
+        let again = super::super::wellbeing::tests::told(12, Health::Degraded, "because");
+        members.tell(&key("a"), Some(again.into()), None);
+        assert_eq!(reason(&members), HIDDEN, "it was made again");
         let other = Some("of another set");
         assert!(members.may_quote(&key("a"), None), "whoever asks");
         assert!(members.may_quote(&key("b"), other), "nobody knows");
