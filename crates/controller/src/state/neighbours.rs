@@ -26,11 +26,10 @@ impl Store {
             return false;
         }
         let source = self.sources.get(&Name::new(&name.namespace, &spec.source_ref.name));
-        let newest = source.and_then(|source| source.revision.as_ref());
-        let pinned = spec.revision.as_deref().and_then(|commit| commit.parse().ok());
-        let Some(wanted) = pinned.or_else(|| newest.map(|revision| revision.commit)) else {
+        let Some(wanted) = self.wanted_of(name) else {
             // After a start the source has yet to be read itself.
-            return source.is_some_and(|source| source.problem.is_none());
+            return source
+                .is_some_and(|source| source.problem.is_none() && !source.object.spec.suspend);
         };
         app.looked != Some((wanted, metadata.generation))
     }
@@ -66,7 +65,8 @@ impl Store {
         let (metadata, spec) = (&app.object.metadata, &app.object.spec);
         let source = self.sources.get(&Name::new(&name.namespace, &spec.source_ref.name));
         metadata.deletion_timestamp.is_none()
-            && source.is_some_and(|source| source.revision.is_none() && !source.object.spec.suspend)
+            && source.is_some_and(|source| !source.object.spec.suspend)
+            && self.wanted_of(name).is_none()
     }
 
     /// Whether any other Application of the same repository and branch has yet to look at what this
@@ -155,6 +155,24 @@ mod tests {
         assert!(store.is_silent(&web), "nobody has read it yet");
         store.sources.get_mut(&repo).unwrap().problem = Some("no answer".into());
         assert!(!store.is_silent(&web), "that may last");
+        assert!(store.is_unheard(&web), "it may want anything");
+        let suspend = |store: &mut Store, suspend| {
+            let known = store.sources.get_mut(&repo).unwrap();
+            std::sync::Arc::make_mut(&mut known.object).spec.suspend = suspend;
+            known.problem = None;
+        };
+        suspend(&mut store, true);
+        assert!(!store.is_silent(&web) && !store.is_unheard(&web), "nobody will read it");
+        suspend(&mut store, false);
+        let commit = "2".repeat(40);
+        let mut pinned = app(2, &json!({}));
+        pinned.spec.revision = Some(commit.clone());
+        store.put_app(pinned);
+        assert!(store.is_silent(&web), "it is to look at its pin");
+        let pin = commit.parse().unwrap();
+        store.apps.get_mut(&web).unwrap().looked = Some((pin, Some(2)));
+        assert!(!store.is_silent(&web) && !store.is_unheard(&web), "it said what it wants");
+        store.put_app(app(1, &json!({})));
         let commit: CommitId = "1".repeat(40).parse().unwrap();
         let known = store.sources.get_mut(&repo).unwrap();
         known.revision = Some(Revision { name: "main".into(), commit });
