@@ -20,8 +20,8 @@ use crate::state::Rendered;
 use crate::status::{BRIEF_COMMIT, Waits, shorten, with_hint};
 use crate::wants::Need;
 
-/// The fields of a spec that say how objects are made.
-const RENDERED_BY: [&str; 10] = [
+/// The fields of a spec that say how objects are made, and which of their fields are left to others.
+const RENDERED_BY: [&str; 11] = [
     "path",
     "components",
     "ignoreMissingComponents",
@@ -32,6 +32,7 @@ const RENDERED_BY: [&str; 10] = [
     "targetNamespace",
     "commonMetadata",
     "postBuild",
+    "ignore",
 ];
 
 /// Which commit a run is about.
