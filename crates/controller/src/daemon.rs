@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use plumb_api::names;
 use plumb_core::Gvk;
 use plumb_engine::{
-    ApiError, ApplyHow, Cluster, ClusterOptions, Engine, EngineOptions, Resource, Signal, Target,
-    is_later,
+    ApiError, ApplyHow, ApplySet, Cluster, ClusterOptions, Engine, EngineOptions, Resource, Signal,
+    Target, is_later,
 };
 use plumb_source::{Mirrors, Traffic};
 use serde::Serialize;
@@ -458,13 +458,27 @@ impl Daemon {
             tracing::debug!("begins");
             let outcome = match &key {
                 Key::Source(name) => self.run_source(name).await,
-                Key::App(name) => self.run_app(name).await,
+                Key::App(name) => {
+                    let set = self.state.lock().apps.get(name).map(|app| Arc::clone(&app.set));
+                    let outcome = self.run_app(name).await;
+                    self.forget_if_gone(name, set);
+                    outcome
+                }
             };
             tracing::debug!("ends");
             outcome
         };
         let outcome = work.instrument(span).await;
         self.metrics.reconciled(kind_of(&key), outcome, started.elapsed());
+    }
+
+    /// An Application that is deleted while it runs may have said what it wants after that.
+    fn forget_if_gone(&self, name: &Name, set: Option<Arc<ApplySet>>) {
+        if let Some(set) = set
+            && !self.state.lock().apps.contains_key(name)
+        {
+            self.engine.forget_set(&set.id);
+        }
     }
 
     async fn panicked(self: Arc<Self>, key: Key) {

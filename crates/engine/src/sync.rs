@@ -113,10 +113,10 @@ impl Engine {
         if job.parent.has_facts && !self.facts().contains_key(&set.id) {
             self.claims().note_resumed(&set.id, true);
         }
-        let keeps_scope = job.keeps_scope;
+        let is_whole = !job.keeps_scope && !job.only_drift;
         let result = self.run(job, report).await;
         self.note_account(set, &result);
-        if result.is_ok() && report.is_complete() && !keeps_scope {
+        if result.is_ok() && report.is_complete() && is_whole {
             self.claims().note_resumed(&set.id, false);
         }
         if report.unsent == 0 {
