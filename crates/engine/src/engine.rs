@@ -105,7 +105,7 @@ pub struct Engine {
     tried: Mutex<HashMap<String, HashMap<ObjectKey, u64>>>,
     pub(crate) deleting: Mutex<HashMap<String, Deleting>>,
     pub(crate) runs: AtomicUsize,
-    discovery: tokio::sync::Mutex<Option<(Arc<Discovery>, Instant)>>,
+    pub(crate) discovery: tokio::sync::Mutex<Option<(Arc<Discovery>, Instant)>>,
     watches: Mutex<BTreeMap<GroupKind, JoinHandle<()>>>,
     /// Kinds that nobody needed when that was last looked at.
     idle: Mutex<BTreeSet<GroupKind>>,

@@ -1,12 +1,10 @@
 //! What becomes of the members when their parent goes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::FutureExt as _;
 use plumb_core::{ErrorClass, Gvk, ObjectKey};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::applyset::{APPLICATION, ApplySet, PART_OF, Scope};
 use crate::cluster::{ApiError, Resource, Target};
@@ -14,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::guard::Occasion;
 use crate::live::Live;
-use crate::prune::{Member, failed, unlisted};
+use crate::prune::{Member, failure_of, unlisted};
 use crate::report::Report;
 use crate::share::Slice;
 use crate::sync::{Job, RACES};
@@ -156,7 +154,7 @@ impl Engine {
                     return Err(error);
                 }
                 let of = (resource, key);
-                let failure = failed(job.set, of, "OrphanFailed", &error, report.account);
+                let failure = failure_of(job.set, of, "OrphanFailed", &error, report.account);
                 report.failures.push(failure);
             }
         }
@@ -173,8 +171,8 @@ impl Engine {
         report: &mut Report,
     ) -> Result<(), EngineError> {
         let set = job.set;
-        let (superseded, later) = (AtomicBool::new(false), AtomicUsize::new(0));
         let discovery = self.discovery_of(&scope.kinds).await?;
+        let mut members: Vec<Member> = Vec::new();
         for kind in &scope.kinds {
             // A kind that the cluster lacks has no objects; one that cannot be read may have some.
             let Some(resource) = discovery.preferred(kind) else {
@@ -184,56 +182,21 @@ impl Engine {
                 }
                 continue;
             };
-            let members = self.list_members(job, resource, report).await?;
-            let members = members
-                .into_iter()
+            let listed = self.list_members(job, resource, report).await?.into_iter();
+            let theirs = listed
                 // What bears our label but was never applied by us is a copy, and not ours to change.
                 .filter(|member| member.live.entry(&set.manager).is_some())
                 .filter(|member| !self.claims().others_want(&set.id, &member.key));
-            let mut tries = Vec::new();
-            for Member { key, .. } in members {
-                if let Some(failure) = self.undeleted(&set.id, &key) {
-                    report.failures.push(failure);
-                    continue;
-                }
-                let (superseded, later) = (&superseded, &later);
-                let one = async move {
-                    if (job.superseded)() {
-                        superseded.store(true, Ordering::Relaxed);
-                        return (key, None);
-                    }
-                    if !slice.take(Instant::now()) {
-                        later.fetch_add(1, Ordering::Relaxed);
-                        return (key, None);
-                    }
-                    let done = self.orphan_one(set, resource, &key).await;
-                    (key, Some(done))
-                };
-                tries.push(one.boxed());
-            }
-            let mut results = self.work_off(tries);
-            while let Some((key, done)) = results.next().await {
-                match done {
-                    None => {}
-                    Some(Ok(())) => report.left += 1,
-                    Some(Err(source)) if self.ends(job, &source).await => {
-                        return Err(EngineError::Interrupted { source });
-                    }
-                    Some(Err(error)) => {
-                        if let Some(error) = self.disowned(set, &error, report).await {
-                            return Err(error);
-                        }
-                        let of = (resource, &key);
-                        let failure = failed(set, of, "OrphanFailed", &error, report.account);
-                        self.note_undeleted(&set.id, failure, report);
-                    }
-                }
-            }
+            members.extend(theirs);
         }
-        report.superseded |= superseded.into_inner();
-        report.undeleted += later.into_inner();
-        self.end_turn(&set.id, report, false);
-        Ok(())
+        let turn = (job, slice, "OrphanFailed");
+        let members = members.iter().enumerate();
+        let (done, result) = self
+            .take_turn(turn, members, |m| self.orphan_one(set, &m.resource, &m.key).boxed(), report)
+            .await;
+        report.left += done.len();
+        self.end_turn(&set.id, report, result.is_err());
+        result
     }
 
     pub(crate) async fn orphan_one(

@@ -65,7 +65,7 @@ pub enum HoldReason {
     /// The candidates are older than the application.
     Inherited,
     /// Another application may want the candidates, and cannot say so.
-    Unheard,
+    Broken,
 }
 
 impl HoldReason {
@@ -76,7 +76,7 @@ impl HoldReason {
             Self::Share => "LargeShare",
             Self::Precious => "ProtectedObjects",
             Self::Inherited => "InheritedObjects",
-            Self::Unheard => "NeighbourBroken",
+            Self::Broken => "NeighbourBroken",
         }
     }
 }
@@ -117,23 +117,28 @@ impl Default for Limits {
 pub struct Approval {
     /// The digest that was named.
     pub digest: String,
-    /// What was done of the plan so far, as its digest counts it.
-    done: Vec<String>,
+    /// What was tried of the plan so far, as its digest counts it.
+    done: BTreeSet<String>,
 }
 
 impl Approval {
     /// The word for the plan of this digest, of which nothing is done yet.
     pub fn of(digest: &str) -> Self {
-        Self { digest: digest.to_owned(), done: Vec::new() }
+        Self { digest: digest.to_owned(), done: BTreeSet::new() }
     }
 
-    /// This object of it was deleted.
+    /// This object of it is to be deleted now. Whether that comes about, nobody may ever learn.
     pub(crate) fn note(&mut self, key: &ObjectKey, uid: &str) {
-        self.done.push(line(key, uid));
+        self.done.insert(line(key, uid));
+    }
+
+    /// It was refused.
+    pub(crate) fn take_back(&mut self, key: &ObjectKey, uid: &str) {
+        self.done.remove(&line(key, uid));
     }
 
     /// Whether these are what is left of the plan.
-    fn is_for(&self, candidates: &[Candidate]) -> bool {
+    pub(crate) fn is_for(&self, candidates: &[Candidate]) -> bool {
         plan_digest(candidates, &self.done).to_string() == self.digest
     }
 }
@@ -143,10 +148,9 @@ fn line(key: &ObjectKey, uid: &str) -> String {
 }
 
 /// Digest that names a plan, of which some of the lines may be done.
-fn plan_digest(candidates: &[Candidate], done: &[String]) -> Digest {
-    let mut lines: Vec<String> = candidates.iter().map(|c| line(&c.key, &c.uid)).collect();
-    lines.extend_from_slice(done);
-    lines.sort_unstable();
+fn plan_digest(candidates: &[Candidate], done: &BTreeSet<String>) -> Digest {
+    let left = candidates.iter().map(|c| line(&c.key, &c.uid));
+    let lines: BTreeSet<String> = left.chain(done.iter().cloned()).collect();
     let mut hasher = Hasher::new();
     for line in lines {
         hasher.part(line.as_bytes());
@@ -207,7 +211,7 @@ pub(crate) fn hold(
     if approved.is_some_and(|approved| approved.is_for(candidates)) {
         return Ok(());
     }
-    let digest = plan_digest(candidates, &[]);
+    let digest = plan_digest(candidates, &BTreeSet::new());
     let mut objects: Vec<_> = candidates.iter().map(|c| c.key.clone()).collect();
     objects.sort_unstable();
     Err(Box::new(Held { digest, objects, reason, message }))
@@ -336,9 +340,15 @@ mod tests {
             approval.note(&candidate.key, &candidate.uid);
         }
         assert!(judge(&plan[5..], &approval));
-        // More than the rest, less than the rest, and something else than the rest.
-        assert!(!judge(&plan[4..], &approval));
+        // One of them that got no answer may be there still.
+        assert!(judge(&plan[4..], &approval));
+        // More than the plan, less than the rest, and something else than the rest.
+        assert!(!judge(&[&plan[5..], &candidates("Secret", 1)].concat(), &approval));
         assert!(!judge(&plan[6..], &approval));
+        // One that was refused and is asked for again is not part of what was done.
+        approval.take_back(&plan[0].key, &plan[0].uid);
+        assert!(!judge(&plan[5..], &approval));
+        approval.note(&plan[0].key, &plan[0].uid);
         let mut other = plan[5..].to_vec();
         other[0].uid = "new".into();
         assert!(!judge(&other, &approval));

@@ -14,7 +14,7 @@ use crate::live::Live;
 use crate::marks::Ssa;
 use crate::policy::Adopt;
 use crate::prepare::Prepared;
-use crate::prune::failed;
+use crate::prune::failure_of;
 use crate::report::Report;
 use crate::sync::{Job, RACES};
 
@@ -92,7 +92,7 @@ impl Engine {
                         return Err(error);
                     }
                     let of = (resource, &key);
-                    let failure = failed(set, of, "OwnedByAnother", &error, report.account);
+                    let failure = failure_of(set, of, "OwnedByAnother", &error, report.account);
                     report.failures.push(failure);
                 }
             }
@@ -120,6 +120,7 @@ impl Engine {
                     return Ok(());
                 }
                 Ok(None) => return Ok(()),
+                Err(error) if error.is_not_found() => return Ok(()),
                 Err(error) if error.is_conflict() && race < RACES => race += 1,
                 Err(error) => return Err(error),
             }

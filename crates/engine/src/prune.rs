@@ -1,12 +1,10 @@
 //! Deleting members that nothing asks for any more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::FutureExt as _;
 use plumb_core::{ErrorClass, GroupKind, ObjectKey};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::account::{Presence, rights};
 use crate::applyset::{ApplySet, GROUP_KINDS, PART_OF};
@@ -51,7 +49,7 @@ impl Engine {
         slice: &Slice,
         report: &mut Report,
     ) -> Result<Left, EngineError> {
-        let set = job.set;
+        let (set, failed) = (job.set, report.failures.len());
         let with_namespace = occasion == Occasion::Deletion { with_namespace: true };
         let discovery = self.discovery_of(kinds).await?;
         let mut found: Vec<Member> = Vec::new();
@@ -127,7 +125,7 @@ impl Engine {
                         return Err(error);
                     }
                     let of = (&member.resource, key);
-                    let failure = failed(set, of, "PruneFailed", &error, report.account);
+                    let failure = failure_of(set, of, "PruneFailed", &error, report.account);
                     report.failures.push(failure);
                 }
             }
@@ -143,11 +141,15 @@ impl Engine {
             let message = format!(
                 "the application {other} has not rendered since they left Git, and may ask for them"
             );
-            judgement = guard::hold(&candidates, HoldReason::Unheard, message, approved);
+            judgement = guard::hold(&candidates, HoldReason::Broken, message, approved);
         }
+        if report.failures.len() == failed {
+            self.compare_plan(&set.id, &candidates);
+        }
+        report.released = judgement.is_ok() && !candidates.is_empty();
         if let Err(held) = judgement {
             report.held = Some(*held);
-            self.void_plan(&set.id);
+            self.forget_failed(&set.id);
             let going = going.into_iter().map(|member| member.key).collect();
             return Ok(Left { going, kept });
         }
@@ -232,8 +234,7 @@ impl Engine {
         }
     }
 
-    /// Deletes what it can until a newer run waits: its spec, or what it wants, may say otherwise.
-    /// Returns what came of each that is deleted.
+    /// Deletes what it can in this turn. Returns what came of each that is deleted.
     async fn delete_turn(
         &self,
         job: &Job<'_>,
@@ -241,67 +242,18 @@ impl Engine {
         slice: &Slice,
         report: &mut Report,
     ) -> Result<Vec<(usize, Deleted)>, EngineError> {
-        let (ended, superseded) = (AtomicBool::new(false), AtomicBool::new(false));
-        let later = AtomicUsize::new(0);
-        let mut tries = Vec::new();
-        for (number, member) in batch {
-            if let Some(failure) = self.undeleted(&job.set.id, &member.key) {
-                report.failures.push(failure);
-                continue;
+        let turn = (job, slice, "PruneFailed");
+        let batch = batch.iter().copied();
+        let (done, result) =
+            self.take_turn(turn, batch, |m| self.delete_one(job.set, m).boxed(), report).await;
+        let mut deleted = Vec::with_capacity(done.len());
+        for (number, member, came) in done {
+            if came != Deleted::AlreadyGone {
+                report.pruned.push(member.key.clone());
             }
-            let (ended, superseded, later) = (&ended, &superseded, &later);
-            let one = async move {
-                if ended.load(Ordering::Relaxed) {
-                    return (*number, *member, None);
-                }
-                if (job.superseded)() {
-                    superseded.store(true, Ordering::Relaxed);
-                    return (*number, *member, None);
-                }
-                if !slice.take(Instant::now()) {
-                    later.fetch_add(1, Ordering::Relaxed);
-                    return (*number, *member, None);
-                }
-                (*number, *member, Some(self.delete_one(job.set, member).await))
-            };
-            tries.push(one.boxed());
+            deleted.push((number, came));
         }
-        let mut results = self.work_off(tries);
-        let (mut interrupted, mut deleted) = (None, Vec::new());
-        while let Some((number, member, result)) = results.next().await {
-            match result {
-                None => {}
-                Some(Ok(came)) => {
-                    if came != Deleted::AlreadyGone {
-                        report.pruned.push(member.key.clone());
-                    }
-                    self.note_deleted(&job.set.id, &member.key, &member.live.uid);
-                    deleted.push((number, came));
-                }
-                // What was under way with it has met the same.
-                Some(Err(error))
-                    if interrupted.is_some() && matches!(error, ApiError::Timeout { .. })
-                        || self.ends(job, &error).await =>
-                {
-                    ended.store(true, Ordering::Relaxed);
-                    interrupted.get_or_insert(EngineError::Interrupted { source: error });
-                }
-                Some(Err(error)) => {
-                    if let Some(error) = self.disowned(job.set, &error, report).await {
-                        ended.store(true, Ordering::Relaxed);
-                        interrupted.get_or_insert(error);
-                        continue;
-                    }
-                    let of = (&member.resource, &member.key);
-                    let failure = failed(job.set, of, "PruneFailed", &error, report.account);
-                    self.note_undeleted(&job.set.id, failure, report);
-                }
-            }
-        }
-        drop(results);
-        report.undeleted += later.into_inner();
-        report.superseded |= superseded.into_inner();
-        interrupted.map_or(Ok(deleted), Err)
+        result.map(|()| deleted)
     }
 
     /// What only the object itself tells.
@@ -339,8 +291,20 @@ impl Engine {
         }
     }
 
-    /// Deletes one object as it was listed, if it still is that object.
+    /// Deletes one object of a plan. It counts as deleted from here on unless that is refused: an
+    /// answer that is lost, or not waited for, leaves open what came of it.
     async fn delete_one(&self, set: &ApplySet, member: &Member) -> Result<Deleted, ApiError> {
+        let note = |sent| self.note_deleted(&set.id, &member.key, &member.live.uid, sent);
+        note(true);
+        let result = self.delete_listed(set, member).await;
+        if result.as_ref().is_err_and(|error| error.refusal().is_some()) {
+            note(false);
+        }
+        result
+    }
+
+    /// Deletes one object as it was listed, if it still is that object.
+    async fn delete_listed(&self, set: &ApplySet, member: &Member) -> Result<Deleted, ApiError> {
         let Member { resource, key, live, .. } = member;
         let mut live = live.clone();
         let target = Target::new(resource, &key.namespace, &key.name);
@@ -377,7 +341,7 @@ impl Engine {
 }
 
 /// A failure about one member that Git has no more.
-pub(crate) fn failed(
+pub(crate) fn failure_of(
     set: &ApplySet,
     (resource, key): (&Resource, &ObjectKey),
     reason: &'static str,

@@ -207,6 +207,87 @@ async fn what_cannot_be_deleted_is_tried_once_in_all_turns() {
     assert_eq!(script.asked().len(), 6);
 }
 
+/// A list of objects as this set applied them: name and uid are the same.
+fn listed(set: &ApplySet, names: &[&str]) -> Says {
+    let item = |name: &&str| {
+        json!({"metadata": {
+            "name": name, "namespace": "ns", "uid": name, "resourceVersion": "5",
+            "labels": {PART_OF: set.id},
+            "managedFields": [{
+                "manager": set.manager, "operation": "Apply", "apiVersion": "v1",
+                "time": "2024-01-01T00:00:00Z", "fieldsType": "FieldsV1",
+                "fieldsV1": {"f:metadata": {"f:labels": {format!("f:{PART_OF}"): {}}}},
+            }],
+        }})
+    };
+    let items: Vec<Value> = names.iter().map(item).collect();
+    let list = json!({
+        "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": "9"}, "items": items,
+    });
+    Says::ok(&list.to_string())
+}
+
+/// What a person approved is partly done, and the next turn cannot see all that is left, or another commit
+/// asks for some of it again. Only the second makes it another plan.
+#[tokio::test]
+async fn an_approval_outlives_a_look_that_fails_and_not_a_change_of_its_plan() {
+    let gone = || Says::ok(r#"{"kind":"Status","status":"Success"}"#);
+    let refused = || Says::Status(403, None, String::new());
+    for (is_whole, begins_anew) in [(false, false), (true, true)] {
+        with_job(async |job| {
+            let list = |names: &[&str]| listed(job.set, names);
+            let second = if is_whole { list(&[]) } else { refused() };
+            let script = Script::new([
+                list(&["a", "b"]),
+                list(&["s"]),
+                list(&["a", "b"]),
+                list(&["s"]),
+                gone(),
+                list(&["b"]),
+                second,
+                list(&["b"]),
+                list(&["s"]),
+                gone(),
+            ]);
+            let engine = in_slices(&script, 1);
+            let kinds = [("ConfigMap", "configmaps"), ("Service", "services")];
+            let kinds =
+                kinds.map(|(kind, plural)| Resource::known(Gvk::new("v1", kind), plural, true));
+            let names = kinds.iter().map(|kind| kind.gvk.group_kind()).collect();
+            let discovery = crate::cluster::Discovery::of(kinds);
+            *engine.discovery.lock().await = Some((discovery.into(), tokio::time::Instant::now()));
+            let none = HashMap::new();
+            let turn = async |approved: Option<String>| {
+                let job = Job {
+                    set: job.set,
+                    parent: job.parent.clone(),
+                    objects: Vec::new(),
+                    approved,
+                    superseded: &|| false,
+                    others: &Nobody,
+                    ..*job
+                };
+                let occasion = Occasion::Sync { desired: 0, members: 3 };
+                let mut report = Report::default();
+                let wanted = (&none, occasion);
+                engine
+                    .delete_members(&job, &names, wanted, &engine.slice(), &mut report)
+                    .await
+                    .unwrap();
+                report
+            };
+            let digest = turn(None).await.held.unwrap().digest.to_string();
+            let report = turn(Some(digest.clone())).await;
+            assert!(report.released && report.undeleted == 2 && report.pruned.len() == 1);
+            let report = turn(Some(digest.clone())).await;
+            assert!(!report.released && report.held.is_some());
+            assert_eq!(turn(Some(digest)).await.held.is_some(), begins_anew);
+        })
+        .await;
+    }
+}
+
 /// An approval whose plan was done in part, and then was no plan any more, is nobody's word for what is
 /// left over of it one day.
 #[tokio::test]
@@ -215,7 +296,7 @@ async fn an_approval_ends_with_its_plan() {
     let key = applications().key("ns", "a");
     let digest = "sha256:1";
     let begun = engine.approval("set", Some(digest)).unwrap();
-    engine.note_deleted("set", &key, "u");
+    engine.note_deleted("set", &key, "u", true);
     assert_ne!(engine.approval("set", Some(digest)), Some(begun.clone()), "it is remembered");
     engine.void_plan("set");
     assert_eq!(engine.approval("set", Some(digest)), Some(begun));

@@ -101,6 +101,8 @@ pub struct Report {
     pub pruned: Vec<ObjectKey>,
     /// Deletions that wait for approval.
     pub held: Option<Held>,
+    /// Whether there was something to delete that does not wait for approval any more, if it did.
+    pub released: bool,
     /// Objects that Git has no more but that stay, because pruning is off.
     pub left: usize,
     /// Objects that differ and were not sent, because others had to have their turn. The next run

@@ -74,6 +74,9 @@ impl Daemon {
             }
             count_drift(status, done, Timestamp::now());
             list_failures(status, done);
+            if done.released {
+                status.prune = None;
+            }
         });
         self.say_app(run, status, &say, revision).await;
         let revision = revision.map(ToString::to_string).unwrap_or_default();

@@ -131,7 +131,7 @@ impl Daemon {
             status.last_attempted_revision = Some(revision.clone());
             list_failures(status, report);
             count_drift(status, report, Timestamp::now());
-            if report.undeleted > 0 {
+            if report.released {
                 // What was held is under way.
                 status.prune = None;
             }

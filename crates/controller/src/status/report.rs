@@ -251,8 +251,8 @@ pub(crate) fn apply_report(
     });
     list_failures(status, report);
     // What was held stays held until it is judged again, which waits until all is applied.
-    let held_still = status.prune.take().filter(|_| !report.is_complete());
-    status.prune = held_still.filter(|_| report.held.is_none());
+    let is_held = !report.is_complete() && !report.released && report.held.is_none();
+    status.prune = status.prune.take().filter(|_| is_held);
     if let Some(held) = &report.held {
         status.prune = Some(HeldPrune {
             digest: held.digest.to_string(),
@@ -428,7 +428,11 @@ mod tests {
         };
         apply_report(&mut status, &going, "r", at(1));
         assert!(status.prune.is_some(), "it was not judged");
-        apply_report(&mut status, &Report::default(), "r", at(2));
+        let mut done = status.clone();
+        apply_report(&mut done, &Report::default(), "r", at(2));
+        assert_eq!(done.prune, None);
+        // It was approved, and one of its objects cannot be deleted.
+        apply_report(&mut status, &Report { released: true, ..failed }, "r", at(2));
         assert_eq!(status.prune, None);
     }
 
