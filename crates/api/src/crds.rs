@@ -126,6 +126,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_for_an_application_is_of_its_own_namespace() {
+        let spec = &schema("Application")["properties"]["spec"]["properties"];
+        for (pointer, fields) in [
+            ("/sourceRef", &["kind", "name"][..]),
+            ("/postBuild/properties/substituteFrom/items", &["kind", "name", "optional"]),
+            ("/decryption/properties/secretRef", &["name"]),
+        ] {
+            let found = spec.pointer(pointer).unwrap()["properties"].as_object().unwrap();
+            assert_eq!(found.keys().collect::<Vec<_>>(), fields, "{pointer}");
+        }
+    }
+
+    #[test]
     fn conditions_merge_by_type() {
         for kind in ["Application", "GitRepository"] {
             let conditions = &schema(kind)["properties"]["status"]["properties"]["conditions"];

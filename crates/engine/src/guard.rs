@@ -257,6 +257,15 @@ mod tests {
             ("ConfigMap", 1, sync(0, 1), Some(HoldReason::Empty)),
             ("Namespace", 1, sync(30, 31), Some(HoldReason::Precious)),
             ("PersistentVolumeClaim", 1, sync(30, 31), Some(HoldReason::Precious)),
+            ("PersistentVolume", 1, sync(30, 31), Some(HoldReason::Precious)),
+            (
+                "CustomResourceDefinition.apiextensions.k8s.io",
+                1,
+                sync(30, 31),
+                Some(HoldReason::Precious),
+            ),
+            ("APIService.apiregistration.k8s.io", 1, sync(30, 31), Some(HoldReason::Precious)),
+            ("Secret", 1, sync(30, 31), None),
             ("ConfigMap", 500, DELETION, None),
             ("Namespace", 1, DELETION, Some(HoldReason::Precious)),
         ];

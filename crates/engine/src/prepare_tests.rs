@@ -132,6 +132,16 @@ fn labels_and_annotations_of_the_manifest_stay() {
     assert_eq!(metadata["annotations"], json!({"y": "2", APPLICATION: "apps/web"}));
 }
 
+/// Who put an object there is no reason to start its Pods anew.
+#[test]
+fn nothing_is_put_into_templates_of_pods() {
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": []}});
+    let spec = json!({"selector": {"matchLabels": {"app": "web"}}, "template": template});
+    let deployment =
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}});
+    assert_eq!(sent(merged(deployment, json!({"spec": spec}))), json!({"spec": spec}));
+}
+
 #[test]
 fn labels_that_say_who_applies_an_object_are_refused() {
     for label in [PART_OF, PARENT_ID] {

@@ -62,6 +62,27 @@ async fn an_inner_application_is_precious_while_it_has_members_whatever_its_anno
     assert!(precious.is_some());
 }
 
+#[tokio::test]
+async fn a_stateful_set_is_precious_when_its_claims_go_with_it() {
+    let spec = |policy: &str| {
+        let policy = format!(r#""persistentVolumeClaimRetentionPolicy":{{{policy}}}"#);
+        Says::ok(format!(r#"{{"metadata":{{"name":"db"}},"spec":{{{policy}}}}}"#))
+    };
+    let answers = [
+        spec(r#""whenDeleted":"Delete","whenScaled":"Retain""#),
+        spec(r#""whenDeleted":"Retain","whenScaled":"Delete""#),
+        spec(""),
+    ];
+    let engine = engine(&Script::new(answers));
+    let sets = Resource::known(Gvk::new("apps/v1", "StatefulSet"), "statefulsets", true);
+    let outer = ApplySet::new(applications().gvk.group_kind(), "ns", "app");
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        found.push(engine.precious_object(&outer, &sets, &sets.key("ns", "db")).await.unwrap());
+    }
+    assert_eq!(found, [Some("its volume claims go with it"), None, None]);
+}
+
 /// Others who say nothing.
 struct Nobody;
 
