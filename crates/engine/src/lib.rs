@@ -6,8 +6,9 @@
 //! the guard agrees.
 //!
 //! Invariant: no answer to a list, watch, apply, patch or delete carries more than metadata, but to
-//! lists and watches of kinds of which a set asks how its objects are, and of Pods that tell why; of those
-//! a verdict is kept.
+//! lists and watches of kinds of which a set asks how its objects are, of the objects that somebody names
+//! to be waited for or judged, which are no Secrets, and of Pods that tell why; of those a verdict is kept.
+//! A caller's own kinds are whole, too.
 
 #![forbid(unsafe_code)]
 
