@@ -84,13 +84,6 @@ impl Engine {
         }
     }
 
-    /// The next turn tries all that is left.
-    pub(crate) fn forget_failed(&self, set: &str) {
-        if let Some(of) = self.deleting().get_mut(set) {
-            of.failed.clear();
-        }
-    }
-
     /// Nothing is to be deleted any more.
     pub(crate) fn void_plan(&self, set: &str) {
         self.deleting().remove(set);

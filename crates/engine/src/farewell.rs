@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::guard::Occasion;
 use crate::live::Live;
-use crate::prune::{Member, failure_of, unlisted};
+use crate::prune::{Member, unlisted};
 use crate::report::Report;
 use crate::share::Slice;
 use crate::sync::{Job, RACES};
@@ -79,29 +79,39 @@ impl Engine {
             return Ok(());
         }
         let slice = self.slice();
+        let result = self.part(job, &scope, &slice, report).await;
+        self.end_turn(&set.id, report, result.is_err());
+        result?;
+        if report.is_complete() && report.held.is_none() {
+            self.members().retain_verified(&set.id, &none);
+        }
+        Ok(())
+    }
+
+    /// Deals with members until others have their turn.
+    async fn part(
+        &self,
+        job: &Job<'_>,
+        scope: &Scope,
+        slice: &Slice,
+        report: &mut Report,
+    ) -> Result<(), EngineError> {
+        let (set, farewell) = (job.set, job.policy.farewell);
         if farewell == Farewell::Orphan {
-            self.orphan(job, &scope, &slice, report).await?;
+            self.orphan(job, scope, slice, report).await?;
         } else {
             let occasion = Occasion::Deletion { with_namespace: self.namespace_goes(set).await? };
-            let left = {
-                let wanted = (&none, occasion);
-                self.delete_members(job, &scope.kinds, wanted, &slice, report).await?
-            };
+            let wanted = (&HashMap::new(), occasion);
+            let left = self.delete_members(job, &scope.kinds, wanted, slice, report).await?;
             if report.held.is_none() && !report.superseded && report.undeleted == 0 {
                 // Under the label of a parent that is no more nobody could ever take them.
-                for member in &left.kept {
-                    self.let_go(job, &member.resource, &member.key, report).await?;
-                }
+                self.let_go(job, &left.kept, slice, report).await.1?;
             }
             if farewell == Farewell::DeleteAndWait && report.held.is_none() {
                 report.terminating = left.going;
             }
         }
-        self.hand_over(job, report).await?;
-        if report.is_complete() && report.held.is_none() {
-            self.members().retain_verified(&set.id, &none);
-        }
-        Ok(())
+        self.hand_over(job, slice, report).await
     }
 
     /// Whether the parent goes because its namespace does.
@@ -114,7 +124,12 @@ impl Engine {
     }
 
     /// Leaves to others what they want. Whoever has not taken it in time finds it free.
-    async fn hand_over(&self, job: &Job<'_>, report: &mut Report) -> Result<(), EngineError> {
+    async fn hand_over(
+        &self,
+        job: &Job<'_>,
+        slice: &Slice,
+        report: &mut Report,
+    ) -> Result<(), EngineError> {
         let set = job.set;
         let members = self.members().applied(&set.id, &set.manager);
         let wanted = |(key, _): &(ObjectKey, Live)| self.claims().others_want(&set.id, key);
@@ -129,36 +144,11 @@ impl Engine {
             return Ok(());
         }
         let discovery = self.discovery().await?;
-        for (key, _) in now {
-            let Some(resource) = discovery.preferred(&key.group_kind) else { continue };
-            self.let_go(job, resource, &key, report).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes everything of ours off one member.
-    async fn let_go(
-        &self,
-        job: &Job<'_>,
-        resource: &Resource,
-        key: &ObjectKey,
-        report: &mut Report,
-    ) -> Result<(), EngineError> {
-        match self.orphan_one(job.set, resource, key).await {
-            Ok(()) => {}
-            Err(source) if self.ends(job, &source).await => {
-                return Err(EngineError::Interrupted { source });
-            }
-            Err(error) => {
-                if let Some(error) = self.disowned(job.set, &error, report).await {
-                    return Err(error);
-                }
-                let of = (resource, key);
-                let failure = failure_of(job.set, of, "OrphanFailed", &error, report.account);
-                report.failures.push(failure);
-            }
-        }
-        Ok(())
+        let now = now.into_iter().filter_map(|(key, live)| {
+            let resource = discovery.preferred(&key.group_kind)?.clone();
+            Some(Member { resource, key, live, after: None })
+        });
+        self.let_go(job, &now.collect::<Vec<_>>(), slice, report).await.1
     }
 
     /// Takes everything of ours off every member that no other set wants, so that a later
@@ -189,14 +179,25 @@ impl Engine {
                 .filter(|member| !self.claims().others_want(&set.id, &member.key));
             members.extend(theirs);
         }
+        let (done, result) = self.let_go(job, &members, slice, report).await;
+        report.left += done;
+        result
+    }
+
+    /// Takes everything of ours off these members, in turns, and says off how many.
+    async fn let_go(
+        &self,
+        job: &Job<'_>,
+        members: &[Member],
+        slice: &Slice,
+        report: &mut Report,
+    ) -> (usize, Result<(), EngineError>) {
+        let (set, members) = (job.set, members.iter().enumerate());
         let turn = (job, slice, "OrphanFailed");
-        let members = members.iter().enumerate();
         let (done, result) = self
             .take_turn(turn, members, |m| self.orphan_one(set, &m.resource, &m.key).boxed(), report)
             .await;
-        report.left += done.len();
-        self.end_turn(&set.id, report, result.is_err());
-        result
+        (done.len(), result)
     }
 
     pub(crate) async fn orphan_one(
@@ -262,6 +263,35 @@ mod tests {
     use plumb_core::GroupKind;
 
     use super::*;
+    use crate::cluster::script::{Says, Script};
+    use crate::prune::tests::{in_slices, member, with_job};
+
+    /// What others want, or is not ours to delete, can be as much as what is deleted.
+    #[tokio::test]
+    async fn what_is_let_go_at_the_end_goes_in_turns_too() {
+        let maps = Resource::known(Gvk::new("v1", "ConfigMap"), "configmaps", true);
+        with_job(async |job| {
+            let found = json!({"kind": "PartialObjectMetadata", "metadata": {
+                "name": "a", "namespace": "ns", "uid": "a", "resourceVersion": "5",
+                "labels": {PART_OF: job.set.id}, "managedFields": [{"manager": job.set.manager}],
+            }});
+            let found = || Says::ok(&found.to_string());
+            let script = Script::new([found(), found(), found(), found()]);
+            let engine = in_slices(&script, 2);
+            let members = ["a", "b", "c", "d", "e"].map(|name| Member {
+                resource: maps.clone(),
+                key: maps.key("ns", name),
+                live: member(job.set, name),
+                after: None,
+            });
+            let mut report = Report::default();
+            let (done, result) = engine.let_go(job, &members, &engine.slice(), &mut report).await;
+            result.unwrap();
+            assert_eq!((done, report.undeleted, report.failures.len()), (2, 3, 0));
+            assert!(!report.is_complete());
+        })
+        .await;
+    }
 
     #[test]
     fn an_orphan_keeps_what_others_manage() {

@@ -27,7 +27,7 @@ pub(crate) struct Member {
     pub(crate) key: ObjectKey,
     pub(crate) live: Live,
     /// Its annotation that says what it comes after.
-    after: Option<Box<str>>,
+    pub(crate) after: Option<Box<str>>,
 }
 
 /// Members that nothing asks for and that are there after a deletion.
@@ -149,13 +149,11 @@ impl Engine {
         report.released = judgement.is_ok() && !candidates.is_empty();
         if let Err(held) = judgement {
             report.held = Some(*held);
-            self.forget_failed(&set.id);
             let going = going.into_iter().map(|member| member.key).collect();
             return Ok(Left { going, kept });
         }
-        let going = self.delete_in_order(job, &judged, &going, slice, report).await;
-        self.end_turn(&set.id, report, going.is_err());
-        Ok(Left { going: going?, kept })
+        let going = self.delete_in_order(job, &judged, &going, slice, report).await?;
+        Ok(Left { going, kept })
     }
 
     /// Deletes these members, those that come after others before them. What is `going` already, or
@@ -369,4 +367,4 @@ pub(crate) fn unlisted(kind: &GroupKind, why: &str, class: ErrorClass) -> Failur
 
 #[cfg(test)]
 #[path = "prune_tests.rs"]
-mod tests;
+pub(crate) mod tests;

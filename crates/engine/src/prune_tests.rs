@@ -14,14 +14,14 @@ fn engine(script: &Script) -> Engine {
 }
 
 /// One that gives others their turn after so many deletions.
-fn in_slices(script: &Script, of: usize) -> Engine {
+pub(crate) fn in_slices(script: &Script, of: usize) -> Engine {
     let slice = (of, std::time::Duration::from_hours(1));
     let options = EngineOptions { concurrency: 1, slice, ..EngineOptions::default() };
     Engine::new(script.cluster(), options).0
 }
 
 /// An object as its set applied it.
-fn member(set: &ApplySet, uid: &str) -> Live {
+pub(crate) fn member(set: &ApplySet, uid: &str) -> Live {
     Live {
         uid: uid.into(),
         resource_version: 5,
@@ -103,7 +103,7 @@ impl crate::claims::Others for Nobody {
 }
 
 /// Runs a test with a job of a set.
-async fn with_job<T>(test: impl AsyncFnOnce(&Job<'_>) -> T) -> T {
+pub(crate) async fn with_job<T>(test: impl AsyncFnOnce(&Job<'_>) -> T) -> T {
     let set = ApplySet::new(applications().gvk.group_kind(), "ns", "app");
     let policy = crate::policy::Policy {
         observe: false,
@@ -296,6 +296,7 @@ async fn an_approval_outlives_a_look_that_fails_and_not_a_change_of_its_plan() {
                     .delete_members(&job, &names, wanted, &engine.slice(), &mut report)
                     .await
                     .unwrap();
+                engine.end_turn(&job.set.id, &report, false);
                 report
             };
             let digest = turn(None).await.held.unwrap().digest.to_string();

@@ -345,7 +345,9 @@ impl Engine {
             report.waits = true;
             return Ok(());
         }
-        self.delete_members(job, &kinds, (desired, occasion), slice, report).await.map(|_| ())
+        let result = self.delete_members(job, &kinds, (desired, occasion), slice, report).await;
+        self.end_turn(&set.id, report, result.is_err());
+        result.map(|_| ())
     }
 
     /// Failures about kinds that nothing is wanted of any more, and of which something may be left
