@@ -211,7 +211,9 @@ impl Store {
         if seen.insert(other.clone())
             && let Some(wait) = self.waits(&other, dependency, seen).next()
         {
-            return Some(Wait { text: format!("{other}, which waits for {}", wait.text), ..wait });
+            // What is behind one of another namespace is told to those who may look there.
+            let behind = if other.namespace == name.namespace { &wait.text } else { "others" };
+            return Some(Wait { text: format!("{other}, which waits for {behind}"), ..wait });
         }
         Some(self.state_of(name, &other, dependency))
     }

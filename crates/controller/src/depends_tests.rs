@@ -210,3 +210,22 @@ fn who_holds_all_up_is_named_and_what_waits_for_itself() {
     assert_eq!(unready.reason, reasons::DEPENDENCY_CYCLE);
     assert!(unready.message.contains("ns/web waits for ns/db waits for ns/disk waits for ns/web"));
 }
+
+#[test]
+fn what_stands_behind_one_of_another_namespace_is_not_told() {
+    let mut world = one_source();
+    world.source(("shop", "repo"), "https://b", '1');
+    world.done(("shop", "disk"), "repo", &json!({}), '1');
+    world.done(("shop", "db"), "repo", &json!({"dependsOn": [{"name": "disk"}]}), '1');
+    world.done(WEB, "repo", &json!({"dependsOn": [{"name": "db", "namespace": "shop"}]}), '1');
+    assert_eq!(world.waits(), None);
+    world.source(("shop", "repo"), "https://b", '2');
+    world.app(("shop", "disk")).looked = Some((commit('2'), Some(1)));
+    world.say(("shop", "disk"), |status| {
+        let ready = &mut status.conditions[0];
+        (ready.status, ready.reason) = ("False".into(), "BuildFailed".into());
+        ready.message = "precious".into();
+    });
+    let told = "waits for shop/db, which waits for others";
+    assert_eq!(world.waits().as_deref(), Some(told));
+}
