@@ -111,12 +111,10 @@ pub enum Why {
     #[error("variables stand in each other more than {MAX_DEPTH} deep")]
     TooDeep,
     /// A cut that leaves nothing valid.
-    #[error("${{{name}:…}} cuts {what}")]
+    #[error("${{{name}:…}} cuts a character in two")]
     BadCut {
         /// The variable.
         name: String,
-        /// What is cut.
-        what: &'static str,
     },
     /// A pattern that takes too long.
     #[error("the pattern of ${{{name}…}} is too large for the value")]
@@ -407,18 +405,17 @@ impl Expression {
         }
         let end = match number(1) {
             None => size,
+            // What is left off the end.
+            Some(Ok(length)) if length < 0 => size.saturating_add(length),
             Some(Ok(length)) => begin.saturating_add(length).min(size),
             Some(Err(_)) => return Ok(value),
         };
-        if begin >= size && end >= size {
+        if end <= begin || begin >= size {
             return Ok("");
         }
-        let bad = |what| Why::BadCut { name: self.name.clone(), what };
-        if end < begin {
-            return Err(bad("more off the end than there is"));
-        }
         let index = |at: i64| usize::try_from(at).unwrap_or_default();
-        value.get(index(begin)..index(end)).ok_or_else(|| bad("a character in two"))
+        let cut = value.get(index(begin)..index(end));
+        cut.ok_or_else(|| Why::BadCut { name: self.name.clone() })
     }
 }
 
