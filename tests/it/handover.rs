@@ -599,6 +599,60 @@ fn what_goes_to_a_suspended_application_stays_for_it() {
     });
 }
 
+/// What an object waits for that is meant for a suspended Application ends when Git asks for it there no
+/// more: whoever still has it hears of that, also where its own repository is another one.
+#[test]
+fn what_a_suspended_application_would_want_no_more_goes_where_it_still_is() {
+    runtime().block_on(async {
+        let world = World::new("unwanted-suspended").await;
+        let mine = world.git.repo("mine");
+        let [keep_a, keep_b, x] = ["keep-a", "keep-b", "x"].map(|name| config_map(name, "1"));
+        mine.commit(&[("a/keep.yaml", Some(&keep_a)), ("a/x.yaml", Some(&x))], "mine");
+        world.repo.commit(&[("b/keep.yaml", Some(&keep_b))], "theirs");
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        world.sync_each(&["b"]).await;
+        let mut source = world.source("1h");
+        source["metadata"]["name"] = json!("mine");
+        source["spec"]["url"] = json!(world.git.url("mine"));
+        world.apply(&source).await;
+        let mut app = world.app("a", "a", "1h");
+        app["spec"]["sourceRef"]["name"] = json!("mine");
+        world.apply(&app).await;
+        ready(&world, "a").await;
+        world.edit(&world.apps(), "b", &json!({"spec": {"suspend": true}})).await;
+        probe.suspended("b").await;
+
+        let commit = world.repo.commit(&[("b/x.yaml", Some(&x))], "theirs, too");
+        world.look().await;
+        world
+            .wait_condition(&world.sources(), "repo", ("Ready", "True"), |source| {
+                source["status"]["revision"].as_str().is_some_and(|at| at.contains(&commit))
+            })
+            .await;
+        world.request(&world.apps(), "b", "look").await;
+        world
+            .wait_condition(&world.apps(), "b", ("Ready", "True"), |app| {
+                app["status"]["lastHandledReconcileAt"] == "look"
+            })
+            .await;
+        probe.idle(0).await;
+        let commit = mine.commit(&[("a/x.yaml", None)], "not mine");
+        world.request(&world.sources(), "mine", "moved").await;
+        world.wait_applied("a", &commit).await;
+        world.wait_value("x", "1").await;
+        world.repo.commit(&[("b/x.yaml", None)], "nobody's");
+        world.look().await;
+        wait_for("what nobody asks for to go", LIMIT, async || {
+            match world.config_maps().get_opt("x").await.unwrap() {
+                None => Ok(()),
+                Some(object) => Err(object),
+            }
+        })
+        .await;
+    });
+}
+
 #[test]
 fn two_sources_of_one_branch_move_together() {
     runtime().block_on(async {

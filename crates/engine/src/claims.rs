@@ -78,11 +78,20 @@ impl Claims {
         self.sets.values().any(|wants| wants.keys.iter().any(|key| key.group_kind == *kind))
     }
 
-    /// A set that does nothing says what it would want. It lets nothing go.
-    pub(crate) fn publish_idle(&mut self, set: &ApplySet, adopt: Adopt, keys: HashSet<ObjectKey>) {
+    /// A set that does nothing says what it would want. Of what it has it lets nothing go. Returns what
+    /// it would want no more: it may not have it.
+    pub(crate) fn publish_idle(
+        &mut self,
+        set: &ApplySet,
+        adopt: Adopt,
+        keys: HashSet<ObjectKey>,
+    ) -> Vec<ObjectKey> {
         let before = self.sets.get(&*set.id);
+        let asked = before.into_iter().flat_map(|wants| &wants.keys);
+        let freed = asked.filter(|key| !keys.contains(*key)).cloned().collect();
         let had = before.map(|wants| wants.idle.as_ref().unwrap_or(&wants.keys).clone());
         self.note(set, adopt, keys, Some(had.unwrap_or_default()));
+        freed
     }
 
     /// Notes what a set wants. What was found out of that before counts as long as it is wanted, and
@@ -309,8 +318,9 @@ mod tests {
         assert_eq!(claims.lets_go(&one.id, &x), None);
         let [z] = keys(&["z"]).into_iter().collect::<Vec<_>>().try_into().unwrap();
         assert!(claims.others_want(&two.id, &z));
-        claims.publish_idle(&one, Adopt::IfUnowned, keys(&[]));
+        let freed = claims.publish_idle(&one, Adopt::IfUnowned, keys(&[]));
         assert!(!claims.others_want(&two.id, &z), "it went elsewhere meanwhile");
+        assert_eq!(freed, [z], "whoever has it hears of that");
         let [y] = keys(&["y"]).into_iter().collect::<Vec<_>>().try_into().unwrap();
         let freed = claims.publish(&one, Adopt::IfUnowned, keys(&["z"]), true);
         assert_eq!(freed, [y], "which it asked for before");

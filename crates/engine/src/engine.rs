@@ -516,12 +516,12 @@ impl Engine {
         let whole = prepared.failures.is_empty() && prepared.refusals.is_empty();
         let failed = prepared.failures.into_iter().chain(prepared.refusals).map(|f| f.key);
         let wants = prepared.objects.into_iter().map(|p| p.key).chain(failed).collect();
-        if lets_go {
-            let freed = self.claims().publish(set, adopt, wants, whole);
-            self.freed(set, &freed);
+        let freed = if lets_go {
+            self.claims().publish(set, adopt, wants, whole)
         } else {
-            self.claims().publish_idle(set, adopt, wants);
-        }
+            self.claims().publish_idle(set, adopt, wants)
+        };
+        self.freed(set, &freed);
         Ok(())
     }
 
