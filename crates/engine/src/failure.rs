@@ -53,6 +53,12 @@ pub(crate) fn failure(
     } else if error.is_kind_missing() {
         let hint = "look at its CustomResourceDefinition";
         ("UnknownKind", format!("the cluster has no {}", p.resource.gvk), Some(hint.into()))
+    } else if error.refusal().is_some_and(|refusal| refusal.code == 415) {
+        // As aggregated API servers of old do.
+        let hint =
+            "nothing is written in any other way; ask for a newer version of that API server";
+        let message = format!("the API server of {} takes no server-side apply", p.resource.gvk);
+        ("ApplyUnsupported", message, Some(hint.into()))
     } else if error.is_not_in_schema() {
         let hint = "check the field's name and the object's apiVersion";
         let message = schema.as_ref().map_or(message, |(_, said)| said.clone());

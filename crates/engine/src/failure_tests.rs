@@ -162,6 +162,13 @@ fn an_answer_is_told_with_its_place_and_what_helps() {
             false,
         ),
         (
+            refused(415, "UnsupportedMediaType", "the body was in an unknown format", vec![]),
+            "ApplyUnsupported",
+            "the API server of v1 Service takes no server-side apply",
+            "web.yaml:1",
+            true,
+        ),
+        (
             refused(500, "InternalError", "a webhook failed", vec![]),
             "Refused",
             "a webhook failed",
