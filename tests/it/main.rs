@@ -42,6 +42,7 @@ mod retry;
 mod running;
 mod scrape;
 mod secrets;
+mod tampering;
 mod tenants;
 mod torture;
 mod uninstall;

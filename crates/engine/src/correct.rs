@@ -1,6 +1,8 @@
 //! Putting back what somebody changed, and telling what that was.
 
-use crate::applyset::ApplySet;
+use serde_json::json;
+
+use crate::applyset::{ApplySet, PART_OF};
 use crate::cluster::ApiError;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -55,13 +57,40 @@ impl Engine {
                 return Ok((self.claim(set, p).await?, Drift::Unlabelled));
             }
             let fields = explain(p.object.body(), &found.managed_fields, &set.manager);
-            let body = planned_on(p.object.body(), found.live.resource_version);
-            match self.force(set, p, &body).await {
+            let mut version = found.live.resource_version;
+            if found.managed_fields.is_empty() {
+                match self.sign(set, p, version).await {
+                    Ok(signed) => version = signed,
+                    Err(error) if error.is_conflict() && race < RACES => {
+                        race += 1;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            match self.force(set, p, &planned_on(p.object.body(), version)).await {
                 Ok(live) => return Ok((live, Drift::Fields(fields))),
                 Err(error) if error.is_conflict() && race < RACES => race += 1,
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Puts our name on an object of ours of which nobody is known to have written anything, since
+    /// somebody reset that. Returns its version. If an apply were the first to do so, the API server
+    /// would give all fields to a manager `before-first-apply` as well, and what Git drops would stay.
+    async fn sign(&self, set: &ApplySet, p: &Prepared, version: u64) -> Result<u64, ApiError> {
+        let label = format!("f:{PART_OF}");
+        let entry = json!({
+            "manager": set.manager, "operation": "Apply", "apiVersion": p.resource.gvk.api_version(),
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:metadata": {"f:labels": {label: {}}}},
+        });
+        let patch = json!([
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": version.to_string()},
+            {"op": "add", "path": "/metadata/managedFields", "value": [entry]},
+        ]);
+        let live = self.acting(set).json_patch(&p.target(), &patch, None).await?;
+        Ok(live.resource_version)
     }
 
     /// Sends what should be as it is, on the version that is known, to see whether anything changes.
