@@ -1,7 +1,9 @@
 //! What is wrong gets a condition with reason, place and cure, touches nothing else, and recovers
 //! by itself when the cause is gone.
 
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
 use plumb_testkit::{runtime, wait_for};
 use serde_json::{Value, json};
 
@@ -399,6 +401,124 @@ fn what_the_api_server_refuses_holds_up_nothing_else() {
         world.delete(&world.apps(), "namespace").await;
         world.wait_gone(&world.apps(), "namespace").await;
         world.delete(&namespaces, &later).await;
+    });
+}
+
+/// It may be the new name of the old one, and what depends on it must not be left with neither.
+#[test]
+fn a_new_name_that_is_refused_leaves_the_old_one_until_it_is_there() {
+    runtime().block_on(async {
+        let world = World::new("renamed").await;
+        let service = |name: &str, port: &str| {
+            format!(
+                "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  ports:\n  - name: \
+                 http\n    port: {port}\n"
+            )
+        };
+        let (a, old) = (config_map("a", "1"), service("old", "80"));
+        let files = [("app/a.yaml", Some(&*a)), ("app/web.yaml", Some(&*old))];
+        let first = world.repo.commit(&files, "two");
+        let mut agent = world.agent();
+        world.sync("web", "app", &first).await;
+        let services = world.api("v1", "Service");
+        let before = world.get(&services, "old").await;
+
+        // In the same file, as a rename is.
+        let a = config_map("a", "2");
+        let refused = service("new", "99999");
+        let files = [("app/a.yaml", Some(&*a)), ("app/web.yaml", Some(&*refused))];
+        world.repo.commit(&files, "renamed");
+        world.look().await;
+        let parts = ["app/web.yaml:8", &*format!("Service {}/new", world.ns), "99999"];
+        world.wait_refused(&world.apps(), "web", "Invalid", &parts).await;
+        world.wait_value("a", "2").await;
+        let probe = Probe::of(&mut agent).await;
+        probe.idle(0).await;
+        assert_eq!(world.get(&services, "old").await, before);
+
+        // Nor does another process know better, or one that is asked.
+        assert!(agent.stop().success());
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        world.request(&world.apps(), "web", "again").await;
+        world
+            .wait_condition(&world.apps(), "web", ("Ready", "False"), |app| {
+                app["status"]["lastHandledReconcileAt"] == "again"
+            })
+            .await;
+        probe.idle(1).await;
+        assert_eq!(world.get(&services, "old").await, before);
+
+        let new = service("new", "81");
+        let mended = world.repo.commit(&[("app/web.yaml", Some(&new))], "mended");
+        world.look().await;
+        world.wait_gone(&services, "old").await;
+        assert_eq!(world.get(&services, "new").await["spec"]["ports"][0]["port"], 81);
+        world.wait_applied("web", &mended).await;
+    });
+}
+
+#[test]
+fn a_namespace_that_is_deleted_under_an_application_is_waited_for() {
+    runtime().block_on(async {
+        let world = World::new("under").await;
+        let doomed = world.plane.namespace("under-doomed").await;
+        let within = |name: &str, value: &str| {
+            let place = format!("name: {name}\n  namespace: {doomed}");
+            config_map(name, value).replace(&format!("name: {name}"), &place)
+        };
+        let (a, b, c) = (config_map("a", "1"), within("b", "1"), within("c", "1"));
+        let files =
+            [("app/a.yaml", Some(&*a)), ("app/b.yaml", Some(&*b)), ("app/c.yaml", Some(&*c))];
+        let commit = world.repo.commit(&files, "one here, two there");
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        world.sync("web", "app", &commit).await;
+        let gvk = GroupVersionKind::gvk("", "v1", "ConfigMap");
+        let there: Api<DynamicObject> =
+            Api::namespaced_with(world.client.clone(), &doomed, &ApiResource::from_gvk(&gvk));
+        // Something that goes slowly holds the namespace up.
+        let slow = json!({"metadata": {"finalizers": ["example.com/hold"]}});
+        world.edit(&there, "c", &slow).await;
+        probe.idle(0).await;
+
+        world.plane.settled().await;
+        let mark = world.plane.audit().mark();
+        let namespaces = world.cluster_api("v1", "Namespace");
+        world.delete(&namespaces, &doomed).await;
+        let said = format!("the namespace {doomed} is being deleted");
+        let parts = ["app/b.yaml:5", &*said];
+        world.wait_refused(&world.apps(), "web", "NamespaceTerminating", &parts).await;
+        // What is elsewhere is applied and kept true all the same.
+        world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "2")))], "another value");
+        world.look().await;
+        world.wait_value("a", "2").await;
+        world.edit(&world.config_maps(), "a", &json!({"data": {"value": "by hand"}})).await;
+        world.wait_value("a", "2").await;
+        world.wait_refused(&world.apps(), "web", "NamespaceTerminating", &parts).await;
+        world.plane.settled().await;
+        let writes = world.plane.audit().requests(mark).by(&world.identity.user());
+        let writes = writes.within(&doomed).writes();
+        println!("{}", writes.table());
+        assert_eq!(writes.count("delete configmaps"), 0, "{}", writes.table());
+        assert!(writes.len() < 20, "{}", writes.table());
+
+        world.edit(&there, "c", &json!({"metadata": {"finalizers": null}})).await;
+        world.wait_gone(&namespaces, &doomed).await;
+        let missing = format!("the namespace {doomed} does not exist");
+        let parts = [&*missing, "create the namespace"];
+        world.wait_refused(&world.apps(), "web", "NamespaceMissing", &parts).await;
+        let anew = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": doomed}});
+        let anew = serde_json::from_value(anew).unwrap();
+        namespaces.create(&PostParams::default(), &anew).await.unwrap();
+        let object = world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
+        assert_eq!(object["status"]["objects"], 3);
+        for name in ["b", "c"] {
+            assert_eq!(world.get(&there, name).await["data"]["value"], "1");
+        }
+        world.delete(&world.apps(), "web").await;
+        world.wait_gone(&world.apps(), "web").await;
+        world.delete(&namespaces, &doomed).await;
     });
 }
 

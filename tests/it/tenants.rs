@@ -69,7 +69,7 @@ impl<'w> Tenant<'w> {
 }
 
 /// All that a tenant needs for config maps.
-fn config_maps() -> Value {
+pub(crate) fn config_maps() -> Value {
     json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch", "delete"]}])
 }
 
