@@ -26,11 +26,7 @@ pub(crate) fn named(app: &Application) -> BTreeSet<ObjectKey> {
 
 /// The first that is in another namespace.
 pub(crate) fn elsewhere<'a>(name: &Name, app: &'a Application) -> Option<(usize, &'a str)> {
-    let mut all = app.spec.health_checks.iter().enumerate();
-    all.find_map(|(index, check)| {
-        let namespace = check.namespace.as_deref();
-        Some((index, namespace.filter(|namespace| *namespace != name.namespace)?))
-    })
+    name.first_elsewhere(app.spec.health_checks.iter().map(|check| check.namespace.as_deref()))
 }
 
 /// What is watched to tell how its objects are: what it names and has not applied itself, and Pods.

@@ -58,11 +58,7 @@ fn is_asked_by_account(name: &Name, app: &App, on: &Dependency) -> bool {
 
 /// The first dependency in another namespace.
 pub(crate) fn elsewhere<'a>(name: &Name, app: &'a Application) -> Option<(usize, &'a str)> {
-    let mut all = app.spec.depends_on.iter().enumerate();
-    all.find_map(|(index, on)| {
-        let namespace = on.namespace.as_deref().filter(|namespace| *namespace != name.namespace)?;
-        Some((index, namespace))
-    })
+    name.first_elsewhere(app.spec.depends_on.iter().map(|on| on.namespace.as_deref()))
 }
 
 /// The Applications that a spec names as dependencies.

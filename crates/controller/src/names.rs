@@ -17,6 +17,17 @@ impl Name {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
+    /// The first of these namespaces that is another one than its own.
+    pub(crate) fn first_elsewhere<'n>(
+        &self,
+        namespaces: impl Iterator<Item = Option<&'n str>>,
+    ) -> Option<(usize, &'n str)> {
+        let mut all = namespaces.enumerate();
+        all.find_map(|(index, found)| {
+            Some((index, found.filter(|found| *found != self.namespace)?))
+        })
+    }
+
     /// Of an object that has both, as every stored object of ours does.
     pub(crate) fn of(metadata: &kube::core::ObjectMeta) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();

@@ -249,18 +249,11 @@ impl Watched {
     fn told(&self, live: &Live, json: &str) -> Option<Box<Told>> {
         let asking = self.attention.of(live.part_of.as_deref()?)?;
         // What is no object was not taken for one before this.
-        let Body(mut body) = serde_json::from_str(json).ok()?;
-        let named = |field: &str| {
-            let metadata = body.get("metadata");
-            metadata.and_then(|metadata| metadata[field].as_str()).unwrap_or_default()
-        };
+        let body = body_of(&self.api_version, &self.kind.kind, json)?;
+        let named = |field: &str| body["metadata"][field].as_str().unwrap_or_default();
         if !asking.asks.minds(&self.kind, named("namespace"), named("name")) {
             return None;
         }
-        // Items of a list do not say of what kind they are.
-        body.insert("apiVersion".into(), self.api_version.as_str().into());
-        body.insert("kind".into(), self.kind.kind.as_str().into());
-        let body = Value::Object(body);
         let Verdict { health, reason, is_final } = judge(&body, &asking.asks.rules);
         let pods = if health.is_ready() { None } else { selector_of(&self.kind, &body) };
         let (version, number) = (live.resource_version, asking.number);
@@ -282,8 +275,16 @@ impl Decode for Watched {
     }
 }
 
+/// An object of a kind, which items of a list do not say; `None` where it is no object.
+pub(crate) fn body_of(api_version: &str, kind: &str, json: &str) -> Option<Value> {
+    let Body(mut body) = serde_json::from_str(json).ok()?;
+    body.insert("apiVersion".into(), api_version.into());
+    body.insert("kind".into(), kind.into());
+    Some(Value::Object(body))
+}
+
 /// An object without its managed fields, which are the larger part of many and tell nothing here.
-pub(crate) struct Body(pub(crate) Map<String, Value>);
+struct Body(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Body {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

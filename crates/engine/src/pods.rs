@@ -7,7 +7,7 @@ use plumb_core::{GroupKind, Gvk};
 use plumb_health::{Health, Rules};
 use serde_json::Value;
 
-use crate::attention::{Body, judge};
+use crate::attention::{body_of, judge};
 use crate::cluster::{Cluster, Decode, Resource, WatchEvent, watch_by};
 
 /// A workload with more Pods is not looked into: that costs more than it tells.
@@ -127,11 +127,7 @@ impl Decode for Pods {
     }
 
     fn item(&self, json: &str) -> Result<Pod, String> {
-        let Body(mut body) =
-            serde_json::from_str(json).map_err(|_| "it is no object".to_owned())?;
-        body.insert("apiVersion".into(), "v1".into());
-        body.insert("kind".into(), "Pod".into());
-        let pod = Value::Object(body);
+        let pod = body_of("v1", "Pod", json).ok_or("it is no object")?;
         let owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
         let mut controllers = owners.filter(|owner| owner["controller"] == true);
         let owner = controllers.next().and_then(|owner| {
