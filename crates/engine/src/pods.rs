@@ -84,6 +84,17 @@ pub enum PodState {
     Stuck(Health, String),
 }
 
+/// Whether a container has ended before, and so is started again. One that prepares the Pod is done when
+/// it ended well.
+fn is_started_again(pod: &Value) -> bool {
+    let containers = |list: &str| pod["status"][list].as_array().into_iter().flatten();
+    let ended = |container: &Value, state: &str| container[state]["terminated"].is_object();
+    let any = |container: &Value| ended(container, "lastState") || ended(container, "state");
+    let is_done = |container: &&Value| container["state"]["terminated"]["exitCode"] == 0;
+    containers("containerStatuses").any(any)
+        || containers("initContainerStatuses").filter(|one| !is_done(one)).any(any)
+}
+
 fn state_of(pod: &Value) -> PodState {
     if !pod["metadata"]["deletionTimestamp"].is_null() {
         return PodState::Fine;
@@ -96,15 +107,7 @@ fn state_of(pod: &Value) -> PodState {
         .all(|condition| condition["type"] != "PodScheduled" || condition["status"] != "False");
     match verdict.health {
         health if health.is_ready() => PodState::Fine,
-        Health::Progressing if is_placed => {
-            let containers = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
-            let again = containers.into_iter().any(|container| {
-                ["lastState", "state"]
-                    .iter()
-                    .any(|state| container[state]["terminated"].is_object())
-            });
-            PodState::OnItsWay { again }
-        }
+        Health::Progressing if is_placed => PodState::OnItsWay { again: is_started_again(pod) },
         health => {
             let mut line = verdict.reason.lines().next().unwrap_or_default().trim_end().to_owned();
             if line.len() > MAX_LINE {
@@ -221,5 +224,28 @@ mod tests {
         assert_eq!(pod(json!({"phase": "Pending"})).state, PodState::OnItsWay { again: false });
         assert_eq!(pod(json!({"phase": "Succeeded"})).state, PodState::Fine);
         assert!(Pods.item("[]").is_err());
+    }
+
+    #[test]
+    fn a_pod_of_which_a_container_has_ended_is_started_again() {
+        let ended = |code: i32| json!({"terminated": {"exitCode": code}});
+        let runs = json!({"running": {}});
+        for (list, state, last, again) in [
+            ("containerStatuses", &runs, json!({}), false),
+            ("containerStatuses", &runs, ended(1), true),
+            ("containerStatuses", &ended(0), json!({}), true),
+            ("initContainerStatuses", &runs, json!({}), false),
+            ("initContainerStatuses", &runs, ended(1), true),
+            ("initContainerStatuses", &ended(1), json!({}), true),
+            // It is done, whatever it took.
+            ("initContainerStatuses", &ended(0), json!({}), false),
+            ("initContainerStatuses", &ended(0), ended(1), false),
+        ] {
+            let status = json!({
+                "phase": "Pending", list: [{"name": "main", "state": state, "lastState": last}],
+            });
+            let found = Pods.item(&json!({"metadata": {}, "status": status}).to_string()).unwrap();
+            assert_eq!(found.state, PodState::OnItsWay { again }, "{status}");
+        }
     }
 }
