@@ -9,7 +9,7 @@ use plumb_engine::{HIDDEN, Health, Unready};
 
 use crate::apps::wait::asks;
 use crate::names::Name;
-use crate::objects::{Ask, ObjectRef, Seen};
+use crate::objects::{Ask, MayQuote, ObjectRef, Seen};
 use crate::pods;
 use crate::state::{App, Store};
 
@@ -71,7 +71,7 @@ impl Store {
         &self,
         name: &Name,
         others: &[ObjectKey],
-        may_quote: impl Fn(&ObjectKey, Option<&str>) -> bool,
+        may_quote: &MayQuote<'_>,
     ) -> Vec<Option<Unready>> {
         let Some(app) = self.apps.get(name) else { return Vec::new() };
         let checks = &app.object.spec.health_checks;
@@ -174,7 +174,7 @@ mod tests {
         let others = [deployment("ns", "a"), deployment("other", "b")];
         store.put_app(app(1, &spec()));
         store.note_others(&name, &others);
-        let found = store.checked(&name, &others, |_, _| false);
+        let found = store.checked(&name, &others, &|_, _| false);
         assert!(found.iter().all(|found| found.as_ref().is_some_and(|unready| !unready.is_seen)));
         let seen = |key: &ObjectKey, health: Health, part_of: Option<&str>| {
             let unready = Unready {
@@ -191,7 +191,7 @@ mod tests {
         store.objects.insert(refs[0].clone(), seen(&others[0], Health::Suspended, None));
         store.objects.insert(refs[1].clone(), seen(&others[1], Health::Degraded, Some("set")));
         let told = |quotes: bool| {
-            let found = store.checked(&name, &others, |_, set| quotes && set == Some("set"));
+            let found = store.checked(&name, &others, &|_, set| quotes && set == Some("set"));
             let told = found.into_iter().map(|found| found.map(|one| (one.reason, one.pods)));
             told.collect::<Vec<_>>()
         };

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::askers::Turned;
 use crate::checks;
 use crate::names::{Key, Name};
-use crate::objects::{Ask, ObjectRef, Seen};
+use crate::objects::{Ask, MayQuote, ObjectRef, Seen};
 use crate::state::{App, Store};
 use crate::status::{shorten, with_hint};
 
@@ -142,8 +142,9 @@ impl Store {
         asking.filter(|name| tells || self.waiting.contains(*name)).cloned().map(Key::App).collect()
     }
 
-    /// What an Application waits for before anything new of it is applied.
-    pub(crate) fn unready(&self, name: &Name) -> Option<Unready> {
+    /// What an Application waits for before anything new of it is applied. `may_quote` says of an object
+    /// whether why it is not ready is not to be told.
+    pub(crate) fn unready(&self, name: &Name, may_quote: &MayQuote<'_>) -> Option<Unready> {
         let app = self.apps.get(name)?;
         if app.object.spec.depends_on.is_empty() {
             return None;
@@ -157,7 +158,7 @@ impl Store {
             return Some(Unready { reason: reasons::DEPENDENCY_CYCLE, message, lasting: true });
         }
         let mut seen = BTreeSet::from([name.clone()]);
-        let mut waits = self.waits(name, app, &mut seen);
+        let mut waits = self.waits(name, app, may_quote, &mut seen);
         let first = waits.next()?;
         let more = waits.count();
         let more = if more > 0 { format!(", and for {more} more") } else { String::new() };
@@ -170,10 +171,11 @@ impl Store {
         &'s self,
         name: &'s Name,
         app: &'s App,
+        may_quote: &'s MayQuote<'_>,
         seen: &'s mut BTreeSet<Name>,
     ) -> impl Iterator<Item = Wait> + 's {
         let dependencies = app.object.spec.depends_on.iter().zip(&*app.exprs);
-        dependencies.filter_map(move |(on, expr)| self.wait(name, app, (on, expr), seen))
+        dependencies.filter_map(move |(on, expr)| self.wait(name, app, (on, expr), may_quote, seen))
     }
 
     fn wait(
@@ -181,6 +183,7 @@ impl Store {
         name: &Name,
         app: &App,
         (on, expr): (&Dependency, &Compiled),
+        may_quote: &MayQuote<'_>,
         seen: &mut BTreeSet<Name>,
     ) -> Option<Wait> {
         if let Some(Err(error)) = expr {
@@ -192,7 +195,7 @@ impl Store {
         }
         let other = application(name, on).filter(|_| !is_asked_by_account(name, app, on));
         let Some(other) = other else {
-            return self.wait_for_object(&object(name, app, on, expr)?);
+            return self.wait_for_object(&object(name, app, on, expr)?, may_quote);
         };
         let Some(dependency) = self.apps.get(&other) else {
             return Some(Wait::lasting(format!("{other}, which does not exist")));
@@ -205,7 +208,7 @@ impl Store {
             return None;
         }
         if seen.insert(other.clone())
-            && let Some(wait) = self.waits(&other, dependency, seen).next()
+            && let Some(wait) = self.waits(&other, dependency, may_quote, seen).next()
         {
             // What is behind one of another namespace is told to those who may look there.
             let behind = if other.namespace == name.namespace { &wait.text } else { "others" };
@@ -260,13 +263,17 @@ impl Store {
         }
     }
 
-    fn wait_for_object(&self, of: &ObjectRef) -> Option<Wait> {
+    fn wait_for_object(&self, of: &ObjectRef, may_quote: &MayQuote<'_>) -> Option<Wait> {
         match self.objects.get(of) {
             Some(Seen::Ready) => None,
             Some(Seen::NotReady(text)) => Some(Wait::passing(format!("{of}{text}"))),
             Some(Seen::Lasting(text)) => Some(Wait::lasting(format!("{of}{text}"))),
             Some(Seen::Wrong(text)) => Some(Wait::wrong(format!("{of}{text}"))),
-            Some(Seen::Is(_) | Seen::Pods(_)) | None => {
+            Some(Seen::Is(seen)) => {
+                let text = format!("{of}{}", seen.words(may_quote));
+                Some(Wait { lasting: seen.unready.is_final, ..Wait::passing(text) })
+            }
+            Some(Seen::Pods(_)) | None => {
                 Some(Wait::passing(format!("{of}, which is yet to be looked at")))
             }
         }

@@ -1,9 +1,12 @@
 //! What Applications wait for, by what the store knows: sources, twins, pins, namespaces.
 
+use plumb_core::ObjectKey;
+use plumb_engine::{HIDDEN, Health};
 use plumb_source::{CommitId, Revision};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::objects::Checked;
 
 fn commit(c: char) -> CommitId {
     c.to_string().repeat(40).parse().unwrap()
@@ -66,7 +69,7 @@ impl World {
 
     /// What `ns/web` waits for.
     fn waits(&self) -> Option<String> {
-        self.0.unready(&Name::new("ns", "web")).map(|unready| unready.message)
+        self.0.unready(&Name::new("ns", "web"), &|_, _| false).map(|unready| unready.message)
     }
 }
 
@@ -206,7 +209,7 @@ fn who_holds_all_up_is_named_and_what_waits_for_itself() {
         "waits for ns/db, which waits for ns/disk, which has yet to look at what is newest";
     assert_eq!(world.waits().as_deref(), Some(message));
     world.done(("ns", "disk"), "repo", &on("web"), '2');
-    let unready = world.0.unready(&Name::new("ns", "web")).unwrap();
+    let unready = world.0.unready(&Name::new("ns", "web"), &|_, _| false).unwrap();
     assert_eq!(unready.reason, reasons::DEPENDENCY_CYCLE);
     assert!(unready.message.contains("ns/web waits for ns/db waits for ns/disk waits for ns/web"));
 }
@@ -228,4 +231,40 @@ fn what_stands_behind_one_of_another_namespace_is_not_told() {
     });
     let told = "waits for shop/db, which waits for others";
     assert_eq!(world.waits().as_deref(), Some(told));
+}
+
+/// Of an object of any kind it is told why it is not ready, unless that may quote a Secret.
+#[test]
+fn what_an_object_says_is_told_unless_it_may_quote_a_secret() {
+    let mut world = World::default();
+    world.source(("ns", "repo"), "https://a", '1');
+    let on = json!({"dependsOn": [{"apiVersion": "batch/v1", "kind": "Job", "name": "migration"}]});
+    world.done(WEB, "repo", &on, '1');
+    let of = world.0.wanted_objects.borrow().first().unwrap().clone();
+    let key = ObjectKey::new(of.gvk().group_kind(), "ns", "migration");
+    for is_final in [false, true] {
+        let unready = plumb_engine::Unready {
+            key: key.clone(),
+            health: Health::Degraded,
+            reason: "it says hunter2".into(),
+            is_final,
+            is_seen: true,
+            pods: None,
+        };
+        let seen = Checked { unready, part_of: Some("set".into()) };
+        world.0.objects.insert(of.clone(), Seen::Is(Box::new(seen)));
+        let told = |quotes: bool| {
+            let may_quote = |asked: &ObjectKey, set: Option<&str>| {
+                quotes && *asked == key && set == Some("set")
+            };
+            world.0.unready(&Name::new("ns", "web"), &may_quote).unwrap()
+        };
+        let is = "waits for Job ns/migration is Degraded";
+        assert_eq!(told(false).message, format!("{is}: it says hunter2"));
+        assert_eq!(told(true).message, format!("{is}: {HIDDEN}"));
+        assert_eq!(
+            (told(true).lasting, told(true).reason),
+            (is_final, reasons::DEPENDENCY_NOT_READY)
+        );
+    }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use plumb_core::{Gvk, ObjectKey};
-use plumb_engine::{Account, Health, PART_OF, Unready, judge_health, pod_selector};
+use plumb_engine::{Account, HIDDEN, Health, PART_OF, Unready, judge_health, pod_selector};
 use plumb_health::{Expression, Rules};
 use serde_json::Value;
 
@@ -60,7 +60,7 @@ pub(crate) enum Seen {
     Lasting(String),
     /// The expression cannot be asked.
     Wrong(String),
-    /// So it is, where that was asked.
+    /// So it is, where that was asked, or is what keeps it from being ready.
     Is(Box<Checked>),
     /// This its Pods say, if one does not get on.
     Pods(Option<String>),
@@ -74,6 +74,22 @@ pub(crate) struct Checked {
     /// The set that its label names.
     pub(crate) part_of: Option<Box<str>>,
 }
+
+impl Checked {
+    /// How it is, as it follows its name. `may_quote` says whether why is not to be told.
+    pub(crate) fn words(&self, may_quote: &MayQuote<'_>) -> String {
+        let Unready { key, health, reason, .. } = &self.unready;
+        let reason = match &**reason {
+            "" => String::new(),
+            _ if may_quote(key, self.part_of.as_deref()) => format!(": {HIDDEN}"),
+            reason => format!(": {reason}"),
+        };
+        format!(" is {health}{reason}")
+    }
+}
+
+/// Whether what an object says of itself, which is labelled as of a set, may quote a value of a Secret.
+pub(crate) type MayQuote<'q> = dyn Fn(&ObjectKey, Option<&str>) -> bool + 'q;
 
 /// What is found where an object is to be.
 pub(crate) enum Found<'f> {
@@ -100,23 +116,37 @@ pub(crate) enum Judge {
 impl Judge {
     /// What is to be known of what was found.
     pub(crate) fn see(&self, of: &ObjectRef, namespaced: bool, found: Found<'_>) -> Seen {
+        let namespace = if namespaced { &*of.namespace } else { "" };
+        let key = ObjectKey::new(of.gvk().group_kind(), namespace, &of.name);
         match self {
             Self::Ready(expression, this) => {
                 let expression = expression.as_ref().map(|expression| (expression, this));
-                is_ready(of, expression, found)
+                is_ready(of, key, expression, found)
             }
-            Self::Health(rules) => {
-                let namespace = if namespaced { &*of.namespace } else { "" };
-                let key = ObjectKey::new(of.gvk().group_kind(), namespace, &of.name);
-                Seen::Is(Box::new(check(of, key, rules, found)))
-            }
+            Self::Health(rules) => Seen::Is(Box::new(check(of, key, rules, found))),
         }
     }
 }
 
-fn is_ready(of: &ObjectRef, expression: Option<(&Expression, &Value)>, found: Found<'_>) -> Seen {
+/// By its health, unless an expression says what counts.
+fn is_ready(
+    of: &ObjectRef,
+    key: ObjectKey,
+    expression: Option<(&Expression, &Value)>,
+    found: Found<'_>,
+) -> Seen {
     match found {
-        Found::Object(object) => see(object, expression),
+        Found::Object(object) => match expression {
+            Some((expression, this)) => match depends::judge(expression, this, object, "") {
+                None => Seen::Ready,
+                Some((text, true)) => Seen::Wrong(text),
+                Some((text, false)) => Seen::NotReady(text),
+            },
+            None => match check(of, key, &Rules::default(), found) {
+                Checked { unready: Unready { health: Health::Healthy, .. }, .. } => Seen::Ready,
+                checked => Seen::Is(Box::new(checked)),
+            },
+        },
         Found::Secret => {
             Seen::Lasting(", and nobody looks into Secrets: wait for what makes it".into())
         }
@@ -163,50 +193,55 @@ fn check(of: &ObjectRef, key: ObjectKey, rules: &Rules, found: Found<'_>) -> Che
     Checked { unready: Unready { key, health, reason, is_final, is_seen, pods }, part_of }
 }
 
-/// Judges an object: by its health, unless an expression says what counts.
-fn see(object: &Value, expression: Option<(&Expression, &Value)>) -> Seen {
-    let Some((expression, this)) = expression else {
-        let verdict = judge_health(object, &Rules::default());
-        if verdict.health == Health::Healthy {
-            return Seen::Ready;
-        }
-        let reason = match &*verdict.reason {
-            "" => String::new(),
-            reason => format!(": {reason}"),
-        };
-        let text = format!(" is {}{reason}", verdict.health);
-        return if verdict.is_final { Seen::Lasting(text) } else { Seen::NotReady(text) };
-    };
-    match depends::judge(expression, this, object, "") {
-        None => Seen::Ready,
-        Some((text, true)) => Seen::Wrong(text),
-        Some((text, false)) => Seen::NotReady(text),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
 
+    fn claim(phase: &str) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "disk", "labels": {PART_OF: "set"}}, "status": {"phase": phase},
+        })
+    }
+
+    fn disk(ask: Ask) -> ObjectRef {
+        ObjectRef {
+            api_version: "v1".into(),
+            kind: "PersistentVolumeClaim".into(),
+            namespace: "ns".into(),
+            name: "disk".into(),
+            ask,
+            account: None,
+            of: None,
+        }
+    }
+
+    fn see(phase: &str, expression: Option<&str>) -> Seen {
+        let compiled = expression.map(|text| Expression::compile(text).unwrap());
+        let judge = Judge::Ready(compiled, json!({"spec": {"path": "a"}}));
+        let of = disk(Ask::Ready(expression.map(Into::into)));
+        judge.see(&of, true, Found::Object(&claim(phase)))
+    }
+
+    #[test]
+    fn what_an_object_says_of_why_it_is_not_ready_is_told_unless_it_may_quote_a_secret() {
+        let quotes = |key: &ObjectKey, set: Option<&str>| key.name == "disk" && set == Some("set");
+        for (phase, is, why) in [
+            ("Pending", " is Progressing", "it is Pending"),
+            ("Lost", " is Degraded", "its volume is lost"),
+        ] {
+            let Seen::Is(seen) = see(phase, None) else { panic!("ready") };
+            assert_eq!(seen.words(&|_, _| false), format!("{is}: {why}"));
+            assert_eq!(seen.words(&quotes), format!("{is}: {HIDDEN}"));
+        }
+    }
+
     #[test]
     fn an_object_is_ready_when_it_is_healthy_or_its_expression_holds() {
-        let claim = |phase: &str| {
-            json!({
-                "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-                "metadata": {"name": "a"}, "status": {"phase": phase},
-            })
-        };
-        assert_eq!(see(&claim("Bound"), None), Seen::Ready);
-        assert!(
-            matches!(see(&claim("Pending"), None), Seen::NotReady(text) if text.contains("Progressing"))
-        );
-        let this = json!({"spec": {"path": "a"}});
-        let ask = |text: &str| {
-            let expression = Expression::compile(text).unwrap();
-            see(&claim("Bound"), Some((&expression, &this)))
-        };
+        assert_eq!(see("Bound", None), Seen::Ready);
+        let ask = |text: &str| see("Bound", Some(text));
         assert_eq!(ask("dep.status.phase == 'Bound' && self.spec.path == 'a'"), Seen::Ready);
         assert!(matches!(ask("dep.status.phase == 'Lost'"), Seen::NotReady(_)));
         assert!(
@@ -221,19 +256,8 @@ mod tests {
     #[test]
     fn what_is_found_of_an_object_that_is_named_is_told_as_its_health() {
         let account = Account { namespace: "ns".into(), name: "tenant".into() };
-        let of = ObjectRef {
-            api_version: "v1".into(),
-            kind: "PersistentVolumeClaim".into(),
-            namespace: "ns".into(),
-            name: "disk".into(),
-            ask: Ask::Health,
-            account: None,
-            of: None,
-        };
-        let claim = json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "disk", "labels": {PART_OF: "set"}}, "status": {"phase": "Bound"},
-        });
+        let of = disk(Ask::Health);
+        let claim = claim("Bound");
         let see = |found: Found<'_>, namespaced| {
             let Seen::Is(seen) = Judge::Health(Arc::default()).see(&of, namespaced, found) else {
                 panic!("no health");

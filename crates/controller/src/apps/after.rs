@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plumb_api::conditions::{READY, reasons};
+use plumb_core::ObjectKey;
 
 use super::Run;
 use super::build::{Base, Blocked};
@@ -52,7 +53,8 @@ impl Daemon {
     /// What a run waits for. From now on it is called when that changes.
     pub(super) fn unready(&self, run: &Run) -> Option<Unready> {
         let mut store = self.state.lock();
-        let unready = store.unready(&run.name);
+        let may_quote = |key: &ObjectKey, set: Option<&str>| self.engine.may_quote(key, set);
+        let unready = store.unready(&run.name, &may_quote);
         if unready.is_some() {
             store.waiting.insert(run.name.clone());
         } else {

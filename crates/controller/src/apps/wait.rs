@@ -86,7 +86,7 @@ impl Daemon {
         let mut store = self.state.lock();
         let may_quote = |key: &ObjectKey, set: Option<&str>| self.engine.may_quote(key, set);
         let others = std::mem::take(&mut found.others);
-        found.add(store.checked(&run.name, &others, may_quote));
+        found.add(store.checked(&run.name, &others, &may_quote));
         if found.is_ready() {
             store.note_pods(&run.name, None);
         }
