@@ -112,6 +112,38 @@ fn pods_are_not_looked_at_where_nothing_of_them_is_to_be_told() {
     });
 }
 
+/// A Pod may be given the ConfigMap, and quote it.
+#[test]
+fn beside_a_config_map_with_a_value_of_a_secret_pods_tell_reasons_only() {
+    runtime().block_on(async {
+        let world = World::new("pods-beside").await;
+        let files = [
+            ("them/c.yaml", Some(&*config_map("config", "${TOKEN}"))),
+            ("web/a.yaml", Some(&*deployment("web", "web:1"))),
+        ];
+        let commit = world.repo.commit(&files, "one");
+        world
+            .apply(&json!({
+                "apiVersion": "v1", "kind": "Secret", "stringData": {"TOKEN": "hunter2"},
+                "metadata": {"name": "values", "namespace": world.ns},
+            }))
+            .await;
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        let mut them = world.app("them", "them", "1h");
+        them["spec"]["postBuild"] =
+            json!({"substituteFrom": [{"kind": "Secret", "name": "values"}]});
+        world.apply(&them).await;
+        world.wait_applied("them", &commit).await;
+        world.apply(&world.waiting("web", &json!({"timeout": "1h"}))).await;
+        world.wait_progress("web", "0 of 1 replica is available").await;
+        let pod = world.pod_of("app=web").await;
+        world.set_status(&world.pods(), &pod, &crashes("cannot log in with hunter2")).await;
+        let object = world.wait_progress("web", "it ended with 1: Error").await;
+        assert!(!object["status"].to_string().contains("hunter2"), "{object}");
+    });
+}
+
 /// The watch is Plumb's, and says when to look; what a Pod says is told to an account that may read it.
 #[test]
 fn what_pods_say_is_told_as_far_as_the_account_may_read_them() {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use plumb_core::{Gvk, ObjectKey};
-use plumb_engine::{Account, HIDDEN, Health, PART_OF, Unready, judge_health, pod_selector};
+use plumb_engine::{Account, HIDDEN, Health, PART_OF, Unready, Words, judge_health, pod_selector};
 use plumb_health::{Expression, Rules};
 use serde_json::Value;
 
@@ -63,7 +63,7 @@ pub(crate) enum Seen {
     /// So it is, where that was asked, or is what keeps it from being ready.
     Is(Box<Checked>),
     /// This its Pods say, if one does not get on.
-    Pods(Option<String>),
+    Pods(Option<Words>),
 }
 
 /// How an object is.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use plumb_core::ObjectKey;
-use plumb_engine::{Health, Pod, PodState, Wellbeing};
+use plumb_engine::{Health, Pod, PodState, Wellbeing, Words};
 
 use crate::names::Name;
 use crate::objects::{Ask, ObjectRef, Seen};
@@ -51,8 +51,14 @@ impl Store {
         self.note_dependencies(name);
     }
 
-    /// Adds what the Pods of a workload say to what it says itself.
-    pub(crate) fn explain(&self, name: &Name, found: &mut Wellbeing) {
+    /// Adds what the Pods of a workload say to what it says itself. `may_quote` says of a namespace whether
+    /// what its containers say is not to be told.
+    pub(crate) fn explain(
+        &self,
+        name: &Name,
+        found: &mut Wellbeing,
+        may_quote: impl Fn(&str) -> bool,
+    ) {
         let Some(app) = self.apps.get(name) else { return };
         let Some(workload) = &app.explained else { return };
         let Some(Seen::Pods(Some(said))) = self.objects.get(&object(app, workload)) else { return };
@@ -64,7 +70,8 @@ impl Store {
             if !one.reason.is_empty() {
                 one.reason.push_str("; ");
             }
-            one.reason.push_str(said);
+            let is_bare = may_quote(&key.namespace);
+            one.reason.push_str(if is_bare { &said.bare } else { &said.full });
         }
     }
 }
@@ -74,7 +81,7 @@ impl Store {
 pub(crate) struct Stuck {
     kind: String,
     name: String,
-    pods: BTreeMap<String, (Health, String)>,
+    pods: BTreeMap<String, (Health, Words)>,
 }
 
 impl Stuck {
@@ -95,7 +102,7 @@ impl Stuck {
     pub(crate) fn put(&mut self, key: ObjectKey, pod: Pod) {
         match pod.state {
             _ if !self.owns(&pod) => {}
-            PodState::Stuck(health, line) => _ = self.pods.insert(key.name, (health, line)),
+            PodState::Stuck(health, words) => _ = self.pods.insert(key.name, (health, words)),
             PodState::OnItsWay { again: true } => {}
             PodState::OnItsWay { again: false } | PodState::Fine => self.remove(&key.name),
         }
@@ -116,14 +123,14 @@ impl Stuck {
     }
 
     /// The worst of them, by its name.
-    pub(crate) fn worst(&self) -> Option<(&str, &str)> {
-        let mut worst: Option<(&str, &(Health, String))> = None;
+    pub(crate) fn worst(&self) -> Option<(&str, &Words)> {
+        let mut worst: Option<(&str, &(Health, Words))> = None;
         for (name, pod) in &self.pods {
             if worst.is_none_or(|(_, before)| before.0 < pod.0) {
                 worst = Some((name, pod));
             }
         }
-        worst.map(|(name, (_, line))| (name, line.as_str()))
+        worst.map(|(name, (_, words))| (name, words))
     }
 }
 
@@ -164,6 +171,10 @@ mod tests {
         Name::new("ns", name)
     }
 
+    fn words(full: &str, bare: &str) -> Words {
+        Words { full: full.into(), bare: bare.into() }
+    }
+
     fn wanted(store: &Store) -> Vec<ObjectRef> {
         store.wanted_objects.borrow().iter().cloned().collect()
     }
@@ -178,15 +189,22 @@ mod tests {
         let asked = wanted(&store);
         let names: Vec<_> = asked.iter().map(|of| (&*of.name, &of.ask)).collect();
         assert_eq!(names, [("b", &Ask::Pods("app=b".into()))]);
-        store.explain(&name, &mut now);
+        store.explain(&name, &mut now, |_| false);
         assert_eq!(now.unready[1].reason, "0 of 1", "nobody looked yet");
-        store.objects.insert(asked[0].clone(), Seen::Pods(Some("Pod b-1: it crashes".into())));
-        store.explain(&name, &mut now);
-        assert_eq!(now.unready[1].reason, "0 of 1; Pod b-1: it crashes");
+        let said = words("Pod b-1: it crashes: no database", "Pod b-1: it crashes");
+        store.objects.insert(asked[0].clone(), Seen::Pods(Some(said)));
+        for (quotes, told) in [
+            (true, "0 of 1; Pod b-1: it crashes"),
+            (false, "0 of 1; Pod b-1: it crashes: no database"),
+        ] {
+            now = found(all.to_vec());
+            store.explain(&name, &mut now, |namespace| quotes && namespace == "ns");
+            assert_eq!(now.unready[1].reason, told);
+        }
         assert_eq!(now.unready[2].reason, "0 of 1");
         // It was given a value of a Secret meanwhile.
         let mut now = found(vec![unready("b", None)]);
-        store.explain(&name, &mut now);
+        store.explain(&name, &mut now, |_| false);
         assert_eq!(now.unready[0].reason, "0 of 1");
         store.note_pods(&name, Some(&found(all[2..].to_vec())));
         assert_eq!(wanted(&store)[0].name, "c");
@@ -223,7 +241,8 @@ mod tests {
             state,
             owner: owner.map(|(kind, name)| (kind.into(), name.into())),
         };
-        let stuck = |health: Health| PodState::Stuck(health, "stuck".into());
+        let said = words("stuck: why", "stuck");
+        let stuck = |health: Health| PodState::Stuck(health, said.clone());
         let set = Some(("ReplicaSet", "web-1a2b"));
         let mut pods = workload("Deployment");
         for (owner, told) in [
@@ -240,18 +259,18 @@ mod tests {
         }
         let mut set_of = workload("StatefulSet");
         set_of.put(key("a"), pod(Some(("StatefulSet", "web")), stuck(Health::Degraded)));
-        assert_eq!(set_of.worst(), Some(("a", "stuck")));
+        assert_eq!(set_of.worst(), Some(("a", &said)));
 
         pods.put(key("a"), pod(set, stuck(Health::Progressing)));
         pods.put(key("c"), pod(set, stuck(Health::Degraded)));
         pods.put(key("b"), pod(set, stuck(Health::Degraded)));
-        assert_eq!(pods.worst(), Some(("b", "stuck")));
+        assert_eq!(pods.worst(), Some(("b", &said)));
         // It is started once more.
         pods.put(key("b"), pod(set, PodState::OnItsWay { again: true }));
-        assert_eq!(pods.worst(), Some(("b", "stuck")));
+        assert_eq!(pods.worst(), Some(("b", &said)));
         pods.put(key("b"), pod(set, PodState::Fine));
-        assert_eq!(pods.worst(), Some(("c", "stuck")));
+        assert_eq!(pods.worst(), Some(("c", &said)));
         pods.remove("c");
-        assert_eq!(pods.worst(), Some(("a", "stuck")));
+        assert_eq!(pods.worst(), Some(("a", &said)));
     }
 }

@@ -87,13 +87,17 @@ impl Asking {
 
 /// Judges an object by its body. The reason is cut where it is long.
 pub fn judge(object: &Value, rules: &Rules) -> Verdict {
-    let (mut verdict, _) = plumb_health::assess(object, rules);
-    let reason = &mut verdict.reason;
-    if reason.len() > MAX_REASON {
-        reason.truncate(reason.floor_char_boundary(MAX_REASON));
-        reason.push('…');
+    let (verdict, _) = plumb_health::assess(object, rules);
+    Verdict { reason: shorten(verdict.reason, MAX_REASON), ..verdict }
+}
+
+/// Cuts a text that is longer, between two characters.
+pub(crate) fn shorten(mut text: String, limit: usize) -> String {
+    if text.len() > limit {
+        text.truncate(text.floor_char_boundary(limit));
+        text.push('…');
     }
-    verdict
+    text
 }
 
 /// Whether bodies of a kind are read for a set with these rules.

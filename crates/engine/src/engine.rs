@@ -271,6 +271,12 @@ impl Engine {
         self.members().may_quote(key, set)
     }
 
+    /// Whether what containers of a namespace say of themselves may quote a value of a Secret that some
+    /// set has put into a ConfigMap there.
+    pub fn pods_may_quote(&self, namespace: &str) -> bool {
+        self.members().pods_may_quote(namespace)
+    }
+
     /// The kinds of the cluster, as last read.
     pub(crate) async fn discovery(&self) -> Result<Arc<Discovery>, EngineError> {
         let mut cached = self.discovery.lock().await;

@@ -76,7 +76,7 @@ pub use marks::{Marks, Prune, Ssa};
 pub use members::HIDDEN;
 pub use observe::Difference;
 pub use plumb_health::Health;
-pub use pods::{Pod, PodState, pod_resource, pod_selector, watch_pods};
+pub use pods::{Pod, PodState, Words, pod_resource, pod_selector, watch_pods};
 pub use policy::{Adopt, Policy};
 pub use report::{Change, Drift, Failure, Kept, Outcome, Report, Yield};
 pub use stage::Stage;

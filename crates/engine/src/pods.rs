@@ -4,10 +4,10 @@
 
 use futures::Stream;
 use plumb_core::{GroupKind, Gvk};
-use plumb_health::{Health, Rules};
+use plumb_health::{Health, Rules, hush};
 use serde_json::Value;
 
-use crate::attention::{body_of, judge};
+use crate::attention::{body_of, judge, shorten};
 use crate::cluster::{Cluster, Decode, Resource, WatchEvent, watch_by};
 
 /// A workload with more Pods is not looked into: that costs more than it tells.
@@ -80,8 +80,17 @@ pub enum PodState {
         /// A container of it has ended before.
         again: bool,
     },
-    /// It does not get on: how bad that is, and why, on one line.
-    Stuck(Health, String),
+    /// It does not get on: how bad that is, and why.
+    Stuck(Health, Words),
+}
+
+/// Why a Pod does not get on, on one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// With what its containers said.
+    pub full: String,
+    /// Without what may quote something that they were given.
+    pub bare: String,
 }
 
 /// Whether a container has ended before, and so is started again. One that prepares the Pod is done when
@@ -95,11 +104,15 @@ fn is_started_again(pod: &Value) -> bool {
         || containers("initContainerStatuses").filter(|one| !is_done(one)).any(any)
 }
 
-fn state_of(pod: &Value) -> PodState {
+fn first_line(text: &str) -> String {
+    shorten(text.lines().next().unwrap_or_default().trim_end().to_owned(), MAX_LINE)
+}
+
+fn state_of(mut pod: Value) -> PodState {
     if !pod["metadata"]["deletionTimestamp"].is_null() {
         return PodState::Fine;
     }
-    let verdict = judge(pod, &Rules::default());
+    let verdict = judge(&pod, &Rules::default());
     let conditions = pod["status"]["conditions"].as_array();
     let is_placed = conditions
         .into_iter()
@@ -107,14 +120,12 @@ fn state_of(pod: &Value) -> PodState {
         .all(|condition| condition["type"] != "PodScheduled" || condition["status"] != "False");
     match verdict.health {
         health if health.is_ready() => PodState::Fine,
-        Health::Progressing if is_placed => PodState::OnItsWay { again: is_started_again(pod) },
+        Health::Progressing if is_placed => PodState::OnItsWay { again: is_started_again(&pod) },
         health => {
-            let mut line = verdict.reason.lines().next().unwrap_or_default().trim_end().to_owned();
-            if line.len() > MAX_LINE {
-                line.truncate(line.floor_char_boundary(MAX_LINE));
-                line.push('…');
-            }
-            PodState::Stuck(health, line)
+            hush(&mut pod);
+            let bare = judge(&pod, &Rules::default()).reason;
+            let (full, bare) = (first_line(&verdict.reason), first_line(&bare));
+            PodState::Stuck(health, Words { full, bare })
         }
     }
 }
@@ -136,7 +147,7 @@ impl Decode for Pods {
         let owner = controllers.next().and_then(|owner| {
             Some((owner["kind"].as_str()?.to_owned(), owner["name"].as_str()?.to_owned()))
         });
-        Ok(Pod { state: state_of(&pod), owner })
+        Ok(Pod { state: state_of(pod), owner })
     }
 }
 
@@ -210,16 +221,18 @@ mod tests {
         };
         let found = pod(crash("no route to db\nat line 7"));
         assert_eq!(found.owner, Some(("ReplicaSet".into(), "web-1".into())));
-        let line = "container main is in CrashLoopBackOff: it ended with 1: no route to db";
-        assert_eq!(found.state, PodState::Stuck(Health::Degraded, line.into()));
-        let PodState::Stuck(_, line) = pod(crash(&"é".repeat(500))).state else { panic!("fine") };
-        assert!(line.len() < 210 && line.ends_with('…'), "{line}");
+        let line = "container main is in CrashLoopBackOff: it ended with 1: ";
+        let PodState::Stuck(Health::Degraded, words) = found.state else { panic!("fine") };
+        assert_eq!(words.full, format!("{line}no route to db"));
+        assert_eq!(words.bare, line.trim_end(), "it says no more");
+        let PodState::Stuck(_, words) = pod(crash(&"é".repeat(500))).state else { panic!("fine") };
+        assert!(words.full.len() < 210 && words.full.ends_with('…'), "{words:?}");
         let unplaced = json!({"phase": "Pending", "conditions": [{
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
             "message": "0/3 nodes are available",
         }]});
         assert!(
-            matches!(pod(unplaced).state, PodState::Stuck(Health::Progressing, line) if line.contains("0/3 nodes"))
+            matches!(pod(unplaced).state, PodState::Stuck(Health::Progressing, words) if words.full.contains("0/3 nodes"))
         );
         assert_eq!(pod(json!({"phase": "Pending"})).state, PodState::OnItsWay { again: false });
         assert_eq!(pod(json!({"phase": "Succeeded"})).state, PodState::Fine);

@@ -320,6 +320,40 @@ const STUCK: [&str; 9] = [
     "RunContainerError",
 ];
 
+/// Whether what is said of a container that waits may quote what it is given: a runtime names the command
+/// that it cannot start, and a kubelet the path that it cannot mount, with the values that stand in them.
+fn quotes(waiting: &Value) -> bool {
+    let text = |field: &str| waiting[field].as_str().unwrap_or_default();
+    match text("reason") {
+        "CreateContainerError" | "RunContainerError" => true,
+        "CreateContainerConfigError" => text("message").contains("SubPath"),
+        _ => false,
+    }
+}
+
+/// Takes from a Pod the words that may quote what its containers are given: their last ones, and those on
+/// why one could not be started. The reasons are left.
+pub fn hush(pod: &mut Value) {
+    let lists = ["/status/initContainerStatuses", "/status/containerStatuses"];
+    for list in lists {
+        let containers = pod.pointer_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            for ended in ["/state/terminated", "/lastState/terminated"] {
+                forget_message(container, ended);
+            }
+            if quotes(&container["state"]["waiting"]) {
+                forget_message(container, "/state/waiting");
+            }
+        }
+    }
+}
+
+fn forget_message(container: &mut Value, of: &str) {
+    if let Some(state) = container.pointer_mut(of).and_then(Value::as_object_mut) {
+        state.remove("message");
+    }
+}
+
 /// Whether containers of a Pod are given values of Secrets, which their last words may quote: a program
 /// that cannot connect likes to say with which password.
 fn is_given_secrets(pod: &Value) -> bool {
@@ -358,10 +392,14 @@ fn trouble(pod: &Value) -> Option<String> {
         if STUCK.contains(&&*reason) {
             let last = &container["lastState"]["terminated"];
             let said = match last["exitCode"].as_i64() {
-                Some(code) => format!("it ended with {code}: {}", why(last)),
-                None => text(&waiting["message"]),
+                Some(code) => format!(": it ended with {code}: {}", why(last)),
+                None => match text(&waiting["message"]) {
+                    message if message.is_empty() => message,
+                    _ if quotes(waiting) && is_given_secrets(pod) => String::new(),
+                    message => format!(": {message}"),
+                },
             };
-            return Some(format!("container {name} is in {reason}: {said}"));
+            return Some(format!("container {name} is in {reason}{said}"));
         }
         let ended = &container["state"]["terminated"];
         let code = ended["exitCode"].as_i64().filter(|code| *code != 0)?;

@@ -235,6 +235,68 @@ fn the_last_words_of_a_container_that_is_given_secrets_are_not_told() {
     }
 }
 
+/// A runtime quotes the command that it cannot start, with the values that stand in it by then.
+#[test]
+fn a_command_that_may_hold_a_value_of_a_secret_is_not_told() {
+    let words = "exec: \"/app --t=hunter2\": no such file";
+    let path = "error SubPath `/hunter2` must not be an absolute path";
+    let env = |source: &str| {
+        let value = json!({"valueFrom": {source: {"name": "values", "key": "token"}}});
+        json!({"containers": [{"command": ["/app --t=$(TOKEN)"], "env": [value]}]})
+    };
+    for (reason, words, spec, told) in [
+        ("CreateContainerError", words, env("secretKeyRef"), false),
+        ("RunContainerError", words, env("secretKeyRef"), false),
+        ("CreateContainerConfigError", path, env("secretKeyRef"), false),
+        ("RunContainerError", words, env("configMapKeyRef"), true),
+        // Nothing that was given stands in these.
+        ("CreateContainerConfigError", "secret \"values\" not found", env("secretKeyRef"), true),
+        ("ImagePullBackOff", "no such image", env("secretKeyRef"), true),
+    ] {
+        let pod = |list: &str| {
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": spec, "status": {
+                "phase": "Pending", list: [{"name": "web",
+                    "state": {"waiting": {"reason": reason, "message": words}}}],
+            }})
+        };
+        for list in ["containerStatuses", "initContainerStatuses"] {
+            let (verdict, _) = crate::assess(&pod(list), &crate::Rules::default());
+            let said = if told { format!(": {words}") } else { String::new() };
+            assert_eq!(verdict.reason, format!("container web is in {reason}{said}"));
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_is_hushed_tells_reasons_only() {
+    let crash = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}});
+    let ended = json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "hunter2"}});
+    let no_image = json!({"waiting": {"reason": "ErrImagePull", "message": "no such image"}});
+    let no_start = json!({"waiting": {"reason": "RunContainerError", "message": "hunter2"}});
+    for (list, state, last, told) in [
+        ("containerStatuses", &crash, &ended, " is in CrashLoopBackOff: it ended with 1: Error"),
+        (
+            "initContainerStatuses",
+            &crash,
+            &ended,
+            " is in CrashLoopBackOff: it ended with 1: Error",
+        ),
+        ("containerStatuses", &ended, &Value::Null, " ended with 1: Error"),
+        ("containerStatuses", &no_start, &Value::Null, " is in RunContainerError"),
+        ("containerStatuses", &no_image, &Value::Null, " is in ErrImagePull: no such image"),
+    ] {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "status": {
+            "phase": "Failed", list: [{"name": "web", "state": state, "lastState": last}],
+        }});
+        crate::hush(&mut pod);
+        let (verdict, _) = crate::assess(&pod, &crate::Rules::default());
+        assert_eq!(verdict.reason, format!("container web{told}"));
+    }
+    let mut odd = json!({"status": {"containerStatuses": "none"}});
+    crate::hush(&mut odd);
+    assert_eq!(odd, json!({"status": {"containerStatuses": "none"}}));
+}
+
 #[test]
 fn a_pod_says_what_its_containers_suffer_from() {
     let healthy =

@@ -90,7 +90,7 @@ impl Daemon {
         if found.is_ready() {
             store.note_pods(&run.name, None);
         }
-        store.explain(&run.name, &mut found);
+        store.explain(&run.name, &mut found, |namespace| self.engine.pods_may_quote(namespace));
         Some(found)
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use plumb_engine::{
-    Account, Resource, Target, WatchEvent, pod_resource, watch_one, watch_one_version, watch_pods,
+    Account, Resource, Target, WatchEvent, Words, pod_resource, watch_one, watch_one_version,
+    watch_pods,
 };
 use plumb_health::Expression;
 use serde_json::Value;
@@ -23,6 +24,11 @@ use crate::queue::Lane;
 /// nothing tells when a kind comes.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_mins(1);
+
+/// What a Pod says, with its name.
+fn of_pod(pod: &str, Words { full, bare }: &Words) -> Words {
+    Words { full: format!("Pod {pod}: {full}"), bare: format!("Pod {pod}: {bare}") }
+}
 
 /// Ended with its value.
 struct Follower(JoinHandle<()>);
@@ -182,7 +188,7 @@ impl Daemon {
                     Ok(None) | Err(_) => worst = None,
                 }
             }
-            self.saw(of, Seen::Pods(worst.map(|(pod, line)| format!("Pod {pod}: {line}"))));
+            self.saw(of, Seen::Pods(worst.map(|(pod, words)| of_pod(pod, words))));
         }
     }
 

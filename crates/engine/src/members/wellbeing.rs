@@ -85,6 +85,16 @@ impl Members {
     pub(crate) fn may_quote(&self, key: &ObjectKey, set: Option<&str>) -> bool {
         set.is_some_and(|set| !self.secret.contains_key(set))
             || self.secret.values().any(|keys| keys.contains(key))
+            || is_pod(key) && self.pods_may_quote(&key.namespace)
+    }
+
+    /// Whether Pods of a namespace may quote a value of a Secret that somebody put into a ConfigMap there,
+    /// as far as is known: any of them may be given that.
+    pub(crate) fn pods_may_quote(&self, namespace: &str) -> bool {
+        let holds = |key: &ObjectKey| key.namespace == namespace && is_core(key, "ConfigMap");
+        let mut unsaid = self.sets.iter().filter(|(set, _)| !self.secret.contains_key(*set));
+        self.secret.values().flatten().any(holds)
+            || unsaid.any(|(_, keys)| keys.iter().any(|key| holds(key)))
     }
 
     /// How the objects are that a set applied and asks about. What is left alone is not minded, nor the
@@ -121,6 +131,7 @@ impl Members {
     /// Whether an object of a set holds values of Secrets. Of a set that did not say so of any, all may.
     fn is_secret(&self, key: &ObjectKey, set: &str) -> bool {
         self.secret.get(set).is_none_or(|keys| keys.contains(key))
+            || is_pod(key) && self.pods_may_quote(&key.namespace)
     }
 
     /// What is known of an object, if it counts as one that the set applied.
@@ -180,6 +191,14 @@ impl Members {
 
 fn is_parent(key: &ObjectKey, set: &ApplySet) -> bool {
     key.group_kind == set.parent && key.namespace == set.namespace && key.name == set.name
+}
+
+fn is_core(key: &ObjectKey, kind: &str) -> bool {
+    key.group_kind.group.is_empty() && key.group_kind.kind == kind
+}
+
+fn is_pod(key: &ObjectKey) -> bool {
+    is_core(key, "Pod")
 }
 
 #[cfg(test)]
@@ -358,6 +377,50 @@ mod tests {
         members.note_secret(&set().id, HashSet::new());
         assert_eq!(reason(&members), "because");
         assert!(!members.may_quote(&key("a"), None));
+    }
+
+    #[test]
+    fn pods_may_quote_what_a_config_map_of_their_namespace_holds() {
+        let mut members = Members::default();
+        let of =
+            |kind: &str, namespace: &str| ObjectKey::new(GroupKind::new("", kind), namespace, "a");
+        let other = Some("of another set");
+        members.note_secret("of another set", HashSet::new());
+        for (holds, quotes) in [
+            (None, false),
+            (Some(of("ConfigMap", "ns")), true),
+            (Some(of("ConfigMap", "other")), false),
+            // These are not given to Pods as they are.
+            (Some(of("Service", "ns")), false),
+            (Some(ObjectKey::new(GroupKind::new("example.com", "ConfigMap"), "ns", "a")), false),
+        ] {
+            members.note_secret(&set().id, holds.iter().cloned().collect());
+            assert_eq!(members.pods_may_quote("ns"), quotes, "{holds:?}");
+            assert_eq!(members.may_quote(&of("Pod", "ns"), other), quotes, "{holds:?}");
+            assert!(!members.may_quote(&key("a"), other), "{holds:?}: of itself it says no more");
+        }
+        // Nobody knows what stands in this one.
+        let label = |live: &mut Live| live.part_of = Some("a third one".into());
+        members.expect(&of("ConfigMap", "ns").group_kind);
+        members.changed(of("ConfigMap", "ns"), with(10, label));
+        assert!(members.pods_may_quote("ns") && !members.pods_may_quote("other"));
+        members.note_secret("a third one", HashSet::new());
+        assert!(!members.pods_may_quote("ns"));
+    }
+
+    #[test]
+    fn what_a_pod_of_the_set_says_is_not_told_beside_such_a_config_map() {
+        let mut members = Members::default();
+        let pod = ObjectKey::new(GroupKind::new("", "Pod"), "ns", "a");
+        members.expect(&pod.group_kind);
+        members.verified(&set().id, MANAGER, &pod, live(10), 42);
+        members.tell(&pod, Some(told(10, Health::Degraded, "because").into()), None);
+        let asking = Asking::of(NUMBER, std::slice::from_ref(&pod.group_kind));
+        for (kind, reason) in [("Service", "because"), ("ConfigMap", HIDDEN)] {
+            let holds = ObjectKey::new(GroupKind::new("", kind), "ns", "a");
+            members.note_secret(&set().id, HashSet::from([holds]));
+            assert_eq!(members.wellbeing(&set(), &asking).unready[0].reason, reason, "{kind}");
+        }
     }
 
     #[test]
