@@ -48,7 +48,7 @@ impl<'w> Tenant<'w> {
         self.world.apply(&account).await;
     }
 
-    async fn may(&self, rules: Value) {
+    pub(crate) async fn may(&self, rules: Value) {
         let role = json!({
             "apiVersion": RBAC, "kind": "Role",
             "metadata": {"name": self.name, "namespace": self.world.ns}, "rules": rules,

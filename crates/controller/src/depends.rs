@@ -11,6 +11,7 @@ use plumb_api::{Application, ApplicationStatus, Dependency};
 use plumb_health::{CelError, Expression, Variables};
 use serde_json::Value;
 
+use crate::apps::wait::asks;
 use crate::askers::Turned;
 use crate::checks;
 use crate::names::{Key, Name};
@@ -120,6 +121,9 @@ impl Store {
     /// whose account looks at these objects.
     pub(crate) fn note_dependencies(&mut self, name: &Name) {
         let app = self.apps.get(name);
+        if !app.is_some_and(|app| asks(&app.object)) {
+            self.unexplained.remove(name);
+        }
         let others = app.iter().flat_map(|app| applications(name, &app.object)).collect();
         let mut objects = app.map(|app| objects_of(name, app)).unwrap_or_default();
         objects.extend(app.into_iter().flat_map(|app| checks::objects_of(name, app)));
@@ -273,7 +277,7 @@ impl Store {
                 let text = format!("{of}{}", seen.words(may_quote));
                 Some(Wait { lasting: seen.unready.is_final, ..Wait::passing(text) })
             }
-            Some(Seen::Pods(_)) | None => {
+            Some(Seen::Pods(_) | Seen::PodsDenied) | None => {
                 Some(Wait::passing(format!("{of}, which is yet to be looked at")))
             }
         }

@@ -64,6 +64,8 @@ pub(crate) enum Seen {
     Is(Box<Checked>),
     /// This its Pods say, if one does not get on.
     Pods(Option<Words>),
+    /// The account may not read its Pods: nobody watches them.
+    PodsDenied,
 }
 
 /// How an object is.

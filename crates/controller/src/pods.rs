@@ -38,17 +38,61 @@ impl Store {
             .find_map(|unready| Some((unready.key.clone(), unready.pods.as_deref()?.to_owned())));
         let Some(app) = self.apps.get(name) else { return };
         if app.explained == wanted {
+            self.unexplained.remove(name);
+            self.offer_looks();
             return;
         }
-        let is_more = app.explained.is_none();
-        let is_asked = |of: &&ObjectRef| matches!(of.ask, Ask::Pods(_));
-        if is_more && self.wanted_objects.borrow().iter().filter(is_asked).count() >= MAX_LOOKS {
-            return;
-        }
+        let mut before = app.explained.iter();
+        let has_room = before.any(|workload| self.is_look(&object(app, workload)));
+        let wanted = if wanted.is_none() || has_room || self.free_looks() > 0 {
+            self.unexplained.remove(name);
+            wanted
+        } else {
+            self.unexplained.insert(name.clone());
+            None
+        };
         if let Some(app) = self.apps.get_mut(name) {
             app.explained = wanted;
         }
         self.note_dependencies(name);
+    }
+
+    /// Whether the Pods of a workload are watched for this.
+    fn is_look(&self, of: &ObjectRef) -> bool {
+        matches!(of.ask, Ask::Pods(_)) && self.objects.get(of) != Some(&Seen::PodsDenied)
+    }
+
+    /// How many more workloads can be looked into.
+    fn free_looks(&self) -> usize {
+        let wanted = self.wanted_objects.borrow();
+        MAX_LOOKS.saturating_sub(wanted.iter().filter(|of| self.is_look(of)).count())
+    }
+
+    /// Tells the one who follows objects that there may be room for those who had none.
+    pub(crate) fn offer_looks(&self) {
+        let is_news = !self.unexplained.is_empty() && self.free_looks() > 0;
+        self.wanted_objects.send_if_modified(|_| is_news);
+    }
+
+    /// Those that had no room for a look, as many as there is room for now: each is to run, and says then
+    /// whether it still wants one.
+    pub(crate) fn next_unexplained(&mut self) -> Vec<Name> {
+        let free = self.free_looks();
+        (0..free).map_while(|_| self.unexplained.pop_first()).collect()
+    }
+
+    /// An account may read the Pods of a workload after all: those who asked for that have their turn once
+    /// more.
+    pub(crate) fn look_anew(&mut self, of: &ObjectRef) {
+        self.objects.remove(of);
+        let askers: Vec<Name> = self.depended_on.who(of).cloned().collect();
+        for name in askers {
+            if let Some(app) = self.apps.get_mut(&name) {
+                app.explained = None;
+            }
+            self.unexplained.insert(name.clone());
+            self.note_dependencies(&name);
+        }
     }
 
     /// Adds what the Pods of a workload say to what it says itself. `may_quote` says of a namespace whether
@@ -226,6 +270,106 @@ mod tests {
         store.note_pods(&names[MAX_LOOKS], Some(&one(MAX_LOOKS)));
         assert_eq!(wanted(&store).len(), MAX_LOOKS);
         assert!(wanted(&store).iter().any(|of| of.name == format!("w-{MAX_LOOKS}")));
+    }
+
+    /// Some that look into a workload each, and as many that would.
+    fn crowd() -> (Store, Vec<Name>, impl Fn(&mut Store, usize)) {
+        let mut store = Store::default();
+        let names: Vec<Name> = (0..2 * MAX_LOOKS)
+            .map(|number| waiting(&mut store, &format!("app-{number:02}")))
+            .collect();
+        let all = names.clone();
+        let note = move |store: &mut Store, number: usize| {
+            let one = found(vec![unready(&format!("w-{number:02}"), Some("app=w"))]);
+            store.note_pods(&all[number], Some(&one));
+        };
+        for number in 0..names.len() {
+            note(&mut store, number);
+        }
+        (store, names, note)
+    }
+
+    #[test]
+    fn who_had_no_room_is_called_when_there_is_some() {
+        for way in ["well", "gone", "asks no more", "denied"] {
+            let (mut store, names, note) = crowd();
+            let mut wanting = store.wanted_objects.subscribe();
+            assert!(store.next_unexplained().is_empty(), "there is no room");
+            assert!(!wanting.has_changed().unwrap());
+            match way {
+                "well" => store.note_pods(&names[0], None),
+                "gone" => _ = store.remove_app(&names[0]),
+                "asks no more" => {
+                    let mut object = (*store.apps[&names[0]].object).clone();
+                    object.spec.wait = false;
+                    object.metadata.generation = Some(2);
+                    store.put_app(object);
+                }
+                _ => {
+                    let of = wanted(&store)[0].clone();
+                    store.objects.insert(of, Seen::PodsDenied);
+                    store.offer_looks();
+                }
+            }
+            assert!(wanting.has_changed().unwrap(), "{way}");
+            wanting.mark_unchanged();
+            assert_eq!(store.next_unexplained(), [names[MAX_LOOKS].clone()], "{way}");
+            // It wants none any more: the next one is called.
+            store.note_pods(&names[MAX_LOOKS], None);
+            assert!(wanting.has_changed().unwrap(), "{way}");
+            assert_eq!(store.next_unexplained(), [names[MAX_LOOKS + 1].clone()], "{way}");
+            note(&mut store, MAX_LOOKS + 1);
+            assert!(store.next_unexplained().is_empty(), "{way}: there is no room left");
+            wanting.mark_unchanged();
+            // And it comes too late.
+            note(&mut store, MAX_LOOKS);
+            store.note_pods(&names[1], None);
+            assert_eq!(store.next_unexplained(), [names[MAX_LOOKS].clone()], "{way}");
+        }
+    }
+
+    #[test]
+    fn who_is_gone_or_asks_no_more_is_not_called() {
+        let (mut store, names, _) = crowd();
+        store.remove_app(&names[MAX_LOOKS]);
+        let mut object = (*store.apps[&names[MAX_LOOKS + 1]].object).clone();
+        object.spec.suspend = true;
+        object.metadata.generation = Some(2);
+        store.put_app(object);
+        store.note_pods(&names[MAX_LOOKS + 2], None);
+        store.note_pods(&names[0], None);
+        assert_eq!(store.next_unexplained(), [names[MAX_LOOKS + 3].clone()]);
+    }
+
+    #[test]
+    fn who_may_not_read_pods_takes_no_room_and_has_its_turn_when_it_may() {
+        let (mut store, names, note) = crowd();
+        let of = wanted(&store)[0].clone();
+        store.objects.insert(of.clone(), Seen::PodsDenied);
+        for name in store.next_unexplained() {
+            note(&mut store, names.iter().position(|other| *other == name).unwrap());
+        }
+        assert_eq!(wanted(&store).len(), MAX_LOOKS + 1);
+        // It goes on being told as not ready, and is not asked about anew for that.
+        note(&mut store, 0);
+        assert!(wanted(&store).contains(&of));
+        store.look_anew(&of);
+        assert!(!wanted(&store).contains(&of) && store.next_unexplained().is_empty());
+        note(&mut store, 0);
+        assert!(!wanted(&store).contains(&of), "there is no room");
+        store.note_pods(&names[1], None);
+        assert_eq!(store.next_unexplained(), [names[0].clone()]);
+        note(&mut store, 0);
+        assert!(wanted(&store).contains(&of) && !store.objects.contains_key(&of));
+        // What is another workload of an account that may not takes room of its own.
+        store.objects.insert(of.clone(), Seen::PodsDenied);
+        for number in MAX_LOOKS + 1..names.len() {
+            note(&mut store, number);
+        }
+        store.note_pods(&names[0], Some(&found(vec![unready("other", Some("app=w"))])));
+        assert!(
+            !wanted(&store).iter().any(|of| of.name == "other") && !wanted(&store).contains(&of)
+        );
     }
 
     #[test]

@@ -203,6 +203,8 @@ pub(crate) struct Store {
     pub(crate) objects: BTreeMap<ObjectRef, Seen>,
     pub(crate) depended_on: Askers<ObjectRef>,
     pub(crate) wanted_objects: watch::Sender<BTreeSet<ObjectRef>>,
+    /// The applications that would have a workload looked into, as soon as there is room for it.
+    pub(crate) unexplained: BTreeSet<Name>,
     /// How many revisions of all sources were seen.
     seqs: u64,
     by_set: BTreeMap<String, Name>,

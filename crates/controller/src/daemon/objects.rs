@@ -20,10 +20,14 @@ use crate::objects::{Ask, Found, Judge, ObjectRef, Seen};
 use crate::pods::Stuck;
 use crate::queue::Lane;
 
-/// Waits between looks for a kind that the cluster does not have, from the first to the longest:
-/// nothing tells when a kind comes.
+/// Waits between looks for a kind that the cluster does not have, or that failed, from the first to the
+/// longest: nothing tells when a kind comes, or a right.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_mins(1);
+
+fn longer(wait: Duration) -> Duration {
+    (2 * wait).min(LONGEST_LOOK)
+}
 
 /// What a Pod says, with its name.
 fn of_pod(pod: &str, Words { full, bare }: &Words) -> Words {
@@ -56,7 +60,14 @@ impl Daemon {
         loop {
             let objects = wanted.borrow_and_update().clone();
             followers.retain(|of, _| objects.contains(of));
-            self.state.lock().objects.retain(|of, _| objects.contains(of));
+            let called = {
+                let mut store = self.state.lock();
+                store.objects.retain(|of, _| objects.contains(of));
+                store.next_unexplained()
+            };
+            for name in called {
+                self.queue.add(Key::App(name), Lane::Routine);
+            }
             for of in objects {
                 followers
                     .entry(of.clone())
@@ -90,7 +101,13 @@ impl Daemon {
 
     async fn follow_object(self: Arc<Self>, of: ObjectRef) {
         if let Ask::Pods(selector) = &of.ask {
-            return self.follow_pods(&of, selector).await;
+            loop {
+                let Some((account, pod)) = self.follow_pods(&of, selector).await else { return };
+                self.saw(&of, Seen::PodsDenied);
+                self.wait_until_readable(&of, &account, &pod).await;
+                // Those that asked are asked anew, which ends this unless they did so again meanwhile.
+                self.state.lock().look_anew(&of);
+            }
         }
         let Some(judge) = self.judge_of(&of) else { return };
         let resource = self.resource_of(&of, &judge).await;
@@ -157,38 +174,73 @@ impl Daemon {
     }
 
     /// Watches the Pods of a workload. What one says is told as far as the account that acts may read it;
-    /// who may not, or where Plumb itself may not look, hears nothing of Pods.
-    async fn follow_pods(&self, of: &ObjectRef, selector: &str) {
-        let resource = pod_resource();
+    /// where Plumb itself may not look nobody hears anything of Pods. Returns the account that may not
+    /// read a Pod.
+    async fn follow_pods(&self, of: &ObjectRef, selector: &str) -> Option<(Account, String)> {
         let mut events = std::pin::pin!(watch_pods(self.engine.cluster(), selector, &of.namespace));
         let mut stuck = Stuck::of(of);
         let mut readable = BTreeSet::new();
-        while let Some(event) = events.next().await {
+        // When a look that failed is made again: a Pod that stays as it is brings no event.
+        let mut again: Option<Duration> = None;
+        loop {
+            let event = match again {
+                Some(wait) => tokio::time::timeout(wait, events.next()).await,
+                None => Ok(events.next().await),
+            };
             match event {
+                Ok(None) => return None,
                 // What was seen last holds until the next list.
-                WatchEvent::Restarted | WatchEvent::Unreadable(..) | WatchEvent::Failed(_) => {
-                    continue;
-                }
-                WatchEvent::Listed(pods) => stuck.list(pods),
-                WatchEvent::Changed(key, pod) => stuck.put(key, pod),
-                WatchEvent::Deleted(key, _) => stuck.remove(&key.name),
+                Ok(Some(
+                    WatchEvent::Restarted | WatchEvent::Unreadable(..) | WatchEvent::Failed(_),
+                )) => continue,
+                Ok(Some(WatchEvent::Listed(pods))) => stuck.list(pods),
+                Ok(Some(WatchEvent::Changed(key, pod))) => stuck.put(key, pod),
+                Ok(Some(WatchEvent::Deleted(key, _))) => stuck.remove(&key.name),
+                Err(_) => {}
             }
             let mut worst = stuck.worst();
+            let waited = again.take();
             if let (Some(account), Some((pod, _))) = (&of.account, worst)
                 && !readable.contains(pod)
             {
-                let target = Target::new(&resource, &of.namespace, pod);
-                match self.engine.cluster().as_user(&account.user()).get_metadata(&target).await {
-                    Ok(Some(_)) => _ = readable.insert(pod.to_owned()),
+                match self.may_read(of, account, pod).await {
+                    Ok(true) => _ = readable.insert(pod.to_owned()),
+                    Ok(false) => worst = None,
                     Err(error) if error.is_forbidden() => {
-                        self.saw(of, Seen::Pods(None));
-                        return;
+                        return Some((account.clone(), pod.to_owned()));
                     }
-                    // The next event tells of another one, or tries again.
-                    Ok(None) | Err(_) => worst = None,
+                    Err(_) => {
+                        worst = None;
+                        again = Some(waited.map_or(FIRST_LOOK, longer));
+                    }
                 }
             }
             self.saw(of, Seen::Pods(worst.map(|(pod, words)| of_pod(pod, words))));
+        }
+    }
+
+    /// Whether a Pod is there, as an account sees it.
+    async fn may_read(
+        &self,
+        of: &ObjectRef,
+        account: &Account,
+        pod: &str,
+    ) -> Result<bool, plumb_engine::ApiError> {
+        let resource = pod_resource();
+        let target = Target::new(&resource, &of.namespace, pod);
+        let cluster = self.engine.cluster().as_user(&account.user());
+        Ok(cluster.get_metadata(&target).await?.is_some())
+    }
+
+    /// Nothing tells when a right comes.
+    async fn wait_until_readable(&self, of: &ObjectRef, account: &Account, pod: &str) {
+        let mut wait = FIRST_LOOK;
+        loop {
+            tokio::time::sleep(wait).await;
+            if self.may_read(of, account, pod).await.is_ok() {
+                return;
+            }
+            wait = longer(wait);
         }
     }
 
@@ -217,7 +269,7 @@ impl Daemon {
                 }
             }
             tokio::time::sleep(wait).await;
-            wait = (2 * wait).min(LONGEST_LOOK);
+            wait = longer(wait);
         }
     }
 
@@ -228,9 +280,10 @@ impl Daemon {
             if store.objects.get(of) == Some(&seen) {
                 return;
             }
-            if seen == Seen::Pods(None) {
+            if matches!(seen, Seen::Pods(None) | Seen::PodsDenied) {
                 // What the workload says of itself tells how that went on.
                 store.objects.insert(of.clone(), seen);
+                store.offer_looks();
                 return;
             }
             store.objects.insert(of.clone(), seen);
