@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use plumb_testkit::{Aggregated, ControlPlane, Match, Options, Proxy, runtime, wait_for};
+use plumb_testkit::{Aggregated, ControlPlane, Match, Options, Proxy, Webhook, runtime, wait_for};
 use serde_json::{Value, json};
 
 use crate::bad_input::{definition, widget};
@@ -262,5 +262,75 @@ fn an_aggregated_api_without_watch_is_kept_true_and_a_broken_one_holds_up_nobody
         })
         .await;
         world.wait_applied("web", &commit).await;
+    });
+}
+
+/// Stored in a version that only a webhook can bring about.
+#[test]
+fn a_kind_that_cannot_be_converted_is_told_and_applied_once_it_can() {
+    const WIDGETS: usize = 12;
+    runtime().block_on(async {
+        let world = World::new("unconverted").await;
+        let group = format!("{}.example.com", world.ns);
+        let webhook = Webhook::start().await;
+        webhook.down().await;
+        let mut crd = definition(&group);
+        let mut stored = crd["spec"]["versions"][0].clone();
+        stored["name"] = json!("v2");
+        crd["spec"]["versions"][0]["storage"] = json!(false);
+        crd["spec"]["versions"].as_array_mut().unwrap().push(stored);
+        crd["spec"]["conversion"] = webhook.conversion();
+        define(&world, &crd).await;
+        let widgets = (0..WIDGETS).map(|n| {
+            let text = widget(&group).replace("name: w", &format!("name: w{n}"));
+            (format!("app/w{n}.yaml"), text)
+        });
+        let widgets: Vec<_> = widgets.collect();
+        let commit = |value: &str| {
+            let maps =
+                [("app/a.yaml", config_map("a", value)), ("plain/b.yaml", config_map("b", value))];
+            let maps = maps.iter().map(|(path, text)| (*path, Some(&**text)));
+            let widgets = widgets.iter().map(|(path, text)| (&**path, Some(&**text)));
+            world.repo.commit(&maps.chain(widgets).collect::<Vec<_>>(), value)
+        };
+        let first = commit("1");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.apply(&world.app("plain", "plain", "1h")).await;
+        let all = format!("{WIDGETS} of {} objects", WIDGETS + 1);
+        let parts = [
+            &*all,
+            "app/w",
+            ".yaml:1",
+            "conversion webhook for",
+            "connection refused",
+            "look at the webhook that it names",
+        ];
+        let object = world.wait_refused(&world.apps(), "web", "NoAnswer", &parts).await;
+        assert_eq!(condition(&object, "Stalled"), Value::Null, "{object}");
+        world.wait_value("a", "1").await;
+        world.wait_applied("plain", &first).await;
+
+        // Later commits get through, and the kind is left alone but for a try from time to time.
+        world.plane.settled().await;
+        let mark = world.plane.audit().mark();
+        let second = commit("2");
+        world.look().await;
+        world.wait_value("a", "2").await;
+        world.wait_applied("plain", &second).await;
+        world.plane.settled().await;
+        let sent = world.plane.audit().requests(mark).by(&world.identity.user());
+        let tries = sent.only(|event| event.resource == "widgets" && event.verb == "patch");
+        assert!(tries.len() < WIDGETS / 2, "{}", tries.table());
+
+        webhook.up().await;
+        world.wait_applied("web", &second).await;
+        let widgets = world.api(&format!("{group}/v1"), "Widget");
+        for n in 0..WIDGETS {
+            assert_eq!(world.get(&widgets, &format!("w{n}")).await["spec"]["size"], 3);
+        }
+        // It goes while it can be read.
+        world.delete(&definitions(&world), crd["metadata"]["name"].as_str().unwrap()).await;
     });
 }

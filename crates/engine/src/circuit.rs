@@ -213,8 +213,8 @@ impl Open {
             reason: NO_ANSWER,
             message,
             hint: Some(
-                "an admission webhook for this kind may hang or be down; one object at a time \
-                        is tried again"
+                "an admission webhook for this kind, or one that converts it, may hang or be \
+                 down; one object at a time is tried again"
                     .into(),
             ),
             class: ErrorClass::Retry,

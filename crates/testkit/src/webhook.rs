@@ -1,7 +1,7 @@
-//! An admission webhook that does as it is told.
+//! A webhook of admission that does as it is told, and converts objects.
 
 use crate::pki::Authority;
-use crate::server::{Answer, Cut, Handler, Server, full};
+use crate::server::{Answer, Body, Cut, Handler, Server, full};
 use base64::Engine as _;
 use http::{Request, Response, header};
 use http_body_util::BodyExt;
@@ -23,7 +23,7 @@ pub enum Admission {
     Hang,
 }
 
-/// An admission webhook on loopback. Closed when dropped.
+/// A webhook on loopback. What it is to convert it converts by name alone. Closed when dropped.
 pub struct Webhook {
     server: Server,
     ca: String,
@@ -50,6 +50,22 @@ impl Webhook {
     /// Closes its port: whoever calls it is refused a connection.
     pub async fn down(&self) {
         self.server.down().await;
+    }
+
+    /// Opens its port again.
+    pub async fn up(&self) {
+        self.server.up().await.expect("the port is still ours");
+    }
+
+    /// What a definition says of a conversion that is asked of it: its `spec.conversion`.
+    pub fn conversion(&self) -> Value {
+        json!({
+            "strategy": "Webhook",
+            "webhook": {
+                "conversionReviewVersions": ["v1"],
+                "clientConfig": {"url": format!("{}/", self.server.base()), "caBundle": self.ca},
+            },
+        })
     }
 
     /// The configuration that has one kind's writes in one namespace asked of it. A `policy` of
@@ -98,6 +114,9 @@ impl Handler for Judge {
         Box::pin(async move {
             let body = request.into_body().collect().await.map_err(|_gone| Cut)?.to_bytes();
             let review: Value = serde_json::from_slice(&body).map_err(|_not_json| Cut)?;
+            if review["kind"] == "ConversionReview" {
+                return Ok(answered(&converted(&review["request"])));
+            }
             let mut told = self.0.clone();
             let does = told.wait_for(|does| *does != Admission::Hang).await;
             let does = does.map_err(|_over| Cut)?.clone();
@@ -118,10 +137,28 @@ impl Handler for Judge {
                 "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
                 "response": response,
             });
-            let mut response = Response::new(full(answer.to_string()));
-            let json = header::HeaderValue::from_static("application/json");
-            response.headers_mut().insert(header::CONTENT_TYPE, json);
-            Ok(response)
+            Ok(answered(&answer))
         })
     }
+}
+
+/// The objects of a request in the version that is asked for.
+fn converted(request: &Value) -> Value {
+    let mut objects = request["objects"].clone();
+    for object in objects.as_array_mut().into_iter().flatten() {
+        object["apiVersion"] = request["desiredAPIVersion"].clone();
+    }
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
+        "response": {
+            "uid": request["uid"], "convertedObjects": objects, "result": {"status": "Success"},
+        },
+    })
+}
+
+fn answered(answer: &Value) -> Response<Body> {
+    let mut response = Response::new(full(answer.to_string()));
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
 }
