@@ -322,6 +322,63 @@ fn what_cannot_be_changed_is_made_anew_only_when_asked_for() {
     });
 }
 
+/// A claim that has its volume is refused for another reason than one that has none, and neither is
+/// made anew.
+#[test]
+fn a_bound_claim_that_shrinks_is_told_and_keeps_its_volume() {
+    runtime().block_on(async {
+        let world = World::new("shrinks").await;
+        let volume = format!("{}-disk", world.ns);
+        let disk = json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume},
+            "spec": {
+                "capacity": {"storage": "2Gi"}, "accessModes": ["ReadWriteOnce"],
+                "hostPath": {"path": "/nowhere"},
+                "claimRef": {"namespace": world.ns, "name": "claim"},
+            },
+        });
+        let volumes = world.cluster_api("v1", "PersistentVolume");
+        let params = PatchParams::apply("test");
+        volumes.patch(&volume, &params, &Patch::Apply(&disk)).await.unwrap();
+        let commit = |size: &str, value: &str| {
+            let claim = format!(
+                "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: claim\nspec:\n  \
+                 accessModes: [ReadWriteOnce]\n  storageClassName: \"\"\n  resources:\n    \
+                 requests:\n      storage: {size}\n"
+            );
+            let map = config_map("a", value);
+            let files = [("app/claim.yaml", Some(&*claim)), ("app/a.yaml", Some(&*map))];
+            world.repo.commit(&files, size)
+        };
+        let first = commit("2Gi", "1");
+        let _agent = world.agent();
+        world.sync("web", "app", &first).await;
+        let claims = world.api("v1", "PersistentVolumeClaim");
+        world.wait_object(&claims, "claim", |claim| claim["status"]["phase"] == "Bound").await;
+        let before = world.get(&claims, "claim").await;
+        world.edit(&world.apps(), "web", &json!({"spec": {"force": true}})).await;
+        commit("1Gi", "2");
+        world.look().await;
+        let parts = [
+            "1 of 2 objects",
+            "app/claim.yaml:10",
+            "spec.resources.requests.storage: Forbidden: field can not be less than",
+            "a volume does not become smaller",
+        ];
+        let object = world.wait_refused(&world.apps(), "web", "Invalid", &parts).await;
+        assert_eq!(condition(&object, "Stalled")["status"], "True", "{object}");
+        world.wait_value("a", "2").await;
+        let after = world.get(&claims, "claim").await;
+        for field in ["/metadata/uid", "/metadata/deletionTimestamp", "/spec", "/status/phase"] {
+            assert_eq!(after.pointer(field), before.pointer(field), "{field}");
+        }
+        let third = commit("2Gi", "3");
+        world.look().await;
+        world.wait_applied("web", &third).await;
+        world.delete(&volumes, &volume).await;
+    });
+}
+
 /// A port under another number is another item of its list for the API server, which finds the name
 /// twice when ours comes back.
 #[test]

@@ -71,7 +71,12 @@ pub(crate) fn failure(
     } else if let Some((_, said)) = &schema {
         ("Invalid", said.clone(), None)
     } else if error.is_invalid() {
-        ("Invalid", without_subject(&message).to_owned(), None)
+        let hint = message.contains(SHRINKS).then(|| {
+            "a volume does not become smaller: ask for the size that it has, or move what it holds \
+             to a new claim"
+                .into()
+        });
+        ("Invalid", without_subject(&message).to_owned(), hint)
     } else if error.is_webhook_down() {
         (NO_ANSWER, message, Some("look at the webhook that it names".into()))
     } else if matches!(error, ApiError::Timeout { .. })
@@ -91,6 +96,9 @@ pub(crate) fn failure(
     let class = if error.is_kind_missing() { ErrorClass::Retry } else { error.class() };
     Failure { key: p.key.clone(), place: Some(place), reason, message, hint, class }
 }
+
+/// What is said of a PersistentVolumeClaim that has its volume and asks for less.
+const SHRINKS: &str = "storage: Forbidden: field can not be less than";
 
 /// The message of a validation without its beginning `Service "web" is invalid: `: the object is
 /// named before it anyway.

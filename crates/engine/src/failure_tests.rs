@@ -169,6 +169,22 @@ fn an_answer_is_told_with_its_place_and_what_helps() {
             true,
         ),
         (
+            refused(
+                422,
+                "Invalid",
+                "PersistentVolumeClaim \"web\" is invalid: spec.resources.requests.storage: Forbidden: field can not be less than status.capacity",
+                vec![cause(
+                    "FieldValueForbidden",
+                    "spec.resources.requests.storage",
+                    "Forbidden: field can not be less than status.capacity",
+                )],
+            ),
+            "Invalid",
+            "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity",
+            "web.yaml:6",
+            true,
+        ),
+        (
             refused(500, "InternalError", "a webhook failed", vec![]),
             "Refused",
             "a webhook failed",
