@@ -146,6 +146,41 @@ fn what_waits_is_kept_as_it_is_and_says_for_what_in_the_end() {
     });
 }
 
+/// Whoever deletes an Application that waits need not mend first what it waits for.
+#[test]
+fn what_waits_and_is_deleted_goes_without_waiting_any_longer() {
+    runtime().block_on(async {
+        let world = World::new("blocked-end").await;
+        let files = |db: &str, value: &str| {
+            let web = config_map("web", value);
+            let files = [("db/a.yaml", Some(db)), ("web/a.yaml", Some(&*web))];
+            world.repo.commit(&files, "both")
+        };
+        let first = files(&config_map("db", "1"), "1");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&after(&world, "db", json!([]))).await;
+        world.apply(&after(&world, "web", json!([{"name": "db"}]))).await;
+        world.wait_applied("web", &first).await;
+        // One that was applied before, and one that never was.
+        files("kind: [", "2");
+        world.look().await;
+        waits_for(&world, "web", &["/db: Stalled: BuildFailed"]).await;
+        let mut new = after(&world, "new", json!([{"name": "db"}, {"name": "nobody"}]));
+        new["spec"]["path"] = json!("web");
+        world.apply(&new).await;
+        waits_for(&world, "new", &["waits for"]).await;
+        for app in ["new", "web"] {
+            world.delete(&world.apps(), app).await;
+            world.wait_gone(&world.apps(), app).await;
+        }
+        world.wait_gone(&world.config_maps(), "web").await;
+        let db = world.get(&world.apps(), "db").await;
+        assert_eq!(condition(&db, "Ready")["reason"], "BuildFailed", "{db}");
+        world.wait_value("db", "1").await;
+    });
+}
+
 #[test]
 fn a_circle_is_told_in_all_of_it_and_over_when_it_is_broken() {
     runtime().block_on(async {

@@ -344,13 +344,19 @@ fn applications_that_wait_hold_no_worker() {
     });
 }
 
-/// A kind of the test's own with a status that anybody may write.
-pub(crate) async fn install_widgets(world: &World) -> String {
-    let group = format!("{}.example.com", world.ns);
-    let mut definition = crate::bad_input::definition(&group);
+/// The definition of a kind with a status that anybody may write.
+fn definition(group: &str) -> Value {
+    let mut definition = crate::bad_input::definition(group);
     let version = &mut definition["spec"]["versions"][0];
     version["subresources"] = json!({"status": {}});
     version["schema"]["openAPIV3Schema"]["x-kubernetes-preserve-unknown-fields"] = json!(true);
+    definition
+}
+
+/// Such a kind of the test's own.
+pub(crate) async fn install_widgets(world: &World) -> String {
+    let group = format!("{}.example.com", world.ns);
+    let definition = definition(&group);
     let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
     let definitions = world.cluster_api("apiextensions.k8s.io/v1", "CustomResourceDefinition");
     let params = PatchParams::apply("test");
@@ -399,8 +405,41 @@ fn rules_of_an_application_judge_its_objects_and_what_is_wrong_with_them_is_told
         world.apply(&world.waiting("web", &rule(long))).await;
         let object = world.wait_progress("web", "Widget.").await;
         let message = condition(&object, "Ready")["message"].as_str().unwrap().to_owned();
-        assert!(message.contains("current: "), "{message}");
+        for part in ["current: ", "takes too long"] {
+            assert!(message.contains(part), "{message}");
+        }
         assert_eq!(object["status"]["waiting"]["objects"][0]["health"], "Unknown", "{object}");
+    });
+}
+
+/// No run waits for the definition to be served, and nothing of it is told as a failure.
+#[test]
+fn a_definition_and_its_objects_in_one_commit_are_waited_for_together() {
+    runtime().block_on(async {
+        let world = World::new("defines").await;
+        let group = format!("{}.example.com", world.ns);
+        let files = [
+            // The object stands before what defines it.
+            ("web/1-w.yaml", Some(&*widget(&group, "w"))),
+            ("web/2-definition.json", Some(&*definition(&group).to_string())),
+        ];
+        let commit = world.repo.commit(&files, "a definition and its object");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.waiting("web", &json!({"timeout": "1h"}))).await;
+        let object = world.wait_progress("web", "1 of 2 objects are ready").await;
+        let waiting = object["status"]["waiting"]["objects"].to_string();
+        assert!(waiting.contains("Widget.") && waiting.contains("Progressing"), "{object}");
+        let widgets = world.api(&format!("{group}/v1"), "Widget");
+        let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        world.set_status(&widgets, "w", &ready).await;
+        let object = world.wait_applied("web", &commit).await;
+        assert_eq!(condition(&object, "Healthy")["message"], "2 objects are ready", "{object}");
+        assert_eq!(object["status"]["history"].as_array().unwrap().len(), 1, "{object}");
+        assert_eq!(object["status"]["history"][0]["count"], 1, "{object}");
+        for event in world.events_of("web").await {
+            assert!(event.starts_with("Applied: ") || event.starts_with("Healthy: "), "{event}");
+        }
     });
 }
 
