@@ -5,11 +5,12 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use plumb_testkit::control_plane::Mark;
-use plumb_testkit::{Change, ControlPlane, Options, Requests, runtime};
+use plumb_testkit::{Change, ControlPlane, Options, Proxy, Requests, runtime};
 use serde_json::{Value, json};
 
+use crate::scrape::Probe;
 use crate::world::{World, condition, config_map};
 
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
@@ -459,6 +460,205 @@ fn a_tenant_reaches_nothing_that_its_account_does_not() {
             let ours = matches!(&*event.resource, "applications" | "gitrepositories" | "events" | "leases");
             assert!(!single || ours || !event.impersonated.is_empty(), "{} {}", event.what(), event.name);
         }
+    });
+}
+
+/// Objects of others that the agent wrote, and as whom.
+async fn assert_wrote_as(world: &World, mark: Mark, user: &str) {
+    for event in asked(world, mark).await.writes().iter() {
+        let ours =
+            matches!(&*event.resource, "applications" | "gitrepositories" | "events" | "leases");
+        let whose = if ours { "" } else { user };
+        assert_eq!(event.impersonated, whose, "{} {}", event.what(), event.name);
+    }
+}
+
+/// An earlier stage makes no room for what comes after it but by the account's own rights.
+#[test]
+fn an_account_makes_no_namespace_and_no_kind_for_itself() {
+    runtime().block_on(async {
+        let world = World::new("tenant-room").await;
+        let room = format!("{}-room", world.ns);
+        let group = format!("{}.example.com", world.ns);
+        // It may have widgets, once there are any.
+        let mut rules = config_maps();
+        let widgets = json!({"apiGroups": [group], "resources": ["widgets"], "verbs": ["*"]});
+        rules.as_array_mut().unwrap().push(widgets);
+        let tenant = Tenant::new(&world, "tenant", rules).await;
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": room}});
+        let definition = crate::bad_input::definition(&group);
+        let inside = config_map("inside", "1").replacen(
+            "metadata:\n",
+            &format!("metadata:\n  namespace: {room}\n"),
+            1,
+        );
+        world.repo.commit(
+            &[
+                ("app/namespace.json", Some(&namespace.to_string())),
+                ("app/inside.yaml", Some(&inside)),
+                ("app/definition.json", Some(&definition.to_string())),
+                ("app/widget.yaml", Some(&crate::bad_input::widget(&group))),
+                ("app/own.yaml", Some(&config_map("own", "1"))),
+            ],
+            "room, and what is in it",
+        );
+        let mark = world.plane.audit().mark();
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&tenant.app("web", "app")).await;
+        let refused = async |wanted: &[(&str, &str)]| {
+            let told = |object: &Value| {
+                let mut told: Vec<_> = failures(object)
+                    .into_iter()
+                    .map(|(object, reason, _)| {
+                        format!("{}: {reason}", object.split([' ', '.']).next().unwrap())
+                    })
+                    .collect();
+                told.sort();
+                told
+            };
+            let wanted: Vec<_> =
+                wanted.iter().map(|(kind, why)| format!("{kind}: {why}")).collect();
+            world
+                .wait_condition(&world.apps(), "web", ("Ready", "False"), |o| told(o) == wanted)
+                .await
+        };
+        let object = refused(&[
+            ("ConfigMap", "AccessDenied"),
+            ("CustomResourceDefinition", "AccessDenied"),
+            ("Namespace", "AccessDenied"),
+            ("Widget", "UnknownKind"),
+        ])
+        .await;
+        for (name, reason, message) in failures(&object) {
+            let said = message.contains(&format!("User {:?} cannot ", tenant.user()));
+            assert!(said || reason == "UnknownKind", "{name}: {message}");
+        }
+        world.wait_value("own", "1").await;
+        let namespaces = world.cluster_api("v1", "Namespace");
+        let definitions = world.cluster_api("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+        let name = definition["metadata"]["name"].as_str().unwrap();
+        assert!(namespaces.get_opt(&room).await.unwrap().is_none());
+        assert!(definitions.get_opt(name).await.unwrap().is_none());
+
+        // Made by somebody else, they let in what the account may have, and nothing more.
+        let params = PatchParams::apply("test");
+        namespaces.patch(&room, &params, &Patch::Apply(&namespace)).await.unwrap();
+        definitions.patch(name, &params, &Patch::Apply(&definition)).await.unwrap();
+        world.request(&world.apps(), "web", "now").await;
+        refused(&[
+            ("ConfigMap", "AccessDenied"),
+            ("CustomResourceDefinition", "AccessDenied"),
+            ("Namespace", "AccessDenied"),
+        ])
+        .await;
+        world.get(&world.api(&format!("{group}/v1"), "Widget"), "w").await;
+        assert_wrote_as(&world, mark, &tenant.user()).await;
+        world.delete(&definitions, name).await;
+        world.delete(&namespaces, &room).await;
+    });
+}
+
+#[test]
+fn a_target_namespace_gives_an_account_no_rights_in_it() {
+    runtime().block_on(async {
+        let world = World::new("tenant-target").await;
+        let elsewhere = world.plane.namespace("target").await;
+        let tenant = Tenant::new(&world, "tenant", config_maps()).await;
+        world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        let mark = world.plane.audit().mark();
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        let mut app = tenant.app("web", "app");
+        app["spec"]["targetNamespace"] = json!(elsewhere);
+        world.apply(&app).await;
+        let there = format!("in the namespace \"{elsewhere}\"");
+        let parts = ["app/a.yaml:1", "configmaps", "cannot patch", &tenant.user(), &there];
+        world.wait_refused(&world.apps(), "web", "AccessDenied", &parts).await;
+        let output = world.plane.kubectl(&["-n", &elsewhere, "get", "configmap", "a"]);
+        assert!(!output.status.success(), "it is there");
+        assert_eq!(world.data("a").await, None);
+        assert_wrote_as(&world, mark, &tenant.user()).await;
+    });
+}
+
+/// Not even Plumb reads it, so that nothing of it can be told.
+#[test]
+fn a_secret_that_the_account_may_not_read_is_not_read_for_it() {
+    const TOKEN: &str = "vault-71c0e5b9d24a";
+    runtime().block_on(async {
+        let world = World::new("tenant-values").await;
+        let elsewhere = world.plane.namespace("vault").await;
+        let tenant = Tenant::new(&world, "tenant", config_maps()).await;
+        for namespace in [&world.ns, &elsewhere] {
+            let token = format!("--from-literal=TOKEN={TOKEN}");
+            said(&world.plane, &["-n", namespace, "create", "secret", "generic", "vault", &token]);
+        }
+        let files = [("app/a.yaml", Some(&*config_map("a", "${TOKEN:=none}")))];
+        let commit = world.repo.commit(&files, "one");
+        let proxy = Proxy::to_api(&world.plane, 1).await;
+        let kubeconfig = world.identity.through(&proxy.url());
+        let mut agent = world.agent_with(kubeconfig, &["--log-level", "trace"]);
+        world.apply(&world.source("1h")).await;
+        let from = |app: &str, mut secret: Value| {
+            secret["kind"] = json!("Secret");
+            let mut app = tenant.app(app, "app");
+            app["spec"]["postBuild"] = json!({"substituteFrom": [secret]});
+            app
+        };
+        let mut keys = tenant.app("keys", "app");
+        keys["spec"]["decryption"] = json!({"provider": "sops", "secretRef": {"name": "vault"}});
+        let mut messages = Vec::new();
+        for (name, secret, app) in [
+            ("there", "vault", from("there", json!({"name": "vault"}))),
+            ("absent", "none", from("absent", json!({"name": "none"}))),
+            ("optional", "vault", from("optional", json!({"name": "vault", "optional": true}))),
+            ("keys", "vault", keys),
+        ] {
+            world.apply(&app).await;
+            let secret = format!("Secret {}/{secret}", world.ns);
+            let parts = [&*secret, "cannot get", &tenant.user()];
+            let object = world.wait_refused(&world.apps(), name, "AccessDenied", &parts).await;
+            messages
+                .push(condition(&object, "Ready")["message"].to_string().replace("vault", "none"));
+        }
+        assert_eq!(messages[0], messages[1], "what is there and what is not are told alike");
+        // Another namespace cannot be named.
+        let far = from("far", json!({"name": "vault", "namespace": elsewhere}));
+        let params = PatchParams::apply("test");
+        let refused = world.apps().patch("far", &params, &Patch::Apply(&far)).await.unwrap_err();
+        assert!(refused.to_string().contains("field not declared in schema"), "{refused}");
+        assert_eq!(world.data("a").await, None);
+
+        let encoded = STANDARD.encode(TOKEN);
+        for secret in [TOKEN, &encoded] {
+            assert_eq!(proxy.leaks(secret), Vec::<String>::new());
+        }
+        let mut told = format!("{:?}", Probe::of(&mut agent).await.scrape().await);
+        told.push_str(&agent.logs());
+        for api in [world.apps(), world.sources(), world.api("events.k8s.io/v1", "Event")] {
+            let list = api.list(&ListParams::default()).await.unwrap();
+            told.push_str(&serde_json::to_string(&list.items).unwrap());
+        }
+        assert!(told.contains("AccessDenied") && told.contains("plumb_"), "{told}");
+        assert!(!told.contains(TOKEN) && !told.contains(&encoded), "{told}");
+
+        // With the right it is read: this is the Secret, and this the way to its value.
+        for app in ["absent", "optional", "keys"] {
+            world.delete(&world.apps(), app).await;
+            world.wait_gone(&world.apps(), app).await;
+        }
+        let mut rules = config_maps();
+        rules
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}));
+        tenant.may(rules).await;
+        world.request(&world.apps(), "there", "now").await;
+        world.wait_applied("there", &commit).await;
+        world.wait_value("a", TOKEN).await;
+        assert!(!proxy.leaks(&encoded).is_empty(), "it came along");
     });
 }
 
