@@ -576,7 +576,7 @@ fn a_target_namespace_gives_an_account_no_rights_in_it() {
         let there = format!("in the namespace \"{elsewhere}\"");
         let parts = ["app/a.yaml:1", "configmaps", "cannot patch", &tenant.user(), &there];
         world.wait_refused(&world.apps(), "web", "AccessDenied", &parts).await;
-        let output = world.plane.kubectl(&["-n", &elsewhere, "get", "configmap", "a"]);
+        let output = world.plane.kubectl(["-n", &elsewhere, "get", "configmap", "a"]);
         assert!(!output.status.success(), "it is there");
         assert_eq!(world.data("a").await, None);
         assert_wrote_as(&world, mark, &tenant.user()).await;
