@@ -275,7 +275,7 @@ mod tests {
                 "name": "a", "namespace": "ns", "uid": "a", "resourceVersion": "5",
                 "labels": {PART_OF: job.set.id}, "managedFields": [{"manager": job.set.manager}],
             }});
-            let found = || Says::ok(&found.to_string());
+            let found = || Says::ok(found.to_string());
             let script = Script::new([found(), found(), found(), found()]);
             let engine = in_slices(&script, 2);
             let members = ["a", "b", "c", "d", "e"].map(|name| Member {

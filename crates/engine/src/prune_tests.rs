@@ -246,7 +246,7 @@ fn listed(set: &ApplySet, names: &[&str]) -> Says {
         "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
         "metadata": {"resourceVersion": "9"}, "items": items,
     });
-    Says::ok(&list.to_string())
+    Says::ok(list.to_string())
 }
 
 /// What a person approved is partly done, and the next turn cannot see all that is left, or another commit
