@@ -325,6 +325,46 @@ fn an_edit_that_comes_while_another_object_is_applied_is_seen_after_a_kill_too()
     });
 }
 
+/// What is marked to be left alone is made again once it is gone, also when that happens in the middle of a
+/// run that has just left it alone, and no run of this process has verified it.
+#[test]
+fn what_is_left_alone_and_deleted_during_a_run_is_made_again() {
+    runtime().block_on(async {
+        let world = World::new("left-alone").await;
+        let maps = world.config_maps();
+        let files = ["app/a.yaml", "app/marked.yaml", "other/o.yaml"];
+        let texts = ["a", "marked", "o"].map(|name| config_map(name, "1"));
+        let changes = files.iter().zip(&texts).map(|(path, text)| (*path, Some(&**text)));
+        world.repo.commit(&changes.collect::<Vec<_>>(), "three");
+        let proxy = Proxy::to_api(&world.plane, 1).await;
+        let agent =
+            || world.agent_with(world.identity.through(&proxy.url()), &["--identity", "one-pod"]);
+        let mut first = agent();
+        world.apply(&world.source("1h")).await;
+        for name in ["app", "other"] {
+            world.apply(&world.app(name, name, "1h")).await;
+            world.wait_condition(&world.apps(), name, ("Ready", "True"), |_| true).await;
+        }
+        first.kill9();
+        world.annotate(&maps, "marked", "plumb.dev/reconcile", "disabled").await;
+        let mut agent = agent();
+        let probe = Probe::of(&mut agent).await;
+        probe.idle(2).await;
+
+        let mut applied = proxy.hold_answer(Match::method("PATCH").path("/configmaps/a"));
+        let commit = world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "2")))], "a");
+        world.look().await;
+        applied.arrived(LIMIT).await;
+        world.delete(&maps, "marked").await;
+        // The watch that tells of this has told of that.
+        world.edit(&maps, "o", &json!({"data": {"value": "by hand"}})).await;
+        world.wait_value("o", "1").await;
+        applied.release();
+        world.wait_applied("app", &commit).await;
+        world.wait_value("marked", "1").await;
+    });
+}
+
 #[test]
 fn what_somebody_changed_while_the_agent_was_down_is_told_as_drift() {
     runtime().block_on(async {

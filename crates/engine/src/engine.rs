@@ -507,6 +507,13 @@ impl Engine {
         due.map(|due| due.saturating_duration_since(now))
     }
 
+    /// Whether all of these are there still. What is left alone is verified by no run, so that its end
+    /// is seen only by comparing what there was after the run.
+    pub fn are_there(&self, keys: &[ObjectKey]) -> bool {
+        let members = self.members();
+        keys.iter().all(|key| members.live(key).is_some())
+    }
+
     /// Hears what a set would want that does nothing: what another one lets go stays for it. What it
     /// has it keeps, unless it lets go what it does not want any more.
     pub async fn hear(

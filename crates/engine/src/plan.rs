@@ -106,6 +106,7 @@ impl Engine {
                     live.marks.hands_off() && live.part_of.as_deref() != Some(&*set.id)
                 });
                 members.left_alone(&p.key);
+                report.left_alone.extend(members.live(&p.key).map(|_| p.key.clone()));
                 continue;
             }
             let as_before = members.verified_against(&p.key) == Some(p.digest)

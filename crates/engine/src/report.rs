@@ -136,6 +136,8 @@ pub struct Report {
     pub yielded: Vec<Yield>,
     /// Objects that are left alone because they are marked so.
     pub marked: usize,
+    /// Those of them that were there when the run planned.
+    pub left_alone: Vec<ObjectKey>,
     /// Whether some of these are not ours, so that no watch tells when their marks go.
     pub unwatched: bool,
     /// Objects that are being deleted by somebody; they are applied when they are gone.

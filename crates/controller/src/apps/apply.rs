@@ -88,6 +88,7 @@ impl Daemon {
             && report.left == 0
             && report.handed_over == 0
             && !report.unwatched
+            && self.engine.are_there(&report.left_alone)
             && report.kept.iter().all(|told| kept.contains(&told.key));
         self.remember_render(run, |rendered| {
             rendered.settled = settled;
