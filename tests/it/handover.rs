@@ -653,6 +653,37 @@ fn what_a_suspended_application_would_want_no_more_goes_where_it_still_is() {
     });
 }
 
+/// The one that had it says where its members are, and that is known to be less only once it is taken.
+#[test]
+fn who_has_let_an_object_go_forgets_its_kind_once_it_is_taken() {
+    runtime().block_on(async {
+        let world = World::new("move-scope").await;
+        let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: x\n";
+        let [keep_a, keep_b] = ["keep-a", "keep-b"].map(|name| config_map(name, "1"));
+        let files = [("a/keep.yaml", &*keep_a), ("b/keep.yaml", &*keep_b), ("a/x.yaml", account)];
+        world.repo.commit(&files.map(|(path, text)| (path, Some(text))), "all in one");
+        let _agent = world.agent();
+        world.sync_each(&["a", "b"]).await;
+        let kinds = async |app: &str, expected: &str| {
+            wait_for(&format!("{app} to have {expected}"), LIMIT, async || {
+                let object = world.get(&world.apps(), app).await;
+                let kinds = &object["metadata"]["annotations"]
+                    ["applyset.kubernetes.io/contains-group-kinds"];
+                if kinds == expected { Ok(()) } else { Err(kinds.clone()) }
+            })
+            .await;
+        };
+        kinds("a", "ConfigMap,ServiceAccount").await;
+        world.repo.commit(&[("a/x.yaml", None), ("b/x.yaml", Some(account))], "moved");
+        world.look().await;
+        kinds("b", "ConfigMap,ServiceAccount").await;
+        kinds("a", "ConfigMap").await;
+        for app in ["a", "b"] {
+            ready(&world, app).await;
+        }
+    });
+}
+
 #[test]
 fn two_sources_of_one_branch_move_together() {
     runtime().block_on(async {

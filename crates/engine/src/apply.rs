@@ -238,6 +238,7 @@ impl Engine {
         drop(write);
         let (live, change) = result?;
         let terminating = live.terminating;
+        let mut owner = None;
         {
             let mut members = self.members();
             // What is only due says nothing of anybody; nor does a start, after which all are sent once.
@@ -245,6 +246,7 @@ impl Engine {
             // What is going because of us is not there any more, as far as the next run is concerned.
             let goes = terminating && matches!(change, Change::Recreated(_));
             if change != Change::Left && !goes {
+                owner = members.live(&p.key).and_then(|live| live.part_of.clone());
                 members.verified(&set.id, &set.manager, &p.key, live, p.digest);
             }
             match &change {
@@ -255,6 +257,9 @@ impl Engine {
                 _ => {}
             }
         }
+        // The watch tells nothing new of what was answered, and whoever had it before has it no more.
+        let owner = owner.filter(|owner| **owner != *set.id);
+        self.signal(owner.map(Into::into).into_iter().collect());
         if p.defined_here {
             self.watch_served(&p.resource);
         }

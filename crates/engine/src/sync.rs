@@ -299,6 +299,10 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let set = job.set;
         report.kept = self.kept(set, desired);
+        // What is on its way to another set is named by this one's scope until it is there.
+        let half_taken = self.members().half_taken(&set.id, &set.manager);
+        report.handed_over =
+            half_taken.iter().filter(|(key, _)| !desired.contains_key(key)).count();
         let mut extras = self.extras(set, desired);
         if job.policy.prune {
             report.failures.extend(self.out_of_sight(&report.scope.kinds, desired, &extras));
@@ -317,7 +321,7 @@ impl Engine {
         }
         let live = extras.len();
         extras.retain(|(key, _)| !self.claims().others_want(&set.id, key));
-        report.handed_over = live - extras.len();
+        report.handed_over += live - extras.len();
         if extras.is_empty() {
             self.void_plan(&set.id);
             return Ok(());
