@@ -1,9 +1,11 @@
-//! Git servers: Git's own `git http-backend` behind a small HTTP server.
+//! Git servers: Git's own `git http-backend` behind a small HTTP server, and OpenSSH.
 
 mod cgi;
 mod repo;
+mod sshd;
 
 pub use repo::{Change, Repo};
+pub use sshd::{HOST_KEYS, Sshd};
 
 use crate::pki::Authority;
 use crate::scratch::Scratch;
