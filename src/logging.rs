@@ -13,8 +13,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::args::LogFormat;
 use crate::exit::Failure;
 
-/// This library logs whole answers when it cannot read them, and answers can hold Secrets.
-const NEVER: &str = "kube_client";
+/// Libraries that log what may hold Secrets: the one logs whole answers when it cannot read them,
+/// the other the state of an exchange of keys.
+const NEVER: [&str; 2] = ["kube_client", "russh"];
 
 /// Starts logging for the rest of the process, of panics too.
 pub(crate) fn start(format: LogFormat, filter: &str) -> Result<(), Failure> {
@@ -45,7 +46,8 @@ where
             .with_hint(Some("try info, debug, or info,plumb_engine=debug".into()))
     })?;
     // A filter of its own: of two directives in one the more exact counts, which is the user's.
-    Ok(wanted.and(filter_fn(|metadata| !metadata.target().starts_with(NEVER))))
+    let never = |target: &str| NEVER.iter().any(|library| target.starts_with(library));
+    Ok(wanted.and(filter_fn(move |metadata| !never(metadata.target()))))
 }
 
 /// What a panic says, unless it was put together from values: those may be a Secret's.
@@ -62,7 +64,12 @@ mod tests {
 
     #[test]
     fn no_filter_of_a_user_brings_back_what_may_hold_a_secret() {
-        for filter in ["trace", "kube_client=trace", "kube_client::client=trace,info"] {
+        for (filter, ours) in [
+            ("trace", true),
+            ("russh=trace", false),
+            ("kube_client=trace", false),
+            ("kube_client::client=trace,info", true),
+        ] {
             let file = tempfile::NamedTempFile::new().unwrap();
             let writer = Arc::new(file.reopen().unwrap());
             let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
@@ -70,12 +77,13 @@ mod tests {
             tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
                 tracing::warn!(target: "kube_client::client", "the body");
                 tracing::warn!(target: "kube_client", "the body");
+                tracing::debug!(target: "russh::client", "the body");
                 tracing::info!(target: "kube_client::client", "the body");
                 tracing::error!(target: "plumb", "ours");
             });
             let said = std::fs::read_to_string(file.path()).unwrap();
             assert!(!said.contains("the body"), "{filter}: {said}");
-            assert_eq!(said.contains("ours"), filter != "kube_client=trace", "{filter}: {said}");
+            assert_eq!(said.contains("ours"), ours, "{filter}: {said}");
         }
     }
 
