@@ -80,6 +80,7 @@ pub struct GitRepositorySpec {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.branch) || has(self.commit) ? 1 : 0) + (has(self.tag) ? 1 : 0) + (has(self.semver) ? 1 : 0) + (has(self.name) ? 1 : 0) <= 1").message("set only one of branch, tag, semver, name and commit (branch and commit may go together)"))]
+#[x_kube(validation = Rule::new("!has(self.semverPattern) || has(self.semver)").message("semverPattern says which tags count for semver; set semver, too"))]
 pub struct GitReference {
     /// The newest commit of this branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,6 +98,13 @@ pub struct GitReference {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub semver: Option<String>,
+
+    /// Which tags count for `semver`: a regular expression (RE2) that the whole tag must match. Its
+    /// first group is the version: `web-(.*)` for tags like web-1.2.0. Without a group the whole tag
+    /// is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub semver_pattern: Option<String>,
 
     /// Any ref by its full name: refs/heads/main, refs/pull/12/head.
     #[serde(default, skip_serializing_if = "Option::is_none")]

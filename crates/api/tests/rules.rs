@@ -146,6 +146,8 @@ async fn a_git_repository_is_checked_when_it_is_applied() {
             (reference(json!({ "commit": COMMIT.to_uppercase() })), "must be a full commit id"),
             (reference(json!({ "branch": "main", "tag": "v1" })), "set only one of"),
             (reference(json!({ "commit": COMMIT, "tag": "v1" })), "set only one of"),
+            (reference(json!({ "semver": "1.x", "semverPattern": "web-(.*)" })), ""),
+            (reference(json!({ "branch": "a", "semverPattern": "web-(.*)" })), "set semver, too"),
             (reference(json!({ "semver": "1.x", "name": "refs/tags/v1" })), "set only one of"),
         ],
     )

@@ -483,7 +483,9 @@ fn reference_of(reference: Option<&GitReference>) -> Reference {
     match reference {
         GitReference { commit: Some(id), branch, .. } => Reference::Commit { id, branch },
         GitReference { name: Some(name), .. } => Reference::Name(name),
-        GitReference { semver: Some(range), .. } => Reference::Semver(range),
+        GitReference { semver: Some(range), semver_pattern: pattern, .. } => {
+            Reference::Semver { range, pattern }
+        }
         GitReference { tag: Some(tag), .. } => Reference::Tag(tag),
         GitReference { branch: Some(branch), .. } => Reference::Branch(branch),
         _ => Reference::Default,
@@ -527,7 +529,10 @@ mod tests {
         reference.commit = None;
         assert_eq!(reference_of(Some(&reference)), Reference::Name("refs/x".into()));
         reference.name = None;
-        assert_eq!(reference_of(Some(&reference)), Reference::Semver("1.x".into()));
+        assert_eq!(
+            reference_of(Some(&reference)),
+            Reference::Semver { range: "1.x".into(), pattern: None }
+        );
         reference.semver = None;
         assert_eq!(reference_of(Some(&reference)), Reference::Tag("v1".into()));
         reference.tag = None;

@@ -154,6 +154,14 @@ pub enum SourceError {
     /// The repository has no commit at all.
     #[error("the repository is empty")]
     EmptyRepository,
+    /// The pattern of the versions' tags is no regular expression.
+    #[error("the pattern {pattern:?} is not valid: {why}")]
+    InvalidPattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// No tag is a version inside the range.
     #[error("no tag matches the version range {range:?} ({versions} of {tags} tags are versions)")]
     NoSemverMatch {
@@ -263,6 +271,7 @@ impl SourceError {
             | Self::InvalidReference { .. }
             | Self::ShortCommit { .. }
             | Self::InvalidRange { .. }
+            | Self::InvalidPattern { .. }
             | Self::Tls { .. }
             | Self::Unauthorized { .. }
             | Self::RepositoryNotFound { .. }
@@ -286,6 +295,7 @@ impl SourceError {
             Self::InvalidCertificates { .. } => "CertificatesInvalid",
             Self::InvalidReference { .. } | Self::ShortCommit { .. } => "ReferenceInvalid",
             Self::InvalidRange { .. } => "VersionRangeInvalid",
+            Self::InvalidPattern { .. } => "VersionPatternInvalid",
             Self::UnknownHost { .. } => "UnknownHost",
             Self::ConnectionRefused { .. } => "ConnectionRefused",
             Self::Connect { .. } => "ConnectionFailed",
@@ -326,6 +336,10 @@ impl SourceError {
                 "give all 40 hexadecimal digits; `git rev-parse` prints them"
             }
             Self::InvalidRange { .. } => "examples: \">=1.2.0 <2.0.0\", \"^1.2\", \"1.x || 2.x\"",
+            Self::InvalidPattern { .. } => {
+                "a regular expression that whole tags match, whose first group is the version: \
+                 \"web-(.*)\""
+            }
             Self::Unauthorized { sent: false, .. } => {
                 "name a Secret with username and password in secretRef; many hosts also answer so \
                  when a public repository does not exist"

@@ -2,7 +2,7 @@
 
 use git2::Oid;
 
-use crate::version::VersionRange;
+use crate::version::Versions;
 use crate::wire::Listed;
 use crate::{Reference, SourceError};
 
@@ -17,7 +17,7 @@ pub(crate) enum Query<'r> {
     /// One full name.
     Exact(&'r Reference, String),
     /// The highest tag of a range.
-    Highest(VersionRange),
+    Highest(Versions),
 }
 
 /// What a reference names.
@@ -32,7 +32,9 @@ pub(crate) struct Found {
 impl<'r> Query<'r> {
     pub(crate) fn new(reference: &'r Reference) -> Result<Self, SourceError> {
         match reference {
-            Reference::Semver(range) => Ok(Self::Highest(VersionRange::parse(range)?)),
+            Reference::Semver { range, pattern } => {
+                Ok(Self::Highest(Versions::parse(range, pattern.as_deref())?))
+            }
             _ => Ok(Self::Exact(reference, reference.full_name().unwrap_or_default())),
         }
     }
@@ -41,7 +43,7 @@ impl<'r> Query<'r> {
     pub(crate) fn prefixes(&self) -> Vec<String> {
         match self {
             Self::Exact(_, name) => vec![name.clone()],
-            Self::Highest(_) => vec![TAGS.into()],
+            Self::Highest(versions) => vec![format!("{TAGS}{}", versions.prefix())],
         }
     }
 
@@ -49,7 +51,9 @@ impl<'r> Query<'r> {
     pub(crate) fn wants(&self, listed: &str) -> bool {
         match self {
             Self::Exact(_, name) => listed == name,
-            Self::Highest(_) => listed.starts_with(TAGS),
+            Self::Highest(versions) => {
+                listed.strip_prefix(TAGS).is_some_and(|tag| tag.starts_with(versions.prefix()))
+            }
         }
     }
 
@@ -71,9 +75,9 @@ impl<'r> Query<'r> {
                 };
                 Ok(found(short, listed))
             }
-            Self::Highest(range) => {
+            Self::Highest(versions) => {
                 let tags = refs.iter().filter_map(|r| r.name.strip_prefix(TAGS));
-                let tag = range.highest(tags)?;
+                let tag = versions.highest(tags)?;
                 refs.iter()
                     .find(|listed| listed.name.strip_prefix(TAGS) == Some(tag))
                     .map(|listed| found(tag, listed))
@@ -150,7 +154,7 @@ mod tests {
             (Reference::Default, "main"),
             (Reference::Branch("main".into()), "main"),
             (Reference::Tag("v1.0.0".into()), "v1.0.0"),
-            (Reference::Semver("1.x".into()), "v1.0.0"),
+            (Reference::Semver { range: "1.x".into(), pattern: None }, "v1.0.0"),
             (Reference::Name("refs/heads/main".into()), "refs/heads/main"),
         ] {
             let query = Query::new(&reference).unwrap();

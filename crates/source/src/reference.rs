@@ -67,7 +67,13 @@ pub enum Reference {
     /// A tag by its short name; an annotated one stands for the commit it points to.
     Tag(String),
     /// The highest version among the tags inside a range.
-    Semver(String),
+    Semver {
+        /// The range, as npm writes them.
+        range: String,
+        /// A regular expression that the whole tag must match. Its first group is the version, or
+        /// without one all of it.
+        pattern: Option<String>,
+    },
     /// Any reference by its full name: `refs/pull/1/head`.
     Name(String),
     /// One commit by its full id. The branch appears in the revision; it is only needed to find
@@ -86,7 +92,7 @@ impl fmt::Display for Reference {
             Self::Default => f.write_str("the default branch"),
             Self::Branch(name) => write!(f, "branch {name:?}"),
             Self::Tag(name) => write!(f, "tag {name:?}"),
-            Self::Semver(range) => write!(f, "version {range:?}"),
+            Self::Semver { range, .. } => write!(f, "version {range:?}"),
             Self::Name(name) => write!(f, "reference {name:?}"),
             Self::Commit { id, .. } => write!(f, "commit {id}"),
         }
@@ -101,7 +107,7 @@ impl Reference {
             Self::Branch(name) => Some(format!("refs/heads/{name}")),
             Self::Tag(name) => Some(format!("refs/tags/{name}")),
             Self::Name(name) => Some(name.clone()),
-            Self::Semver(_) | Self::Commit { .. } => None,
+            Self::Semver { .. } | Self::Commit { .. } => None,
         }
     }
 
@@ -111,7 +117,7 @@ impl Reference {
             Err(SourceError::InvalidReference { reference: reference.into(), why: why.into() })
         };
         match self {
-            Self::Default | Self::Semver(_) => Ok(()),
+            Self::Default | Self::Semver { .. } => Ok(()),
             Self::Name(name) if name == "HEAD" => Ok(()),
             Self::Name(name) if !name.starts_with("refs/") => refuse(
                 name,

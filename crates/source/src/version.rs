@@ -1,10 +1,12 @@
 //! Picks the highest version among tags.
 //!
-//! Tags are plain semantic versions with an optional leading `v`. Ranges are those of npm, which
-//! hold those of Helm and Flux: commas mean "and", `!=` excludes. Pre-releases count only when the
-//! range itself names one, and then all of them do.
+//! Tags are plain semantic versions with an optional leading `v`, or hold one where a pattern says.
+//! Ranges are those of npm, which hold those of Helm and Flux: commas mean "and", `!=` excludes.
+//! Pre-releases count only when the range itself names one, and then all of them do.
 
 use nodejs_semver::Range;
+use regex::Regex;
+use regex_syntax::hir::literal::Extractor;
 use semver::Version;
 
 use crate::SourceError;
@@ -62,6 +64,65 @@ impl VersionRange {
         let inside = |range: &Range| range.satisfies_with_prerelease(&version, self.pre_releases);
         self.alternatives.iter().any(|a| inside(&a.within) && !a.except.iter().any(inside))
     }
+}
+
+/// Which tags are versions, and which of those will do.
+#[derive(Debug)]
+pub(crate) struct Versions {
+    range: VersionRange,
+    pattern: Option<Pattern>,
+}
+
+/// Where in a tag its version stands.
+#[derive(Debug)]
+struct Pattern {
+    /// Matches whole tags.
+    regex: Regex,
+    /// What every tag that matches starts with.
+    prefix: String,
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Result<Self, SourceError> {
+        // Of the last lines of the parser's picture only the first says what is wrong.
+        let bad = |error: &dyn std::fmt::Display| SourceError::InvalidPattern {
+            pattern: text.into(),
+            why: error.to_string().lines().last().unwrap_or_default().trim().into(),
+        };
+        let alone = regex_syntax::parse(text).map_err(|error| bad(&error))?;
+        let whole = format!("^(?:{text})$");
+        let regex = Regex::new(&whole).map_err(|error| bad(&error))?;
+        let prefixes = Extractor::new().extract(&alone);
+        let prefix = prefixes.longest_common_prefix().unwrap_or_default();
+        // A prefix may end inside a character, and in a listing it must not hold a line's end.
+        let prefix = std::str::from_utf8(prefix).unwrap_or_default();
+        let plain = prefix.chars().all(|c| !c.is_whitespace() && !c.is_control());
+        Ok(Self { regex, prefix: if plain { prefix.into() } else { String::new() } })
+    }
+
+    fn version<'t>(&self, tag: &'t str) -> Option<&'t str> {
+        let found = self.regex.captures(tag)?;
+        Some(found.get(1).or_else(|| found.get(0))?.as_str())
+    }
+}
+
+impl Versions {
+    pub(crate) fn parse(range: &str, pattern: Option<&str>) -> Result<Self, SourceError> {
+        let range = VersionRange::parse(range)?;
+        Ok(Self { range, pattern: pattern.map(Pattern::parse).transpose()? })
+    }
+
+    /// What the tags that count start with, so that a server need not list the others.
+    pub(crate) fn prefix(&self) -> &str {
+        self.pattern.as_ref().map_or("", |pattern| &pattern.prefix)
+    }
+
+    fn of(&self, tag: &str) -> Option<Version> {
+        match &self.pattern {
+            Some(pattern) => parse_version(pattern.version(tag)?),
+            None => parse_version(tag),
+        }
+    }
 
     /// The tag with the highest version in the range. Versions that differ in build metadata only
     /// are ordered by it; of `1.0.0` and `v1.0.0` the one with the `v` wins, so that the choice
@@ -72,12 +133,12 @@ impl VersionRange {
     ) -> Result<&'t str, SourceError> {
         let mut count = 0;
         let versions: Vec<(Version, &str)> =
-            tags.inspect(|_| count += 1).filter_map(|tag| Some((parse_tag(tag)?, tag))).collect();
-        let found = versions.iter().filter(|(version, _)| self.holds(version)).max();
+            tags.inspect(|_| count += 1).filter_map(|tag| Some((self.of(tag)?, tag))).collect();
+        let found = versions.iter().filter(|(version, _)| self.range.holds(version)).max();
         match found {
             Some((_, tag)) => Ok(tag),
             None => Err(SourceError::NoSemverMatch {
-                range: self.text.clone(),
+                range: self.range.text.clone(),
                 tags: count,
                 versions: versions.len(),
                 highest: versions.iter().max().map(|(_, tag)| (*tag).to_owned()),
@@ -86,8 +147,8 @@ impl VersionRange {
     }
 }
 
-fn parse_tag(tag: &str) -> Option<Version> {
-    Version::parse(tag.strip_prefix('v').unwrap_or(tag)).ok()
+fn parse_version(text: &str) -> Option<Version> {
+    Version::parse(text.strip_prefix('v').unwrap_or(text)).ok()
 }
 
 /// Whether a word belongs into a range: an operator, a whole or partial version, both together,
@@ -123,7 +184,7 @@ mod tests {
     use super::*;
 
     fn pick(range: &str, tags: &[&str]) -> Result<String, SourceError> {
-        VersionRange::parse(range)?.highest(tags.iter().copied()).map(String::from)
+        Versions::parse(range, None)?.highest(tags.iter().copied()).map(String::from)
     }
 
     #[test]
@@ -202,6 +263,58 @@ mod tests {
         ] {
             let got = pick(bad, &["1.0.0"]);
             assert!(matches!(got, Err(SourceError::InvalidRange { .. })), "{bad}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_says_where_the_version_stands() {
+        let tags = [
+            "1.0.0",
+            "web-1.0.0",
+            "web-v1.2.0",
+            "web-1.3.0-rc.1",
+            "webs-9.0.0",
+            "2.0.0-web",
+            "api/3.0.0",
+        ];
+        for (range, pattern, want) in [
+            ("*", "web-(.*)", Ok("web-v1.2.0")),
+            ("*", "^web-(.*)$", Ok("web-v1.2.0")),
+            ("<1.2", "web-(.*)", Ok("web-1.0.0")),
+            (">=1.0.0-0", "web-(.*)", Ok("web-1.3.0-rc.1")),
+            ("*", "(?:web|webs)-(.*)", Ok("webs-9.0.0")),
+            ("*", "web-(?<version>[^-]+)", Ok("web-v1.2.0")),
+            ("*", r"(\d+\.\d+\.\d+)-web", Ok("2.0.0-web")),
+            ("*", "api/(.*)", Ok("api/3.0.0")),
+            // The whole tag, or nothing of it.
+            ("*", "[0-9.]+", Ok("1.0.0")),
+            ("*", "web", Err("no tag matches the version range \"*\" (0 of 7 tags are versions)")),
+            ("*", "web-(.*", Err("the pattern \"web-(.*\" is not valid: error: unclosed group")),
+        ] {
+            let found = Versions::parse(range, Some(pattern))
+                .and_then(|versions| versions.highest(tags.into_iter()));
+            assert_eq!(
+                found.map_err(|error| error.to_string()),
+                want.map_err(String::from),
+                "{pattern}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_server_lists_no_more_tags_than_the_pattern_needs() {
+        for (pattern, prefix) in [
+            ("web-(.*)", "web-"),
+            ("^web-(.*)$", "web-"),
+            ("web-?(.*)", "web"),
+            ("(?:web|webs)-(.*)", "web"),
+            ("(?:web|api)-(.*)", ""),
+            ("(?i)web-(.*)", ""),
+            ("(.*)", ""),
+            ("", ""),
+            ("a\nb(.*)", ""),
+        ] {
+            assert_eq!(Versions::parse("*", Some(pattern)).unwrap().prefix(), prefix, "{pattern}");
         }
     }
 }

@@ -4,9 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use plumb_core::ErrorClass;
-use plumb_source::{
-    Cancel, Credentials, Limits, Mirrors, Reference, Remote, Revision, SourceError, Tls,
-};
+use plumb_source::{Cancel, Credentials, Limits, Mirrors, Remote, Revision, SourceError, Tls};
 
 use crate::server::{ADVERTISEMENT, RESULT, Reply, Server, backend};
 use crate::{World, branch, remote};
@@ -240,7 +238,7 @@ fn floods_are_cut_off() {
     let refs = Limits { refs: 20, ..Limits::default() };
     let dir = tempfile::tempdir().unwrap();
     let mirrors = Mirrors::open(dir.path(), refs).unwrap();
-    let tags = Reference::Semver("*".into());
+    let tags = crate::semver("*");
     let error = mirrors.resolve(&world.remote(), &tags, &Cancel::new());
     too_large(error.unwrap_err(), "references");
 

@@ -93,6 +93,10 @@ fn remote(url: &str) -> Remote {
     }
 }
 
+fn semver(range: &str) -> Reference {
+    Reference::Semver { range: range.into(), pattern: None }
+}
+
 fn branch(name: &str) -> Reference {
     Reference::Branch(name.into())
 }

@@ -23,6 +23,7 @@ fn history(repo: &Repo) -> History {
     repo.git(&["tag", "v1.10.0", &first.to_string()]);
     repo.git(&["tag", "v2.0.0-rc.1", &first.to_string()]);
     repo.git(&["tag", "latest", &first.to_string()]);
+    repo.git(&["tag", "web/v3.0.0", &first.to_string()]);
     // A tag of a tag.
     repo.git(&["tag", "-a", "nested", "-m", "again", "v1.2.0"]);
     let second = repo.commit("refs/heads/main", &[("a.yaml", "2")]);
@@ -42,8 +43,13 @@ fn cases(h: &History) -> Vec<(Reference, String, CommitId)> {
         (Reference::Tag(name("latest")), name("latest"), h.first),
         (Reference::Tag(name("v1.2.0")), name("v1.2.0"), h.first),
         (Reference::Tag(name("nested")), name("nested"), h.first),
-        (Reference::Semver(name(">=1.0.0")), name("v1.10.0"), h.first),
-        (Reference::Semver(name("1.2.x")), name("v1.2.0"), h.first),
+        (crate::semver(">=1.0.0"), name("v1.10.0"), h.first),
+        (crate::semver("1.2.x"), name("v1.2.0"), h.first),
+        (
+            Reference::Semver { range: name("*"), pattern: Some(name("web/(.*)")) },
+            name("web/v3.0.0"),
+            h.first,
+        ),
         (Reference::Name(name("refs/pull/1/head")), name("refs/pull/1/head"), h.pull),
         (Reference::Name(name("refs/heads/main")), name("refs/heads/main"), h.second),
         (commit_ref(&h.first), name(""), h.first),
@@ -151,9 +157,11 @@ fn what_is_not_there_is_named() {
     assert!(hint.contains("ref.tag"), "{hint}");
     check(Reference::Tag("nope".into()), "RefNotFound", "tag \"nope\"");
     check(Reference::Name("refs/x/y".into()), "RefNotFound", "refs/x/y");
-    let hint = check(Reference::Semver(">=3".into()), "NoMatchingVersion", ">=3");
+    let hint = check(crate::semver(">=3"), "NoMatchingVersion", ">=3");
     assert!(hint.contains("v2.0.0-rc.1"), "{hint}");
-    check(Reference::Semver("x y".into()), "VersionRangeInvalid", "x y");
+    check(crate::semver("x y"), "VersionRangeInvalid", "x y");
+    let unclosed = Reference::Semver { range: "*".into(), pattern: Some("web-(".into()) };
+    check(unclosed, "VersionPatternInvalid", "web-(");
     check(Reference::Tag("blob".into()), "NotACommit", "tag \"blob\"");
     let commit = |id: &str| Reference::Commit { id: id.into(), branch: None };
     check(commit(unknown), "RefNotFound", unknown);
@@ -165,7 +173,7 @@ fn what_is_not_there_is_named() {
 #[test]
 fn an_empty_repository_says_so_and_recovers() {
     let world = World::new();
-    for reference in [Reference::Default, crate::branch("main"), Reference::Semver("*".into())] {
+    for reference in [Reference::Default, crate::branch("main"), crate::semver("*")] {
         let error = world.resolve(&reference).unwrap_err();
         assert!(matches!(error, SourceError::EmptyRepository), "{error}");
     }
