@@ -45,7 +45,7 @@ struct Target<'t> {
 
 impl Call<'_> {
     /// Runs `work` with an agent of its own, which goes back to rest afterwards.
-    fn with_session<T>(
+    pub(crate) fn with_session<T>(
         &self,
         work: impl FnOnce(&Session<'_>) -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
@@ -134,7 +134,7 @@ impl Call<'_> {
         Ok((endpoint, server, refs))
     }
 
-    fn advertisement(
+    pub(crate) fn advertisement(
         &self,
         session: &Session<'_>,
         wants: impl Fn(&str) -> bool,
@@ -268,6 +268,7 @@ impl Call<'_> {
             haves: haves.iter().copied().collect(),
             shallow: boundary,
             depth,
+            commits_only: false,
         };
         let packs = store.packs()?;
         let received = store.receive(&repo, session, &endpoint, &server, &request, self.limits);

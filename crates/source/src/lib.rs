@@ -16,6 +16,7 @@ mod board;
 mod call;
 mod cancel;
 mod error;
+mod history;
 mod http;
 mod lookup;
 mod mirror;
@@ -30,6 +31,7 @@ mod wire;
 
 pub use cancel::Cancel;
 pub use error::{Cause, SourceError};
+pub use history::Descent;
 pub use mirrors::{Limits, Mirrors, Traffic};
 pub use reference::{CommitId, Reference, Revision};
 pub use remote::{Credentials, Remote, Tls};

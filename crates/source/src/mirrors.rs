@@ -18,7 +18,7 @@ use crate::http::Endpoint;
 use crate::mirror::{Store, cache_error, files, remove_dir};
 use crate::remote::CheckedRemote;
 use crate::wire::Server;
-use crate::{Cancel, CommitId, Reference, Remote, Revision, Snapshot, SourceError};
+use crate::{Cancel, CommitId, Descent, Reference, Remote, Revision, Snapshot, SourceError};
 
 /// What one repository may cost.
 #[derive(Debug, Clone)]
@@ -248,6 +248,18 @@ impl Mirrors {
         cancel: &Cancel,
     ) -> Result<(), SourceError> {
         self.call(remote, cancel)?.bring(*commit, None)
+    }
+
+    /// Whether a commit descends from an earlier one. Asks the server where the mirror, which keeps
+    /// no history, cannot tell.
+    pub fn descent(
+        &self,
+        remote: &Remote,
+        from: &CommitId,
+        to: &CommitId,
+        cancel: &Cancel,
+    ) -> Result<Descent, SourceError> {
+        self.call(remote, cancel)?.descent(*from, *to)
     }
 
     /// Whether a commit can be opened, as far as is known: when a reader has met damage since, it has

@@ -28,6 +28,9 @@ const MAX_NAME: usize = 255;
 /// The version 2 capabilities that are asked for.
 const USED: [&str; 3] = ["ls-refs", "fetch", "object-format"];
 
+/// What a partial clone asks for that wants commits alone.
+const NO_TREES: &str = "filter tree:0";
+
 /// The depth that Git takes for "everything".
 pub(crate) const FULL_DEPTH: u32 = 0x7fff_ffff;
 
@@ -308,6 +311,8 @@ pub(crate) struct FetchRequest {
     /// Commits that are here without their parents.
     pub(crate) shallow: Vec<Oid>,
     pub(crate) depth: u32,
+    /// Leaves out trees and files, where the server can.
+    pub(crate) commits_only: bool,
 }
 
 impl FetchRequest {
@@ -328,11 +333,15 @@ impl FetchRequest {
                 for want in &self.wants {
                     pkt::line(&mut body, &format!("want {want}"));
                 }
-                let shallow = capabilities
-                    .value("fetch")
-                    .is_some_and(|f| f.split(' ').any(|word| word == "shallow"));
-                if shallow {
+                let can = |ability| {
+                    let abilities = capabilities.value("fetch").unwrap_or_default();
+                    abilities.split(' ').any(|word| word == ability)
+                };
+                if can("shallow") {
                     self.encode_depth(&mut body);
+                }
+                if self.commits_only && can("filter") {
+                    pkt::line(&mut body, NO_TREES);
                 }
             }
             Server::V0(capabilities) => {
@@ -347,6 +356,10 @@ impl FetchRequest {
                         words = format!("{words} {word}");
                     }
                 }
+                let filters = self.commits_only && capabilities.has("filter");
+                if filters {
+                    words.push_str(" filter");
+                }
                 words = format!("{words} agent={AGENT}");
                 for want in &self.wants {
                     pkt::line(&mut body, format!("want {want} {words}").trim_end());
@@ -354,6 +367,9 @@ impl FetchRequest {
                 }
                 if capabilities.has("shallow") {
                     self.encode_depth(&mut body);
+                }
+                if filters {
+                    pkt::line(&mut body, NO_TREES);
                 }
                 pkt::flush(&mut body);
             }

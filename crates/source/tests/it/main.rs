@@ -4,6 +4,7 @@
 
 mod cache;
 mod failures;
+mod history;
 mod refs;
 mod repo;
 mod server;

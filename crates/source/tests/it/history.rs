@@ -1,0 +1,104 @@
+//! Whether a commit follows another, and what it costs to know.
+
+use plumb_source::{Cancel, CommitId, Descent};
+
+use crate::World;
+use crate::server::{Server, backend};
+
+fn descent(world: &World, from: &CommitId, to: &CommitId) -> Descent {
+    world.mirrors.descent(&world.remote(), from, to, &Cancel::new()).unwrap()
+}
+
+/// A file that does not compress, so that it shows whether trees and files come along.
+fn noise(seed: u32) -> String {
+    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        char::from(b'a' + u8::try_from(state % 26).unwrap())
+    };
+    (0..4000).map(|_| next()).collect()
+}
+
+fn commits(world: &World, count: u32) -> Vec<CommitId> {
+    let commit = |i| world.repo.commit("refs/heads/main", &[("a.yaml", &noise(i))]);
+    (1..=count).map(commit).collect()
+}
+
+#[test]
+fn the_next_commit_is_known_to_follow_without_a_question() {
+    let world = World::new();
+    let first = world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
+    world.main();
+    let second = world.repo.commit("refs/heads/main", &[("a.yaml", "2")]);
+    let side = world.repo.commit_tree(
+        &world.repo.git(&["rev-parse", "main^{tree}"]),
+        &[&first.to_string(), &second.to_string()],
+        "merge",
+    );
+    world.main();
+    world.repo.point("refs/heads/main", &side);
+    world.main();
+    world.server.take_log();
+    for (from, to) in [(&first, &first), (&first, &second), (&first, &side), (&second, &side)] {
+        assert_eq!(descent(&world, from, to), Descent::Follows);
+    }
+    assert!(world.server.take_log().is_empty());
+}
+
+#[test]
+fn a_longer_history_is_asked_for_in_steps() {
+    for (filters, v0) in [(true, false), (false, false), (true, true), (false, true)] {
+        let mut world = World::new();
+        if v0 {
+            let root = world.dir.path().join("git");
+            world.server = Server::with(move |request| {
+                let mut request = request.clone();
+                request.headers.retain(|(name, _)| name != "git-protocol");
+                backend(&root, &request)
+            });
+        }
+        world.repo.git(&["config", "uploadpack.allowFilter", &filters.to_string()]);
+        let all = commits(&world, 40);
+        let last = all[39];
+        world.main();
+        for (behind, requests) in [(10, 2), (39, 3)] {
+            world.server.take_log();
+            assert_eq!(descent(&world, &all[39 - behind], &last), Descent::Follows);
+            let log = world.server.take_log();
+            let bytes: usize = log.iter().map(|r| r.body.len() + r.answered).sum();
+            assert_eq!(log.len(), requests, "{behind} commits behind");
+            // A commit of the test is about 150 bytes in a pack, a file 2,500.
+            assert_eq!(bytes < 12_000, filters, "{bytes} bytes for {behind} commits");
+        }
+    }
+}
+
+#[test]
+fn history_that_was_written_anew_is_told() {
+    let world = World::new();
+    let all = commits(&world, 20);
+    world.main();
+    world.repo.point("refs/heads/main", &all[4]);
+    let amended = world.repo.commit("refs/heads/main", &[("a.yaml", "amended")]);
+    world.main();
+    assert_eq!(descent(&world, &all[19], &amended), Descent::Rewritten);
+    assert_eq!(descent(&world, &all[4], &amended), Descent::Follows);
+    // Back to where it was.
+    assert_eq!(descent(&world, &all[19], &all[4]), Descent::Rewritten);
+    let unrelated = world.repo.commit_tree(
+        &world.repo.git(&["rev-parse", "main^{tree}"]),
+        &[],
+        "another history",
+    );
+    world.repo.point("refs/heads/main", &unrelated);
+    world.main();
+    assert_eq!(descent(&world, &amended, &unrelated), Descent::Rewritten);
+    // Nothing of the question stays.
+    let names = std::fs::read_dir(world.cache().join("mirrors")).unwrap();
+    assert_eq!(names.count(), 1);
+    for commit in [all[19], amended, unrelated] {
+        world.mirrors.snapshot(&world.remote(), &commit).unwrap();
+    }
+}
