@@ -39,6 +39,7 @@ mod quiet;
 mod restart;
 mod restored;
 mod retry;
+mod rewrite;
 mod running;
 mod scrape;
 mod secrets;

@@ -48,6 +48,8 @@ pub mod reasons {
     pub const EMPTY_REPOSITORY: &str = "EmptyRepository";
     /// The repository has no such branch, tag, ref or commit, or no tag in the range.
     pub const REF_NOT_FOUND: &str = "RefNotFound";
+    /// The ref's new commit does not follow the last one.
+    pub const HISTORY_REWRITTEN: &str = "HistoryRewritten";
     /// The Git server cannot be reached: unknown host, connection refused, TLS.
     pub const SERVER_UNREACHABLE: &str = "ServerUnreachable";
     /// The Git server took longer than `spec.timeout`.

@@ -1,6 +1,7 @@
 //! A repository to read, and where in it.
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Condition, Duration};
@@ -65,6 +66,12 @@ pub struct GitRepositorySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 
+    /// What to do when the ref's new commit does not follow the last one, because somebody pushed
+    /// with force or moved a tag. Accept: use it, and say so in an event. Hold: keep the last
+    /// revision until the annotation plumb.dev/accept-rewrite names the new commit.
+    #[serde(default, skip_serializing_if = "OnRewrite::is_accept")]
+    pub on_rewrite: OnRewrite,
+
     /// Files to leave out, in the syntax of .gitignore, on top of the .plumbignore files in the
     /// repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,6 +81,23 @@ pub struct GitRepositorySpec {
     /// While true, the repository is not looked at. Applications keep the last revision.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
+}
+
+/// What to do when history was written anew.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnRewrite {
+    /// Use it.
+    #[default]
+    Accept,
+    /// Wait for a person.
+    Hold,
+}
+
+impl OnRewrite {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_accept(&self) -> bool {
+        *self == Self::Accept
+    }
 }
 
 /// A commit, named in one of five ways.

@@ -47,7 +47,7 @@ pub use application::{
 pub use crds::{crd_documents, crds};
 pub use duration::{Duration, DurationError};
 pub use git_repository::{
-    GitReference, GitRepository, GitRepositorySpec, GitRepositoryStatus, SecretRef,
+    GitReference, GitRepository, GitRepositorySpec, GitRepositoryStatus, OnRewrite, SecretRef,
 };
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use needs::{

@@ -1,6 +1,9 @@
 //! One look at a GitRepository: read its ref, fetch its commit, say so, wake its applications.
 
 mod mirror;
+mod rewrite;
+
+pub(crate) use rewrite::Turn;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -178,7 +181,11 @@ impl Daemon {
         }
         let outcome = if resolved.is_ok() { GitOutcome::Ok } else { GitOutcome::Failed };
         self.metrics.git_polled(outcome);
-        Ok((remote, resolved?))
+        let revision = resolved?;
+        if let Some(text) = self.check_history(name, object, &remote, &revision).await? {
+            self.tell_rewrite(object, &revision, &text);
+        }
+        Ok((remote, revision))
     }
 
     /// After a restart the commit that the status names may still be in the cache: then it stays
@@ -521,6 +528,7 @@ mod tests {
             branch: Some("main".into()),
             tag: Some("v1".into()),
             semver: Some("1.x".into()),
+            semver_pattern: None,
             name: Some("refs/x".into()),
             commit: Some("c".into()),
         };

@@ -26,6 +26,7 @@ use crate::named::{Found, Named, Sight, Version, named_by};
 use crate::names::{Key, Name};
 use crate::objects::{ObjectRef, Seen};
 use crate::pods::Workload;
+use crate::sources::Turn;
 use crate::status::Say;
 use crate::waiting::Wait;
 use crate::wants::Wants;
@@ -46,6 +47,8 @@ pub(crate) struct Source {
     pub(crate) problem: Option<String>,
     /// The status that was written last, in case the watch has not brought it back yet.
     pub(crate) written: Option<plumb_api::GitRepositoryStatus>,
+    /// What was last found out about history, so that it is asked for once.
+    pub(crate) turn: Option<Turn>,
     /// The commits that were last asked to be kept.
     pub(crate) kept: BTreeSet<String>,
     /// The commits that applications need and that are not at hand.
@@ -236,6 +239,7 @@ impl Store {
                 remote: None,
                 problem: None,
                 written: None,
+                turn: None,
                 kept: BTreeSet::new(),
                 wants: Wants::new(backoff.clone()),
                 backoff,
@@ -249,7 +253,8 @@ impl Store {
         if before.metadata.uid != object.metadata.uid {
             known.written = None;
         }
-        let asked = asks(&before.metadata, &object.metadata, names::REQUESTED_AT);
+        let asked = asks(&before.metadata, &object.metadata, names::REQUESTED_AT)
+            || asks(&before.metadata, &object.metadata, names::ACCEPT_REWRITE);
         if asked || before.metadata.generation != object.metadata.generation {
             return vec![Key::Source(name)];
         }

@@ -1,0 +1,175 @@
+//! History that was written anew: noticed always, held where a GitRepository asks for it.
+
+use std::sync::Arc;
+
+use plumb_api::conditions::reasons;
+use plumb_api::{GitRepository, OnRewrite, names};
+use plumb_source::{Cancel, Descent, Reference, Remote, Revision};
+
+use super::{Missed, Problem, reference_of, revision_of};
+use crate::daemon::Daemon;
+use crate::events::Severity;
+use crate::metrics::Kind;
+use crate::names::Name;
+use crate::state::annotation;
+use crate::status::brief;
+
+/// What became of the commit that was there before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Turn {
+    before: Revision,
+    after: Revision,
+    is: Is,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Is {
+    /// Commits were put on top.
+    OnTop,
+    Rewritten,
+    /// A tag, which is to stay where it is.
+    Moved,
+}
+
+impl From<Descent> for Is {
+    fn from(descent: Descent) -> Self {
+        match descent {
+            Descent::Follows => Self::OnTop,
+            Descent::Rewritten => Self::Rewritten,
+        }
+    }
+}
+
+impl Turn {
+    /// What a person should know of it.
+    fn text(&self) -> Option<String> {
+        let (before, after) = (brief(&self.before), brief(&self.after));
+        match self.is {
+            Is::OnTop => None,
+            Is::Rewritten => {
+                Some(format!("history was written anew: {after} does not follow {before}"))
+            }
+            Is::Moved => Some(format!("the tag was moved: it is {after} and was {before}")),
+        }
+    }
+}
+
+/// Whether a revision takes the place of an earlier one of the same reference.
+fn replaces(reference: &Reference, before: &Revision, after: &Revision) -> bool {
+    !matches!(reference, Reference::Commit { .. })
+        && before.name == after.name
+        && before.commit != after.commit
+}
+
+/// Whether a reference is to stay where it is once it is there.
+fn is_fixed(reference: &Reference) -> bool {
+    match reference {
+        Reference::Tag(_) | Reference::Semver { .. } => true,
+        Reference::Name(name) => name.starts_with("refs/tags/"),
+        Reference::Default | Reference::Branch(_) | Reference::Commit { .. } => false,
+    }
+}
+
+impl Daemon {
+    /// Refuses a revision that does not follow the last one, if the spec says so and nobody accepted
+    /// it. Where it is accepted anyway, what happened is told once it is known.
+    pub(super) async fn check_history(
+        self: &Arc<Self>,
+        name: &Name,
+        object: &GitRepository,
+        remote: &Remote,
+        revision: &Revision,
+    ) -> Result<Option<String>, Missed> {
+        let holds = object.spec.on_rewrite == OnRewrite::Hold;
+        let reference = reference_of(object.spec.reference.as_ref());
+        let (before, known) = {
+            let store = self.state.lock();
+            let Some(source) = store.sources.get(name) else { return Ok(None) };
+            let status = source.written.as_ref().or(object.status.as_ref());
+            let before = status.and_then(|status| revision_of(status.revision.as_deref()?));
+            (before, source.turn.clone())
+        };
+        let Some(before) = before.filter(|before| replaces(&reference, before, revision)) else {
+            return Ok(None);
+        };
+        let known = known.filter(|turn| turn.before == before && turn.after == *revision);
+        let turn = match known {
+            Some(turn) => turn,
+            None if is_fixed(&reference) => Turn { before, after: revision.clone(), is: Is::Moved },
+            None => {
+                let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
+                let (from, to) = (before.commit, revision.commit);
+                let look = move |cancel: &Cancel| mirrors.descent(&target, &from, &to, cancel);
+                match self.blocking(Kind::GitRepository, look).await? {
+                    Ok(descent) => Turn { before, after: revision.clone(), is: descent.into() },
+                    // Whoever accepts either need not wait until it is known.
+                    Err(error) if !holds => {
+                        tracing::debug!(source = %name, %error, "cannot compare with history");
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        };
+        if let Some(source) = self.state.lock().sources.get_mut(name) {
+            source.turn = Some(turn.clone());
+        }
+        let Some(text) = turn.text() else { return Ok(None) };
+        let accepted = annotation(&object.metadata, names::ACCEPT_REWRITE);
+        if holds && accepted != Some(revision.commit.to_string().as_str()) {
+            return Err(Problem::user(
+                reasons::HISTORY_REWRITTEN,
+                format!(
+                    "{text}; the last revision stays. To go on, set the annotation {} to {}, or \
+                     spec.onRewrite to Accept",
+                    names::ACCEPT_REWRITE,
+                    revision.commit,
+                ),
+            )
+            .into());
+        }
+        Ok(Some(text))
+    }
+
+    /// Tells that history was written anew, and taken as it is now.
+    pub(super) fn tell_rewrite(&self, object: &GitRepository, revision: &Revision, text: &str) {
+        tracing::warn!(%revision, "{text}");
+        let about = (Kind::GitRepository, &object.metadata);
+        let reason = (reasons::HISTORY_REWRITTEN, "Fetch");
+        self.note(about, Severity::Warning, reason, text, Some(&revision.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_commit_of_the_same_reference_is_a_turn() {
+        let at = |name: &str, digit: &str| Revision {
+            name: name.into(),
+            commit: digit.repeat(40).parse().unwrap(),
+        };
+        let branch = Reference::Branch("main".into());
+        let semver = Reference::Semver { range: "*".into(), pattern: None };
+        let commit = Reference::Commit { id: "2".repeat(40), branch: Some("main".into()) };
+        for (reference, before, after, turn, fixed) in [
+            (&branch, at("main", "1"), at("main", "2"), true, false),
+            (&branch, at("main", "1"), at("main", "1"), false, false),
+            (&branch, at("dev", "1"), at("main", "2"), false, false),
+            (&Reference::Default, at("main", "1"), at("main", "2"), true, false),
+            (&Reference::Tag("v1".into()), at("v1", "1"), at("v1", "2"), true, true),
+            (&semver, at("v1", "1"), at("v2", "2"), false, true),
+            (&semver, at("v1", "1"), at("v1", "2"), true, true),
+            (&Reference::Name("refs/tags/v1".into()), at("x", "1"), at("y", "2"), false, true),
+            (&commit, at("main", "1"), at("main", "2"), false, false),
+        ] {
+            assert_eq!(
+                replaces(reference, &before, &after),
+                turn,
+                "{reference}: {before}, {after}"
+            );
+            assert_eq!(is_fixed(reference), fixed, "{reference}");
+        }
+    }
+}
