@@ -13,9 +13,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::args::LogFormat;
 use crate::exit::Failure;
 
-/// Libraries that log what may hold Secrets: the one logs whole answers when it cannot read them,
-/// the other the state of an exchange of keys.
-const NEVER: [&str; 2] = ["kube_client", "russh"];
+/// Libraries that log what may hold Secrets: whole answers when they cannot be read, the state of an
+/// exchange of keys, and headers of answers, in which a server can quote what it was sent.
+const NEVER: [&str; 3] = ["kube_client", "russh", "ureq"];
 
 /// Starts logging for the rest of the process, of panics too.
 pub(crate) fn start(format: LogFormat, filter: &str) -> Result<(), Failure> {
@@ -79,6 +79,8 @@ mod tests {
                 tracing::warn!(target: "kube_client", "the body");
                 tracing::debug!(target: "russh::client", "the body");
                 tracing::info!(target: "kube_client::client", "the body");
+                tracing::info!(target: "ureq::run", "the body");
+                tracing::info!(target: "ureq_proto::client", "the body");
                 tracing::error!(target: "plumb", "ours");
             });
             let said = std::fs::read_to_string(file.path()).unwrap();
