@@ -13,6 +13,7 @@ mod checks;
 mod cli;
 mod clock;
 mod counts;
+mod credentials;
 mod decryption;
 mod deletion;
 mod dependencies;

@@ -61,8 +61,10 @@ pub struct GitRepositorySpec {
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
 
-    /// A Secret in the same namespace with the keys `username` and `password`, for basic
-    /// authentication. A token is given as the password.
+    /// A Secret in the same namespace that says how to get in: `username` and `password` (tokens of
+    /// GitHub, GitLab and Bitbucket are passwords), or `bearerToken`, or a GitHub App; `ca.crt` for
+    /// a server with an authority of its own; `tls.crt` and `tls.key` for one that asks for a
+    /// certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 
@@ -71,6 +73,11 @@ pub struct GitRepositorySpec {
     /// revision until the annotation plumb.dev/accept-rewrite names the new commit.
     #[serde(default, skip_serializing_if = "OnRewrite::is_accept")]
     pub on_rewrite: OnRewrite,
+
+    /// A Secret in the same namespace that names a proxy: `address`, an http://, https:// or
+    /// socks5:// URL, and `username` and `password` if it asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_secret_ref: Option<SecretRef>,
 
     /// Files to leave out, in the syntax of .gitignore, on top of the .plumbignore files in the
     /// repository.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::Name;
 
-/// What each Application asks for, and who asks for each thing. A change costs what it changes,
-/// however much there is.
+/// What each asker asks for, mostly an Application, and who asks for each thing. A change costs what it
+/// changes, however much there is.
 #[derive(Debug)]
-pub(crate) struct Askers<T> {
-    of: BTreeMap<Name, BTreeSet<T>>,
-    by: BTreeMap<T, BTreeSet<Name>>,
+pub(crate) struct Askers<T, W = Name> {
+    of: BTreeMap<W, BTreeSet<T>>,
+    by: BTreeMap<T, BTreeSet<W>>,
 }
 
 /// What a change came to.
@@ -21,15 +21,15 @@ pub(crate) struct Turned<T> {
     pub(crate) went: Vec<T>,
 }
 
-impl<T> Default for Askers<T> {
+impl<T, W> Default for Askers<T, W> {
     fn default() -> Self {
         Self { of: BTreeMap::new(), by: BTreeMap::new() }
     }
 }
 
-impl<T: Ord + Clone> Askers<T> {
-    /// An Application asks for these from now on, and for nothing else.
-    pub(crate) fn put(&mut self, who: &Name, what: BTreeSet<T>) -> Turned<T> {
+impl<T: Ord + Clone, W: Ord + Clone> Askers<T, W> {
+    /// It asks for these from now on, and for nothing else.
+    pub(crate) fn put(&mut self, who: &W, what: BTreeSet<T>) -> Turned<T> {
         let mut turned = Turned { came: Vec::new(), went: Vec::new() };
         let before = self.of.remove(who).unwrap_or_default();
         for one in before.difference(&what) {
@@ -54,7 +54,7 @@ impl<T: Ord + Clone> Askers<T> {
     }
 
     /// Who asks for something.
-    pub(crate) fn who<'s>(&'s self, what: &T) -> impl Iterator<Item = &'s Name> + use<'s, T> {
+    pub(crate) fn who<'s>(&'s self, what: &T) -> impl Iterator<Item = &'s W> + use<'s, T, W> {
         self.by.get(what).into_iter().flatten()
     }
 

@@ -1,20 +1,20 @@
-//! ConfigMaps and Secrets that specs of Applications name. They are read whole, in the runs that
-//! need them, and watched by metadata alone, so that a change is acted on at once.
+//! ConfigMaps and Secrets that specs of Applications and GitRepositories name. They are read whole, in
+//! the runs that need them, and watched by metadata alone, so that a change is acted on at once.
 //!
-//! One watch a kind sees all objects of it, and runs only while an Application names one; what is
-//! kept of it is the versions of those that are named.
+//! One watch a kind sees all objects of it, and runs only while a spec names one; what is kept of it
+//! is the versions of those that are named.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use plumb_api::{Application, ValuesKind};
+use plumb_api::{Application, GitRepository, ValuesKind};
 use plumb_core::Gvk;
 use plumb_engine::Resource;
 use tokio::sync::watch;
 
 use crate::askers::{Askers, Turned};
-use crate::names::Name;
+use crate::names::{Key, Name};
 
 /// Kinds whose objects can be named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,7 +63,7 @@ impl fmt::Display for Named {
     }
 }
 
-/// Everything that a spec names: what its runs read, and what wakes it.
+/// Everything that an Application's spec names: what its runs read, and what wakes it.
 pub(crate) fn named_by(app: &Application) -> BTreeSet<Named> {
     let namespace = app.metadata.namespace.as_deref().unwrap_or_default();
     let values = app.spec.post_build.iter().flat_map(|post| &post.substitute_from);
@@ -73,6 +73,13 @@ pub(crate) fn named_by(app: &Application) -> BTreeSet<Named> {
             Named::new(NamedKind::Secret, namespace, &decryption.secret_ref.name)
         });
     values.chain(keys).collect()
+}
+
+/// Everything that a GitRepository's spec names: what its looks read, and what wakes it.
+pub(crate) fn named_by_source(source: &GitRepository) -> BTreeSet<Named> {
+    let namespace = source.metadata.namespace.as_deref().unwrap_or_default();
+    let secrets = [&source.spec.secret_ref, &source.spec.proxy_secret_ref].into_iter().flatten();
+    secrets.map(|secret| Named::new(NamedKind::Secret, namespace, &secret.name)).collect()
 }
 
 /// What an object holds.
@@ -111,7 +118,7 @@ pub(crate) type Part = (NamedKind, Option<String>);
 /// What the watches say.
 #[derive(Debug, Default)]
 pub(crate) struct Sight {
-    names: Askers<Named>,
+    names: Askers<Named, Key>,
     /// The version of what is named, as far as it is known.
     seen: BTreeMap<Named, Version>,
     /// The parts in which nothing is missed.
@@ -132,9 +139,9 @@ pub(crate) enum Told {
 }
 
 impl Sight {
-    /// An Application names these from now on.
-    pub(crate) fn put(&mut self, app: &Name, names: BTreeSet<Named>) {
-        let Turned { came, went } = self.names.put(app, names);
+    /// An object of ours names these from now on.
+    pub(crate) fn put(&mut self, who: &Key, names: BTreeSet<Named>) {
+        let Turned { came, went } = self.names.put(who, names);
         for named in &went {
             self.seen.remove(named);
         }
@@ -215,7 +222,7 @@ impl Sight {
     }
 
     /// Who names an object.
-    pub(crate) fn askers(&self, named: &Named) -> impl Iterator<Item = &Name> {
+    pub(crate) fn askers(&self, named: &Named) -> impl Iterator<Item = &Key> {
         self.names.who(named)
     }
 
@@ -237,7 +244,8 @@ mod tests {
     fn only_what_is_named_is_kept_and_only_needed_kinds_are_watched() {
         let mut sight = Sight::default();
         let needed = sight.needed();
-        let (web, api) = (Name::new("ns", "web"), Name::new("ns", "api"));
+        let web = Key::App(Name::new("ns", "web"));
+        let api = Key::Source(Name::new("ns", "web"));
         assert!(needed.borrow().is_empty());
         sight.put(&web, BTreeSet::from([named("a"), named("b")]));
         sight.put(&api, BTreeSet::from([named("b")]));
@@ -270,14 +278,14 @@ mod tests {
     #[test]
     fn what_a_watch_says_is_newer_than_what_a_run_read_before() {
         let mut sight = Sight::default();
-        sight.put(&Name::new("ns", "web"), BTreeSet::from([named("a")]));
+        sight.put(&Key::App(Name::new("ns", "web")), BTreeSet::from([named("a")]));
         let part = (NamedKind::Secret, Some("ns".to_owned()));
         sight.told(&part, Told::Listed(BTreeMap::new()));
         sight.told(&part, Told::Changed(Name::new("ns", "a"), 2));
         sight.note(&named("a"), Version::At(1));
         assert_eq!(sight.current(&named("a")), Some(Version::At(2)));
         // One that is named from now on was passed over before.
-        sight.put(&Name::new("ns", "api"), BTreeSet::from([named("b")]));
+        sight.put(&Key::App(Name::new("ns", "api")), BTreeSet::from([named("b")]));
         assert_eq!(sight.current(&named("b")), None);
         sight.note(&named("b"), Version::At(1));
         assert_eq!(sight.current(&named("b")), Some(Version::At(1)));

@@ -1,5 +1,6 @@
 //! One look at a GitRepository: read its ref, fetch its commit, say so, wake its applications.
 
+mod credentials;
 mod mirror;
 mod rewrite;
 
@@ -12,10 +13,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use plumb_api::conditions::{self, READY, reasons};
 use plumb_api::{Condition, GitReference, GitRepository, GitRepositoryStatus, names};
-use plumb_core::{ErrorClass, Gvk};
-use plumb_engine::{Account, ApiError, Resource, Target};
-use plumb_source::{Cancel, Credentials, Reference, Remote, Revision, SourceError, Tls};
-use serde_json::Value;
+use plumb_core::ErrorClass;
+use plumb_source::{Cancel, Reference, Remote, Revision, SourceError};
 
 use crate::daemon::{Daemon, PANICKED, Panicked, chain};
 use crate::events::Severity;
@@ -247,73 +246,6 @@ impl Daemon {
         Ok((remote, revision))
     }
 
-    /// Where a GitRepository is, with the credentials of its Secret.
-    async fn remote(&self, name: &Name, object: &GitRepository) -> Result<Remote, Problem> {
-        let mut remote = Remote {
-            url: object.spec.url.clone(),
-            credentials: Credentials::Anonymous,
-            tls: Tls::default(),
-            timeout: object.spec.timeout.into(),
-        };
-        let Some(reference) = &object.spec.secret_ref else { return Ok(remote) };
-        let resource = Resource::known(Gvk::new("v1", "Secret"), "secrets", true);
-        let target = Target::new(&resource, &name.namespace, &reference.name);
-        let reader = self
-            .default_account()
-            .map(|account| Account { namespace: name.namespace.clone(), name: account.clone() });
-        let cluster = self.engine.cluster();
-        let acting = reader.as_ref().map(|reader| cluster.as_user(&reader.user()));
-        let secret: Result<Option<Value>, ApiError> =
-            acting.as_ref().unwrap_or(cluster).get_json(&target).await;
-        let secret = secret.map_err(|error| Problem {
-            reason: if error.is_forbidden() {
-                reasons::ACCESS_DENIED
-            } else {
-                reasons::CLUSTER_UNAVAILABLE
-            }
-            .into(),
-            message: match &reader {
-                Some(reader) if error.is_forbidden() => format!(
-                    "cannot read the Secret {}: {error}; give that right to the service account \
-                     {reader}",
-                    reference.name
-                ),
-                _ => format!("cannot read the Secret {}: {error}", reference.name),
-            },
-            class: error.class(),
-        })?;
-        let Some(secret) = secret else {
-            let message = format!(
-                "the Secret {} does not exist in the namespace {}; create it, or correct \
-                 spec.secretRef.name",
-                reference.name, name.namespace,
-            );
-            return Err(Problem::user(reasons::SECRET_NOT_FOUND, message));
-        };
-        let invalid = |what: &str| {
-            Problem::user(reasons::INVALID_SECRET, format!("the Secret {} {what}", reference.name))
-        };
-        let read = |key: &str| {
-            decode_key(&secret, key).map_err(|()| invalid(&format!("has a {key} that is not text")))
-        };
-        let (username, password) = (read("username")?, read("password")?);
-        remote.tls.ca = read("ca.crt")?;
-        remote.credentials = match (username, password) {
-            (Some(username), Some(password)) => Credentials::Basic { username, password },
-            (None, None) if remote.tls.ca.is_some() => Credentials::Anonymous,
-            (None, None) => {
-                return Err(invalid("has neither username and password nor ca.crt; add them"));
-            }
-            (Some(_), None) => {
-                return Err(invalid("has a username but no password; add the key password"));
-            }
-            (None, Some(_)) => {
-                return Err(invalid("has a password but no username; add the key username"));
-            }
-        };
-        Ok(remote)
-    }
-
     /// Takes a revision in. Returns who has to look at it: the applications, and sources that follow the
     /// same ref and stand elsewhere.
     fn take_revision(
@@ -505,19 +437,6 @@ pub(crate) fn revision_of(text: &str) -> Option<Revision> {
     Some(Revision { name: name.to_owned(), commit: commit_of(text)? })
 }
 
-/// One key of a Secret as text; `Err` when it is no text.
-fn decode_key(secret: &Value, key: &str) -> Result<Option<String>, ()> {
-    use base64::Engine as _;
-    let Some(value) = secret["data"].get(key).filter(|value| !value.is_null()) else {
-        return Ok(None);
-    };
-    let bytes = value.as_str().ok_or(())?;
-    let bytes = base64::engine::general_purpose::STANDARD.decode(bytes).map_err(|_| ())?;
-    let text = String::from_utf8(bytes).map_err(|_| ())?;
-    // A trailing newline is what `kubectl create secret --from-file` leaves.
-    Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -571,15 +490,5 @@ mod tests {
         assert!(ready(true, &[], &fetched), "there is nothing to keep");
         let good = build_conditions(&[], &fetched, Some(1), at(0));
         assert!(!ready(true, &good, &failed), "what it needs is not at hand");
-    }
-
-    #[test]
-    fn secrets_are_text() {
-        let secret = serde_json::json!({"data": {"a": "cGxhaW4K", "b": "/w==", "c": 1, "d": null}});
-        assert_eq!(decode_key(&secret, "a"), Ok(Some("plain".into())));
-        assert_eq!(decode_key(&secret, "b"), Err(()));
-        assert_eq!(decode_key(&secret, "c"), Err(()));
-        assert_eq!(decode_key(&secret, "d"), Ok(None));
-        assert_eq!(decode_key(&secret, "e"), Ok(None));
     }
 }

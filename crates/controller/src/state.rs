@@ -22,7 +22,7 @@ use crate::askers::Askers;
 use crate::backoff::Backoff;
 use crate::depends::{self, Compiled};
 use crate::metrics::Kind;
-use crate::named::{Found, Named, Sight, Version, named_by};
+use crate::named::{Found, Named, Sight, Version, named_by, named_by_source};
 use crate::names::{Key, Name};
 use crate::objects::{ObjectRef, Seen};
 use crate::pods::Workload;
@@ -43,6 +43,8 @@ pub(crate) struct Source {
     pub(crate) seq: u64,
     /// Where it was read, with credentials.
     pub(crate) remote: Option<Remote>,
+    /// What was last read of the Secrets that its spec names.
+    pub(crate) found: Arc<Found>,
     /// Why it is not ready, for the applications that wait for it.
     pub(crate) problem: Option<String>,
     /// The status that was written last, in case the watch has not brought it back yet.
@@ -158,6 +160,7 @@ impl Source {
     pub(crate) fn forget(&mut self) {
         self.revision = None;
         self.remote = None;
+        self.found = Arc::default();
         self.problem = None;
         self.written = None;
         self.kept.clear();
@@ -230,6 +233,7 @@ impl Store {
         lighten(&mut object.metadata);
         let name = Name::of(&object.metadata);
         let object = Arc::new(object);
+        self.named.put(&Key::Source(name.clone()), named_by_source(&object));
         let Some(known) = self.sources.get_mut(&name) else {
             let backoff = Backoff::new(FIRST_RETRY, seed(&name));
             let source = Source {
@@ -237,6 +241,7 @@ impl Store {
                 revision: None,
                 seq: 0,
                 remote: None,
+                found: Arc::default(),
                 problem: None,
                 written: None,
                 turn: None,
@@ -264,6 +269,7 @@ impl Store {
     /// Forgets a GitRepository. Returns it, and the applications that used it.
     pub(crate) fn remove_source(&mut self, name: &Name) -> (Option<Arc<GitRepository>>, Vec<Key>) {
         let gone = self.sources.remove(name).map(|source| source.object);
+        self.named.put(&Key::Source(name.clone()), BTreeSet::new());
         (gone, self.dependants(name).collect())
     }
 
@@ -272,7 +278,7 @@ impl Store {
         lighten(&mut object.metadata);
         let name = Name::of(&object.metadata);
         let object = Arc::new(object);
-        self.named.put(&name, named_by(&object));
+        self.named.put(&Key::App(name.clone()), named_by(&object));
         let Some(known) = self.apps.get_mut(&name) else {
             let parent = GroupKind::new(names::GROUP, "Application");
             let set = Arc::new(ApplySet::new(parent, &name.namespace, &name.name));
@@ -375,24 +381,56 @@ impl Store {
         }
     }
 
-    /// Which Applications have not read an object as it is now. Their runs under way end early.
+    /// Who has not read an object as it is now. Runs of Applications under way end early.
     pub(crate) fn wake_askers(&mut self, named: &Named) -> Vec<Key> {
         let now = self.named.last(named);
+        let is_old = |found: &Found| found.get(named).map(|f| Version::of(f.as_ref())) != now;
         let mut woken = Vec::new();
-        for name in self.named.askers(named) {
-            let Some(app) = self.apps.get_mut(name) else { continue };
-            if app.found.get(named).map(|found| Version::of(found.as_ref())) != now {
-                app.wanted += 1;
-                woken.push(Key::App(name.clone()));
+        for who in self.named.askers(named) {
+            let old = match who {
+                Key::App(name) => self.apps.get_mut(name).is_some_and(|app| {
+                    let old = is_old(&app.found);
+                    app.wanted += u64::from(old);
+                    old
+                }),
+                Key::Source(name) => {
+                    self.sources.get(name).is_some_and(|source| is_old(&source.found))
+                }
+            };
+            if old {
+                woken.push(who.clone());
             }
         }
         woken
     }
 
+    /// What an object of ours has last read of what it names.
+    pub(crate) fn found(&self, who: &Key) -> Arc<Found> {
+        let found = match who {
+            Key::App(name) => self.apps.get(name).map(|app| &app.found),
+            Key::Source(name) => self.sources.get(name).map(|source| &source.found),
+        };
+        found.cloned().unwrap_or_default()
+    }
+
+    /// Takes in what an object of ours has read of what it names.
+    pub(crate) fn note_found(&mut self, who: &Key, found: &Arc<Found>) {
+        for (named, content) in &**found {
+            self.named.note(named, Version::of(content.as_ref()));
+        }
+        let known = match who {
+            Key::App(name) => self.apps.get_mut(name).map(|app| &mut app.found),
+            Key::Source(name) => self.sources.get_mut(name).map(|source| &mut source.found),
+        };
+        if let Some(known) = known {
+            *known = Arc::clone(found);
+        }
+    }
+
     /// Forgets an Application that is gone, and returns it.
     pub(crate) fn remove_app(&mut self, name: &Name) -> Option<App> {
         let app = self.apps.remove(name)?;
-        self.named.put(name, BTreeSet::new());
+        self.named.put(&Key::App(name.clone()), BTreeSet::new());
         self.waiting.remove(name);
         self.note_dependencies(name);
         self.by_set.remove(&app.set.id);

@@ -7,13 +7,15 @@ use std::time::Instant;
 
 use git2::{ObjectType, Oid, Repository};
 
+use crate::agents::Agents;
 use crate::cancel::lock;
-use crate::http::{self, Endpoint, Session};
+use crate::github::{self, CheckedApp, Tokens};
+use crate::http::{Endpoint, Session};
 use crate::lookup::{self, Found};
 use crate::mirror::{Check, Store, peel};
 use crate::mirrors::{Counters, Mirror};
 use crate::pkt::PktReader;
-use crate::remote::CheckedRemote;
+use crate::remote::{Authorization, CheckedRemote};
 use crate::wire::{self, FULL_DEPTH, FetchRequest, Listed, Server};
 use crate::{Cancel, CommitId, Limits, Reference, Revision, SourceError};
 
@@ -27,6 +29,7 @@ pub(crate) struct Call<'a> {
     pub(crate) remote: CheckedRemote,
     pub(crate) limits: &'a Limits,
     pub(crate) traffic: &'a Counters,
+    pub(crate) tokens: &'a Tokens,
     pub(crate) cancel: &'a Cancel,
     pub(crate) deadline: Instant,
 }
@@ -44,26 +47,54 @@ struct Target<'t> {
 }
 
 impl Call<'_> {
-    /// Runs `work` with an agent of its own, which goes back to rest afterwards.
+    /// Runs `work` with agents of its own, which go back to rest afterwards.
     pub(crate) fn with_session<T>(
         &self,
-        work: impl FnOnce(&Session<'_>) -> Result<T, SourceError>,
+        work: impl Fn(&Session<'_>) -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
-        let ca = &self.remote.ca;
-        let rested = lock(&self.mirror.agent).take_if(|(made_for, _)| made_for == ca);
-        let (agent, rested) = match rested {
-            Some((_, agent)) => (agent, true),
-            None => (http::agent(&self.remote)?, false),
+        let ca = &self.remote.tls.ca;
+        let rested = lock(&self.mirror.agents).take_if(|(made_for, _)| made_for == ca);
+        let (agents, rested) = match rested {
+            Some((_, agents)) => (agents, true),
+            None => (Agents::new(&self.remote)?, false),
         };
-        let session =
-            Session::new(&self.remote, (agent.clone(), rested), self.cancel, self.deadline);
-        let result = work(&session);
+        let mut session =
+            Session::new(&self.remote, (agents.clone(), rested), self.cancel, self.deadline);
+        let result = match &self.remote.authorization {
+            Authorization::App { app, key } => self.as_app(&mut session, app, key, work),
+            Authorization::None | Authorization::Header(_) => work(&session),
+        };
+        let result = result.map_err(|error| session.hide_secrets(error));
         drop(session);
         // A cancelled agent is shut down for good.
         if !self.cancel.is_cancelled() {
-            *lock(&self.mirror.agent) = Some((ca.clone(), agent));
+            *lock(&self.mirror.agents) = Some((ca.clone(), agents));
         }
         result
+    }
+
+    /// Runs `work` with a token of a GitHub App: the last one, or a new one.
+    fn as_app<T>(
+        &self,
+        session: &mut Session<'_>,
+        app: &CheckedApp,
+        key: &str,
+        work: impl Fn(&Session<'_>) -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
+        if let Some(token) = self.tokens.get(key) {
+            session.authorize(github::USERNAME, &token.text);
+            match work(session) {
+                // It may have been taken back before its time.
+                Err(SourceError::Unauthorized { status: 401, .. }) => {
+                    self.tokens.refuse(key, &token.text);
+                }
+                result => return result,
+            }
+        }
+        let token = app.token(session)?;
+        session.authorize(github::USERNAME, &token.text);
+        self.tokens.put(key, token);
+        work(session)
     }
 
     pub(crate) fn resolve(&self, reference: &Reference) -> Result<Revision, SourceError> {

@@ -41,6 +41,26 @@ pub enum SourceError {
         /// What is wrong with it.
         why: String,
     },
+    /// The client certificate or its key cannot be used.
+    #[error("the client certificate is not usable: {why}")]
+    InvalidClientCertificate {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The credentials cannot be sent.
+    #[error("the credentials are not usable: {why}")]
+    InvalidCredentials {
+        /// What is wrong with them.
+        why: String,
+    },
+    /// The proxy cannot be used.
+    #[error("proxy {address:?} is not usable: {why}")]
+    InvalidProxy {
+        /// Its address, without any credentials in it.
+        address: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The reference is not one that Git could have.
     #[error("reference {reference:?} is not valid: {why}")]
     InvalidReference {
@@ -82,6 +102,33 @@ pub enum SourceError {
         #[source]
         source: Cause,
     },
+    /// The proxy could not be connected to.
+    #[error("cannot connect to the proxy {proxy}")]
+    ProxyUnreachable {
+        /// Its host and port.
+        proxy: String,
+        /// The operating system's error.
+        #[source]
+        source: Cause,
+    },
+    /// The proxy wants credentials, or other ones.
+    #[error("the proxy {proxy} {}", if *.sent { "did not accept its username and password" } else { "wants a username and a password" })]
+    ProxyUnauthorized {
+        /// Its host and port.
+        proxy: String,
+        /// Whether credentials were sent.
+        sent: bool,
+    },
+    /// The proxy did not connect to the server.
+    #[error("the proxy {proxy} does not connect to {host}: {why}")]
+    ProxyRefused {
+        /// Its host and port.
+        proxy: String,
+        /// Host and port of the server.
+        host: String,
+        /// What it answered.
+        why: String,
+    },
     /// The server's certificate or the TLS handshake was not accepted.
     #[error("no trusted TLS connection to {host}")]
     Tls {
@@ -106,6 +153,24 @@ pub enum SourceError {
         status: u16,
         /// Whether credentials were sent.
         sent: bool,
+    },
+    /// The server wants a client certificate, or another one.
+    #[error("{host} {}", if *.sent { "did not accept the client certificate" } else { "wants a client certificate" })]
+    ClientCertificate {
+        /// Host and port.
+        host: String,
+        /// Whether one was sent.
+        sent: bool,
+    },
+    /// A GitHub App was given no token.
+    #[error("no token for the GitHub App from {api}: {why}")]
+    NoAppToken {
+        /// Who was asked.
+        api: String,
+        /// Why not.
+        why: String,
+        /// Whether it may be given one the next time.
+        retry: bool,
     },
     /// The server has no such repository (404 or 410).
     #[error("repository {url} was not found")]
@@ -254,8 +319,11 @@ impl SourceError {
             Self::UnknownHost { .. }
             | Self::ConnectionRefused { .. }
             | Self::Connect { .. }
+            | Self::ProxyUnreachable { .. }
+            | Self::ProxyRefused { .. }
             | Self::Timeout { .. }
             | Self::HttpStatus { .. }
+            | Self::NoAppToken { retry: true, .. }
             | Self::Cancelled
             | Self::Interrupted { .. }
             | Self::Server { .. }
@@ -268,12 +336,18 @@ impl SourceError {
             | Self::UnsupportedScheme { .. }
             | Self::CredentialsInUrl { .. }
             | Self::InvalidCertificates { .. }
+            | Self::InvalidClientCertificate { .. }
+            | Self::InvalidCredentials { .. }
+            | Self::InvalidProxy { .. }
+            | Self::ProxyUnauthorized { .. }
             | Self::InvalidReference { .. }
             | Self::ShortCommit { .. }
             | Self::InvalidRange { .. }
             | Self::InvalidPattern { .. }
             | Self::Tls { .. }
             | Self::Unauthorized { .. }
+            | Self::ClientCertificate { .. }
+            | Self::NoAppToken { retry: false, .. }
             | Self::RepositoryNotFound { .. }
             | Self::Redirect { .. }
             | Self::NotGit { .. }
@@ -292,7 +366,14 @@ impl SourceError {
         match self {
             Self::InvalidUrl { .. } | Self::UnsupportedScheme { .. } => "URLInvalid",
             Self::CredentialsInUrl { .. } => "CredentialsInURL",
-            Self::InvalidCertificates { .. } => "CertificatesInvalid",
+            Self::InvalidCertificates { .. } | Self::InvalidClientCertificate { .. } => {
+                "CertificatesInvalid"
+            }
+            Self::InvalidCredentials { .. } => "CredentialsInvalid",
+            Self::InvalidProxy { .. } => "ProxyInvalid",
+            Self::ProxyUnreachable { .. } => "ProxyUnreachable",
+            Self::ProxyUnauthorized { .. } => "ProxyAuthenticationFailed",
+            Self::ProxyRefused { .. } => "ProxyRefused",
             Self::InvalidReference { .. } | Self::ShortCommit { .. } => "ReferenceInvalid",
             Self::InvalidRange { .. } => "VersionRangeInvalid",
             Self::InvalidPattern { .. } => "VersionPatternInvalid",
@@ -301,7 +382,8 @@ impl SourceError {
             Self::Connect { .. } => "ConnectionFailed",
             Self::Tls { .. } => "TLSFailed",
             Self::Timeout { .. } => "Timeout",
-            Self::Unauthorized { .. } => "AuthenticationFailed",
+            Self::Unauthorized { .. } | Self::ClientCertificate { .. } => "AuthenticationFailed",
+            Self::NoAppToken { .. } => "GitHubAppRefused",
             Self::RepositoryNotFound { .. } => "RepositoryNotFound",
             Self::HttpStatus { .. } | Self::Server { .. } => "ServerError",
             Self::Redirect { .. } => "RedirectRefused",
@@ -332,6 +414,16 @@ impl SourceError {
             Self::CredentialsInUrl { .. } => {
                 "remove them from the url and put them into a Secret named by secretRef"
             }
+            Self::ProxyUnreachable { .. } => {
+                "check the address in the Secret that proxySecretRef names, and whether a network \
+                 policy is in the way"
+            }
+            Self::ProxyUnauthorized { .. } => {
+                "check username and password in the Secret that proxySecretRef names"
+            }
+            Self::ProxyRefused { .. } => {
+                "check spec.url, and whether the proxy lets this server and port be connected to"
+            }
             Self::ShortCommit { .. } => {
                 "give all 40 hexadecimal digits; `git rev-parse` prints them"
             }
@@ -347,12 +439,17 @@ impl SourceError {
             Self::Unauthorized { sent: true, .. } => {
                 "check username and password, or the token's expiry and scope, in the Secret"
             }
+            Self::ClientCertificate { .. } => "check tls.crt and tls.key in the Secret",
             Self::RepositoryNotFound { .. } => {
                 "check the url; many hosts also hide private repositories this way"
             }
             Self::Tls { .. } => {
                 "if the server's certificate is signed by a private authority, give its \
                  certificate as ca.crt in the Secret"
+            }
+            Self::HttpStatus { url, status: 400 } if url.starts_with("https://") => {
+                "some servers answer so when they want another client certificate, or one at all: \
+                 tls.crt and tls.key in the Secret"
             }
             Self::UnknownHost { .. } => {
                 "check the host in spec.url; if it is right, the cluster's DNS does not know it"
@@ -383,5 +480,20 @@ impl SourceError {
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+
+    /// Changes the texts that are a server's words, which may be of what it was sent.
+    pub(crate) fn reword(mut self, change: impl Fn(&mut String)) -> Self {
+        match &mut self {
+            Self::Redirect { why: text, .. }
+            | Self::NotGit { why: text, .. }
+            | Self::RefNotFound { hint: Some(text), .. }
+            | Self::NoSemverMatch { highest: Some(text), .. }
+            | Self::Server { message: text }
+            | Self::Protocol { why: text }
+            | Self::BadObjects { why: text } => change(text),
+            _ => {}
+        }
+        self
     }
 }

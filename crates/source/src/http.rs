@@ -1,4 +1,4 @@
-//! HTTP for one call: one agent, one deadline, one switch to cancel it, and errors that say what
+//! HTTP for one call: its agents, one deadline, one switch to cancel it, and errors that say what
 //! happened.
 
 use std::cell::{Cell, RefCell};
@@ -6,23 +6,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, http};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::AlertDescription;
+use serde_json::Value;
+use ureq::{Body, Proxy, ProxyProtocol, http};
 use url::Url;
 
+use crate::agents::Agents;
 use crate::cancel::Watch;
 use crate::pkt::{PktError, PktReader};
-use crate::remote::CheckedRemote;
-use crate::wire::{AGENT, WireError};
+use crate::remote::{Authorization, CheckedRemote, basic};
+use crate::wire::WireError;
 use crate::{Cancel, SourceError};
-
-/// A host that accepts no connection within this time is taken for unreachable, so that the next
-/// of its addresses, or the next try, gets a chance inside the remote's own time-out.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Git servers send something every five seconds while they prepare a pack
-/// (`uploadpack.keepAlive`); one that is silent six times as long has stalled.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Hosts redirect from `http` to `https`, from an old name to a new one and to a `.git` suffix;
 /// more hops than that are a circle.
@@ -32,6 +28,11 @@ const MAX_REDIRECTS: usize = 5;
 const ADVERTISEMENT: &str = "application/x-git-upload-pack-advertisement";
 const REQUEST: &str = "application/x-git-upload-pack-request";
 const RESULT: &str = "application/x-git-upload-pack-result";
+
+/// The version of GitHub's API that we know, and how many bytes it answers with at most; it is some
+/// kilobytes.
+const API_VERSION: &str = "2022-11-28";
+const MAX_API_ANSWER: u64 = 1 << 20;
 
 /// Where a repository answers, after redirects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,72 +46,65 @@ pub(crate) struct Endpoint {
 /// A reader of packets from an answer.
 pub(crate) type Answer = PktReader<ureq::BodyReader<'static>>;
 
-/// Makes the agent that a remote's calls share one after the other: it keeps the parsed
-/// certificates and an idle connection.
-pub(crate) fn agent(remote: &CheckedRemote) -> Result<Agent, SourceError> {
-    let roots = match &remote.ca {
-        None => RootCerts::PlatformVerifier,
-        Some(pem) => {
-            let bad = |why: String| SourceError::InvalidCertificates { why };
-            let mut certificates = Vec::new();
-            for item in parse_pem(pem.as_bytes()) {
-                match item {
-                    Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
-                    Ok(_) => {}
-                    Err(_) => return Err(bad("it is not valid PEM".into())),
-                }
-            }
-            if certificates.is_empty() {
-                return Err(bad("it holds no certificate".into()));
-            }
-            RootCerts::Specific(Arc::new(certificates))
-        }
-    };
-    let config = Agent::config_builder()
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
-        .user_agent(AGENT)
-        // Redirects are followed by our own rules, and statuses have errors of our own.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .http_status_as_error(false)
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_per_read(Some(STALL_TIMEOUT))
-        .timeout_per_write(Some(STALL_TIMEOUT))
-        .build();
-    Ok(config.new_agent())
-}
-
 /// The requests of one call.
 pub(crate) struct Session<'a> {
     remote: &'a CheckedRemote,
-    agent: Agent,
+    agents: Agents,
     cancel: &'a Cancel,
     deadline: Instant,
     /// What was asked last, which after a redirect is on another host.
     asked: RefCell<Url>,
+    /// The value of the Authorization header.
+    authorization: Option<String>,
     /// Whether there may be a connection that has been idle.
     rested: Cell<bool>,
     _watch: Watch,
 }
 
 impl<'a> Session<'a> {
-    /// A session with an agent that is new or has rested.
+    /// A session with agents that are new or have rested.
     pub(crate) fn new(
         remote: &'a CheckedRemote,
-        (agent, rested): (Agent, bool),
+        (agents, rested): (Agents, bool),
         cancel: &'a Cancel,
         deadline: Instant,
     ) -> Self {
-        let doomed = agent.clone();
+        let doomed = agents.clone();
         Self {
             remote,
-            agent,
+            agents,
             cancel,
             deadline,
             asked: RefCell::new(remote.url.clone()),
+            authorization: match &remote.authorization {
+                Authorization::Header(value) => Some(value.clone()),
+                Authorization::None | Authorization::App { .. } => None,
+            },
             rested: Cell::new(rested),
-            _watch: cancel.on_cancel(move || doomed.clone().shutdown()),
+            _watch: cancel.on_cancel(move || {
+                doomed.own.clone().shutdown();
+                doomed.other.clone().shutdown();
+            }),
         }
+    }
+
+    /// Asks with a user and a password from now on.
+    pub(crate) fn authorize(&mut self, username: &str, password: &str) {
+        self.authorization = Some(basic(username, password));
+    }
+
+    /// A server may say what it was sent. Nobody is told that.
+    pub(crate) fn hide_secrets(&self, error: SourceError) -> SourceError {
+        let Some((_, sent)) = self.authorization.as_deref().and_then(|v| v.split_once(' ')) else {
+            return error;
+        };
+        let pair = STANDARD.decode(sent).ok().and_then(|pair| String::from_utf8(pair).ok());
+        let password = pair.as_deref().and_then(|pair| pair.split_once(':')).map(|(_, p)| p);
+        error.reword(|text| {
+            for secret in [Some(sent), password].into_iter().flatten().filter(|s| !s.is_empty()) {
+                *text = text.replace(secret, "(hidden)");
+            }
+        })
     }
 
     pub(crate) fn cancel(&self) -> &Cancel {
@@ -128,7 +122,8 @@ impl<'a> Session<'a> {
             *self.asked.borrow_mut() = at.clone();
             let response = self.answer(|left| {
                 let mut request = self
-                    .agent
+                    .agents
+                    .of(trusted)
                     .get(at.as_str())
                     .config()
                     .timeout_global(Some(left))
@@ -179,7 +174,8 @@ impl<'a> Session<'a> {
         let url = format!("{}/git-upload-pack", endpoint.url.as_str().trim_end_matches('/'));
         let response = self.answer(|left| {
             let mut request = self
-                .agent
+                .agents
+                .of(endpoint.trusted)
                 .post(&url)
                 .config()
                 .timeout_global(Some(left))
@@ -206,6 +202,47 @@ impl<'a> Session<'a> {
             return Err(self.not_git(format!("its content type is {content_type:?}")));
         }
         Ok(reader(response, limit))
+    }
+
+    /// Asks GitHub's API, which answers in JSON, with a token of its own. No redirect is followed.
+    /// Returns the status and the answer.
+    pub(crate) fn ask_api(
+        &self,
+        url: &Url,
+        post: bool,
+        token: &str,
+    ) -> Result<(u16, Value), SourceError> {
+        *self.asked.borrow_mut() = url.clone();
+        let agent = self.agents.of(may_see_credentials(&self.remote.url, url));
+        let token = format!("Bearer {token}");
+        let headers = [
+            ("authorization", token.as_str()),
+            ("accept", "application/vnd.github+json"),
+            ("x-github-api-version", API_VERSION),
+        ];
+        let asked = self.answer(|left| {
+            if post {
+                let request = agent.post(url.as_str()).config().timeout_global(Some(left)).build();
+                headers
+                    .iter()
+                    .fold(request, |r, (name, value)| r.header(*name, *value))
+                    .send_empty()
+            } else {
+                let request = agent.get(url.as_str()).config().timeout_global(Some(left)).build();
+                headers.iter().fold(request, |r, (name, value)| r.header(*name, *value)).call()
+            }
+        });
+        let slow = |error| match error {
+            SourceError::Timeout { .. } => {
+                SourceError::Timeout { doing: "waiting for a token of the GitHub App" }
+            }
+            error => error,
+        };
+        let response = asked.map_err(slow)?;
+        let status = response.status().as_u16();
+        let body = response.into_body().into_with_config().limit(MAX_API_ANSWER).read_to_vec();
+        let body = body.map_err(|error| slow(self.error(error)))?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
     }
 
     /// Asks, within the time that is left. A server may close an idle connection at the moment that
@@ -256,7 +293,7 @@ impl<'a> Session<'a> {
     }
 
     fn authorization(&self, trusted: bool) -> Option<&str> {
-        self.remote.authorization.as_deref().filter(|_| trusted)
+        self.authorization.as_deref().filter(|_| trusted)
     }
 
     /// The repository as errors name it; a checked URL has no credentials.
@@ -272,6 +309,12 @@ impl<'a> Session<'a> {
             Some(port) => format!("{host}:{port}"),
             None => host.into(),
         }
+    }
+
+    /// The proxy by which it was asked.
+    fn proxy(&self) -> Option<&Proxy> {
+        let uri: http::Uri = self.asked.borrow().as_str().parse().ok()?;
+        self.agents.own.config().proxy().filter(|proxy| !proxy.is_no_proxy(&uri))
     }
 
     fn remaining(&self) -> Result<Duration, SourceError> {
@@ -319,7 +362,7 @@ impl<'a> Session<'a> {
         let url = self.shown();
         match response.status().as_u16() {
             200 => Ok(()),
-            401 | 403 if !trusted && self.remote.authorization.is_some() => {
+            401 | 403 if !trusted && self.authorization.is_some() => {
                 let host = self.host();
                 let why = format!(
                     "it leads to {host}, which wants credentials; they are sent to the host of \
@@ -343,6 +386,13 @@ impl<'a> Session<'a> {
         }
         let host = self.host();
         let asked = self.asked.borrow();
+        let error = match self.proxy() {
+            Some(proxy) => match by_proxy(proxy, &host, error) {
+                Ok(error) => return error,
+                Err(error) => error,
+            },
+            None => error,
+        };
         let unknown =
             || SourceError::UnknownHost { host: asked.host_str().unwrap_or_default().into() };
         match error {
@@ -352,6 +402,11 @@ impl<'a> Session<'a> {
                 io::ErrorKind::ConnectionRefused => SourceError::ConnectionRefused { host },
                 io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
                     SourceError::Timeout { doing: "talking to the Git server" }
+                }
+                _ if is_about_our_certificate(&error) => {
+                    let own = may_see_credentials(&self.remote.url, &asked);
+                    let sent = own && self.remote.tls.client.is_some();
+                    SourceError::ClientCertificate { host, sent }
                 }
                 // rustls reports a certificate that it does not accept in this way.
                 io::ErrorKind::InvalidData if asked.scheme() == "https" => {
@@ -375,6 +430,83 @@ impl<'a> Session<'a> {
             error => SourceError::Connect { host, source: Arc::new(error) },
         }
     }
+}
+
+/// An error that is the proxy's, of a request to this host. Others are given back: nothing but the
+/// proxy is connected to, and the rest comes through it.
+fn by_proxy(proxy: &Proxy, host: &str, error: ureq::Error) -> Result<SourceError, ureq::Error> {
+    let at = format!("{}:{}", proxy.host(), proxy.port());
+    let socks = matches!(proxy.protocol(), ProxyProtocol::Socks5 | ProxyProtocol::Socks5h);
+    let sent = proxy.username().is_some();
+    let unauthorized = |proxy| SourceError::ProxyUnauthorized { proxy, sent };
+    let refused = |proxy, why: String| SourceError::ProxyRefused { proxy, host: host.into(), why };
+    let error = match error {
+        // There is nothing else to tell them by than ureq's words.
+        ureq::Error::ConnectProxyFailed(why) if why.contains(" 407/") => unauthorized(at),
+        ureq::Error::ConnectProxyFailed(why) => {
+            let status = why.rsplit('/').next().filter(|text| text.parse::<u16>().is_ok());
+            refused(
+                at,
+                match status {
+                    Some(status) => format!("it answered with HTTP status {status}"),
+                    None => "it does not answer".into(),
+                },
+            )
+        }
+        ureq::Error::HostNotFound if !proxy.resolve_target() => {
+            SourceError::ProxyUnreachable { proxy: at, source: Arc::new(error) }
+        }
+        ureq::Error::Timeout(ureq::Timeout::Connect) => {
+            SourceError::Timeout { doing: "connecting to the Git server through the proxy" }
+        }
+        ureq::Error::Io(error) => match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => return Err(error.into()),
+            _ if is_broken(&error) => return Err(error.into()),
+            _ if is_of_tls(&error) => match proxy.protocol() {
+                // Which of the two it was is not told.
+                ProxyProtocol::Https => SourceError::Tls {
+                    host: format!("{host} or to its proxy {at}"),
+                    source: Arc::new(error),
+                },
+                _ => return Err(error.into()),
+            },
+            io::ErrorKind::PermissionDenied if socks => unauthorized(at),
+            io::ErrorKind::Other if socks && error.to_string().contains("auth method") => {
+                unauthorized(at)
+            }
+            io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+                if socks =>
+            {
+                refused(at, error.to_string())
+            }
+            _ => SourceError::ProxyUnreachable { proxy: at, source: Arc::new(error) },
+        },
+        error => return Err(error),
+    };
+    Ok(error)
+}
+
+/// Whether rustls reports in this way that it does not accept something.
+fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+}
+
+/// Whether a server ends a connection for the certificate that it was shown, or was not.
+fn is_about_our_certificate(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::AlertReceived(alert)) = inner else { return false };
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
+            | AlertDescription::CertificateRequired
+    )
 }
 
 /// Whether a connection ended that had been there.

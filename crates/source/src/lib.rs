@@ -12,10 +12,12 @@
 
 #![forbid(unsafe_code)]
 
+mod agents;
 mod board;
 mod call;
 mod cancel;
 mod error;
+mod github;
 mod history;
 mod http;
 mod lookup;
@@ -31,8 +33,9 @@ mod wire;
 
 pub use cancel::Cancel;
 pub use error::{Cause, SourceError};
+pub use github::{GitHubApp, Installation};
 pub use history::Descent;
 pub use mirrors::{Limits, Mirrors, Traffic};
 pub use reference::{CommitId, Reference, Revision};
-pub use remote::{Credentials, Remote, Tls};
+pub use remote::{ClientCertificate, Credentials, Proxy, ProxyLogin, Remote, Tls};
 pub use snapshot::{CommitInfo, Snapshot};

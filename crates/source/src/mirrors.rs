@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use git2::{Oid, Repository};
-use ureq::Agent;
 
+use crate::agents::Agents;
 use crate::board::Board;
 use crate::call::Call;
 use crate::cancel::lock;
+use crate::github::Tokens;
 use crate::http::Endpoint;
 use crate::mirror::{Store, cache_error, files, remove_dir};
 use crate::remote::CheckedRemote;
@@ -66,6 +67,7 @@ pub struct Mirrors {
     limits: Limits,
     open: Mutex<HashMap<String, Arc<Mirror>>>,
     pub(crate) traffic: Counters,
+    tokens: Tokens,
     _lock: DirLock,
 }
 
@@ -145,8 +147,8 @@ pub(crate) struct Mirror {
     pub(crate) board: Arc<Board<Key, Revision>>,
     /// What the server last said it offers, so that a poll is one request.
     pub(crate) endpoint: Mutex<Option<(Endpoint, Server)>>,
-    /// An agent at rest, with the CA bundle it was made for.
-    pub(crate) agent: Mutex<Option<(Option<String>, Agent)>>,
+    /// Agents at rest, with the CA bundle they were made for.
+    pub(crate) agents: Mutex<Option<(Option<String>, Agents)>>,
     pub(crate) holds: Mutex<Holds>,
 }
 
@@ -168,7 +170,7 @@ impl Mirror {
             suspect: AtomicBool::new(false),
             board: Board::new(),
             endpoint: Mutex::new(None),
-            agent: Mutex::new(None),
+            agents: Mutex::new(None),
             holds: Mutex::default(),
         }
     }
@@ -217,7 +219,8 @@ impl Mirrors {
             }
         }
         let traffic = Counters::default();
-        Ok(Self { dir: mirrors, limits, open: Mutex::default(), traffic, _lock: lock })
+        let tokens = Tokens::default();
+        Ok(Self { dir: mirrors, limits, open: Mutex::default(), traffic, tokens, _lock: lock })
     }
 
     /// Finds the commit that a reference names now and fetches it if it is not here yet. One
@@ -236,7 +239,7 @@ impl Mirrors {
             call.bring(commit, branch.as_deref())?;
             return Ok(Revision { name: branch.clone().unwrap_or_default(), commit });
         }
-        let key = (reference.clone(), call.remote.ca.clone());
+        let key = (reference.clone(), call.remote.tls.ca.clone());
         call.mirror.board.ask(&key, cancel, call.deadline, || call.resolve(reference))
     }
 
@@ -370,6 +373,7 @@ impl Mirrors {
             remote,
             limits: &self.limits,
             traffic: &self.traffic,
+            tokens: &self.tokens,
             cancel,
         })
     }

@@ -4,9 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
+use ureq::ProxyProtocol;
 use url::Url;
 
 use crate::SourceError;
+use crate::github::{CheckedApp, GitHubApp, Installation};
 
 /// A repository on a server.
 #[derive(Clone, PartialEq, Eq)]
@@ -15,8 +17,10 @@ pub struct Remote {
     pub url: String,
     /// How to get in.
     pub credentials: Credentials,
-    /// Whom to trust.
+    /// Whom to trust, and how to show who asks.
     pub tls: Tls,
+    /// Whom to ask by. Without one the proxy that the process's environment names, if any.
+    pub proxy: Option<Proxy>,
     /// The longest that one call may take, with all its requests and waiting.
     pub timeout: Duration,
 }
@@ -27,8 +31,10 @@ impl fmt::Debug for Remote {
         f.debug_struct("Remote")
             .field("url", &redacted(&self.url))
             .field("credentials", &self.credentials)
+            .field("tls", &self.tls)
+            .field("proxy", &self.proxy)
             .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
+            .finish()
     }
 }
 
@@ -44,36 +50,117 @@ pub enum Credentials {
         /// The password or token.
         password: String,
     },
+    /// A token in the Authorization header.
+    Bearer {
+        /// The token.
+        token: String,
+    },
+    /// Tokens that a GitHub App is given, each for a time.
+    GitHubApp(GitHubApp),
 }
 
 impl fmt::Debug for Credentials {
-    /// Without the password.
+    /// Without passwords and tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anonymous => f.write_str("Anonymous"),
             Self::Basic { username, .. } => {
                 f.debug_struct("Basic").field("username", username).finish_non_exhaustive()
             }
+            Self::Bearer { .. } => f.write_str("Bearer"),
+            Self::GitHubApp(app) => app.fmt(f),
         }
     }
 }
 
-/// Whom to trust for `https`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+/// Whom to trust for `https`, and how to show who asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tls {
     /// PEM certificates to trust in place of the system's.
     pub ca: Option<String>,
+    /// What is shown to a server that asks for a certificate.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A certificate that says who asks. It is shown to the origin of the URL alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM: the certificate, then those that lead from it to its authority.
+    pub certificate: String,
+    /// PEM: the private key, without a passphrase.
+    pub key: String,
+}
+
+impl fmt::Debug for ClientCertificate {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientCertificate")
+    }
+}
+
+/// A proxy for one repository.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// `http://`, `https://` or `socks5://`, host and port, without credentials.
+    pub address: String,
+    /// Who asks it.
+    pub login: Option<ProxyLogin>,
+}
+
+impl fmt::Debug for Proxy {
+    /// Without any password, also when somebody put one into the address.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy")
+            .field("address", &redacted(&self.address))
+            .field("username", &self.login.as_ref().map(|login| &login.username))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who asks a proxy.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyLogin {
+    /// The user's name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+}
+
+impl fmt::Debug for ProxyLogin {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyLogin").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// Where the value of the Authorization header comes from.
+pub(crate) enum Authorization {
+    None,
+    Header(String),
+    App {
+        app: CheckedApp,
+        /// Names whom a token is given to, and who is trusted for it.
+        key: String,
+    },
+}
+
+/// The value of an Authorization header with a user and a password.
+pub(crate) fn basic(username: &str, password: &str) -> String {
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
+    format!("Basic {pair}")
 }
 
 /// A [`Remote`] whose parts were checked.
 pub(crate) struct CheckedRemote {
     pub(crate) url: Url,
-    /// The value of the Authorization header.
-    pub(crate) authorization: Option<String>,
-    pub(crate) ca: Option<String>,
+    pub(crate) authorization: Authorization,
+    pub(crate) tls: Tls,
+    pub(crate) proxy: Option<ureq::Proxy>,
     pub(crate) timeout: Duration,
-    /// Names the mirror: equal for equal URL and credentials. Content fetched with one credential
-    /// is never served to another.
+    /// Names the mirror: equal for equal URL, credentials, client certificate and proxy. Content
+    /// fetched with one credential is never served to another. A proxy counts as one: it reaches
+    /// what others do not reach, and may answer for the server what it likes. The authorities do
+    /// not, for whoever they vouch for has to answer at the same address.
     pub(crate) id: String,
 }
 
@@ -101,20 +188,119 @@ impl Remote {
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
 
+        if url.scheme() == "http" && self.tls.client.is_some() {
+            return Err(invalid("a client certificate can be shown over https only"));
+        }
+
+        let proxy = self.proxy.as_ref().map(|proxy| proxy.check(self)).transpose()?;
+        let access = self.access();
         let authorization = match &self.credentials {
-            Credentials::Anonymous => None,
+            Credentials::Anonymous => Authorization::None,
             Credentials::Basic { username, password } => {
-                let pair = format!("{username}:{password}");
-                let pair = base64::engine::general_purpose::STANDARD.encode(pair);
-                Some(format!("Basic {pair}"))
+                Authorization::Header(basic(username, password))
+            }
+            Credentials::Bearer { token } => {
+                // Anything else would be no header, and an error that may quote it.
+                if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+                    return Err(SourceError::InvalidCredentials {
+                        why: "a bearer token is of visible ASCII characters".into(),
+                    });
+                }
+                Authorization::Header(format!("Bearer {token}"))
+            }
+            Credentials::GitHubApp(app) => {
+                let app = app.check(url.host_str().unwrap_or_default())?;
+                let ca = self.tls.ca.as_deref().unwrap_or_default();
+                Authorization::App { app, key: digest(&[&access, ca]) }
             }
         };
-        let mut hasher = plumb_core::Hasher::new();
-        hasher.part(url.as_str().as_bytes());
-        hasher.part(authorization.as_deref().unwrap_or_default().as_bytes());
-        let digest = hasher.finish().to_string();
-        let id = digest.trim_start_matches("sha256:")[..40].to_owned();
-        Ok(CheckedRemote { url, authorization, ca: self.tls.ca.clone(), timeout: self.timeout, id })
+        let id = digest(&[url.as_str(), &access])[..40].to_owned();
+        let (tls, timeout) = (self.tls.clone(), self.timeout);
+        Ok(CheckedRemote { url, authorization, tls, proxy, timeout, id })
+    }
+
+    /// Names who asks and by whom, whatever is asked.
+    fn access(&self) -> String {
+        let mut parts = match &self.credentials {
+            Credentials::Anonymous => vec!["anonymous"],
+            Credentials::Basic { username, password } => vec!["basic", username, password],
+            Credentials::Bearer { token } => vec!["bearer", token],
+            // Not by its tokens, of which each is another.
+            Credentials::GitHubApp(GitHubApp { id, installation, key, api }) => {
+                let installation = match installation {
+                    Installation::Id(id) => ["id", id],
+                    Installation::Owner(owner) => ["owner", owner],
+                };
+                let [kind, name] = installation;
+                vec!["app", id, kind, name, key, api.as_deref().unwrap_or_default()]
+            }
+        };
+        if let Some(ClientCertificate { certificate, key }) = &self.tls.client {
+            parts.extend(["client", certificate, key]);
+        }
+        if let Some(Proxy { address, login }) = &self.proxy {
+            parts.extend(["proxy", address]);
+            if let Some(ProxyLogin { username, password }) = login {
+                parts.extend([username, password].map(String::as_str));
+            }
+        }
+        digest(&parts)
+    }
+}
+
+/// A digest of texts that tells apart where one ends and the next begins, in hexadecimal digits.
+fn digest(parts: &[&str]) -> String {
+    let mut hasher = plumb_core::Hasher::new();
+    for part in parts {
+        hasher.part(part.as_bytes());
+    }
+    hasher.finish().to_string().trim_start_matches("sha256:").to_owned()
+}
+
+impl Proxy {
+    fn check(&self, remote: &Remote) -> Result<ureq::Proxy, SourceError> {
+        let address = redacted(&self.address);
+        let invalid =
+            |why: &str| SourceError::InvalidProxy { address: address.clone(), why: why.into() };
+        let url = Url::parse(&self.address)
+            .map_err(|_| invalid("it is no URL; write http://host:port or socks5://host:port"))?;
+        let protocol = match url.scheme() {
+            "http" => ProxyProtocol::Http,
+            "https" if remote.tls.client.is_some() => {
+                // The client that we use would show it to the proxy, too.
+                return Err(invalid(
+                    "a client certificate cannot be used through an https proxy; use an http or \
+                     socks5 one",
+                ));
+            }
+            "https" => ProxyProtocol::Https,
+            // Whoever needs a proxy often cannot resolve the names of what is behind it.
+            "socks5" | "socks5h" => ProxyProtocol::Socks5h,
+            _ => return Err(invalid("its scheme is none of http, https and socks5")),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(invalid("it carries credentials; give them as username and password"));
+        }
+        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+            return Err(invalid("it must be a host and a port, without a path"));
+        }
+        let host = url.host_str().filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| invalid("it has no host"))?;
+        let mut builder = ureq::Proxy::builder(protocol).host(host);
+        if let Some(port) = url.port() {
+            builder = builder.port(port);
+        }
+        if let Some(ProxyLogin { username, password }) = &self.login {
+            if protocol == ProxyProtocol::Socks5h
+                && [username, password].iter().any(|text| !(1..=255).contains(&text.len()))
+            {
+                return Err(invalid(
+                    "socks5 takes a username and a password of 1 to 255 bytes each",
+                ));
+            }
+            builder = builder.username(username).password(password);
+        }
+        builder.build().map_err(|_| invalid("its host is not usable"))
     }
 }
 
@@ -137,6 +323,7 @@ mod tests {
             url: url.into(),
             credentials,
             tls: Tls::default(),
+            proxy: None,
             timeout: Duration::from_secs(1),
         }
     }

@@ -11,7 +11,8 @@ use super::Run;
 use super::build::Blocked;
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
-use crate::named::{Found, Named, NamedKind};
+use crate::named::{Found, Named, NamedKind, named_by};
+use crate::names::Key;
 use crate::status::Waits;
 
 /// What a render takes from the cluster.
@@ -33,7 +34,9 @@ pub(super) enum NoValues {
 impl Daemon {
     /// The values and keys for a run, read once.
     pub(super) async fn values(&self, run: &Run) -> Result<Given, NoValues> {
-        let found = match self.find_named(&run.name, &run.set).await {
+        let who = Key::App(run.name.clone());
+        let (names, cluster) = (named_by(&run.object), self.engine.acting(&run.set));
+        let found = match self.find_named(&who, names, &cluster).await {
             Ok(found) => found,
             Err((named, error)) if error.is_forbidden() => {
                 return Err(NoValues::Blocked(Blocked {

@@ -1,17 +1,17 @@
 //! Reads and watches ConfigMaps and Secrets that specs name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt as _;
 use futures::stream::SelectAll;
-use plumb_engine::{ApiError, ApplySet, Cluster, Target, WatchEvent, watch_versions};
+use plumb_engine::{ApiError, Cluster, Target, WatchEvent, watch_versions};
 use serde::Deserialize;
 
 use super::Daemon;
-use crate::named::{Content, Found, Named, NamedKind, Part, Told, Version, named_by};
+use crate::named::{Content, Found, Named, NamedKind, Part, Told, Version};
 use crate::names::{Key, Name};
 
 impl Daemon {
@@ -76,31 +76,30 @@ impl Daemon {
         }
     }
 
-    /// Reads what an Application's spec names, but for what it has read before and is unchanged.
+    /// Reads, as an account, what the spec of an object of ours names, but for what it has read before
+    /// and is unchanged.
     pub(crate) async fn find_named(
         &self,
-        name: &Name,
-        set: &ApplySet,
+        who: &Key,
+        names: BTreeSet<Named>,
+        cluster: &Cluster,
     ) -> Result<Arc<Found>, (Named, ApiError)> {
-        let cluster = self.engine.acting(set);
         let (wanted, before) = {
             let store = self.state.lock();
-            let Some(app) = store.apps.get(name) else { return Ok(Arc::default()) };
-            let wanted = named_by(&app.object);
+            let found = store.found(who);
             let unchanged = |named: &Named| {
-                let before = app.found.get(named)?;
+                let before = found.get(named)?;
                 let now = store.named.current(named)?;
                 (now == Version::of(before.as_ref())).then(|| before.clone())
             };
-            let known: Vec<_> =
-                wanted.into_iter().map(|named| (unchanged(&named), named)).collect();
-            (known, Arc::clone(&app.found))
+            let known: Vec<_> = names.into_iter().map(|named| (unchanged(&named), named)).collect();
+            (known, found)
         };
         let mut found = Found::new();
         for (known, named) in wanted {
             let content = match known {
                 Some(content) => content,
-                None => match read_named(&cluster, &named).await {
+                None => match read_named(cluster, &named).await {
                     Ok(content) => content.map(Arc::new),
                     Err(error) => return Err((named, error)),
                 },
@@ -111,13 +110,7 @@ impl Daemon {
             return Ok(before);
         }
         let found = Arc::new(found);
-        let mut store = self.state.lock();
-        for (named, content) in &*found {
-            store.named.note(named, Version::of(content.as_ref()));
-        }
-        if let Some(app) = store.apps.get_mut(name) {
-            app.found = Arc::clone(&found);
-        }
+        self.state.lock().note_found(who, &found);
         Ok(found)
     }
 }

@@ -252,6 +252,7 @@ async fn the_last_application_of_a_former_mirror_takes_it_along() {
         url: NOBODY.into(),
         credentials: Credentials::Anonymous,
         tls: Tls::default(),
+        proxy: None,
         timeout: Duration::from_secs(1),
     };
     let revision = Revision { name: "main".into(), commit: "1".repeat(40).parse().unwrap() };

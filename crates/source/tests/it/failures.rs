@@ -20,7 +20,7 @@ fn resolve_within(remote: &Remote, limits: Limits) -> Result<Revision, SourceErr
 }
 
 /// The text of an error with all its causes, as a status shows it.
-fn whole(error: &SourceError) -> String {
+pub(crate) fn whole(error: &SourceError) -> String {
     let mut text = format!("{error} {error:?} {:?}", error.hint());
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -190,7 +190,8 @@ fn hosts_that_cannot_be_reached() {
         matches!(error, SourceError::Tls { .. } | SourceError::Interrupted { .. }),
         "{error:?}"
     );
-    let bad_ca = Remote { tls: Tls { ca: Some("no certificate".into()) }, ..remote(&url) };
+    let bad_ca =
+        Remote { tls: Tls { ca: Some("no certificate".into()), ..Tls::default() }, ..remote(&url) };
     let error = resolve(&bad_ca).unwrap_err();
     assert_eq!(error.reason(), "CertificatesInvalid");
 }

@@ -3,10 +3,14 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails here")]
 
 mod cache;
+mod credentials;
 mod failures;
+mod github;
 mod history;
+mod programs;
 mod refs;
 mod repo;
+mod secrecy;
 mod server;
 mod tls;
 mod transfer;
@@ -90,6 +94,7 @@ fn remote(url: &str) -> Remote {
         url: url.into(),
         credentials: Credentials::Anonymous,
         tls: Tls::default(),
+        proxy: None,
         timeout: Duration::from_secs(20),
     }
 }

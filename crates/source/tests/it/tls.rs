@@ -32,7 +32,8 @@ fn only_the_given_authority_is_trusted() {
     let root = world.dir.path().join("git");
     world.server = Server::with_tls(config, move |request| backend(&root, request));
     let resolve = |ca: Option<&str>| {
-        let remote = Remote { tls: Tls { ca: ca.map(String::from) }, ..world.remote() };
+        let remote =
+            Remote { tls: Tls { ca: ca.map(String::from), ..Tls::default() }, ..world.remote() };
         world.mirrors.resolve(&remote, &branch("main"), &Cancel::new())
     };
     for untrusted in [None, Some(other_ca.as_str())] {
@@ -51,7 +52,7 @@ fn a_certificate_for_another_host_is_refused() {
     let (config, ca) = certificate("git.example.com");
     let root = world.dir.path().join("git");
     world.server = Server::with_tls(config, move |request| backend(&root, request));
-    let remote = Remote { tls: Tls { ca: Some(ca) }, ..world.remote() };
+    let remote = Remote { tls: Tls { ca: Some(ca), ..Tls::default() }, ..world.remote() };
     let error = world.mirrors.resolve(&remote, &branch("main"), &Cancel::new()).unwrap_err();
     assert!(matches!(error, SourceError::Tls { .. }), "{error:?}");
 }
