@@ -13,11 +13,11 @@ use crate::github::{self, CheckedApp, Tokens};
 use crate::http::{Endpoint, Session};
 use crate::lookup::{self, Found};
 use crate::mirror::{Check, Store, peel};
-use crate::mirrors::{Counters, Mirror};
+use crate::mirrors::{Counters, Mirror, Want};
 use crate::pkt::PktReader;
 use crate::remote::{Authorization, CheckedRemote};
 use crate::wire::{self, FULL_DEPTH, FetchRequest, Listed, Server};
-use crate::{Cancel, CommitId, Limits, Reference, Revision, SourceError};
+use crate::{Cancel, CommitId, Limits, Reference, Resolved, Revision, SourceError, TagId};
 
 /// Bytes that an answer without a pack may have. A hundred thousand references of common length
 /// are about ten megabytes.
@@ -40,6 +40,8 @@ struct Target<'t> {
     listed: Oid,
     /// The commit. A server that does not peel its tags lists only the tag, which then is here too.
     commit: Oid,
+    /// The annotated tag in between, where it is wanted, too.
+    tag: Option<Oid>,
     /// The branch to search on servers that give only what they list.
     branch: Option<&'t str>,
     /// Whether `listed` stands in the server's listing.
@@ -97,7 +99,11 @@ impl Call<'_> {
         work(session)
     }
 
-    pub(crate) fn resolve(&self, reference: &Reference) -> Result<Revision, SourceError> {
+    pub(crate) fn resolve(
+        &self,
+        reference: &Reference,
+        want: Want,
+    ) -> Result<Resolved, SourceError> {
         let query = lookup::Query::new(reference)?;
         self.with_session(|session| {
             let (endpoint, server, refs) =
@@ -107,8 +113,9 @@ impl Call<'_> {
                 Err(error) => return Err(self.explain(session, reference, error)),
             };
             let Found { name, id, peeled } = found;
-            let target =
-                Target { listed: id, commit: peeled.unwrap_or(id), branch: None, advertised: true };
+            let commit = peeled.unwrap_or(id);
+            let tag = Some(id).filter(|id| want == Want::Tag && *id != commit);
+            let target = Target { listed: id, commit, tag, branch: None, advertised: true };
             let commit =
                 self.ensure(session, &target, Some((&endpoint, &server))).map_err(|error| {
                     match error {
@@ -118,17 +125,25 @@ impl Call<'_> {
                         error => error,
                     }
                 })?;
-            Ok(Revision { name, commit })
+            // A server that does not peel gave the tag in place of the commit.
+            let tag =
+                tag.or_else(|| Some(id).filter(|id| want == Want::Tag && *id != commit.oid()));
+            Ok(Resolved { revision: Revision { name, commit }, tag: tag.map(TagId::of) })
         })
     }
 
     /// Fetches a commit by its id unless it is here.
     pub(crate) fn bring(&self, commit: CommitId, branch: Option<&str>) -> Result<(), SourceError> {
-        if self.mirror.is_here(commit.oid()) {
+        if self.mirror.is_here(commit.oid(), None) {
             return Ok(());
         }
-        let target =
-            Target { listed: commit.oid(), commit: commit.oid(), branch, advertised: false };
+        let target = Target {
+            listed: commit.oid(),
+            commit: commit.oid(),
+            tag: None,
+            branch,
+            advertised: false,
+        };
         self.with_session(|session| {
             let known = lock(&self.mirror.endpoint).clone();
             if let Some((endpoint, server)) = &known {
@@ -221,7 +236,7 @@ impl Call<'_> {
         target: &Target<'_>,
         known: Option<(&Endpoint, &Server)>,
     ) -> Result<CommitId, SourceError> {
-        if self.mirror.is_here(target.commit) {
+        if self.mirror.is_here(target.commit, target.tag) {
             return Ok(CommitId::of(target.commit));
         }
         let mirror = &self.mirror;
@@ -272,16 +287,20 @@ impl Call<'_> {
                     });
                 }
             }
+            for tag in store.all_tags(&repo)? {
+                store.raw(&repo, tag, ObjectType::Tag)?;
+            }
             mirror.suspect.store(false, Ordering::SeqCst);
         }
-        if mirror.claim(&repo, target.commit) {
+        if mirror.claim(&repo, target.commit, target.tag) {
             return Ok(CommitId::of(target.commit));
         }
-        if is_commit(&repo, target.commit)
+        if target.tag.is_none_or(|tag| is_tag(&repo, tag))
+            && is_commit(&repo, target.commit)
             && store.is_complete(&repo, target.commit, None, Check::Exists, self.limits)?
         {
             // A kill came between the pack and the anchor, or it was let go and is wanted again.
-            return self.take_in(&repo, target.commit);
+            return self.take_in(&repo, target.commit, target.tag);
         }
         let haves = match haves {
             Haves::Anchors => anchors,
@@ -338,20 +357,33 @@ impl Call<'_> {
         }
         let commit = peel(repo, wanted)?
             .ok_or_else(|| SourceError::NotACommit { reference: format!("object {wanted}") })?;
+        // What a server lists without peeling it may be a tag.
+        let tag = target.tag.or(Some(wanted).filter(|wanted| *wanted != commit.oid()));
+        if tag.is_some_and(|tag| !is_tag(repo, tag)) {
+            return Err(bad("the wanted tag is not among them"));
+        }
         let base = lock(&mirror.holds).last.filter(|last| Store::is_anchored(repo, *last));
         match mirror.store.is_complete(repo, commit.oid(), base, Check::Exists, self.limits) {
-            Ok(true) => self.take_in(repo, commit.oid()),
+            Ok(true) => self.take_in(repo, commit.oid(), tag),
             Ok(false) => Err(bad("a part of the commit's tree is missing")),
             Err(SourceError::Corrupt { source }) => Err(bad(&source.to_string())),
             Err(error) => Err(error),
         }
     }
 
-    /// Anchors a complete commit.
-    fn take_in(&self, repo: &Repository, commit: Oid) -> Result<CommitId, SourceError> {
+    /// Anchors a complete commit, and its tag.
+    fn take_in(
+        &self,
+        repo: &Repository,
+        commit: Oid,
+        tag: Option<Oid>,
+    ) -> Result<CommitId, SourceError> {
         let store = &self.mirror.store;
         {
             let mut holds = lock(&self.mirror.holds);
+            if let Some(tag) = tag {
+                store.anchor_tag(repo, commit, tag)?;
+            }
             store.anchor(repo, commit)?;
             holds.fresh.insert(commit);
             holds.last = Some(commit);
@@ -364,6 +396,11 @@ impl Call<'_> {
 /// Whether an object is here and is a commit.
 fn is_commit(repo: &Repository, id: Oid) -> bool {
     repo.odb().and_then(|odb| odb.read_header(id)).is_ok_and(|(_, kind)| kind == ObjectType::Commit)
+}
+
+/// Whether an object is here and is an annotated tag.
+fn is_tag(repo: &Repository, id: Oid) -> bool {
+    repo.odb().and_then(|odb| odb.read_header(id)).is_ok_and(|(_, kind)| kind == ObjectType::Tag)
 }
 
 /// What a fetch may say is here.
@@ -381,7 +418,8 @@ fn plan(
     refs: &[Listed],
 ) -> Result<(Vec<Oid>, u32), SourceError> {
     match server {
-        Server::V2(_) => Ok((vec![target.commit], 1)),
+        // A tag brings its commit along.
+        Server::V2(_) => Ok((vec![target.tag.unwrap_or(target.commit)], 1)),
         Server::V0(capabilities) => {
             let listed = refs.iter().any(|listed| listed.id == target.listed);
             if target.advertised || listed || capabilities.gives_any_commit() {

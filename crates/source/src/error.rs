@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plumb_core::ErrorClass;
 
-use crate::CommitId;
+use crate::{CommitId, Refusal};
 
 /// The error below one of ours. Shared, because callers that waited for one listing all get its
 /// error.
@@ -280,6 +280,15 @@ pub enum SourceError {
         /// In what way.
         why: String,
     },
+    /// A commit or tag is not signed by a trusted key.
+    #[error("{what} is not verified")]
+    Unverified {
+        /// Which: "commit 0123456789ab", "tag \"v1\"".
+        what: String,
+        /// Why.
+        #[source]
+        source: Refusal,
+    },
     /// The commit is not in the cache, and this call may not fetch it.
     #[error("commit {commit} is not in the cache")]
     NotInCache {
@@ -357,6 +366,7 @@ impl SourceError {
             | Self::NoSemverMatch { .. }
             | Self::Sha256Repository
             | Self::TooLarge { .. }
+            | Self::Unverified { .. }
             | Self::Locked { .. } => ErrorClass::WaitForUser,
         }
     }
@@ -397,6 +407,7 @@ impl SourceError {
             Self::Cancelled => "Cancelled",
             Self::Interrupted { .. } => "ConnectionBroken",
             Self::Protocol { .. } | Self::BadObjects { .. } => "ProtocolError",
+            Self::Unverified { .. } => "VerificationFailed",
             Self::NotInCache { .. } => "NotInCache",
             Self::Corrupt { .. } => "CacheDamaged",
             Self::CacheIo { .. } => "CacheFailed",
@@ -473,6 +484,7 @@ impl SourceError {
             Self::TooLarge { .. } => {
                 "keep manifests in a repository of their own, without large files"
             }
+            Self::Unverified { source, .. } => source.hint(),
             Self::NotInCache { .. } => {
                 "the cache was lost; it fills again as soon as the Git server answers"
             }

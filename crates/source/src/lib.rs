@@ -4,6 +4,7 @@
 //! [`Mirrors`] keeps one bare repository per URL and credential. [`Mirrors::resolve`] asks the
 //! server for one reference and fetches its commit, without history, if it is new;
 //! [`Mirrors::snapshot`] opens a commit as a [`plumb_core::Tree`] without any network.
+//! [`Mirrors::verify`] says who signed a commit, or the tag that leads to it.
 //!
 //! Everything here blocks; asynchronous callers use a thread for it and [`Cancel`] to get it back.
 //!
@@ -27,7 +28,9 @@ mod pkt;
 mod reference;
 mod remote;
 mod snapshot;
+mod tags;
 mod unpack;
+mod verify;
 mod version;
 mod wire;
 
@@ -36,6 +39,10 @@ pub use error::{Cause, SourceError};
 pub use github::{GitHubApp, Installation};
 pub use history::Descent;
 pub use mirrors::{Limits, Mirrors, Traffic};
-pub use reference::{CommitId, Reference, Revision};
+pub use reference::{CommitId, Reference, Resolved, Revision};
 pub use remote::{ClientCertificate, Credentials, Proxy, ProxyLogin, Remote, Tls};
 pub use snapshot::{CommitInfo, Snapshot};
+pub use tags::TagId;
+pub use verify::{
+    KeysError, Mode, Refusal, Signer, Tagged, TrustedKeys, Verified, verify_commit, verify_tag,
+};

@@ -284,13 +284,14 @@ impl Store {
         Ok(())
     }
 
-    /// Writes one pack with the given commits and removes all others. libgit2 has no garbage
+    /// Writes one pack with the given commits and their tags, and removes all others. libgit2 has no garbage
     /// collection, and each fetch leaves a pack that every look-up has to search.
     pub(crate) fn consolidate(
         &self,
         repo: &Repository,
         commits: &BTreeSet<Oid>,
     ) -> Result<(), SourceError> {
+        let tags = self.all_tags(repo)?;
         let write = || -> Result<Option<String>, git2::Error> {
             let mut config = repo.config()?;
             // The first is what libgit2 1.9 takes for the second.
@@ -300,6 +301,9 @@ impl Store {
             builder.set_threads(1);
             for commit in commits {
                 builder.insert_commit(*commit)?;
+            }
+            for tag in tags {
+                builder.insert_object(tag, None)?;
             }
             if builder.object_count() == 0 {
                 return Ok(None);
@@ -342,6 +346,7 @@ impl Store {
                 remove_file(&dir.join(name))?;
             }
         }
+        self.clean_tags()?;
         for dir in [self.path.clone(), self.path.join(ANCHORS)] {
             for name in files(&dir)? {
                 if has_extension(&name, "lock") || has_extension(&name, "new") {
@@ -380,7 +385,7 @@ impl Store {
 
 /// Refuses what libgit2 would load whole and is too large for that. What came as a difference has
 /// shown its kind only now.
-fn bounded(size: usize, limit: u64) -> Result<(), SourceError> {
+pub(crate) fn bounded(size: usize, limit: u64) -> Result<(), SourceError> {
     if size as u64 > limit { Err(too_large(limit)) } else { Ok(()) }
 }
 
@@ -438,11 +443,11 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<String>, SourceError> {
     }
 }
 
-fn has_extension(name: &str, extension: &str) -> bool {
+pub(crate) fn has_extension(name: &str, extension: &str) -> bool {
     Path::new(name).extension() == Some(OsStr::new(extension))
 }
 
-fn remove_file(path: &Path) -> Result<(), SourceError> {
+pub(crate) fn remove_file(path: &Path) -> Result<(), SourceError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(cache_error("remove", path, error))

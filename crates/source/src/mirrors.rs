@@ -19,7 +19,9 @@ use crate::http::Endpoint;
 use crate::mirror::{Store, cache_error, files, remove_dir};
 use crate::remote::CheckedRemote;
 use crate::wire::Server;
-use crate::{Cancel, CommitId, Descent, Reference, Remote, Revision, Snapshot, SourceError};
+use crate::{
+    Cancel, CommitId, Descent, Reference, Remote, Resolved, Revision, Snapshot, SourceError,
+};
 
 /// What one repository may cost.
 #[derive(Debug, Clone)]
@@ -136,15 +138,24 @@ impl Counters {
     }
 }
 
-/// Equal questions to a server: the reference and whom to trust for it.
-pub(crate) type Key = (Reference, Option<String>);
+/// Equal questions to a server: the reference, whom to trust for it, and what is wanted of it.
+pub(crate) type Key = (Reference, Option<String>, Want);
+
+/// What is wanted of a reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Want {
+    /// The commit that it leads to.
+    Commit,
+    /// For an annotated tag the tag itself, too.
+    Tag,
+}
 
 /// One mirror in use.
 pub(crate) struct Mirror {
     pub(crate) store: Store,
     /// Set when a reader met damage; the next resolve then checks every byte.
     pub(crate) suspect: AtomicBool,
-    pub(crate) board: Arc<Board<Key, Revision>>,
+    pub(crate) board: Arc<Board<Key, Resolved>>,
     /// What the server last said it offers, so that a poll is one request.
     pub(crate) endpoint: Mutex<Option<(Endpoint, Server)>>,
     /// Agents at rest, with the CA bundle they were made for.
@@ -175,6 +186,11 @@ impl Mirror {
         }
     }
 
+    /// An object that should be here cannot be read: the next resolve looks closely.
+    pub(crate) fn doubt(&self) {
+        self.suspect.store(true, Ordering::SeqCst);
+    }
+
     pub(crate) fn unpin(&self, commit: Oid) {
         let mut holds = lock(&self.holds);
         if let Some(count) = holds.pins.get_mut(&commit) {
@@ -185,17 +201,18 @@ impl Mirror {
         }
     }
 
-    /// Whether a commit is here and nothing says that it cannot be read.
-    pub(crate) fn is_here(&self, commit: Oid) -> bool {
+    /// Whether a commit, with a tag of it, is here and nothing says that it cannot be read.
+    pub(crate) fn is_here(&self, commit: Oid, tag: Option<Oid>) -> bool {
         !self.suspect.load(Ordering::SeqCst)
-            && matches!(self.store.open(), Ok(Some(repo)) if self.claim(&repo, commit))
+            && matches!(self.store.open(), Ok(Some(repo)) if self.claim(&repo, commit, tag))
     }
 
     /// Notes that a commit is handed out, and says whether it is here. Under one lock with
     /// [`Mirrors::keep`], which so never drops what was just found.
-    pub(crate) fn claim(&self, repo: &Repository, commit: Oid) -> bool {
+    pub(crate) fn claim(&self, repo: &Repository, commit: Oid, tag: Option<Oid>) -> bool {
         let mut holds = lock(&self.holds);
-        let here = Store::is_anchored(repo, commit);
+        let here = Store::is_anchored(repo, commit)
+            && tag.is_none_or(|tag| Store::has_tag(repo, commit, tag));
         if here {
             holds.fresh.insert(commit);
         }
@@ -232,15 +249,36 @@ impl Mirrors {
         reference: &Reference,
         cancel: &Cancel,
     ) -> Result<Revision, SourceError> {
+        Ok(self.look(remote, reference, Want::Commit, cancel)?.revision)
+    }
+
+    /// The same, and of an annotated tag the tag object, too.
+    pub fn resolve_tag(
+        &self,
+        remote: &Remote,
+        reference: &Reference,
+        cancel: &Cancel,
+    ) -> Result<Resolved, SourceError> {
+        self.look(remote, reference, Want::Tag, cancel)
+    }
+
+    fn look(
+        &self,
+        remote: &Remote,
+        reference: &Reference,
+        want: Want,
+        cancel: &Cancel,
+    ) -> Result<Resolved, SourceError> {
         reference.check()?;
         let call = self.call(remote, cancel)?;
         if let Reference::Commit { id, branch } = reference {
             let commit: CommitId = id.parse()?;
             call.bring(commit, branch.as_deref())?;
-            return Ok(Revision { name: branch.clone().unwrap_or_default(), commit });
+            let revision = Revision { name: branch.clone().unwrap_or_default(), commit };
+            return Ok(Resolved { revision, tag: None });
         }
-        let key = (reference.clone(), call.remote.tls.ca.clone());
-        call.mirror.board.ask(&key, cancel, call.deadline, || call.resolve(reference))
+        let key = (reference.clone(), call.remote.tls.ca.clone(), want);
+        call.mirror.board.ask(&key, cancel, call.deadline, || call.resolve(reference, want))
     }
 
     /// Makes sure that a commit is here. No network when it is.
@@ -268,7 +306,7 @@ impl Mirrors {
     /// Whether a commit can be opened, as far as is known: when a reader has met damage since, it has
     /// to be fetched again. No network at all.
     pub fn has(&self, remote: &Remote, commit: &CommitId) -> Result<bool, SourceError> {
-        Ok(self.mirror(&remote.check()?).is_here(commit.oid()))
+        Ok(self.mirror(&remote.check()?).is_here(commit.oid(), None))
     }
 
     /// Opens a commit for reading. No network at all; [`SourceError::NotInCache`] when it was
@@ -279,7 +317,7 @@ impl Mirrors {
         let repo = match mirror.store.open() {
             Ok(repo) => repo.ok_or_else(not_here)?,
             Err(error) => {
-                mirror.suspect.store(true, Ordering::SeqCst);
+                mirror.doubt();
                 return Err(error);
             }
         };
@@ -310,6 +348,7 @@ impl Mirrors {
             wanted.append(&mut holds.fresh);
             wanted.extend(holds.pins.keys());
             for dropped in kept.difference(&wanted) {
+                mirror.store.drop_tags(&repo, *dropped)?;
                 mirror.store.drop_anchor(&repo, *dropped)?;
             }
             kept = kept.intersection(&wanted).copied().collect();
@@ -346,7 +385,7 @@ impl Mirrors {
         Ok(())
     }
 
-    fn mirror(&self, remote: &CheckedRemote) -> Arc<Mirror> {
+    pub(crate) fn mirror(&self, remote: &CheckedRemote) -> Arc<Mirror> {
         let mut open = lock(&self.open);
         open.entry(remote.id.clone())
             .or_insert_with(|| Arc::new(Mirror::new(self.dir.join(&remote.id))))

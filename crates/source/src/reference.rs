@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::SourceError;
+use crate::{SourceError, TagId};
 
 /// A full SHA-1 commit id; displays as 40 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,6 +149,15 @@ pub struct Revision {
     pub name: String,
     /// The commit.
     pub commit: CommitId,
+}
+
+/// What a reference leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The commit and its name.
+    pub revision: Revision,
+    /// The annotated tag in between, where it was asked for and there is one.
+    pub tag: Option<TagId>,
 }
 
 impl fmt::Display for Revision {

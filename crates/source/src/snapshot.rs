@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use git2::{Oid, Repository};
 use plumb_core::{ContentId, Entry, EntryKind, RelPath, Tree, TreeError};
@@ -61,7 +60,7 @@ impl Snapshot {
                 Ok(snapshot)
             }
             Err(error) => {
-                snapshot.doubt();
+                snapshot.mirror.doubt();
                 Err(snapshot.mirror.store.git_error("read", error))
             }
         }
@@ -91,13 +90,8 @@ impl Snapshot {
         })
     }
 
-    /// An object that should be here cannot be read: the next resolve looks closely.
-    fn doubt(&self) {
-        self.mirror.suspect.store(true, Ordering::SeqCst);
-    }
-
     fn failed(&self, path: &RelPath, error: git2::Error) -> TreeError {
-        self.doubt();
+        self.mirror.doubt();
         TreeError::Read {
             path: path.clone(),
             source: Box::new(self.mirror.store.git_error("read", error)),
