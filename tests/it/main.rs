@@ -37,6 +37,7 @@ mod ownership;
 mod pinning;
 mod pods;
 mod quiet;
+mod races;
 mod restart;
 mod restored;
 mod retry;

@@ -1,0 +1,112 @@
+//! Somebody else writes between what the agent has read and what it sends: that is planned on what is
+//! no more, refused by the API server, and looked at anew.
+
+use kube::api::{Patch, PatchParams, PostParams};
+use plumb_testkit::{Agent, Exchange, Match, Proxy, runtime};
+use serde_json::{Value, json};
+
+use crate::world::{LIMIT, World, config_map};
+
+/// An Application `web` of these files, applied by an agent behind a proxy.
+async fn behind_proxy(prefix: &str, files: &[(&str, String)]) -> (World, Proxy, Agent) {
+    let world = World::new(prefix).await;
+    let proxy = Proxy::to_api(&world.plane, 1).await;
+    let files: Vec<_> = files.iter().map(|(path, text)| (*path, Some(&**text))).collect();
+    let commit = world.repo.commit(&files, "all");
+    let agent = world.agent_with(world.identity.through(&proxy.url()), &[]);
+    world.sync("web", "app", &commit).await;
+    (world, proxy, agent)
+}
+
+/// The forced applies of a config map.
+fn corrections(name: &str) -> Match {
+    Match::method("PATCH").path(&format!("/configmaps/{name}")).query("force=true")
+}
+
+/// The answers to the forced applies of a config map, each with the version that it was planned on.
+fn answers(exchanges: &[Exchange], name: &str) -> Vec<(Option<u16>, Value)> {
+    let sent = exchanges.iter().filter(|e| {
+        e.request.method == "PATCH"
+            && e.request.path.ends_with(&format!("/configmaps/{name}"))
+            && e.request.query.contains("force=true")
+    });
+    let version = |e: &Exchange| {
+        let body: Value = serde_json::from_slice(&e.request.body).unwrap();
+        body["metadata"]["resourceVersion"].clone()
+    };
+    sent.map(|e| (e.status, version(e))).collect()
+}
+
+async fn version(world: &World, name: &str) -> Value {
+    world.get(&world.config_maps(), name).await["metadata"]["resourceVersion"].clone()
+}
+
+/// Puts another object in the place of one, as somebody who knows nothing of us.
+async fn replace(world: &World, name: &str, value: &str) -> Value {
+    world.delete(&world.config_maps(), name).await;
+    let other = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
+        "data": {"value": value},
+    });
+    let other = serde_json::from_value(other).unwrap();
+    let params = PostParams { field_manager: Some("somebody".into()), ..Default::default() };
+    serde_json::to_value(world.config_maps().create(&params, &other).await.unwrap()).unwrap()
+}
+
+#[test]
+fn a_correction_that_somebody_comes_before_is_explained_anew_and_sent_again() {
+    runtime().block_on(async {
+        let a = format!("{}  more: \"1\"\n", config_map("a", "git"));
+        let (world, proxy, _agent) = behind_proxy("stale", &[("app/a.yaml", a)]).await;
+        let maps = world.config_maps();
+        let mark = proxy.mark();
+        let mut hold = proxy.hold(corrections("a"));
+        world.edit(&maps, "a", &json!({"data": {"value": "by hand"}})).await;
+        hold.arrived(LIMIT).await;
+        let first = version(&world, "a").await;
+        // Another one, of a field that the correction under way knows nothing of.
+        let params = PatchParams { field_manager: Some("another".into()), ..Default::default() };
+        let edit = Patch::Merge(json!({"data": {"more": "theirs", "own": "x"}}));
+        maps.patch("a", &params, &edit).await.unwrap();
+        let second = version(&world, "a").await;
+        hold.release();
+
+        let restored = json!({"value": "git", "more": "1", "own": "x"});
+        world.wait_object(&maps, "a", |object| object["data"] == restored).await;
+        let parts = [
+            "DriftCorrected",
+            "/a was changed",
+            "data.value (by by-hand at",
+            "data.more (by another at",
+        ];
+        world.wait_event("web", &parts).await;
+        world
+            .wait_condition(&world.apps(), "web", ("Ready", "True"), |object| {
+                object["status"]["drift"]["count"] == 1
+            })
+            .await;
+        let sent = answers(&proxy.since(mark), "a");
+        assert_eq!(sent, [(Some(409), first), (Some(200), second)]);
+    });
+}
+
+#[test]
+fn what_takes_the_place_of_ours_while_it_is_corrected_is_not_overwritten() {
+    runtime().block_on(async {
+        let a = config_map("a", "git");
+        let (world, proxy, _agent) = behind_proxy("replaced", &[("app/a.yaml", a)]).await;
+        let maps = world.config_maps();
+        let mark = proxy.mark();
+        let mut hold = proxy.hold(corrections("a"));
+        world.edit(&maps, "a", &json!({"data": {"value": "by hand"}})).await;
+        hold.arrived(LIMIT).await;
+        let other = replace(&world, "a", "theirs").await;
+        hold.release();
+
+        let parts = ["app/a.yaml:6", "exists already", "somebody", "data.value"];
+        world.wait_refused(&world.apps(), "web", "FieldConflict", &parts).await;
+        assert_eq!(world.get(&maps, "a").await, other);
+        let sent = answers(&proxy.since(mark), "a");
+        assert_eq!(sent.iter().map(|(status, _)| *status).collect::<Vec<_>>(), [Some(409)]);
+    });
+}
