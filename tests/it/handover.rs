@@ -14,7 +14,7 @@ fn with_more(name: &str, value: &str, more: &str) -> String {
 }
 
 /// One run at a time, so that the order of the names is the order of the runs.
-fn one_at_a_time(world: &World) -> Agent {
+pub(crate) fn one_at_a_time(world: &World) -> Agent {
     world.agent_with(world.identity.kubeconfig().to_owned(), &["--concurrent", "1"])
 }
 
@@ -22,12 +22,12 @@ async fn ready(world: &World, name: &str) -> Value {
     world.wait_condition(&world.apps(), name, ("Ready", "True"), |_| true).await
 }
 
-async fn uid(world: &World, name: &str) -> Value {
+pub(crate) async fn uid(world: &World, name: &str) -> Value {
     world.get(&world.config_maps(), name).await["metadata"]["uid"].clone()
 }
 
 /// Waits until an application has an object, wholly.
-async fn wait_owner(world: &World, app: &str, name: &str) {
+pub(crate) async fn wait_owner(world: &World, app: &str, name: &str) {
     let id = world.get(&world.apps(), app).await["metadata"]["labels"]["applyset.kubernetes.io/id"]
         .clone();
     wait_for(&format!("{name} to be {app}'s"), LIMIT, async || {
@@ -75,7 +75,11 @@ async fn two_of_twins(world: &World) {
 }
 
 /// What the agent deleted since a mark, and the warnings about an application.
-async fn assert_quiet(world: &World, mark: plumb_testkit::control_plane::Mark, apps: &[&str]) {
+pub(crate) async fn assert_quiet(
+    world: &World,
+    mark: plumb_testkit::control_plane::Mark,
+    apps: &[&str],
+) {
     world.plane.settled().await;
     let deletes: Vec<_> = world
         .plane

@@ -10,6 +10,7 @@ mod adopt;
 mod applying;
 mod bad_input;
 mod checks;
+mod claims;
 mod cli;
 mod clock;
 mod counts;
