@@ -250,3 +250,66 @@ fn what_is_marked_to_be_left_alone_is_not_even_adopted() {
         world.wait_value("more", "git").await;
     });
 }
+
+/// Flux's word for it says the same: what other tools added stays, and what Git has is put through in
+/// any case.
+#[test]
+fn of_an_object_marked_to_be_merged_what_kubectl_applied_beside_git_stays() {
+    runtime().block_on(async {
+        let world = World::new("merged").await;
+        let marks = [
+            ("ours", "\n  annotations: {plumb.dev/ssa: Merge}\ndata:"),
+            ("flux", "\n  annotations: {kustomize.toolkit.fluxcd.io/ssa: Merge}\ndata:"),
+            ("none", "\ndata:"),
+        ];
+        let file = |name: &str, value: &str, more: &str| {
+            let mark = marks.iter().find(|(other, _)| *other == name).unwrap().1;
+            format!("{}{more}", config_map(name, value).replace("\ndata:", mark))
+        };
+        let mut files = Vec::new();
+        for (name, _) in marks {
+            // What Git has differs, too.
+            kubectl_apply(&world, &file(name, "theirs", "  gone: \"1\"\n"));
+            files.push((format!("web/{name}.yaml"), file(name, "1", "  more: \"1\"\n")));
+        }
+        let files: Vec<_> = files.iter().map(|(p, t)| (p.as_str(), Some(t.as_str()))).collect();
+        let commit = world.repo.commit(&files, "three");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&app(&world, "web", "Always")).await;
+        world.wait_applied("web", &commit).await;
+        let kubectl = "kubectl-client-side-apply";
+        for (name, _) in marks {
+            let live = world.get(&world.config_maps(), name).await;
+            let merged = name != "none";
+            let mut data = json!({"value": "1", "more": "1"});
+            if merged {
+                data["gone"] = "1".into();
+            }
+            assert_eq!(live["data"], data, "{name}");
+            assert_eq!(managers(&live).contains(&kubectl), merged, "{live}");
+            assert_eq!(live["metadata"]["annotations"][LAST_APPLIED].is_string(), merged, "{live}");
+        }
+
+        // So it is with what kubectl applies later: what it adds stays, what it changes is put back.
+        for (name, _) in &marks[..2] {
+            kubectl_apply(&world, &file(name, "again", "  gone: \"1\"\n  later: \"1\"\n"));
+            let data = json!({"value": "1", "more": "1", "gone": "1", "later": "1"});
+            world.wait_object(&world.config_maps(), name, |object| object["data"] == data).await;
+        }
+        // What leaves Git goes, as kubectl never had it.
+        let files: Vec<_> =
+            marks.map(|(name, _)| (format!("web/{name}.yaml"), file(name, "2", ""))).into();
+        let files: Vec<_> = files.iter().map(|(p, t)| (p.as_str(), Some(t.as_str()))).collect();
+        let commit = world.repo.commit(&files, "less");
+        world.look().await;
+        world.wait_applied("web", &commit).await;
+        for (name, _) in marks {
+            let data = match name {
+                "none" => json!({"value": "2"}),
+                _ => json!({"value": "2", "gone": "1", "later": "1"}),
+            };
+            assert_eq!(world.data(name).await, Some(data), "{name}");
+        }
+    });
+}
