@@ -24,6 +24,7 @@ mod objects;
 mod pods;
 pub mod queue;
 mod queues;
+pub mod receiver;
 pub mod server;
 mod sources;
 mod state;
