@@ -90,6 +90,15 @@ pub(crate) struct Controller {
     #[arg(long, env = "PLUMB_SURVEY_INTERVAL", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     pub(crate) survey_interval: Duration,
 
+    /// Where webhooks of Git services are taken, at /hook/github and so on; `none` takes none
+    #[arg(long, env = "PLUMB_RECEIVER_ADDR", value_name = "ADDR", default_value = "none", value_parser = parse_addr)]
+    pub(crate) receiver_addr: Listen,
+
+    /// The Secret, in the agent's own namespace, that webhooks are signed with: each of its values is
+    /// accepted
+    #[arg(long, env = "PLUMB_RECEIVER_SECRET", value_name = "NAME", default_value = "plumb-receiver", value_parser = parse_secret)]
+    pub(crate) receiver_secret: String,
+
     /// The namespace that the agent runs in, where its Lease is
     #[arg(long, env = "POD_NAMESPACE", value_name = "NS", default_value = "plumb-system")]
     pub(crate) namespace: String,
@@ -205,14 +214,26 @@ fn parse_addr(text: &str) -> Result<Listen, String> {
 
 /// A name as service accounts have; or none, as an empty variable gives it.
 fn parse_account(text: &str) -> Result<String, String> {
+    if text.is_empty() || is_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("give the name of a service account, without its namespace".to_owned())
+}
+
+fn parse_secret(text: &str) -> Result<String, String> {
+    if is_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("give the name of a Secret, without its namespace".to_owned())
+}
+
+/// Whether an object can be called so.
+fn is_name(text: &str) -> bool {
     let end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let part = |part: &str| {
         part.starts_with(end) && part.ends_with(end) && part.chars().all(|c| end(c) || c == '-')
     };
-    if text.is_empty() || text.len() <= 253 && text.split('.').all(part) {
-        return Ok(text.to_owned());
-    }
-    Err("give the name of a service account, without its namespace".to_owned())
+    text.len() <= 253 && text.split('.').all(part)
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -252,6 +273,7 @@ mod tests {
             [("", true), ("tenant", true), ("a.b-1", true), ("A", false), ("a/b", false)]
         {
             assert_eq!(parse_account(name).is_ok(), good, "{name}");
+            assert_eq!(parse_secret(name).is_ok(), good && !name.is_empty(), "{name}");
         }
         assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
         assert!(parse_duration("soon").is_err());

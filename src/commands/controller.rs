@@ -1,7 +1,7 @@
 //! `plumb controller`: the daemon, from flags to exit code.
 
 use kube::config::KubeConfigOptions;
-use plumb_controller::Settings;
+use plumb_controller::{ReceiverSettings, Settings};
 use plumb_core::{Digest, ErrorClass};
 
 use crate::args::Controller;
@@ -57,6 +57,10 @@ async fn serve(args: Controller) -> Result<(), Failure> {
         no_cross_namespace_refs: args.no_cross_namespace_refs,
         audit_interval: args.audit_interval,
         survey_interval: args.survey_interval,
+        receiver: args
+            .receiver_addr
+            .0
+            .map(|addr| ReceiverSettings { addr, secret: args.receiver_secret }),
         seed: Digest::of(identity.as_bytes()).short(),
         identity,
         build: option_env!("PLUMB_BUILD").unwrap_or("").to_owned(),

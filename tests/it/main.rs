@@ -39,6 +39,7 @@ mod pinning;
 mod pods;
 mod quiet;
 mod races;
+mod receiver;
 mod restart;
 mod restored;
 mod retry;

@@ -6,6 +6,7 @@ mod follow;
 mod house;
 mod named;
 mod objects;
+mod receiver;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -29,6 +30,7 @@ use tokio::task::JoinHandle;
 
 pub(crate) use self::blocking::Panicked;
 use self::blocking::UnderWay;
+use self::receiver::Inbox;
 use crate::apps::application_resource;
 use crate::error::ControllerError;
 use crate::events::{self, ClusterEvents, Event, Events, Regarding, Severity};
@@ -37,6 +39,7 @@ use crate::metrics::{BuildInfo, Kind, Metrics, ObjectState, Outcome, QueueFigure
 use crate::names::{Key, Name};
 use crate::queue::{self, Lane, QueueHandle, RunOptions};
 use crate::queues::{LOOKS_PER_RUN, Queues};
+use crate::receiver::server::Receiver;
 use crate::server::{Heartbeat, Probes, Readiness, Server};
 use crate::state::{State, epoch_of};
 
@@ -70,8 +73,19 @@ pub struct Settings {
     pub audit_interval: Duration,
     /// How often is looked for members of kinds that no record names; never when it is zero.
     pub survey_interval: Duration,
+    /// Where webhooks are taken; `None` takes none.
+    pub receiver: Option<ReceiverSettings>,
     /// Seeds jitter.
     pub seed: u64,
+}
+
+/// Where webhooks are taken, and what they are checked with.
+#[derive(Debug, Clone)]
+pub struct ReceiverSettings {
+    /// The address to listen on.
+    pub addr: SocketAddr,
+    /// The Secret, in the daemon's own namespace, each value of which is accepted.
+    pub secret: String,
 }
 
 /// The manager of what we write to the status of our own kinds.
@@ -188,8 +202,25 @@ pub async fn run(
         None => None,
     };
 
+    let receiver = match &settings.receiver {
+        Some(ReceiverSettings { addr, secret }) => {
+            let bound = Receiver::bind(*addr).await;
+            let receiver =
+                bound.map_err(|source| ControllerError::Listen { addr: *addr, source })?;
+            tracing::info!(address = %receiver.address(), secret, "taking webhooks");
+            Some((receiver, Arc::new(Inbox::new(&daemon)), secret.clone()))
+        }
+        None => None,
+    };
+
     let (guard, mut early) = Guard::new();
     let (stopped, stop_seen) = watch::channel(false);
+    let receiving = receiver.map(|(receiver, inbox, secret)| {
+        let secrets = Arc::clone(&inbox).follow_secret(secret);
+        let secrets = guard.spawn("following the secret of webhooks", secrets);
+        let served = receiver.serve(inbox, until(stop_seen.clone()));
+        (guard.spawn("taking webhooks", served), secrets)
+    });
     let watching = Arc::clone(&daemon).follow_own_kinds(readiness.clone(), heartbeat);
     let watching = guard.spawn("watching custom resources", watching);
     let signalling = guard.spawn("following members", Arc::clone(&daemon).follow_signals(signals));
@@ -231,6 +262,10 @@ pub async fn run(
     naming.abort();
     looking.abort();
     housekeeping.abort();
+    if let Some((serving, secrets)) = receiving {
+        secrets.abort();
+        let _ = serving.await;
+    }
     let _ = end.send(true);
     let _ = publishing.await;
     // Only now may another replica write.

@@ -32,7 +32,7 @@ mod status;
 mod waiting;
 mod wants;
 
-pub use daemon::{Settings, run};
+pub use daemon::{ReceiverSettings, Settings, run};
 pub use error::ControllerError;
 pub use names::{Key, Name};
 pub use queues::blocking_threads;

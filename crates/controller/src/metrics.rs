@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use crate::receiver::{Service, server::Outcome as HookOutcome};
 use plumb_engine::Observer;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -186,6 +187,12 @@ struct OutcomeLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HookLabels {
+    service: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     verb: &'static str,
     code: u16,
@@ -219,6 +226,7 @@ struct Inner {
     git_polls: Family<OutcomeLabels, Counter>,
     git_fetches: Family<OutcomeLabels, Counter>,
     git_received: Counter,
+    hooks: Family<HookLabels, Counter>,
     api_requests: Family<RequestLabels, Counter>,
     events_sent: Counter,
     events_dropped: Family<ReasonLabels, Counter>,
@@ -376,6 +384,11 @@ impl Metrics {
                 "Packs received from Git servers",
                 Counter::default(),
             ),
+            hooks: to.add(
+                "plumb_hooks",
+                "Webhooks by service and by what became of them",
+                Family::default(),
+            ),
             api_requests: to.add(
                 "plumb_api_requests",
                 "Requests to the API server by verb and HTTP status; code 0 had no answer",
@@ -505,6 +518,12 @@ impl Metrics {
     /// Counts bytes of packs that Git servers sent.
     pub fn git_received(&self, bytes: u64) {
         self.inner.git_received.inc_by(bytes);
+    }
+
+    /// Counts a webhook.
+    pub fn hook(&self, service: Service, outcome: HookOutcome) {
+        let (service, outcome) = (service.as_str(), outcome.as_str());
+        add(&self.inner.hooks, &HookLabels { service, outcome }, 1);
     }
 
     /// Counts an Event that was written.

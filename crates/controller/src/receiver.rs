@@ -5,11 +5,14 @@
 //! listing of refs at most. There is no object for a hook; one secret, or several while they are
 //! rotated, is accepted for all.
 //!
-//! Reading and checking are pure ([`address`], [`payload`], [`signature`], [`limits`]).
+//! Reading and checking are pure ([`address`], [`payload`], [`signature`], [`limits`]); [`server`] is
+//! the listener around them.
 
 pub mod address;
 pub mod limits;
 pub mod payload;
+pub(crate) mod refs;
+pub mod server;
 pub mod signature;
 
 /// Who sends hooks.

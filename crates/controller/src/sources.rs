@@ -417,7 +417,7 @@ fn conditions_of(
 
 /// Which reference a spec names. The order is the documented one of Flux: commit, name, semver,
 /// tag, branch; the CRD's rules refuse most mixtures.
-fn reference_of(reference: Option<&GitReference>) -> Reference {
+pub(crate) fn reference_of(reference: Option<&GitReference>) -> Reference {
     let Some(reference) = reference.cloned() else { return Reference::Default };
     match reference {
         GitReference { commit: Some(id), branch, .. } => Reference::Commit { id, branch },

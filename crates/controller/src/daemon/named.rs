@@ -116,7 +116,10 @@ impl Daemon {
 }
 
 /// Reads one object; `None` when there is none.
-async fn read_named(cluster: &Cluster, named: &Named) -> Result<Option<Content>, ApiError> {
+pub(super) async fn read_named(
+    cluster: &Cluster,
+    named: &Named,
+) -> Result<Option<Content>, ApiError> {
     #[derive(Deserialize)]
     struct Raw {
         metadata: Metadata,

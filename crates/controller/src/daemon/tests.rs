@@ -104,6 +104,7 @@ fn settings(dir: &tempfile::TempDir) -> Settings {
         no_cross_namespace_refs: false,
         audit_interval: Duration::ZERO,
         survey_interval: Duration::ZERO,
+        receiver: None,
         namespace: "plumb".into(),
         identity: "one".into(),
         build: String::new(),

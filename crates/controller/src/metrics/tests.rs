@@ -24,6 +24,7 @@ fn filled() -> Metrics {
     metrics.git_polled(GitOutcome::Ok);
     metrics.git_fetched(GitOutcome::Failed, 1);
     metrics.git_received(212);
+    metrics.hook(Service::GitHub, HookOutcome::Asked);
     metrics.answered("apply", 200);
     metrics.event_sent();
     metrics.event_dropped("queue-full");
@@ -53,6 +54,7 @@ fn a_scrape_reads_as_documented() {
         r#"plumb_git_polls_total{outcome="ok"} 1"#,
         r#"plumb_git_fetches_total{outcome="failed"} 1"#,
         "plumb_git_received_bytes_total 212",
+        r#"plumb_hooks_total{service="github",outcome="asked"} 1"#,
         r#"plumb_api_requests_total{verb="apply",code="200"} 1"#,
         "plumb_events_sent_total 1",
         r#"plumb_events_dropped_total{reason="queue-full"} 1"#,

@@ -114,6 +114,13 @@ pub struct Check {
     delivery: Option<Delivery>,
 }
 
+/// What is known of a request whose signature holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// What names the delivery, when anything does.
+    pub delivery: Option<Delivery>,
+}
+
 /// Names a delivery: equal for one that is sent again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Delivery([u8; 32]);
@@ -192,15 +199,15 @@ impl Check {
         }
     }
 
-    /// Whether a secret signed the body; if so, what names the delivery, when anything does.
-    pub fn finish(self) -> Option<Option<Delivery>> {
+    /// Whether a secret signed the body.
+    pub fn finish(self) -> Option<Signed> {
         let mut holds = self.known;
         for mac in &self.macs {
             for claim in &self.claims {
                 holds |= mac.clone().verify_slice(claim).is_ok();
             }
         }
-        holds.then_some(self.delivery)
+        holds.then_some(Signed { delivery: self.delivery })
     }
 }
 

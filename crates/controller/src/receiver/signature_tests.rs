@@ -43,7 +43,7 @@ fn holds_at(
     body: &str,
     secrets: &[&str],
     now: u64,
-) -> Option<Option<Delivery>> {
+) -> Option<Signed> {
     let secrets = Secrets::new(secrets);
     let mut check = Check::begin(service, &headers(pairs), &secrets, now)?;
     let (head, rest) = body.as_bytes().split_at(body.len() / 2);
@@ -188,7 +188,7 @@ fn a_delivery_that_is_sent_again_is_known_by_its_id() {
     let signature = format!("sha256={}", GITHUB.1);
     let delivery = |service, name: &'static str, id: &str, header: &'static str| {
         let pairs = [(header, signature.as_str()), (name, id)];
-        holds_at(service, &pairs, GITHUB.0, &[EVERYBODY], 0).unwrap()
+        holds_at(service, &pairs, GITHUB.0, &[EVERYBODY], 0).unwrap().delivery
     };
     for (service, header, name) in [
         (Service::GitHub, "x-hub-signature-256", "x-github-delivery"),
@@ -206,7 +206,7 @@ fn a_delivery_that_is_sent_again_is_known_by_its_id() {
     assert_eq!(delivery(Service::Generic, "x-request-id", "a", "x-signature"), None);
     let token = |id: &str| {
         let pairs = [("x-gitlab-token", EVERYBODY), ("idempotency-key", id)];
-        holds_at(Service::GitLab, &pairs, "", &[EVERYBODY], 0).unwrap()
+        holds_at(Service::GitLab, &pairs, "", &[EVERYBODY], 0).unwrap().delivery
     };
     assert!(token("a").is_some() && token("a") == token("a") && token("a") != token("b"));
 }
