@@ -492,10 +492,10 @@ impl Daemon {
         let work = async {
             tracing::debug!("begins");
             let outcome = match &key {
-                Key::Source(name) => self.run_source(name).await,
+                Key::Source(name) => Box::pin(self.run_source(name)).await,
                 Key::App(name) => {
                     let set = self.state.lock().apps.get(name).map(|app| Arc::clone(&app.set));
-                    let outcome = self.run_app(name).await;
+                    let outcome = Box::pin(self.run_app(name)).await;
                     self.forget_if_gone(name, set);
                     outcome
                 }

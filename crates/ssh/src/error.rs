@@ -254,7 +254,8 @@ mod tests {
 
     #[test]
     fn the_hint_names_the_port() {
-        let unknown = |host: &str| SshError::HostKeyUnknown { host: host.into(), why: "".into() };
+        let unknown =
+            |host: &str| SshError::HostKeyUnknown { host: host.into(), why: String::new() };
         for (host, want) in [
             ("example.com", "`ssh-keyscan example.com`"),
             ("[example.com]:2222", "`ssh-keyscan -p 2222 example.com`"),

@@ -86,13 +86,13 @@ impl KnownHosts {
             };
             let hosts = HostPatterns::from_str(hosts)
                 .map_err(|_| bad("its host is hashed in a way that is not known"))?;
-            let key = if !TYPES.iter().any(|(name, _)| *name == kind) {
-                Key::Foreign(kind.to_owned())
-            } else {
+            let key = if TYPES.iter().any(|(name, _)| *name == kind) {
                 match PublicKey::from_openssh(&format!("{kind} {key}")) {
                     Ok(key) => Key::Usable(key),
                     Err(_) => Key::Broken,
                 }
+            } else {
+                Key::Foreign(kind.to_owned())
             };
             lines.push(Line { number, marker, hosts, key });
         }

@@ -282,7 +282,7 @@ mod tests {
                 Arc::make_mut(&mut app.object).spec.suspend = suspend;
                 app.patience = Patience::Since(long_ago);
             }
-            stand.daemon.run_app(&web).await;
+            Box::pin(stand.daemon.run_app(&web)).await;
             stand.daemon.state.lock().apps[&web].patience
         };
         assert_eq!(after(false).await, Patience::Whole, "there is no revision");

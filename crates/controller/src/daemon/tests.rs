@@ -341,7 +341,7 @@ async fn that_a_suspended_application_was_looked_at_is_said_once() {
         store.put_app(object);
     }
     for _ in 0..2 {
-        assert_eq!(stand.daemon.run_app(&name).await, Outcome::Waiting);
+        assert_eq!(Box::pin(stand.daemon.run_app(&name)).await, Outcome::Waiting);
     }
     let written = stand.api.written.lock().unwrap();
     assert_eq!(written.len(), 1, "{written:?}");

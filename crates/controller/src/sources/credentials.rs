@@ -93,17 +93,14 @@ fn secret<'f>(
     reference: &SecretRef,
 ) -> Result<&'f Data, Problem> {
     let named = Named::new(NamedKind::Secret, &name.namespace, &reference.name);
-    match found.get(&named).and_then(Option::as_ref) {
-        Some(content) => Ok(&content.data),
-        None => {
-            let message = format!(
-                "the Secret {} does not exist in the namespace {}; create it, or correct \
-                 spec.{field}.name",
-                reference.name, name.namespace,
-            );
-            Err(Problem::user(reasons::SECRET_NOT_FOUND, message))
-        }
+    if let Some(content) = found.get(&named).and_then(Option::as_ref) {
+        return Ok(&content.data);
     }
+    let message = format!(
+        "the Secret {} does not exist in the namespace {}; create it, or correct spec.{field}.name",
+        reference.name, name.namespace,
+    );
+    Err(Problem::user(reasons::SECRET_NOT_FOUND, message))
 }
 
 fn unusable(reference: &SecretRef, why: &str) -> Problem {

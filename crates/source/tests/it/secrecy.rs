@@ -147,7 +147,7 @@ fn nothing_that_is_told_holds_a_secret() {
                 let remote = Remote { credentials, proxy, ..remote(&server.url("app.git")) };
                 tell(&remote, &branch("main"));
                 if remote.proxy.is_none() {
-                    tell(&remote, &Reference::Semver("*".into()));
+                    tell(&remote, &crate::semver("*"));
                 }
             }
         }

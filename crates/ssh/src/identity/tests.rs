@@ -73,7 +73,7 @@ fn a_key_may_be_indented_and_have_other_line_ends() {
         let (text, fingerprint) = make(dir.path(), "ecdsa", "256", format, "");
         for text in [
             text.replace('\n', "\r\n"),
-            text.lines().map(|line| format!("  {line}\n")).collect(),
+            text.lines().flat_map(|line| ["  ", line, "\n"]).collect(),
             format!("\n\n{text}\n"),
             text.trim_end().to_owned(),
         ] {
@@ -87,7 +87,7 @@ fn what_is_no_key_is_told_without_its_content() {
     let dir = tempfile::tempdir().unwrap();
     let (key, _) = make(dir.path(), "ed25519", "", "RFC4716", "");
     let public = keygen(&["-y", "-f", dir.path().join("ed25519RFC47160").to_str().unwrap()]);
-    let cut: String = key.lines().take(3).map(|line| format!("{line}\n")).collect();
+    let cut: String = key.lines().take(3).flat_map(|line| [line, "\n"]).collect();
     let rsa = make(dir.path(), "rsa", "1024", "PEM", PASSPHRASE).0;
     for (text, want) in [
         (String::new(), "does not begin"),

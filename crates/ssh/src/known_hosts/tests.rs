@@ -118,9 +118,9 @@ fn servers_are_asked_for_what_is_known_only() {
         // Ours is the order, not the file's; one that stands twice is asked for once.
         (&[RSA, EC, ED, ED], "ssh-ed25519,ecdsa-sha2-nistp256,rsa-sha2-512,rsa-sha2-256"),
     ] {
-        let lines = kinds.iter().enumerate();
+        let lines = kinds.iter().zip(0..);
         let text: String =
-            lines.map(|(i, kind)| format!("h {}\n", key(kind, u8::try_from(i).unwrap()))).collect();
+            lines.flat_map(|(kind, i)| ["h ".into(), key(kind, i), "\n".into()]).collect();
         let keys = parse(&text).of("h", 22).unwrap();
         let algorithms: Vec<String> = keys.algorithms().iter().map(ToString::to_string).collect();
         assert_eq!(algorithms.join(","), want);

@@ -225,7 +225,7 @@ fn servers_that_are_none_are_told() {
         let command = ("true", &[][..]);
         run(server, &world.identity, &known, command, times, &Stop::new()).unwrap_err()
     };
-    let silent = listener(|stream| std::mem::forget(stream));
+    let silent = listener(std::mem::forget);
     let short = Times { stall: Duration::from_millis(200), ..times() };
     assert_eq!(try_at(&silent, short).reason(), "Timeout");
     let soon = Times { deadline: Instant::now() + Duration::from_millis(200), ..times() };

@@ -81,7 +81,7 @@ impl Sshd {
                     return;
                 }
                 let (state, config) = (Arc::clone(&serving), config.clone());
-                std::thread::spawn(move || state.serve(stream, &config));
+                std::thread::spawn(move || state.serve(&stream, &config));
             }
         });
         Sshd { dir, user, address, state }
@@ -154,7 +154,7 @@ impl Sshd {
 }
 
 impl State {
-    fn serve(&self, stream: TcpStream, config: &Path) {
+    fn serve(&self, stream: &TcpStream, config: &Path) {
         // Noted first, so that a server that is dropped meanwhile cuts it.
         self.streams.lock().expect("not poisoned").push(stream.try_clone().expect("a descriptor"));
         let input: OwnedFd = stream.try_clone().expect("a descriptor").into();
