@@ -9,6 +9,7 @@
 mod adopt;
 mod applying;
 mod bad_input;
+mod bounds;
 mod checks;
 mod claims;
 mod cli;
