@@ -1,8 +1,8 @@
 //! What Applications say that they want, and what that keeps from being deleted or touched.
 
 use plumb_testkit::control_plane::Mark;
-use plumb_testkit::{Match, Proxy, runtime};
-use serde_json::json;
+use plumb_testkit::{Fault, Match, Proxy, Rule, runtime, wait_for};
+use serde_json::{Value, json};
 
 use crate::handover::{assert_quiet, one_at_a_time, uid, wait_owner};
 use crate::scrape::Probe;
@@ -108,6 +108,76 @@ fn what_an_application_wanted_that_is_deleted_during_its_first_run_holds_nothing
         world.look().await;
         world.wait_applied("one", &commit).await;
         world.wait_gone(&world.config_maps(), "x").await;
+    });
+}
+
+/// What an earlier process found marked, and let go, this one has to find out: until it has been through
+/// all of its Application once, each object that it does not have is looked at before it is claimed.
+/// Putting back what somebody changed is no such round.
+#[test]
+fn a_correction_in_between_is_no_reason_to_claim_without_a_look() {
+    const MARK: &str = "plumb.dev/reconcile";
+    runtime().block_on(async {
+        let world = World::new("unlooked").await;
+        let maps = world.config_maps();
+        let first = "apiVersion: v1\nkind: Service\nmetadata:\n  name: first\nspec:\n  ports:\n  \
+                     - {port: 80}\n";
+        // It has its turn after that.
+        let after = format!(
+            "\n  annotations: {{config.kubernetes.io/depends-on: \
+             /namespaces/{}/Service/first}}\ndata:",
+            world.ns
+        );
+        let late = config_map("a", "1").replace("\ndata:", &after);
+        let b = config_map("b", "1");
+        let files = [
+            ("old/a.yaml", Some(&*late)),
+            ("old/first.yaml", Some(first)),
+            ("web/b.yaml", Some(&*b)),
+        ];
+        world.repo.commit(&files, "two folders");
+        let mut agent = world.agent();
+        world.sync_each(&["old", "web"]).await;
+        world.annotate(&maps, "a", MARK, "disabled").await;
+        world.delete(&world.apps(), "old").await;
+        world.wait_gone(&world.apps(), "old").await;
+        assert_eq!(world.get(&maps, "a").await["metadata"]["labels"], Value::Null);
+        assert!(agent.stop().success());
+        world.plane.settled().await;
+        let mark = world.plane.audit().mark();
+
+        // No run of the next process comes to it, since each ends at what comes before.
+        let proxy = Proxy::to_api(&world.plane, 1).await;
+        let first_one = Match::method("PATCH").path("/services/first");
+        let cut = proxy.add(Rule::new(first_one, Fault::CutBefore));
+        let files = [("web/first.yaml", Some(first)), ("web/a.yaml", Some(&*late))];
+        let commit = world.repo.commit(&files, "two more");
+        let _agent = world.agent_with(world.identity.through(&proxy.url()), &[]);
+        world.look().await;
+        // From then on it waits long, and what somebody changes is put back in between.
+        let mut tried = wait_for("some tries", LIMIT, async || {
+            let tries = proxy.hits(cut);
+            if tries >= 4 { Ok(tries) } else { Err(tries) }
+        })
+        .await;
+        loop {
+            world.edit(&maps, "b", &json!({"data": {"value": "by hand"}})).await;
+            world.wait_value("b", "1").await;
+            let before = std::mem::replace(&mut tried, proxy.hits(cut));
+            if before == tried {
+                break;
+            }
+        }
+        proxy.remove(cut);
+        world.wait_applied("web", &commit).await;
+        world.plane.settled().await;
+        let written = world.plane.audit().since(mark).into_iter().filter(|event| {
+            event.user == world.identity.user() && event.name == "a" && event.verb != "get"
+        });
+        assert_eq!(written.map(|event| event.what()).collect::<Vec<_>>(), [""; 0]);
+        world.annotate(&maps, "a", MARK, "enabled").await;
+        world.request(&world.apps(), "web", "now").await;
+        wait_owner(&world, "web", "a").await;
     });
 }
 
