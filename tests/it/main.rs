@@ -46,6 +46,7 @@ mod restored;
 mod retry;
 mod rewrite;
 mod running;
+mod scope;
 mod scrape;
 mod secrets;
 mod tampering;
