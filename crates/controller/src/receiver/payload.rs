@@ -139,6 +139,7 @@ fn read_github(event: &str, body: &[u8]) -> Result<Said, Unreadable> {
         number: Option<u64>,
     }
     #[derive(Deserialize)]
+    #[expect(clippy::struct_field_names, reason = "the names are those of the body")]
     struct Repository {
         clone_url: Option<String>,
         ssh_url: Option<String>,
@@ -184,6 +185,7 @@ fn read_gitlab(body: &[u8]) -> Result<Said, Unreadable> {
         object_attributes: Option<Attributes>,
     }
     #[derive(Deserialize)]
+    #[expect(clippy::struct_field_names, reason = "the names are those of the body")]
     struct Project {
         git_http_url: Option<String>,
         git_ssh_url: Option<String>,

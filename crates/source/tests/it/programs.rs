@@ -322,12 +322,11 @@ fn socks(
             return Ok(());
         }
     }
-    let host = match take(&mut stream, 4)?[3] {
-        1 => take(&mut stream, 4)?.iter().map(u8::to_string).collect::<Vec<_>>().join("."),
-        _ => {
-            let length = take(&mut stream, 1)?[0];
-            String::from_utf8_lossy(&take(&mut stream, length.into())?).into_owned()
-        }
+    let host = if take(&mut stream, 4)?[3] == 1 {
+        take(&mut stream, 4)?.iter().map(u8::to_string).collect::<Vec<_>>().join(".")
+    } else {
+        let length = take(&mut stream, 1)?[0];
+        String::from_utf8_lossy(&take(&mut stream, length.into())?).into_owned()
     };
     let port = take(&mut stream, 2)?;
     let port = u16::from_be_bytes([port[0], port[1]]);
