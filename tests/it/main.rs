@@ -54,5 +54,6 @@ mod tenants;
 mod torture;
 mod uninstall;
 mod values;
+mod verification;
 mod waiting;
 mod world;

@@ -10,6 +10,9 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// GitRepository: the ref was read, and its commit is in the cache.
 pub const FETCHED: &str = "Fetched";
+/// GitRepository: what `spec.verify` asks to be signed is signed by a trusted key. Absent where it asks
+/// for nothing.
+pub const SOURCE_VERIFIED: &str = "SourceVerified";
 /// Application: all objects are ready, where `spec.wait` asks for that; False the moment one is not,
 /// whatever else is wrong. Absent otherwise.
 pub const HEALTHY: &str = "Healthy";
@@ -56,6 +59,8 @@ pub mod reasons {
     pub const TIMED_OUT: &str = "TimedOut";
     /// The repository passes a size limit.
     pub const TOO_LARGE: &str = "TooLarge";
+    /// The commit, or the tag that leads to it, is not signed as `spec.verify` asks.
+    pub const VERIFICATION_FAILED: &str = "VerificationFailed";
     /// Any other failure of reading from the Git server.
     pub const FETCH_FAILED: &str = "FetchFailed";
 

@@ -39,6 +39,7 @@ fn default_timeout() -> Duration {
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.verify) || self.verify.mode == 'HEAD' || has(self.ref) && (has(self.ref.tag) || has(self.ref.semver))").message("the modes Tag and TagAndHEAD need ref.tag or ref.semver").field_path(".verify.mode"))]
 pub struct GitRepositorySpec {
     /// Address of the repository, over HTTP or HTTPS: https://example.com/org/repo.git.
     /// Credentials stand in the Secret that `secretRef` names, never here.
@@ -67,6 +68,11 @@ pub struct GitRepositorySpec {
     /// certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
+
+    /// Whose signatures a commit, or the tag that leads to it, must have. Without them nothing of it
+    /// is applied, and what was verified last stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verification>,
 
     /// What to do when the ref's new commit does not follow the last one, because somebody pushed
     /// with force or moved a tag. Accept: use it, and say so in an event. Hold: keep the last
@@ -105,6 +111,34 @@ impl OnRewrite {
     fn is_accept(&self) -> bool {
         *self == Self::Accept
     }
+}
+
+/// Whose signatures count, and on what.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Verification {
+    /// What has to be signed: the commit (HEAD), the annotated tag that `ref.tag` or `ref.semver`
+    /// leads to (Tag), or both (TagAndHEAD).
+    #[serde(default)]
+    pub mode: VerificationMode,
+
+    /// A Secret in the same namespace with the public keys that are trusted: OpenPGP keys in entries
+    /// named *.asc, SSH keys in entries named *.sshpub.
+    pub secret_ref: SecretRef,
+}
+
+/// What is asked to be signed, or was found to be.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum VerificationMode {
+    /// The commit.
+    #[default]
+    #[serde(rename = "HEAD")]
+    Head,
+    /// The annotated tag.
+    Tag,
+    /// Both.
+    #[serde(rename = "TagAndHEAD")]
+    TagAndHead,
 }
 
 /// A commit, named in one of five ways.
@@ -168,10 +202,15 @@ pub struct GitRepositoryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready, Fetched, and while they apply Reconciling and Stalled.
+    /// Ready, Fetched, SourceVerified, and while they apply Reconciling and Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+
+    /// What of `revision` was found to be signed: HEAD, Tag or TagAndHEAD. By whom stands in the
+    /// condition SourceVerified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_verification_mode: Option<VerificationMode>,
 
     /// The commit that the ref names, with the ref: main@sha1:<40 digits>.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -48,6 +48,7 @@ pub use crds::{crd_documents, crds};
 pub use duration::{Duration, DurationError};
 pub use git_repository::{
     GitReference, GitRepository, GitRepositorySpec, GitRepositoryStatus, OnRewrite, SecretRef,
+    Verification, VerificationMode,
 };
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use needs::{

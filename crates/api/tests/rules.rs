@@ -107,6 +107,7 @@ fn mistakes(message: &str) -> usize {
 async fn a_git_repository_is_checked_when_it_is_applied() {
     let base = json!({ "url": "https://git.example.com/org/repo.git", "interval": "1m" });
     let reference = |value: Value| json!({ "ref": value });
+    let verify = |mode: &str, reference: Value| json!({ "ref": reference, "verify": { "mode": mode, "secretRef": { "name": "keys" } } });
     check(
         &GitRepository::api_resource(),
         base,
@@ -128,6 +129,15 @@ async fn a_git_repository_is_checked_when_it_is_applied() {
             (json!({ "timeout": "0s" }), "must be at least 1s"),
             (json!({ "secretRef": { "name": "token" } }), ""),
             (json!({ "secretRef": {} }), "spec.secretRef.name: Required value"),
+            (json!({ "verify": { "secretRef": { "name": "keys" } } }), ""),
+            (json!({ "verify": {} }), "spec.verify.secretRef: Required value"),
+            (verify("HEAD", json!({ "branch": "main" })), ""),
+            (verify("Tag", json!({ "tag": "v1" })), ""),
+            (verify("TagAndHEAD", json!({ "semver": "1.x" })), ""),
+            (verify("Head", json!({ "tag": "v1" })), "Unsupported value: \"Head\""),
+            (verify("Tag", json!(null)), "need ref.tag or ref.semver"),
+            (verify("Tag", json!({ "branch": "main" })), "need ref.tag or ref.semver"),
+            (verify("TagAndHEAD", json!({ "name": "refs/tags/v1" })), "need ref.tag or ref.semver"),
             (json!({ "ignore": "*.md\n!/deploy/" }), ""),
             (json!({ "suspend": true }), ""),
             (reference(json!({})), ""),

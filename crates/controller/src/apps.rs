@@ -264,7 +264,9 @@ impl Daemon {
         base: Base,
         unready: Option<Unready>,
     ) -> Outcome {
+        let trusted = self.trusts(run, &base);
         let known = run.rendered.as_ref().filter(|r| r.how == base.how && r.remote == base.remote);
+        let known = known.filter(|_| trusted);
         // One that is to run anyway need not know, unless it may have to wait.
         if let Some(known) = known.filter(|_| !run.forced || unready.is_some()) {
             let same = known.revision.commit == base.revision.commit

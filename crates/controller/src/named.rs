@@ -78,7 +78,9 @@ pub(crate) fn named_by(app: &Application) -> BTreeSet<Named> {
 /// Everything that a GitRepository's spec names: what its looks read, and what wakes it.
 pub(crate) fn named_by_source(source: &GitRepository) -> BTreeSet<Named> {
     let namespace = source.metadata.namespace.as_deref().unwrap_or_default();
-    let secrets = [&source.spec.secret_ref, &source.spec.proxy_secret_ref].into_iter().flatten();
+    let spec = &source.spec;
+    let secrets = [&spec.secret_ref, &spec.proxy_secret_ref].into_iter().flatten();
+    let secrets = secrets.chain(spec.verify.as_ref().map(|verify| &verify.secret_ref));
     secrets.map(|secret| Named::new(NamedKind::Secret, namespace, &secret.name)).collect()
 }
 

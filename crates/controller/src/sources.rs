@@ -3,6 +3,7 @@
 mod credentials;
 mod mirror;
 mod rewrite;
+mod trust;
 
 pub(crate) use rewrite::Turn;
 
@@ -14,7 +15,7 @@ use jiff::Timestamp;
 use plumb_api::conditions::{self, READY, reasons};
 use plumb_api::{Condition, GitReference, GitRepository, GitRepositoryStatus, names};
 use plumb_core::ErrorClass;
-use plumb_source::{Cancel, Reference, Remote, Revision, SourceError};
+use plumb_source::{Cancel, Reference, Remote, Resolved, Revision, SourceError};
 
 use crate::daemon::{Daemon, PANICKED, Panicked, chain};
 use crate::events::Severity;
@@ -23,6 +24,9 @@ use crate::names::{Key, Name};
 use crate::queue::Lane;
 use crate::state::{annotation, commit_of};
 use crate::status::{Say, Waits, brief, build_conditions, with_hint};
+
+use self::trust::By;
+pub(crate) use self::trust::{Trust, Word};
 
 /// Why a GitRepository is not ready, or a commit of it not at hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,11 +100,16 @@ impl Daemon {
         };
         let key = Key::Source(name.clone());
         let spec = &object.spec;
-        let result = if spec.suspend {
-            self.stand_still(&object).await
-        } else {
-            self.resolve(name, &object).await
+        let (distrusted, keys) = self.take_keys(name, &object).await;
+        let result = match keys {
+            Err(problem) => Err(problem.into()),
+            Ok(()) if spec.suspend => self.stand_still(&object).await,
+            Ok(()) => self.resolve(name, &object).await,
         };
+        // What they stand on has to be verified anew.
+        for key in distrusted {
+            self.call(key);
+        }
         let interval = Duration::from(spec.interval);
         let bring = async || self.bring_wanted(name, &object, &result).await;
         match &result {
@@ -170,9 +179,14 @@ impl Daemon {
         self.recall(name, object, &remote).await;
         let reference = reference_of(object.spec.reference.as_ref());
         let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
+        let with_tag = trust::wants_tag(object);
         let resolved = self
             .blocking(Kind::GitRepository, move |cancel: &Cancel| {
-                mirrors.resolve(&target, &reference, cancel)
+                if with_tag {
+                    return mirrors.resolve_tag(&target, &reference, cancel);
+                }
+                let revision = mirrors.resolve(&target, &reference, cancel)?;
+                Ok(Resolved { revision, tag: None })
             })
             .await?;
         if matches!(resolved, Err(SourceError::Cancelled)) {
@@ -180,7 +194,9 @@ impl Daemon {
         }
         let outcome = if resolved.is_ok() { GitOutcome::Ok } else { GitOutcome::Failed };
         self.metrics.git_polled(outcome);
-        let revision = resolved?;
+        let Resolved { revision, tag } = resolved?;
+        let by = By::Resolved(revision.name.clone(), tag);
+        self.verify(name, object, &remote, revision.commit, by).await?;
         if let Some(text) = self.check_history(name, object, &remote, &revision).await? {
             self.tell_rewrite(object, &revision, &text);
         }
@@ -201,6 +217,13 @@ impl Daemon {
             let look = move |_: &Cancel| mirrors.has(&target, &commit).unwrap_or(false);
             let here = self.blocking(Kind::GitRepository, look).await;
             revision = revision.filter(|_| here == Ok(true));
+        }
+        if let Some(Revision { name: tag, commit }) = &revision {
+            // A status is not proof enough.
+            let by = By::Named(tag.clone());
+            if self.verify(name, object, remote, *commit, by).await.is_err() {
+                revision = None;
+            }
         }
         let waiting: Vec<Key> = {
             let mut store = self.state.lock();
@@ -225,10 +248,15 @@ impl Daemon {
         object: &GitRepository,
     ) -> Result<(Remote, Revision), Missed> {
         let name = Name::of(&object.metadata);
-        if let Some(source) = self.state.lock().sources.get(&name)
-            && let (Some(remote), Some(revision)) = (&source.remote, &source.revision)
-        {
-            return Ok((remote.clone(), revision.clone()));
+        let known = {
+            let store = self.state.lock();
+            let source = store.sources.get(&name);
+            source.and_then(|source| Some((source.remote.clone()?, source.revision.clone()?)))
+        };
+        if let Some((remote, revision)) = known {
+            let by = By::Named(revision.name.clone());
+            self.verify(&name, object, &remote, revision.commit, by).await?;
+            return Ok((remote, revision));
         }
         let status = object.status.as_ref();
         let Some(revision) = status.and_then(|status| revision_of(status.revision.as_deref()?))
@@ -243,6 +271,8 @@ impl Daemon {
             mirrors.fetch_commit(&target, &commit, cancel)
         })
         .await??;
+        let by = By::Named(revision.name.clone());
+        self.verify(&name, object, &remote, commit, by).await?;
         Ok((remote, revision))
     }
 
@@ -305,12 +335,13 @@ impl Daemon {
         object: &GitRepository,
         result: Result<&Revision, &Problem>,
     ) -> bool {
-        let before = {
+        let (before, word) = {
             let store = self.state.lock();
             let Some(source) = store.sources.get(name) else { return false };
-            source.written.clone().or_else(|| object.status.clone()).unwrap_or_default()
+            let before = source.written.clone().or_else(|| object.status.clone());
+            (before.unwrap_or_default(), source.word.clone())
         };
-        let say = match result {
+        let mut say = match result {
             Ok(revision) => {
                 let mut say = Say::ready(format!("fetched {}", brief(revision)));
                 say.more.push((
@@ -336,12 +367,18 @@ impl Daemon {
                 say
             }
         };
+        say.more.extend(trust::condition_of(object, word.as_ref(), &before.conditions));
         let generation = object.metadata.generation;
+        let mode = object.spec.verify.as_ref().map(|verify| verify.mode);
         let conditions = conditions_of(object, &before.conditions, &say, Timestamp::now());
         let status = GitRepositoryStatus {
             observed_generation: generation,
             conditions,
             revision: result.ok().map(ToString::to_string).or_else(|| before.revision.clone()),
+            source_verification_mode: match result {
+                Ok(_) => mode,
+                Err(_) => before.source_verification_mode,
+            },
             last_handled_reconcile_at: annotation(&object.metadata, names::REQUESTED_AT)
                 .map(String::from)
                 .or_else(|| before.last_handled_reconcile_at.clone()),
@@ -409,7 +446,10 @@ fn conditions_of(
     say: &Say,
     now: Timestamp,
 ) -> Vec<Condition> {
-    if object.spec.suspend && say.ready && !before.is_empty() {
+    // That it was not signed is over, and is not found out otherwise.
+    let refused =
+        before.iter().any(|c| c.type_ == READY && c.reason == reasons::VERIFICATION_FAILED);
+    if object.spec.suspend && say.ready && !before.is_empty() && !refused {
         return before.to_vec();
     }
     build_conditions(before, say, object.metadata.generation, now)

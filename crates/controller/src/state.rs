@@ -26,7 +26,7 @@ use crate::named::{Found, Named, Sight, Version, named_by, named_by_source};
 use crate::names::{Key, Name};
 use crate::objects::{ObjectRef, Seen};
 use crate::pods::Workload;
-use crate::sources::Turn;
+use crate::sources::{Trust, Turn, Word};
 use crate::status::Say;
 use crate::waiting::Wait;
 use crate::wants::Wants;
@@ -45,6 +45,10 @@ pub(crate) struct Source {
     pub(crate) remote: Option<Remote>,
     /// What was last read of the Secrets that its spec names.
     pub(crate) found: Arc<Found>,
+    /// The commits that are trusted, if its spec asks for signatures.
+    pub(crate) trust: Option<Trust>,
+    /// What was last found out of signatures.
+    pub(crate) word: Option<Word>,
     /// Why it is not ready, for the applications that wait for it.
     pub(crate) problem: Option<String>,
     /// The status that was written last, in case the watch has not brought it back yet.
@@ -161,6 +165,8 @@ impl Source {
         self.revision = None;
         self.remote = None;
         self.found = Arc::default();
+        self.trust = None;
+        self.word = None;
         self.problem = None;
         self.written = None;
         self.kept.clear();
@@ -242,6 +248,8 @@ impl Store {
                 seq: 0,
                 remote: None,
                 found: Arc::default(),
+                trust: None,
+                word: None,
                 problem: None,
                 written: None,
                 turn: None,

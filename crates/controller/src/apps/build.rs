@@ -139,12 +139,23 @@ impl Daemon {
         self.blocking(Kind::Application, look).await.unwrap_or(false)
     }
 
-    /// Renders a commit. One that is not at hand is asked for; nobody waits for a Git server here.
+    /// Whether a commit may be applied: its GitRepository asks for no signatures, or they were found.
+    pub(super) fn trusts(&self, run: &Run, base: &Base) -> bool {
+        let name = Name::new(&run.name.namespace, &run.object.spec.source_ref.name);
+        let store = self.state.lock();
+        store.sources.get(&name).is_none_or(|source| source.trusts(&base.revision.commit))
+    }
+
+    /// Renders a commit. One that is not at hand, or not verified, is asked for; nobody waits for a Git
+    /// server here.
     pub(super) async fn build(
         self: &Arc<Self>,
         run: &Run,
         base: &Base,
     ) -> Result<(Built, Inputs), Failed> {
+        if !self.trusts(run, base) {
+            return Err(self.ask_for(run, base));
+        }
         let (remote, commit) = (base.remote.clone(), base.revision.commit);
         let how = Arc::clone(&base.how);
         let mirrors = Arc::clone(&self.mirrors);
@@ -225,7 +236,7 @@ impl Daemon {
     }
 
     /// Asks the source for a commit that is not at hand, or tells why its looks do not bring it.
-    fn ask_for(&self, run: &Run, base: &Base) -> Failed {
+    pub(super) fn ask_for(&self, run: &Run, base: &Base) -> Failed {
         let commit = base.revision.commit;
         let name = Name::new(&run.name.namespace, &run.object.spec.source_ref.name);
         let need = {
@@ -234,7 +245,10 @@ impl Daemon {
             let source = source.filter(|source| source.remote.as_ref() == Some(&base.remote));
             source.map(|source| source.wants.need(commit, &run.name, run.wanted))
         };
-        let absent = format!("commit {} is not in the cache", &commit.to_string()[..BRIEF_COMMIT]);
+        let brief = &commit.to_string()[..BRIEF_COMMIT];
+        let trusted = self.trusts(run, base);
+        let absent =
+            format!("commit {brief} is not {}", if trusted { "in the cache" } else { "verified" });
         match need {
             Some(Need::Look) => {
                 self.queue.add(Key::Source(name), Lane::Urgent);
@@ -244,12 +258,16 @@ impl Daemon {
             Some(Need::Failed(problem)) => {
                 let pin = run.object.spec.revision.as_deref().and_then(|pin| pin.parse().ok());
                 let wrong = pin == Some(commit) && problem.reason == reasons::REF_NOT_FOUND;
+                let unsigned = problem.reason == reasons::VERIFICATION_FAILED;
                 Failed::Because {
                     reason: if wrong { reasons::REVISION_NOT_FOUND.into() } else { problem.reason },
-                    message: if wrong {
+                    message: if unsigned {
+                        problem.message
+                    } else if wrong {
                         format!("spec.revision: {}", problem.message)
                     } else {
-                        format!("{absent} and cannot be fetched: {}", problem.message)
+                        let how = if trusted { "fetched" } else { "looked at" };
+                        format!("{absent} and cannot be {how}: {}", problem.message)
                     },
                     class: problem.class,
                 }

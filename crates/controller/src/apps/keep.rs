@@ -31,6 +31,8 @@ enum Kept {
     Part,
     /// It could not be read. What is live was not touched.
     Unread,
+    /// It is not signed by keys that are trusted now. What is live was not touched.
+    Untrusted,
 }
 
 impl Stays {
@@ -46,6 +48,10 @@ pub(super) fn and_stays(message: String, stays: Option<&Stays>) -> String {
     match how {
         Kept::Whole => format!("{message}; {revision} stays applied and is kept as it is"),
         Kept::Part => format!("{message}; {revision} stays applied but not all of it is in place"),
+        Kept::Untrusted => format!(
+            "{message}; {revision}, which was applied, is not verified either: nothing is corrected and \
+             nothing pruned"
+        ),
         Kept::Unread => format!(
             "{message}; until {revision} can be read again, nothing is corrected and nothing pruned"
         ),
@@ -91,6 +97,11 @@ impl Daemon {
         let stays = |how| Stays { revision: brief(&base.revision), how };
         if run.object.spec.mode == Mode::Observe {
             return stays(Kept::Whole);
+        }
+        if !self.trusts(run, &base) {
+            // The look that this asks for calls again when it is found to be signed after all.
+            drop(self.ask_for(run, &base));
+            return stays(Kept::Untrusted);
         }
         let kept = self.state.lock().apps.get(&run.name).and_then(|app| app.kept.clone());
         if kept == Some(base.what()) && self.engine.in_sync(&run.set) {

@@ -57,7 +57,11 @@ impl Daemon {
     }
 
     /// Reads the Secrets that a GitRepository names, as the account that is for it.
-    async fn secrets(&self, name: &Name, object: &GitRepository) -> Result<Arc<Found>, Problem> {
+    pub(super) async fn secrets(
+        &self,
+        name: &Name,
+        object: &GitRepository,
+    ) -> Result<Arc<Found>, Problem> {
         let reader = self
             .default_account()
             .map(|account| Account { namespace: name.namespace.clone(), name: account.clone() });
@@ -86,7 +90,7 @@ impl Daemon {
 }
 
 /// What a Secret holds that a field of a GitRepository names.
-fn secret<'f>(
+pub(super) fn secret<'f>(
     found: &'f Found,
     name: &Name,
     field: &str,

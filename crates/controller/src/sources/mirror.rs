@@ -9,6 +9,7 @@ use plumb_api::GitRepository;
 use plumb_core::ErrorClass;
 use plumb_source::{Cancel, Remote, Revision, SourceError};
 
+use super::trust::By;
 use super::{Missed, Problem, SLOW_RETRY};
 use crate::daemon::{Daemon, Panicked};
 use crate::metrics::Kind;
@@ -50,7 +51,13 @@ impl Daemon {
                     let fetch =
                         move |cancel: &Cancel| mirrors.fetch_commit(&target, &commit, cancel);
                     match self.blocking(Kind::GitRepository, fetch).await {
-                        Ok(Ok(())) => Ok(()),
+                        Ok(Ok(())) => {
+                            match self.verify(name, object, remote, commit, By::Any).await {
+                                Ok(()) => Ok(()),
+                                Err(Missed::CutShort) => return None,
+                                Err(Missed::Problem(problem)) => Err(problem),
+                            }
+                        }
                         Ok(Err(SourceError::Cancelled)) => return None,
                         Ok(Err(error)) => Err(error.into()),
                         Err(Panicked) => Err(Problem::panicked()),

@@ -1,0 +1,401 @@
+//! Which commits of a GitRepository are trusted, where its spec asks for signatures.
+//!
+//! Invariant: what is not in [`Trust`] is not rendered for an Application, whoever asks for it and
+//! wherever it comes from: the ref, a pin, the status of before a restart, what was applied last. The
+//! keys, the mode and the name of the Secret are a part of it, so that none of them outlives its commits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use plumb_api::conditions::{self, reasons};
+use plumb_api::{Condition, GitRepository, Verification, VerificationMode};
+use plumb_core::ErrorClass;
+use plumb_source::{
+    Cancel, CommitId, KeysError, Mode, Remote, SourceError, TagId, Tagged, TrustedKeys, Verified,
+};
+
+use super::credentials::secret;
+use super::{Missed, Problem};
+use crate::daemon::{Daemon, chain};
+use crate::metrics::Kind;
+use crate::names::{Key, Name};
+use crate::state::{Source, Store};
+use crate::status::with_hint;
+
+/// The commits that were verified, and by what.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    by: Verification,
+    keys: Arc<TrustedKeys>,
+    /// By the tag that a ref led to, where one was asked for.
+    good: BTreeMap<CommitId, (Option<TagId>, Verified)>,
+}
+
+/// What is to be said of signatures: the status, reason and message of a condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Word {
+    status: &'static str,
+    reason: String,
+    message: String,
+    class: ErrorClass,
+}
+
+impl Word {
+    fn good(commit: &CommitId, verified: &Verified) -> Self {
+        let message = format!("{}: {verified}", &commit.to_string()[..12]);
+        let class = ErrorClass::WaitForUser;
+        Self { status: "True", reason: reasons::SUCCEEDED.into(), message, class }
+    }
+
+    fn bad(reason: &str, message: String, class: ErrorClass) -> Self {
+        Self { status: "False", reason: reason.into(), message, class }
+    }
+
+    fn problem(self) -> Problem {
+        Problem { reason: self.reason, message: self.message, class: self.class }
+    }
+}
+
+impl Problem {
+    fn word(&self) -> Word {
+        Word::bad(&self.reason, self.message.clone(), self.class)
+    }
+}
+
+/// Which tag a commit is verified by, in the modes that ask for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum By {
+    /// The one that the ref of this name leads to now.
+    Resolved(String, Option<TagId>),
+    /// One of this name that is at hand.
+    Named(String),
+    /// Any that is at hand.
+    Any,
+}
+
+impl By {
+    fn tagged(&self) -> Tagged<'_> {
+        match self {
+            Self::Resolved(name, tag) => Tagged::Resolved(name, *tag),
+            Self::Named(name) => Tagged::Named(name),
+            Self::Any => Tagged::Any,
+        }
+    }
+
+    /// Whether what was found by the tag of this id says enough.
+    fn is_met(&self, found: Option<TagId>) -> bool {
+        match self {
+            Self::Resolved(_, tag) => *tag == found,
+            Self::Named(_) | Self::Any => true,
+        }
+    }
+}
+
+/// Whether a mode asks for a tag.
+pub(super) fn wants_tag(object: &GitRepository) -> bool {
+    let mode = object.spec.verify.as_ref().map(|verify| verify.mode);
+    mode.is_some_and(|mode| mode != VerificationMode::Head)
+}
+
+impl Source {
+    /// Whether a commit may be applied. Asked with the spec as it is now: what was found by another
+    /// one says nothing.
+    pub(crate) fn trusts(&self, commit: &CommitId) -> bool {
+        let Some(verify) = &self.object.spec.verify else { return true };
+        self.trust(verify).is_some_and(|trust| trust.good.contains_key(commit))
+    }
+
+    fn trust(&self, verify: &Verification) -> Option<&Trust> {
+        self.trust.as_ref().filter(|trust| trust.by == *verify)
+    }
+}
+
+impl Store {
+    /// Takes other keys, or none, in place of those of before. What was trusted by them is so no more;
+    /// runs that apply it end. Returns who has to look anew.
+    fn turn_trust(&mut self, name: &Name, trust: Option<Trust>) -> Vec<Key> {
+        let Some(source) = self.sources.get_mut(name) else { return Vec::new() };
+        let lost = source.trust.take().is_some_and(|before| !before.good.is_empty());
+        source.trust = trust;
+        if !lost {
+            return Vec::new();
+        }
+        let keys: Vec<Key> = self.dependants(name).collect();
+        for key in &keys {
+            if let Some(app) = self.apps.get_mut(key.name()) {
+                app.wanted += 1;
+            }
+        }
+        keys
+    }
+}
+
+impl Daemon {
+    /// Reads the keys that a GitRepository trusts, if it asks for signatures. Those that cannot be read
+    /// just now stay as they were; without a Secret nobody is trusted. Returns who is to be called at
+    /// the end of the look, since what it stands on may be trusted no more.
+    pub(super) async fn take_keys(
+        &self,
+        name: &Name,
+        object: &GitRepository,
+    ) -> (Vec<Key>, Result<(), Problem>) {
+        let turn = |trust| self.state.lock().turn_trust(name, trust);
+        let Some(verify) = &object.spec.verify else {
+            let called = turn(None);
+            self.word(name, None);
+            return (called, Ok(()));
+        };
+        let found = match self.secrets(name, object).await {
+            Ok(found) => found,
+            Err(problem) => {
+                // What is over in a moment says nothing of signatures.
+                if problem.class != ErrorClass::Retry {
+                    self.word(name, Some(problem.word()));
+                }
+                return (Vec::new(), Err(problem));
+            }
+        };
+        let secret = match secret(&found, name, "verify.secretRef", &verify.secret_ref) {
+            Ok(secret) => secret,
+            Err(problem) => {
+                self.word(name, Some(problem.word()));
+                return (turn(None), Err(problem));
+            }
+        };
+        let entries = secret.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
+        match TrustedKeys::of_secret(entries) {
+            Ok(keys) => {
+                let known = {
+                    let store = self.state.lock();
+                    let source = store.sources.get(name);
+                    let trust = source.and_then(|source| source.trust(verify));
+                    trust.is_some_and(|trust| *trust.keys == keys)
+                };
+                if known {
+                    return (Vec::new(), Ok(()));
+                }
+                let (by, keys) = (verify.clone(), Arc::new(keys));
+                (turn(Some(Trust { by, keys, good: BTreeMap::new() })), Ok(()))
+            }
+            Err(error) => {
+                let problem = unusable(&verify.secret_ref.name, &error);
+                self.word(name, Some(problem.word()));
+                (turn(None), Err(problem))
+            }
+        }
+    }
+
+    /// Makes sure that a commit, which is at hand, is trusted, where the spec asks for that.
+    pub(super) async fn verify(
+        &self,
+        name: &Name,
+        object: &GitRepository,
+        remote: &Remote,
+        commit: CommitId,
+        by: By,
+    ) -> Result<(), Missed> {
+        let Some(verify) = &object.spec.verify else { return Ok(()) };
+        let keys = {
+            let store = self.state.lock();
+            let trust = store.sources.get(name).and_then(|source| source.trust(verify));
+            let Some(trust) = trust else {
+                // Why there are no keys was found out when they were looked for.
+                let word = store.sources.get(name).and_then(|source| source.word.clone());
+                return Err(word.map_or(Missed::CutShort, |word| word.problem().into()));
+            };
+            match trust.good.get(&commit) {
+                Some((tag, verified)) if by.is_met(*tag) => Ok(verified.clone()),
+                _ => Err(Arc::clone(&trust.keys)),
+            }
+        };
+        let found = match keys {
+            Ok(verified) => Ok(verified),
+            Err(keys) => {
+                let (mirrors, remote) = (Arc::clone(&self.mirrors), remote.clone());
+                let (mode, tagged, trusted) = (mode_of(verify.mode), by.clone(), Arc::clone(&keys));
+                let look = move |_: &Cancel| {
+                    let with = (&*trusted, Timestamp::now());
+                    mirrors.verify(&remote, &commit, mode, tagged.tagged(), with)
+                };
+                let found = self.blocking(Kind::GitRepository, look).await?;
+                if let Ok(verified) = &found {
+                    let tag = match &by {
+                        By::Resolved(_, tag) => *tag,
+                        By::Named(_) | By::Any => None,
+                    };
+                    let mut store = self.state.lock();
+                    let source = store.sources.get_mut(name);
+                    if let Some(trust) = source.and_then(|source| source.trust.as_mut())
+                        && trust.by == *verify
+                        && trust.keys == keys
+                    {
+                        trust.good.insert(commit, (tag, verified.clone()));
+                    }
+                }
+                found
+            }
+        };
+        if by != By::Any {
+            match &found {
+                Ok(verified) => self.word(name, Some(Word::good(&commit, verified))),
+                Err(error @ SourceError::Unverified { source, .. }) => {
+                    let message = with_hint(chain(error), error.hint());
+                    self.word(name, Some(Word::bad(source.reason(), message, error.class())));
+                }
+                Err(_) => {}
+            }
+        }
+        found?;
+        Ok(())
+    }
+
+    fn word(&self, name: &Name, word: Option<Word>) {
+        if let Some(source) = self.state.lock().sources.get_mut(name) {
+            source.word = word;
+        }
+    }
+}
+
+/// The condition that tells of signatures: as was found last, or as it stands in the status.
+pub(super) fn condition_of(
+    object: &GitRepository,
+    word: Option<&Word>,
+    before: &[Condition],
+) -> Option<(&'static str, &'static str, String, String)> {
+    object.spec.verify.as_ref()?;
+    let type_ = conditions::SOURCE_VERIFIED;
+    if let Some(Word { status, reason, message, .. }) = word {
+        return Some((type_, status, reason.clone(), message.clone()));
+    }
+    let said = before.iter().find(|condition| condition.type_ == type_)?;
+    let status = if said.status == "True" { "True" } else { "False" };
+    Some((type_, status, said.reason.clone(), said.message.clone()))
+}
+
+fn mode_of(mode: VerificationMode) -> Mode {
+    match mode {
+        VerificationMode::Head => Mode::Head,
+        VerificationMode::Tag => Mode::Tag,
+        VerificationMode::TagAndHead => Mode::TagAndHead,
+    }
+}
+
+fn unusable(secret: &str, error: &KeysError) -> Problem {
+    let message = format!("the Secret {secret} is of no use for spec.verify: {error}");
+    Problem::user(reasons::INVALID_SECRET, with_hint(message, Some(error.hint().to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use plumb_api::SecretRef;
+    use plumb_source::Signer;
+    use serde_json::json;
+
+    use super::*;
+
+    const KEYS: [&str; 2] = [
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAZB7F+dVF/pXLyzww5B75BPWJp0iWZcxmGoDIVjaLmD ada",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHI0uOW172eBrovn1zgS/QZXvIrxMb1O3ezjc5yu8uf7 eve",
+    ];
+
+    fn source(generation: i64, verify: &serde_json::Value) -> GitRepository {
+        serde_json::from_value(json!({
+            "apiVersion": "plumb.dev/v1alpha1", "kind": "GitRepository",
+            "metadata": {"name": "repo", "namespace": "ns", "uid": "u", "generation": generation},
+            "spec": {"url": "https://git.example/repo", "interval": "1m", "verify": verify},
+        }))
+        .unwrap()
+    }
+
+    fn trust(mode: VerificationMode, keys: &str, commit: CommitId) -> Trust {
+        let keys = TrustedKeys::of_secret([("a.sshpub", keys.as_bytes())]).unwrap();
+        let secret_ref = SecretRef { name: "keys".into() };
+        let signer = Signer { key: "SSH key".into(), name: "ada".into() };
+        let verified = Verified { tag: None, commit: Some(signer) };
+        Trust {
+            by: Verification { mode, secret_ref },
+            keys: Arc::new(keys),
+            good: BTreeMap::from([(commit, (None, verified))]),
+        }
+    }
+
+    #[test]
+    fn a_commit_is_trusted_by_what_the_spec_says_now() {
+        let mut store = Store::default();
+        let name = Name::new("ns", "repo");
+        let commit = |digit: &str| -> CommitId { digit.repeat(40).parse().unwrap() };
+        let trusts = |store: &Store, commit: &CommitId| store.sources[&name].trusts(commit);
+        store.put_source(source(1, &json!(null)));
+        assert!(trusts(&store, &commit("1")), "nobody asks for signatures");
+        let verify =
+            |mode: &str, secret: &str| json!({"mode": mode, "secretRef": {"name": secret}});
+        // From the moment on that the spec asks for them, before anybody has looked.
+        store.put_source(source(2, &verify("HEAD", "keys")));
+        assert!(!trusts(&store, &commit("1")));
+        assert_eq!(
+            store.turn_trust(&name, Some(trust(VerificationMode::Head, KEYS[0], commit("1")))),
+            []
+        );
+        assert!(trusts(&store, &commit("1")));
+        assert!(!trusts(&store, &commit("2")));
+        for other in [verify("TagAndHEAD", "keys"), verify("HEAD", "others")] {
+            store.put_source(source(3, &other));
+            assert!(!trusts(&store, &commit("1")), "{other}");
+        }
+        store.put_source(source(4, &verify("HEAD", "keys")));
+        assert!(trusts(&store, &commit("1")));
+        store.sources.get_mut(&name).unwrap().forget();
+        assert!(!trusts(&store, &commit("1")), "as after a restart");
+    }
+
+    #[test]
+    fn who_stands_on_what_is_trusted_no_more_is_called_and_stops() {
+        let mut store = Store::default();
+        let name = Name::new("ns", "repo");
+        store.put_source(source(1, &json!({"secretRef": {"name": "keys"}})));
+        let app = serde_json::from_value(json!({
+            "apiVersion": "plumb.dev/v1alpha1", "kind": "Application",
+            "metadata": {"name": "web", "namespace": "ns", "uid": "u", "generation": 1},
+            "spec": {"sourceRef": {"name": "repo"}, "interval": "1h"},
+        }));
+        store.put_app(app.unwrap());
+        let web = Name::new("ns", "web");
+        let wanted = |store: &Store| store.apps[&web].wanted;
+        let before = wanted(&store);
+        let commit: CommitId = "1".repeat(40).parse().unwrap();
+        let mut none = trust(VerificationMode::Head, KEYS[0], commit);
+        none.good.clear();
+        assert_eq!(store.turn_trust(&name, Some(none)), []);
+        let with = |keys| Some(trust(VerificationMode::Head, keys, commit));
+        assert_eq!(store.turn_trust(&name, with(KEYS[0])), [], "nothing was trusted before");
+        assert_eq!(wanted(&store), before);
+        assert_eq!(store.turn_trust(&name, with(KEYS[1])), [Key::App(web.clone())]);
+        assert_eq!(store.turn_trust(&name, None), [Key::App(web.clone())]);
+        assert_eq!(wanted(&store), before + 2);
+        assert_eq!(store.turn_trust(&Name::new("ns", "gone"), None), []);
+    }
+
+    #[test]
+    fn what_was_found_out_of_signatures_stays_said() {
+        let asks = source(1, &json!({"secretRef": {"name": "keys"}}));
+        let commit: CommitId = "1".repeat(40).parse().unwrap();
+        let verified = trust(VerificationMode::Head, KEYS[0], commit).good[&commit].1.clone();
+        let word = Word::good(&commit, &verified);
+        let (type_, status, reason, message) = condition_of(&asks, Some(&word), &[]).unwrap();
+        assert_eq!((type_, status, reason.as_str()), ("SourceVerified", "True", "Succeeded"));
+        assert_eq!(message, "111111111111: commit signed by SSH key, ada");
+        // After a restart that finds no server.
+        let mut say = crate::status::Say::ready("fetched");
+        say.more.push((type_, status, reason, message.clone()));
+        let before = crate::status::build_conditions(&[], &say, Some(1), Timestamp::UNIX_EPOCH);
+        assert_eq!(condition_of(&asks, None, &before).unwrap().3, message);
+        assert_eq!(condition_of(&source(1, &json!(null)), Some(&word), &before), None);
+        assert_eq!(condition_of(&asks, None, &[]), None);
+        let bad = Word::bad("UnknownKey", "who?".into(), ErrorClass::WaitForUser);
+        assert_eq!(condition_of(&asks, Some(&bad), &before).unwrap().1, "False");
+        assert_eq!(bad.problem().word().reason, "UnknownKey");
+        assert!(By::Any.is_met(None) && By::Named("v1".into()).is_met(None));
+        assert!(By::Resolved("v1".into(), None).is_met(None));
+    }
+}
