@@ -110,3 +110,53 @@ fn what_takes_the_place_of_ours_while_it_is_corrected_is_not_overwritten() {
         assert_eq!(sent.iter().map(|(status, _)| *status).collect::<Vec<_>>(), [Some(409)]);
     });
 }
+
+#[test]
+fn what_changes_while_it_is_deleted_is_deleted_only_if_it_still_is_ours_to_delete() {
+    runtime().block_on(async {
+        let names = ["keep", "noted", "marked", "replaced", "taken"];
+        let files: Vec<_> = names.map(|name| (format!("app/{name}.yaml"), name)).into();
+        let files: Vec<_> =
+            files.iter().map(|(path, name)| (&**path, config_map(name, "1"))).collect();
+        let (world, proxy, _agent) = behind_proxy("stale-prune", &files).await;
+        let maps = world.config_maps();
+        let mark = proxy.mark();
+        let mut holds = Vec::new();
+        for name in &names[1..] {
+            let deletion = Match::method("DELETE").path(&format!("/configmaps/{name}"));
+            holds.push(proxy.hold(deletion));
+        }
+        let gone: Vec<_> = files[1..].iter().map(|(path, _)| (*path, None)).collect();
+        let commit = world.repo.commit(&gone, "one is left");
+        world.look().await;
+        for hold in &mut holds {
+            hold.arrived(LIMIT).await;
+        }
+        world.annotate(&maps, "noted", "example.com/note", "x").await;
+        world.annotate(&maps, "marked", "plumb.dev/prune", "disabled").await;
+        let other = replace(&world, "replaced", "theirs").await;
+        // Somebody makes it his own: he owns the label from now on.
+        let own = json!({"metadata": {"labels": {"applyset.kubernetes.io/part-of": "mine"}}});
+        world.edit(&maps, "taken", &own).await;
+        holds.into_iter().for_each(plumb_testkit::Hold::release);
+
+        world.wait_applied("web", &commit).await;
+        world.wait_gone(&maps, "noted").await;
+        assert_eq!(world.get(&maps, "replaced").await, other);
+        for name in ["keep", "marked", "taken"] {
+            assert_eq!(world.data(name).await, Some(json!({"value": "1"})), "{name}");
+        }
+        // Each was refused once, as it was not what had been listed; one was sent again.
+        let sent = |name: &str| {
+            let sent = proxy.since(mark).into_iter().filter(|e| {
+                e.request.method == "DELETE"
+                    && e.request.path.ends_with(&format!("/configmaps/{name}"))
+            });
+            sent.map(|e| e.status).collect::<Vec<_>>()
+        };
+        assert_eq!(sent("noted"), [Some(409), Some(200)]);
+        for name in ["marked", "replaced", "taken"] {
+            assert_eq!(sent(name), [Some(409)], "{name}");
+        }
+    });
+}
