@@ -83,13 +83,16 @@ fn what_an_application_wanted_that_is_deleted_during_its_first_run_holds_nothing
         });
         world.apply(&values).await;
         let proxy = Proxy::to_api(&world.plane, 1).await;
-        let mut agent = world.agent_with(world.identity.through(&proxy.url()), &[]);
+        // With that lease it waits for an answer for half a minute.
+        let args = ["--lease-duration", "60s"];
+        let mut agent = world.agent_with(world.identity.through(&proxy.url()), &args);
         let probe = Probe::of(&mut agent).await;
         world.apply(&world.source("1h")).await;
         world.apply(&world.app("one", "one", "1h")).await;
         world.wait_condition(&world.apps(), "one", ("Ready", "True"), |_| true).await;
 
         // Its run is under way, and has not said yet what it wants, when it goes.
+        let mark = proxy.mark();
         let mut hold = proxy.hold(Match::method("GET").path("/configmaps/values"));
         let mut two = world.app("two", "two", "1h");
         two["spec"]["postBuild"] =
@@ -103,6 +106,9 @@ fn what_an_application_wanted_that_is_deleted_during_its_first_run_holds_nothing
         world.wait_condition(&world.apps(), "after", ("Ready", "True"), |_| true).await;
         hold.release();
         probe.idle(0).await;
+        let read = proxy.since(mark).into_iter();
+        let read = read.filter(|e| e.request.path.ends_with("/configmaps/values"));
+        assert_eq!(read.map(|e| e.status).collect::<Vec<_>>(), [Some(200)], "it went on");
 
         let commit = world.repo.commit(&[("one/x.yaml", None)], "gone");
         world.look().await;

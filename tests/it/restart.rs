@@ -428,26 +428,34 @@ fn what_is_ignored_no_more_is_put_back_after_a_restart_also_in_a_secret() {
     runtime().block_on(async {
         let world = World::new("ignored-no-more").await;
         let (secret, map) = (sample::secret("s", "value", "git"), config_map("m", "git"));
-        let files = [("app/s.yaml", Some(&*secret)), ("app/m.yaml", Some(&*map))];
+        // Each alone, as the digest is one of all that an Application has.
+        let files = [("secret/s.yaml", Some(&*secret)), ("map/m.yaml", Some(&*map))];
         let commit = world.repo.commit(&files, "two");
+        let apps = ["secret", "map"];
         let mut agent = world.agent();
         let probe = Probe::of(&mut agent).await;
         world.apply(&world.source("1h")).await;
-        let mut app = world.app("web", "app", "1h");
-        app["spec"]["ignore"] = json!([{"paths": ["/data/value"]}]);
-        world.apply(&app).await;
-        world.wait_applied("web", &commit).await;
+        for name in apps {
+            let mut app = world.app(name, name, "1h");
+            app["spec"]["ignore"] = json!([{"paths": ["/data/value"]}]);
+            world.apply(&app).await;
+            world.wait_applied(name, &commit).await;
+        }
         let secrets = world.api("v1", "Secret");
         world.edit(&secrets, "s", &json!({"data": {"value": "eA=="}})).await;
         world.edit(&world.config_maps(), "m", &json!({"data": {"value": "by hand"}})).await;
-        world
-            .wait_condition(&world.apps(), "web", ("Ready", "True"), |object| {
-                object["status"]["yielded"].as_array().is_some_and(|left| left.len() == 2)
-            })
-            .await;
+        for name in apps {
+            world
+                .wait_condition(&world.apps(), name, ("Ready", "True"), |object| {
+                    object["status"]["yielded"].as_array().is_some_and(|left| left.len() == 1)
+                })
+                .await;
+        }
         probe.idle(0).await;
         assert!(agent.stop().success());
-        world.edit(&world.apps(), "web", &json!({"spec": {"ignore": null}})).await;
+        for name in apps {
+            world.edit(&world.apps(), name, &json!({"spec": {"ignore": null}})).await;
+        }
         let _agent = world.agent();
         world.wait_value("m", "git").await;
         world.wait_object(&secrets, "s", |object| object["data"]["value"] == "Z2l0").await;
