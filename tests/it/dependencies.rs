@@ -1,8 +1,12 @@
 //! What waits for others: `spec.dependsOn`. Nothing here comes by itself within an hour.
 
-use plumb_testkit::{runtime, wait_for};
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use plumb_testkit::{AuditEvent, runtime, wait_for};
 use serde_json::{Value, json};
 
+use crate::scrape::Probe;
 use crate::world::{LIMIT, World, condition, config_map};
 
 /// An Application of the path of its name, after others.
@@ -87,6 +91,63 @@ fn a_chain_goes_through_at_once_link_by_link() {
         };
         let writes = asked.writes().only(status);
         assert_eq!(writes.counts().len(), 0, "{}", writes.table());
+    });
+}
+
+/// No link has anything by which it would come by itself within the time of this test: while they wait
+/// nothing runs, and then each link is run by the end of the one before.
+#[test]
+fn a_chain_that_waits_costs_nothing_and_each_link_runs_when_the_one_before_is_ready() {
+    const LINKS: usize = 20;
+    // A look of each once a minute takes nearly two.
+    const SOON: Duration = Duration::from_secs(75);
+    runtime().block_on(async {
+        let world = World::new("chain-at-rest").await;
+        let names: Vec<String> = (0..LINKS).map(|number| format!("link-{number}")).collect();
+        let files: Vec<_> =
+            names.iter().map(|name| (format!("{name}/a.yaml"), config_map(name, "1"))).collect();
+        let files: Vec<_> = files.iter().map(|(p, t)| (p.as_str(), Some(t.as_str()))).collect();
+        let commit = world.repo.commit(&files, "all");
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        world.apply(&world.source("1h")).await;
+        for pair in names.windows(2) {
+            world.apply(&after(&world, &pair[1], json!([{"name": pair[0]}]))).await;
+        }
+        for name in &names[1..] {
+            waits_for(&world, name, &["waits for"]).await;
+        }
+        // Once all have told for what they wait they are silent, for three renewals of the Lease, which
+        // are ten seconds at least.
+        let audit = world.plane.audit();
+        let asked = |mark| audit.requests(mark).by(&world.identity.user()).within(&world.ns);
+        let renewal = |event: &AuditEvent| event.resource == "leases" && event.verb == "update";
+        let begin = Cell::new((audit.mark(), probe.idle(0).await.runs()));
+        wait_for("three renewals of the Lease without a run", LIMIT, async || {
+            let (mark, before) = begin.get();
+            let runs = probe.scrape().await.runs();
+            if runs != before {
+                begin.set((audit.mark(), runs));
+            }
+            let renewals = asked(mark).only(renewal).len();
+            if runs == before && renewals >= 3 { Ok(()) } else { Err((runs, renewals)) }
+        })
+        .await;
+        let (mark, _) = begin.get();
+        // What was told before is sent as events one by one.
+        let rest = asked(mark)
+            .only(|event| !renewal(event) && event.verb != "watch" && event.resource != "events");
+        assert_eq!(rest.len(), 0, "{}", rest.table());
+
+        let begun = Instant::now();
+        world.apply(&after(&world, &names[0], json!([]))).await;
+        for name in &names {
+            world.wait_applied(name, &commit).await;
+        }
+        // Whoever looked less often than that silence was long would take longer than that.
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        world.plane.settled().await;
+        assert_eq!(asked(mark).count("patch configmaps"), LINKS, "each is applied once");
     });
 }
 
