@@ -19,6 +19,8 @@ pub const MAX_DRIFTED_FIELDS: usize = 20;
 pub const MAX_YIELDED: usize = 20;
 /// How many objects that are not ready a status lists; the count tells of the rest.
 pub const MAX_UNREADY: usize = 20;
+/// How many objects that go by themselves a status records.
+pub const MAX_TRANSIENT: usize = 50;
 /// How many outcomes the history keeps, and so how many commits stay in the cache to go back to.
 pub const MAX_HISTORY: usize = 10;
 
@@ -444,9 +446,16 @@ pub struct ApplicationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 
-    /// Digest of the live objects when all were last found equal to the desired ones.
+    /// Digest of the live objects, but for those below, when all were last found equal to the desired
+    /// ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_digest: Option<String>,
+
+    /// The first 50 objects that go by themselves once they are done, Jobs with a time to live, as they
+    /// last were in place: none is made again for being gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_TRANSIENT))]
+    pub transient: Vec<Transient>,
 
     /// Where objects of this Application can be: the copy of what stands in its annotations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -605,6 +614,22 @@ pub struct Drift {
 
     /// How many corrections there have been since this Application was created.
     pub count: i64,
+}
+
+/// An object that goes by itself once it is done.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Transient {
+    /// The object: Job.batch web/migrate.
+    pub object: String,
+
+    /// Digest of the object as it was desired. Of one that holds values of Secrets it names what it is
+    /// made from.
+    pub digest: String,
+
+    /// Digest of the live object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_digest: Option<String>,
 }
 
 /// Fields that are left to others.

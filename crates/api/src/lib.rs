@@ -41,8 +41,8 @@ mod overlay;
 pub use application::{
     Adopt, Application, ApplicationSpec, ApplicationStatus, DeletionPolicy, Drift, Failure,
     HealthCheckExpr, HeldPrune, HistoryEntry, HistoryResult, IgnoreRule, MAX_DRIFTED_FIELDS,
-    MAX_FAILURES, MAX_HELD_OBJECTS, MAX_HISTORY, MAX_UNREADY, MAX_YIELDED, Mode, PruneGuard, Scope,
-    SourceKind, SourceRef, Unready, Validate, Waiting, Yielded,
+    MAX_FAILURES, MAX_HELD_OBJECTS, MAX_HISTORY, MAX_TRANSIENT, MAX_UNREADY, MAX_YIELDED, Mode,
+    PruneGuard, Scope, SourceKind, SourceRef, Transient, Unready, Validate, Waiting, Yielded,
 };
 pub use crds::{crd_documents, crds};
 pub use duration::{Duration, DurationError};

@@ -16,13 +16,13 @@ mod say;
 pub(crate) mod values;
 pub(crate) mod wait;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use plumb_api::conditions::reasons;
 use plumb_api::{Application, ApplicationSpec, ApplicationStatus, Condition, names};
-use plumb_engine::{Account, ApplySet, Ignores, Resource};
+use plumb_engine::{Account, ApplySet, Ignores, Resource, Transient};
 
 use self::build::{Base, Blocked, Built, Failed};
 use self::due::{Due, Pause};
@@ -35,7 +35,9 @@ use crate::depends::{self, Unready};
 use crate::metrics::Outcome;
 use crate::names::{Key, Name};
 use crate::state::{Looked, Rendered, annotation, has_finalizer, scope_of};
-use crate::status::{Drifted, Say, Waits, blind_text, brief, fights_text, remember};
+use crate::status::{
+    Drifted, Say, Waits, blind_text, brief, fights_text, recorded_transient, remember,
+};
 
 /// What one run works on, copied out of the state.
 #[derive(Clone)]
@@ -45,6 +47,8 @@ struct Run {
     set: Arc<ApplySet>,
     rendered: Option<Rendered>,
     before: ApplicationStatus,
+    /// What that says of objects that go by themselves.
+    transient: Arc<BTreeMap<String, Transient>>,
     forced: bool,
     news: bool,
     pause: Pause,
@@ -186,12 +190,14 @@ impl Daemon {
             store.note_dependencies(name);
         }
         let app = store.apps.get_mut(name)?;
+        let before = app.written.clone().or_else(|| app.object.status.clone()).unwrap_or_default();
         Some(Run {
             name: name.clone(),
             object: Arc::clone(&app.object),
             set: Arc::clone(&app.set),
             rendered: app.rendered.clone(),
-            before: app.written.clone().or_else(|| app.object.status.clone()).unwrap_or_default(),
+            transient: Arc::new(recorded_transient(&before)),
+            before,
             forced: std::mem::take(&mut app.forced),
             news: std::mem::take(&mut app.news),
             pause: app.pause,

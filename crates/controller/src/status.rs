@@ -6,6 +6,7 @@
 mod drift;
 mod history;
 mod report;
+mod transient;
 
 use jiff::Timestamp;
 use plumb_api::conditions::{self, reasons};
@@ -20,6 +21,7 @@ pub(crate) use self::report::{
     apply_report, failed_before, failures_of, list_failures, say_of_farewell, say_of_progress,
     say_of_report,
 };
+pub(crate) use self::transient::{list_transient, recorded_transient};
 
 /// What is to be said of an object as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -54,6 +54,7 @@ mod size;
 mod stage;
 mod survey;
 mod sync;
+mod transient;
 mod validate;
 mod versions;
 
@@ -82,3 +83,4 @@ pub use report::{Change, Drift, Failure, Kept, Outcome, Report, Yield};
 pub use stage::Stage;
 pub use survey::{Sets, Survey};
 pub use sync::{Job, Parent};
+pub use transient::Transient;

@@ -12,6 +12,7 @@ use crate::members::{Members, Standing};
 use crate::prepare::Prepared;
 use crate::report::{Drift, Report};
 use crate::sync::Job;
+use crate::transient::recall;
 
 /// What is to be done with one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +87,7 @@ impl Engine {
             report.failures.is_empty() && report.desired == Some(*was_desired)
         });
         if let Some((_, was_cluster)) = recorded {
-            let there = there(&members, &set.id, desired);
+            let there = lasting(&members, &set.id, desired);
             let is_unverified =
                 |key| members.standing(key, &set.id, &set.manager) == Standing::Unverified;
             if there.keys().all(is_unverified)
@@ -112,13 +113,7 @@ impl Engine {
             let as_before = members.verified_against(&p.key) == Some(p.digest)
                 || members.was_seen(&p.key, p.digest);
             let waits = as_before && members.waits(&p.key, standing, now).is_some();
-            // It was in place as Git asks for it, and nothing asks for another one.
-            if recorded.is_some()
-                && matches!(standing, Standing::Unknown | Standing::Terminating)
-                && members.has_expired(&p.key, &set.id)
-            {
-                // A run that comes in between knows nothing of what was recorded.
-                members.note_expired(&set.id, &set.manager, &p.key, p.digest);
+            if recall(&mut members, job, p, recorded.is_some()) {
                 continue;
             }
             match decide(standing, p.digest, recorded.is_some()) {
@@ -149,14 +144,14 @@ impl Engine {
     }
 }
 
-/// The desired objects but for those that have gone by themselves.
-pub(crate) fn there(
+/// The desired objects but for those that go by themselves, each of which is recorded by itself.
+pub(crate) fn lasting(
     members: &Members,
     set: &str,
     desired: &HashMap<ObjectKey, u64>,
 ) -> HashMap<ObjectKey, u64> {
-    let there = desired.iter().filter(|(key, _)| !members.has_expired(key, set));
-    there.map(|(key, digest)| (key.clone(), *digest)).collect()
+    let lasting = desired.iter().filter(|(key, _)| !members.expires(key, set));
+    lasting.map(|(key, digest)| (key.clone(), *digest)).collect()
 }
 
 /// Whether marks say that nothing is done to an object as it is.
@@ -165,10 +160,14 @@ pub(crate) fn left_alone(p: &Prepared, live: Option<&Live>) -> bool {
     marked || p.marks.hands_off() || p.marks.ssa == Ssa::IfNotPresent && live.is_some()
 }
 
-/// Names what is desired, for people to read. `origin` names what it is made from.
+/// Names what is desired of an object, for people to read. `origin` names what all are made from.
+pub(crate) fn named(p: &Prepared, origin: Digest) -> u64 {
+    if p.object.is_secret() { origin.short() } else { p.digest }
+}
+
+/// Names what is desired as a whole, as above.
 pub(crate) fn desired_digest(prepared: &[Prepared], origin: Digest) -> Digest {
-    let told = |p: &Prepared| if p.object.is_secret() { origin.short() } else { p.digest };
-    let mut sorted: Vec<_> = prepared.iter().map(|p| (&p.key, told(p))).collect();
+    let mut sorted: Vec<_> = prepared.iter().map(|p| (&p.key, named(p, origin))).collect();
     sorted.sort_unstable();
     let mut hasher = Hasher::new();
     for (key, digest) in sorted {

@@ -135,6 +135,7 @@ pub(crate) async fn with_job<T>(test: impl AsyncFnOnce(&Job<'_>) -> T) -> T {
         approved: None,
         origin: plumb_core::Digest::of(&[]),
         recorded: None,
+        transient: &std::collections::BTreeMap::new(),
         only_drift: false,
         keeps_scope: false,
         asked: false,

@@ -1,6 +1,6 @@
 //! What a run did, object by object. Partial failure is a value, not the first error.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use plumb_core::{Digest, ErrorClass, FieldPath, GroupKind, ObjectKey, Place};
@@ -11,6 +11,7 @@ use crate::circuit::Shut;
 use crate::explain::FieldChange;
 use crate::guard::Held;
 use crate::observe::Difference;
+use crate::transient::Transient;
 
 /// What was done to one object that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,8 +145,12 @@ pub struct Report {
     pub terminating: Vec<ObjectKey>,
     /// Digest of what was desired.
     pub desired: Option<Digest>,
-    /// Digest of what the members look like, when every one was verified equal to desired.
+    /// Digest of what the members look like, but for those that go by themselves, when every one was
+    /// verified equal to desired.
     pub cluster: Option<Digest>,
+    /// What is to be recorded of objects that go by themselves, by their names; `None` when the run did
+    /// not come so far.
+    pub transient: Option<BTreeMap<String, Transient>>,
     /// Where members are.
     pub scope: Scope,
     /// The kinds of these of which nothing is live that an earlier parent of the name left behind.

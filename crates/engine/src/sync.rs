@@ -1,7 +1,7 @@
 //! One run of a set: plan from the index, then write ahead, apply by turns, prune, tidy up.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use plumb_core::{Digest, ErrorClass, GroupKind, Object, ObjectKey};
@@ -18,13 +18,14 @@ use crate::live::Live;
 use crate::marks::Ssa;
 use crate::members::KindState;
 use crate::order::{Missing, turns};
-use crate::plan::{desired_digest, left_alone, there};
+use crate::plan::{desired_digest, lasting, left_alone};
 use crate::policy::Policy;
 use crate::prepare::{self, Prepared};
 use crate::prune::unlisted;
 use crate::report::{Failure, Kept, Report, Yield};
 use crate::sabotage::{Sabotage, leaves_out};
 use crate::share::Slice;
+use crate::transient::Transient;
 
 /// The parent object as the caller last saw it.
 #[derive(Debug, Clone)]
@@ -81,6 +82,8 @@ pub struct Job<'a> {
     pub origin: Digest,
     /// Digests of the desired objects and of the live ones, as recorded when they were equal.
     pub recorded: Option<(Digest, Digest)>,
+    /// What is recorded of objects that go by themselves, by their names.
+    pub transient: &'a BTreeMap<String, Transient>,
     /// Whether only what others changed is put back, and all else left to a later run.
     pub only_drift: bool,
     /// Whether where members were said to be stays said, since nobody records what is left of it.
@@ -256,9 +259,10 @@ impl Engine {
             report.settled = self.settled(set, &parent, &desired, &report.scope.kinds);
         }
         report.yielded = self.yields(&prepared);
+        report.transient = Some(self.transient(&job, &prepared, report));
         if report.is_complete() {
             let members = self.members();
-            let compared = there(&members, &set.id, &compared);
+            let compared = lasting(&members, &set.id, &compared);
             report.cluster = if leaves_out(Sabotage::DigestOverDrift) {
                 members.cluster_digest(&set.id, &set.manager, &compared)
             } else {

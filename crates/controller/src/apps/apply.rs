@@ -228,6 +228,7 @@ impl Daemon {
             approved: annotation(&run.object.metadata, names::APPROVE_PRUNE).map(String::from),
             origin: Digest::of(&[]),
             recorded: None,
+            transient: &run.transient,
             only_drift: false,
             keeps_scope: false,
             epoch: self.epoch(),

@@ -10,7 +10,7 @@ use plumb_api::{
 use plumb_core::ErrorClass;
 use plumb_engine::{Failure, Held, Kept, Report, Yield};
 
-use super::{Say, Waits, brief, count_drift, shorten, with_hint};
+use super::{Say, Waits, brief, count_drift, list_transient, shorten, with_hint};
 
 fn failure_text(failure: &Failure) -> String {
     let place = failure.place.as_ref().map_or(String::new(), |place| format!("{place}: "));
@@ -267,6 +267,7 @@ pub(crate) fn apply_report(
         status.digest = report.desired.map(|digest| digest.to_string());
         status.cluster_digest = report.cluster.map(|digest| digest.to_string());
     }
+    list_transient(status, report);
     count_drift(status, report, now);
     let before = std::mem::take(&mut status.yielded);
     status.yielded = yielded_of(report, &before);

@@ -317,7 +317,8 @@ impl Members {
         self.sets.entry(set).or_default().insert(key);
     }
 
-    /// An object that goes by itself was done when an earlier process last saw it, as it is desired.
+    /// An object that goes by itself is gone, or about to go, and was in place as it is desired when that
+    /// was recorded.
     pub(crate) fn note_expired(&mut self, set: &str, manager: &str, key: &ObjectKey, desired: u64) {
         let (key, set) = (self.intern(key.clone()), self.intern_set(set));
         let slot = self.objects.entry(Arc::clone(&key)).or_default();

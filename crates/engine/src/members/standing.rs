@@ -84,11 +84,16 @@ impl Members {
         }
     }
 
+    /// Whether an object of a set goes by itself once it is done.
+    pub(crate) fn expires(&self, key: &ObjectKey, set: &str) -> bool {
+        self.expiring.get(set).is_some_and(|keys| keys.contains(key))
+    }
+
     /// Whether an object of a set is gone or on its way out, and that by itself since it is done, as far
     /// as is known: not one that was seen before it was done. Where nobody asks how it is, it counts as
     /// done: to do it a second time can harm more than to leave it undone.
     pub(crate) fn has_expired(&self, key: &ObjectKey, set: &str) -> bool {
-        self.expiring.get(set).is_some_and(|keys| keys.contains(key))
+        self.expires(key, set)
             && self.objects.get(key).is_none_or(|slot| {
                 let is_done =
                     |told: &Told| matches!(told.health, Health::Healthy | Health::Degraded);
