@@ -113,8 +113,13 @@ impl Engine {
             let as_before = members.verified_against(&p.key) == Some(p.digest)
                 || members.was_seen(&p.key, p.digest);
             let waits = as_before && members.waits(&p.key, standing, now).is_some();
-            if recall(&mut members, job, p, recorded.is_some()) {
-                continue;
+            match recall(&mut members, job, p, recorded.is_some()) {
+                Ok(false) => {}
+                Ok(true) => continue,
+                Err(failure) => {
+                    report.failures.push(*failure);
+                    continue;
+                }
             }
             match decide(standing, p.digest, recorded.is_some()) {
                 Ok(Some(_)) if waits => {}

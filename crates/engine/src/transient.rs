@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use plumb_core::Digest;
+use plumb_core::{Digest, ErrorClass};
 
 use crate::engine::Engine;
-use crate::members::{Members, Standing};
+use crate::members::{KindState, Members, Standing};
 use crate::plan::named;
 use crate::prepare::Prepared;
-use crate::report::Report;
+use crate::report::{Failure, Report};
 use crate::sync::Job;
 
 /// What is recorded of such an object.
@@ -29,14 +29,21 @@ impl Transient {
 }
 
 /// Whether there is nothing to do about an object, since it goes by itself and was in place as Git asks
-/// for it: it still is, or it went. `as_whole` says that all of its set was in place like this.
-pub(crate) fn recall(members: &mut Members, job: &Job<'_>, p: &Prepared, as_whole: bool) -> bool {
+/// for it: it still is, or it went. `as_whole` says that all of its set was in place like this. An error
+/// where nobody can tell whether it went.
+pub(crate) fn recall(
+    members: &mut Members,
+    job: &Job<'_>,
+    p: &Prepared,
+    as_whole: bool,
+) -> Result<bool, Box<Failure>> {
     if !p.expires() {
-        return false;
+        return Ok(false);
     }
     let (set, wanted) = (job.set, Transient::of(p, job.origin, None).digest);
     let known = job.transient.get(&p.key.to_string()).filter(|known| known.digest == wanted);
-    match members.standing(&p.key, &set.id, &set.manager) {
+    let standing = members.standing(&p.key, &set.id, &set.manager);
+    match standing {
         Standing::Unverified => {
             let one = HashMap::from([(p.key.clone(), p.digest)]);
             let now = members.cluster_digest(&set.id, &set.manager, &one);
@@ -44,15 +51,38 @@ pub(crate) fn recall(members: &mut Members, job: &Job<'_>, p: &Prepared, as_whol
             if is_same {
                 members.adopt_verified(&set.id, &set.manager, &one);
             }
-            is_same
+            Ok(is_same)
         }
         Standing::Unknown | Standing::Terminating
             if (as_whole || known.is_some()) && members.has_expired(&p.key, &set.id) =>
         {
+            // What is not listed is unknown, not gone, and to do it a second time can do harm.
+            if standing == Standing::Unknown
+                && members.kind(&p.key.group_kind) != Some(&KindState::Synced)
+            {
+                return Err(Box::new(unseen(p, members)));
+            }
             members.note_expired(&set.id, &set.manager, &p.key, p.digest);
-            true
+            Ok(true)
         }
-        _ => false,
+        _ => Ok(false),
+    }
+}
+
+fn unseen(p: &Prepared, members: &Members) -> Failure {
+    let why = match members.kind(&p.key.group_kind) {
+        Some(KindState::Failed(why)) => why.as_str(),
+        _ => "its kind has not been listed yet",
+    };
+    Failure {
+        key: p.key.clone(),
+        place: Some(p.object.place().clone()),
+        reason: "NotListed",
+        message: format!("cannot tell whether it is there: {why}"),
+        hint: Some(
+            "it may be done and gone, so it is not applied again before that is known".into(),
+        ),
+        class: ErrorClass::Retry,
     }
 }
 
@@ -182,6 +212,30 @@ mod tests {
             let object = [job_object("a", false, 1)];
             let (todo, ..) = planned(&engine(&[]), job, &object, &recorded(1));
             assert_eq!(todo, [Action::Claim]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_goes_by_itself_is_not_taken_for_gone_while_its_kind_cannot_be_listed() {
+        with_job(async |job| {
+            let object = [job_object("a", true, 1)];
+            let [p] = &object;
+            let before = Transient::of(p, job.origin, None);
+            let before = BTreeMap::from([(p.key.to_string(), before)]);
+            let engine = engine(&[]);
+            let standing = || engine.members().standing(&p.key, &job.set.id, &job.set.manager);
+            let kind = &p.key.group_kind;
+            engine.members().failed(kind, "500".into(), crate::members::Trouble::Passing);
+            let (todo, report, now) = planned(&engine, job, &object, &before);
+            assert!(todo.is_empty() && now == before, "it is not done a second time");
+            assert_eq!((report.failures[0].reason, standing()), ("NotListed", Standing::Unknown));
+            engine.members().restarted(kind);
+            engine.members().listed(kind, vec![(p.key.clone(), member(job.set, "a"))], &[]);
+            assert_eq!(standing(), Standing::Unverified, "and is no other one when it is seen");
+            let (todo, report, _) = planned(&engine, job, &object, &before);
+            assert_eq!(todo, [Action::Verify { as_before: false }]);
+            assert!(report.failures.is_empty());
         })
         .await;
     }
