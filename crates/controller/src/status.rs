@@ -18,8 +18,8 @@ pub(crate) use self::drift::{
 };
 pub(crate) use self::history::{is_another_outcome, remember, revision_to_tell};
 pub(crate) use self::report::{
-    apply_report, failed_before, failures_of, list_failures, say_of_farewell, say_of_progress,
-    say_of_report,
+    apply_report, failed_before, failures_of, list_failures, list_farewell, say_of_farewell,
+    say_of_progress, say_of_report,
 };
 pub(crate) use self::transient::{list_transient, recorded_transient};
 

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use plumb_api::{ApplicationStatus, names};
+use plumb_api::names;
 use plumb_engine::{EngineError, Farewell, Report};
 
 use super::cut::out_of_time;
@@ -14,7 +13,7 @@ use super::{Run, application_resource};
 use crate::daemon::Daemon;
 use crate::metrics::Outcome;
 use crate::state::annotation;
-use crate::status::{apply_report, list_failures, say_of_farewell};
+use crate::status::{list_farewell, say_of_farewell};
 
 impl Daemon {
     /// The Application is being deleted: its objects go first, or are let go.
@@ -45,10 +44,7 @@ impl Daemon {
         if report.undeleted > 0 {
             let mut say = say_of_farewell(&report, &run.name.namespace, &run.name.name);
             say.is_event = !report.failures.is_empty();
-            let status = Self::status_with(run, &say, |status| {
-                list_failures(status, &report);
-                status.prune = None;
-            });
+            let status = Self::status_with(run, &say, |status| list_farewell(status, &report));
             self.say_app(run, status, &say, None).await;
             self.plan_turn(run);
             return Outcome::Waiting;
@@ -64,14 +60,7 @@ impl Daemon {
             return Outcome::Waiting;
         }
         let say = say_of_farewell(&report, &run.name.namespace, &run.name.name);
-        let status = Self::status_with(run, &say, |status| {
-            let mut told = ApplicationStatus::default();
-            apply_report(&mut told, &report, "", Timestamp::now());
-            // Nothing is applied here: what the status says of that stays.
-            status.failures = told.failures;
-            status.failure_count = told.failure_count;
-            status.prune = told.prune;
-        });
+        let status = Self::status_with(run, &say, |status| list_farewell(status, &report));
         self.say_app(run, status, &say, None).await;
         if report.failures.is_empty() || !report.terminating.is_empty() {
             self.plan_wait(run, "deletion", report.rest);

@@ -94,11 +94,17 @@ pub(crate) fn say_of_report(report: &Report, revision: &str, namespace: &str, na
         let kept = kept_text(&report.kept);
         Say::ready(format!("applied {revision}: {objects}{marked}{left}{kept}"))
     };
-    if let Some(held) = &report.held {
+    hold(&mut say, report, namespace, name);
+    say
+}
+
+/// Says which deletions wait for approval, if any do and that is not said yet.
+fn hold(say: &mut Say, report: &Report, namespace: &str, name: &str) {
+    let is_said = say.more.iter().any(|(type_, ..)| *type_ == conditions::PRUNE_HELD);
+    if let (Some(held), false) = (&report.held, is_said) {
         let text = held_text(held, namespace, name);
         say.more.push((conditions::PRUNE_HELD, "True", held.reason.reason().into(), text));
     }
-    say
 }
 
 /// How far a run came whose rest follows.
@@ -147,6 +153,12 @@ fn kept_text(kept: &[Kept]) -> String {
 
 /// What is still to be done before an Application can go.
 pub(crate) fn say_of_farewell(report: &Report, namespace: &str, name: &str) -> Say {
+    let mut say = say_of_rest(report, namespace, name);
+    hold(&mut say, report, namespace, name);
+    say
+}
+
+fn say_of_rest(report: &Report, namespace: &str, name: &str) -> Say {
     if report.undeleted > 0 {
         let failed = match report.failures.len() {
             0 => String::new(),
@@ -208,6 +220,22 @@ pub(crate) fn list_failures(status: &mut ApplicationStatus, report: &Report) {
     status.failure_count = count(report.failures.len());
 }
 
+/// Lists what keeps an Application from its end. Nothing is applied there: what a status says of that
+/// stays.
+pub(crate) fn list_farewell(status: &mut ApplicationStatus, report: &Report) {
+    list_failures(status, report);
+    status.prune = report.held.as_ref().map(held_prune);
+}
+
+fn held_prune(held: &Held) -> HeldPrune {
+    HeldPrune {
+        digest: held.digest.to_string(),
+        count: i64::try_from(held.objects.len()).unwrap_or(i64::MAX),
+        objects: held.objects.iter().take(MAX_HELD_OBJECTS).map(ToString::to_string).collect(),
+        reason: held.reason.reason().into(),
+    }
+}
+
 /// What failed in a run before it was cut short.
 pub(crate) fn failed_before(report: &Report) -> Option<String> {
     let what = match report.failures.len() {
@@ -254,12 +282,7 @@ pub(crate) fn apply_report(
     let is_held = !report.is_complete() && !report.released && report.held.is_none();
     status.prune = status.prune.take().filter(|_| is_held);
     if let Some(held) = &report.held {
-        status.prune = Some(HeldPrune {
-            digest: held.digest.to_string(),
-            count: i64::try_from(held.objects.len()).unwrap_or(i64::MAX),
-            objects: held.objects.iter().take(MAX_HELD_OBJECTS).map(ToString::to_string).collect(),
-            reason: held.reason.reason().into(),
-        });
+        status.prune = Some(held_prune(held));
     }
     if report.is_complete() {
         status.last_applied_revision = Some(revision.into());
@@ -435,6 +458,41 @@ mod tests {
         // It was approved, and one of its objects cannot be deleted.
         apply_report(&mut status, &Report { released: true, ..failed }, "r", at(2));
         assert_eq!(status.prune, None);
+    }
+
+    /// What others want is let go in turns, whatever waits for approval meanwhile.
+    #[test]
+    fn what_is_held_at_the_end_of_an_application_is_told_while_its_rest_has_its_turns() {
+        let key = plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", "a");
+        let held = Held {
+            digest: plumb_core::Digest::of(b"plan"),
+            objects: vec![key.clone()],
+            reason: plumb_engine::HoldReason::Precious,
+            message: "precious".into(),
+        };
+        let failure = Failure {
+            key,
+            place: None,
+            reason: "X",
+            message: "broken".into(),
+            hint: None,
+            class: ErrorClass::Retry,
+        };
+        let held = Report { held: Some(held), ..Report::default() };
+        for report in [
+            held.clone(),
+            Report { undeleted: 3, ..held.clone() },
+            Report { failures: vec![failure], ..held },
+        ] {
+            let mut status = ApplicationStatus::default();
+            list_farewell(&mut status, &report);
+            assert_eq!(status.prune.as_ref().map(|prune| prune.count), Some(1), "{report:?}");
+            let say = say_of_farewell(&report, "ns", "web");
+            let told: Vec<_> = say.more.iter().map(|(type_, ..)| *type_).collect();
+            assert_eq!(told, [conditions::PRUNE_HELD], "{report:?}");
+            list_farewell(&mut status, &Report { held: None, ..report });
+            assert_eq!(status.prune, None);
+        }
     }
 
     #[test]
