@@ -196,7 +196,7 @@ impl Daemon {
             object: Arc::clone(&app.object),
             set: Arc::clone(&app.set),
             rendered: app.rendered.clone(),
-            transient: Arc::new(recorded_transient(&before)),
+            transient: Arc::new(recorded_transient(&before, app.asks)),
             before,
             forced: std::mem::take(&mut app.forced),
             news: std::mem::take(&mut app.news),

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use plumb_core::{Digest, ErrorClass};
+use plumb_health::Health;
 
 use crate::engine::Engine;
 use crate::members::{KindState, Members, Standing};
@@ -20,11 +21,14 @@ pub struct Transient {
     pub digest: String,
     /// Digest of what it looked like then, where that is known.
     pub cluster: Option<Digest>,
+    /// How it was when that was last told, and why, unless it was ready or nobody asked. If it is gone,
+    /// it stays so.
+    pub unready: Option<(Health, String)>,
 }
 
 impl Transient {
     fn of(p: &Prepared, origin: Digest, cluster: Option<Digest>) -> Self {
-        Self { digest: format!("{:016x}", named(p, origin)), cluster }
+        Self { digest: format!("{:016x}", named(p, origin)), cluster, unready: None }
     }
 }
 
@@ -62,7 +66,8 @@ pub(crate) fn recall(
             {
                 return Err(Box::new(unseen(p, members)));
             }
-            members.note_expired(&set.id, &set.manager, &p.key, p.digest);
+            let unready = known.and_then(|known| known.unready.clone());
+            members.note_expired(&set.id, &set.manager, &p.key, p.digest, unready);
             Ok(true)
         }
         _ => Ok(false),

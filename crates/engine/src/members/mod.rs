@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use plumb_core::{FieldPath, GroupKind, ObjectKey};
+use plumb_health::Health;
 use tokio::time::Instant;
 
 use self::audit::Audit;
@@ -318,10 +319,22 @@ impl Members {
     }
 
     /// An object that goes by itself is gone, or about to go, and was in place as it is desired when that
-    /// was recorded.
-    pub(crate) fn note_expired(&mut self, set: &str, manager: &str, key: &ObjectKey, desired: u64) {
+    /// was recorded, with how it was if it was not ready: nothing can change that any more.
+    pub(crate) fn note_expired(
+        &mut self,
+        set: &str,
+        manager: &str,
+        key: &ObjectKey,
+        desired: u64,
+        unready: Option<(Health, String)>,
+    ) {
         let (key, set) = (self.intern(key.clone()), self.intern_set(set));
         let slot = self.objects.entry(Arc::clone(&key)).or_default();
+        if let (Some((health, reason)), None) = (unready, &slot.told) {
+            let (reason, is_final) = (reason.into(), true);
+            let told = Told { version: 0, number: 0, health, reason, is_final, pods: None };
+            slot.told = Some(Box::new(told));
+        }
         slot.verified = Some(Verified {
             set: Arc::clone(&set),
             manager: manager.into(),

@@ -95,8 +95,9 @@ impl Members {
     pub(crate) fn has_expired(&self, key: &ObjectKey, set: &str) -> bool {
         self.expires(key, set)
             && self.objects.get(key).is_none_or(|slot| {
-                let is_done =
-                    |told: &Told| matches!(told.health, Health::Healthy | Health::Degraded);
+                let is_done = |told: &Told| {
+                    told.is_final || matches!(told.health, Health::Healthy | Health::Degraded)
+                };
                 slot.live.as_ref().is_none_or(|live| live.terminating)
                     && slot.told.as_deref().is_none_or(is_done)
             })

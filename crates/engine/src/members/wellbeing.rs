@@ -156,9 +156,9 @@ impl Members {
             Some(Unready { key, health, reason, is_final, is_seen, pods: None })
         };
         match (&slot.live, slot.told_now()) {
-            // How it ended was told before it went.
+            // How it ended was told before it went, and nobody can judge it by other rules any more.
             _ if self.has_expired(key, &set.id) => {
-                let told = slot.told.as_deref().filter(|told| told.number == asking.number)?;
+                let told = slot.told.as_deref()?;
                 let reason = if self.is_secret(key, &set.id) { HIDDEN } else { &*told.reason };
                 (!told.health.is_ready())
                     .then(|| unready(told.health, reason, told.is_final, true))?
@@ -277,6 +277,36 @@ mod tests {
             assert_eq!(state(&members), (expired, ready), "{told_last:?}, gone");
             members.note_expiring(&set().id, HashSet::new());
             assert_eq!(state(&members), (false, false), "{told_last:?}, of another kind");
+        }
+    }
+
+    /// Neither other rules nor another process make a failure good.
+    #[test]
+    fn what_went_by_itself_stays_as_it_ended() {
+        use Health::{Degraded, Healthy, Unknown};
+        let later = || Asking::of(NUMBER + 1, &[key("a").group_kind]);
+        let told = |members: &Members| {
+            let unready = members.wellbeing(&set(), &later()).unready;
+            unready.first().map(|one| (one.health, one.reason.clone(), one.is_final))
+        };
+        for (health, unready) in
+            [(Healthy, None), (Degraded, Some((Degraded, "because".to_owned(), false)))]
+        {
+            let (mut members, _) = members(&[(11, health)]);
+            members.note_expiring(&set().id, HashSet::from([key("a")]));
+            members.deleted(&key("a"), &live(12));
+            assert_eq!(told(&members), unready);
+        }
+        for recorded in [None, Some((Degraded, "it failed")), Some((Unknown, "nobody knows"))] {
+            let mut members = Members::default();
+            members.note_secret(&set().id, HashSet::new());
+            members.note_expiring(&set().id, HashSet::from([key("a")]));
+            let recorded = recorded.map(|(health, why)| (health, why.to_owned()));
+            members.note_expired(&set().id, MANAGER, &key("a"), 42, recorded.clone());
+            assert!(members.has_expired(&key("a"), &set().id), "{recorded:?}");
+            assert_eq!(members.wellbeing(&set(), &later()).total, 1);
+            let unready = recorded.map(|(health, why)| (health, why, true));
+            assert_eq!(told(&members), unready);
         }
     }
 
