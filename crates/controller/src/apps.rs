@@ -395,6 +395,12 @@ impl Daemon {
         }
     }
 
+    fn forget_render(&self, run: &Run) {
+        if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+            app.rendered = None;
+        }
+    }
+
     fn remember_render(&self, run: &Run, change: impl FnOnce(&mut Rendered)) {
         let mut store = self.state.lock();
         if let Some(rendered) = store.apps.get_mut(&run.name).and_then(|app| app.rendered.as_mut())

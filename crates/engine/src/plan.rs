@@ -78,6 +78,7 @@ impl Engine {
         report: &mut Report,
     ) -> Vec<(&'p Prepared, Action)> {
         let (set, recorded) = (job.set, job.recorded);
+        report.planned = true;
         let mut refusals = self.refusals();
         refusals.retain(&set.id, desired);
         let mut members = self.members();

@@ -143,6 +143,8 @@ pub struct Report {
     pub unwatched: bool,
     /// Objects that are being deleted by somebody; they are applied when they are gone.
     pub terminating: Vec<ObjectKey>,
+    /// Whether what is desired was compared with what is there.
+    pub planned: bool,
     /// Digest of what was desired.
     pub desired: Option<Digest>,
     /// Digest of what the members look like, but for those that go by themselves, when every one was

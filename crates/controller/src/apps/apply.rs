@@ -41,6 +41,10 @@ impl Daemon {
         let run = &Run { drifted, ..run.clone() };
         if let Err(error) = result {
             self.tell(run, &report, &base.revision.to_string());
+            if first_look && !report.planned {
+                // The next run compares with what was recorded.
+                self.forget_render(run);
+            }
             return self.cut_short(run, Some(&base.revision), &error, &report).await;
         }
         if report.superseded {

@@ -355,4 +355,27 @@ mod tests {
         stand.stop();
         assert!(matches!(daemon.build(&run, &base).await, Err(Failed::CutShort)));
     }
+
+    /// Whatever is recorded is compared once with what is there, by the run that comes so far.
+    #[tokio::test]
+    async fn a_run_that_ends_before_its_plan_was_no_first_look() {
+        let git = GitServer::start().await;
+        let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+        git.repo("repo").commit(&[("a.yaml", Some(map))], "one");
+        let stand = Stand::new(Api::new());
+        let daemon = &stand.daemon;
+        let source = stand.source("repo", &git.url("repo"), None);
+        assert_eq!(daemon.run_source(&source).await, Outcome::Changed);
+        let name = stand.app("web");
+        {
+            let mut store = daemon.state.lock();
+            let mut object = (*store.apps[&name].object).clone();
+            let status = serde_json::json!({"lastAppliedRevision": "main@sha1:1"});
+            object.status = serde_json::from_value(status).unwrap();
+            store.put_app(object);
+        }
+        // Nobody tells it which kinds there are.
+        assert_eq!(daemon.run_app(&name).await, Outcome::Retry);
+        assert!(daemon.state.lock().apps[&name].rendered.is_none());
+    }
 }
