@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::applyset::ApplySet;
 use crate::cluster::{ApiError, ApplyHow, Tool};
+use crate::correct::is_taken;
 use crate::engine::Engine;
 use crate::live::Live;
 use crate::policy::Adopt;
@@ -76,8 +77,11 @@ impl Engine {
             }
             let owner = found.live.part_of.as_deref().filter(|owner| *owner != set.id);
             let mut version = found.live.resource_version;
-            // With the label of another set in our entry it was taken over, but not yet applied.
-            if let (Some(owner), false) = (owner, ours.is_some_and(|entry| entry.owns_part_of)) {
+            // With the label of another set in our entry it was taken over, but not yet applied; unless
+            // that one has applied it again.
+            let is_taken_over =
+                ours.is_some_and(|entry| entry.owns_part_of) && !is_taken(&found.live, set);
+            if let (Some(owner), false) = (owner, is_taken_over) {
                 let Some(from) = self.claims().lets_go(owner, &p.key) else { return Err(refused) };
                 match self.take_over(set, &target, &found, &from).await {
                     Ok(Some(live)) => version = live.resource_version,
@@ -215,5 +219,65 @@ fn not_ours(p: &Prepared, tool: Option<&Tool>, conflicts: Vec<(String, String)>)
         subject: p.key.to_string(),
         owner: tool.map(|tool| tool.name.clone()),
         fields: conflicts.into_iter().map(|(_, field)| field).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use plumb_core::GroupKind;
+
+    use super::*;
+    use crate::applyset::PART_OF;
+    use crate::cluster::script::{Says, Script};
+    use crate::prune::tests::in_slices;
+
+    /// One set took an object over and did not apply it. Whoever wants it by then has it.
+    #[tokio::test]
+    async fn what_was_taken_by_half_is_not_taken_from_an_owner_who_wants_it_again() {
+        let set =
+            |name: &str| ApplySet::new(GroupKind::new("plumb.dev", "Application"), "ns", name);
+        let (owner, taker) = (set("owner"), set("taker"));
+        let p = crate::failure::tests::service();
+        // Whether the owner's manager has an entry, and whether it wants the object: whether it is forced.
+        for (applied, wants, forced) in
+            [(false, true, true), (false, false, true), (true, false, true), (true, true, false)]
+        {
+            let managers = [Some(&taker), applied.then_some(&owner)];
+            let entry = |set: &ApplySet| {
+                json!({
+                    "manager": set.manager, "operation": "Apply", "apiVersion": "v1",
+                    "time": "2024-01-01T00:00:00Z", "fieldsType": "FieldsV1",
+                    "fieldsV1": {"f:metadata": {"f:labels": {format!("f:{PART_OF}"): {}}}},
+                })
+            };
+            let entries: Vec<_> = managers.into_iter().flatten().map(entry).collect();
+            let object = json!({"kind": "PartialObjectMetadata", "metadata": {
+                "name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "5",
+                "labels": {PART_OF: owner.id}, "managedFields": entries,
+            }});
+            let conflict = json!({
+                "kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict",
+                "message": "Apply failed with 1 conflict", "details": {"causes": [{
+                    "reason": "FieldManagerConflict", "field": ".spec.ports",
+                    "message": format!("conflict with \"{}\"", owner.manager),
+                }]},
+            });
+            let ok = || Says::ok(object.to_string());
+            let answers = [Says::Status(409, None, conflict.to_string()), ok(), ok(), ok()];
+            let script = Script::new(answers);
+            let engine = in_slices(&script, usize::MAX);
+            let keys = HashSet::from([p.key.clone()]);
+            engine.claims().publish(&taker, Adopt::IfUnowned, keys.clone(), true);
+            let wanted = if wants { keys } else { HashSet::new() };
+            engine.claims().publish(&owner, Adopt::IfUnowned, wanted, true);
+            let result = engine.claim(&taker, &p).await;
+            let asked = script.asked();
+            let force = asked.iter().filter(|asked| asked.uri.contains("force=true")).count();
+            assert_eq!((result.is_ok(), force == 1), (forced, forced), "{applied} {wants}");
+            let expected = 3 + usize::from(applied && !wants) - usize::from(!forced);
+            assert_eq!(asked.len(), expected, "{applied} {wants}: {asked:?}");
+        }
     }
 }

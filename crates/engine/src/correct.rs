@@ -141,7 +141,7 @@ impl Engine {
 
 /// Whether another set has an object that was ours: it bears its label, and a manager of ours other
 /// than this set's put it there. A label that somebody changed by hand is drift instead.
-fn is_taken(live: &Live, set: &ApplySet) -> bool {
+pub(crate) fn is_taken(live: &Live, set: &ApplySet) -> bool {
     live.part_of.as_deref().is_some_and(|part_of| part_of != set.id)
         && live.entries.iter().any(|entry| entry.owns_part_of && *entry.manager != *set.manager)
 }
