@@ -123,19 +123,26 @@ impl Engine {
         Ok(found.is_none_or(|found| found.live.terminating))
     }
 
-    /// Leaves to others what they want. Whoever has not taken it in time finds it free.
+    /// Leaves to others what they want. Whoever has not taken it in time, or only by half, finds it free.
     async fn hand_over(
         &self,
         job: &Job<'_>,
         slice: &Slice,
         report: &mut Report,
     ) -> Result<(), EngineError> {
-        let set = job.set;
+        let (set, patient) = (job.set, job.others.is_patient());
+        let mut half_taken = self.members().half_taken(&set.id, &set.manager);
+        half_taken.retain(|(key, _)| self.claims().others_want(&set.id, key));
+        if patient {
+            report.handed_over = half_taken.len();
+            report.waits |= !half_taken.is_empty();
+        } else {
+            self.take_all_back(job, half_taken, report).await?;
+        }
         let members = self.members().applied(&set.id, &set.manager);
         let wanted = |(key, _): &(ObjectKey, Live)| self.claims().others_want(&set.id, key);
         let wanted: Vec<_> = members.into_iter().filter(wanted).collect();
-        report.handed_over = wanted.len();
-        let patient = job.others.is_patient();
+        report.handed_over += wanted.len();
         // What a mark keeps all off nobody takes, however long that is waited for.
         let (now, later): (Vec<_>, Vec<_>) =
             wanted.into_iter().partition(|(_, live)| !patient || live.marks.hands_off());
@@ -291,6 +298,82 @@ mod tests {
             assert!(!report.is_complete());
         })
         .await;
+    }
+
+    /// Others who may take what they want for some time yet.
+    struct Patient(bool);
+
+    impl crate::claims::Others for Patient {
+        fn spoken(&self) {}
+        fn is_silent(&self, _: &str) -> bool {
+            false
+        }
+        fn any_silent(&self) -> bool {
+            false
+        }
+        fn broken(&self) -> Option<String> {
+            None
+        }
+        fn is_patient(&self) -> bool {
+            self.0
+        }
+    }
+
+    /// The other one is refused its half, and wants it no more one day: nobody would find it then.
+    #[tokio::test]
+    async fn what_is_taken_by_half_keeps_the_end_of_its_owner_waiting_and_is_let_go_then() {
+        let maps = Resource::known(Gvk::new("v1", "ConfigMap"), "configmaps", true);
+        let key = maps.key("ns", "a");
+        for patient in [true, false] {
+            with_job(async |job| {
+                let taker = ApplySet::new(GroupKind::new("plumb.dev", "Application"), "ns", "new");
+                let found = |manager: &str| {
+                    let entry = json!({
+                        "manager": manager, "operation": "Apply", "apiVersion": "v1",
+                        "time": "2024-01-01T00:00:00Z", "fieldsType": "FieldsV1",
+                        "fieldsV1": {"f:metadata": {"f:labels": {format!("f:{PART_OF}"): {}}}},
+                    });
+                    let object = json!({"kind": "PartialObjectMetadata", "metadata": {
+                        "name": "a", "namespace": "ns", "uid": "a", "resourceVersion": "6",
+                        "labels": {PART_OF: job.set.id}, "managedFields": [entry],
+                    }});
+                    Says::ok(object.to_string())
+                };
+                let [theirs, ours] = [&taker.manager, &job.set.manager];
+                let script = Script::new([found(theirs), found(ours), found(ours), found(ours)]);
+                let engine = in_slices(&script, usize::MAX);
+                let discovery = crate::cluster::Discovery::of([maps.clone()]);
+                *engine.discovery.lock().await =
+                    Some((discovery.into(), tokio::time::Instant::now()));
+                let mut live = member(job.set, "a");
+                live.entries[0].manager = theirs.as_str().into();
+                engine.members().expect(&key.group_kind);
+                engine.members().changed(key.clone(), live);
+                let keys = HashSet::from([key.clone()]);
+                let adopt = crate::policy::Adopt::IfUnowned;
+                engine.claims().publish(&taker, adopt, keys, true);
+                let job = Job {
+                    parent: job.parent.clone(),
+                    objects: Vec::new(),
+                    approved: None,
+                    others: &Patient(patient),
+                    ..*job
+                };
+                let mut report = Report::default();
+                engine.hand_over(&job, &engine.slice(), &mut report).await.unwrap();
+                assert_eq!((report.handed_over, report.waits), (1, patient));
+                let asked = script.asked();
+                assert_eq!(asked.len(), if patient { 0 } else { 4 }, "{asked:?}");
+                if !patient {
+                    assert!(report.is_complete(), "{report:?}");
+                    assert!(asked[1].body.contains(ours), "it is taken back");
+                    let lets_go = format!("/metadata/labels/{}", PART_OF.replace('/', "~1"));
+                    assert!(asked[3].body.contains(&lets_go), "{}", asked[3].body);
+                    assert!(engine.members().live(&key).is_none());
+                }
+            })
+            .await;
+        }
     }
 
     #[test]

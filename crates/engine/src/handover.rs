@@ -79,6 +79,21 @@ impl Engine {
             report.waits = true;
             return Ok(taken.into_iter().map(|(key, _)| key).collect());
         }
+        self.take_all_back(job, taken, report).await?;
+        Ok(BTreeSet::new())
+    }
+
+    /// Takes back what others left half taken: each object from this manager.
+    pub(crate) async fn take_all_back(
+        &self,
+        job: &Job<'_>,
+        taken: Vec<(ObjectKey, String)>,
+        report: &mut Report,
+    ) -> Result<(), EngineError> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let set = job.set;
         let discovery = self.discovery().await?;
         for (key, taker) in taken {
             let Some(resource) = discovery.preferred(&key.group_kind) else { continue };
@@ -97,7 +112,7 @@ impl Engine {
                 }
             }
         }
-        Ok(BTreeSet::new())
+        Ok(())
     }
 
     async fn take_back_one(
