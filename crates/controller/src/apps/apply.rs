@@ -87,19 +87,17 @@ impl Daemon {
         let kept = self.engine.kept_at_rest(&run.set);
         // What is held or left is in the status, so the run after its end has something to say. What is
         // kept is, too, but its end is seen.
-        let settled = report.is_complete()
-            && report.held.is_none()
-            && report.left == 0
-            && report.handed_over == 0
-            && !report.unwatched
+        let clean = is_clean(&report)
             && self.engine.are_there(&report.left_alone)
             && report.kept.iter().all(|told| kept.contains(&told.key));
+        // What is handed over is on its way still.
+        let settled = clean && report.handed_over == 0;
         self.remember_render(run, |rendered| {
             rendered.settled = settled;
             rendered.kept = kept;
             rendered.refused = report.refused;
         });
-        if settled {
+        if clean {
             self.note_clean(run, base.seq);
         }
         if report.is_complete() {
@@ -244,6 +242,11 @@ impl Daemon {
     }
 }
 
+/// Whether a run left nothing of what its Application has to do. What others have yet to take is theirs.
+fn is_clean(report: &Report) -> bool {
+    report.is_complete() && report.held.is_none() && report.left == 0 && !report.unwatched
+}
+
 fn parent(run: &Run) -> Parent {
     let metadata = &run.object.metadata;
     let annotations = metadata.annotations.clone().unwrap_or_default();
@@ -262,5 +265,26 @@ fn parent(run: &Run) -> Parent {
         finalizer: names::FINALIZER,
         created: metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         settled: settled_kinds(&run.before, metadata.uid.as_deref()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise whatever left it since would wait for a neighbour that is broken at last.
+    #[test]
+    fn what_others_have_yet_to_take_leaves_nothing_to_do() {
+        let key = plumb_core::ObjectKey::new(plumb_core::GroupKind::new("", "A"), "ns", "a");
+        for (report, clean) in [
+            (Report::default(), true),
+            (Report { handed_over: 1, ..Report::default() }, true),
+            (Report { left: 1, ..Report::default() }, false),
+            (Report { waits: true, ..Report::default() }, false),
+            (Report { terminating: vec![key], ..Report::default() }, false),
+            (Report { unwatched: true, ..Report::default() }, false),
+        ] {
+            assert_eq!(is_clean(&report), clean, "{report:?}");
+        }
     }
 }
