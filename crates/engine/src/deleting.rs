@@ -89,6 +89,13 @@ impl Engine {
         self.deleting().remove(set);
     }
 
+    /// No turn follows those that were: what failed in them is tried again when it is its time.
+    pub(crate) fn end_turns(&self, set: &str) {
+        if let Some(of) = self.deleting().get_mut(set) {
+            of.failed.clear();
+        }
+    }
+
     /// A turn has ended. Where no other one follows it at once, the next tries all that is left once
     /// more, and an approval is used up with the last of what it is for.
     pub(crate) fn end_turn(&self, set: &str, report: &Report, is_cut_short: bool) {

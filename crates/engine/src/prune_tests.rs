@@ -325,3 +325,36 @@ async fn an_approval_ends_with_its_plan() {
     assert_eq!(engine.approval("set", Some(digest)), Some(begun));
     assert_eq!(engine.approval("set", None), None);
 }
+
+/// Between two turns something came that keeps the rest back: what failed before is no news by then.
+#[tokio::test]
+async fn what_failed_in_a_turn_is_tried_again_when_no_other_one_followed_it() {
+    let maps = Resource::known(Gvk::new("v1", "ConfigMap"), "configmaps", true);
+    let key = maps.key("ns", "a");
+    with_job(async |job| {
+        for (blocked, keeps) in [(true, false), (false, true), (false, false)] {
+            let set = job.set;
+            let engine = in_slices(&Script::new([]), 1);
+            engine.members().expect(&key.group_kind);
+            engine.members().changed(key.clone(), member(set, "a"));
+            let failure = unlisted(&key.group_kind, "403", ErrorClass::Retry);
+            let failure = Failure { key: key.clone(), ..failure };
+            engine.note_undeleted(&set.id, failure, &mut Report::default());
+            let policy = crate::policy::Policy { prune: !keeps, ..job.policy.clone() };
+            let job = Job {
+                parent: job.parent.clone(),
+                objects: Vec::new(),
+                approved: None,
+                policy: &policy,
+                ..*job
+            };
+            let mut report = Report::default();
+            let result =
+                engine.prune(&HashMap::new(), &job, blocked, &engine.slice(), &mut report).await;
+            // Nobody answers: what is deleted is not even listed.
+            assert_eq!(result.is_ok(), blocked || keeps);
+            assert!(engine.undeleted(&set.id, &key).is_none(), "{blocked} {keeps}");
+        }
+    })
+    .await;
+}

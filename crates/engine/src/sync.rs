@@ -293,7 +293,8 @@ impl Engine {
         yields
     }
 
-    async fn prune(
+    /// Deletes what nothing asks for any more, if it is time for that.
+    pub(crate) async fn prune(
         &self,
         desired: &HashMap<ObjectKey, u64>,
         job: &Job<'_>,
@@ -301,6 +302,28 @@ impl Engine {
         slice: &Slice,
         report: &mut Report,
     ) -> Result<(), EngineError> {
+        let set = job.set;
+        let (kinds, occasion) = match self.to_prune(desired, job, blocked, report).await {
+            Ok(Some(plan)) => plan,
+            rests => {
+                // No turn follows the last one, so that what failed in that is tried again one day.
+                self.end_turns(&set.id);
+                return rests.map(|_| ());
+            }
+        };
+        let result = self.delete_members(job, &kinds, (desired, occasion), slice, report).await;
+        self.end_turn(&set.id, report, result.is_err());
+        result.map(|_| ())
+    }
+
+    /// The kinds of which members are to be deleted now; `None` when there are none, or they wait.
+    async fn to_prune(
+        &self,
+        desired: &HashMap<ObjectKey, u64>,
+        job: &Job<'_>,
+        blocked: bool,
+        report: &mut Report,
+    ) -> Result<Option<(BTreeSet<GroupKind>, Occasion)>, EngineError> {
         let set = job.set;
         report.kept = self.kept(set, desired);
         // What is on its way to another set is named by this one's scope until it is there.
@@ -313,33 +336,33 @@ impl Engine {
         }
         if extras.is_empty() {
             self.void_plan(&set.id);
-            return Ok(());
+            return Ok(None);
         }
         if job.policy.prune && job.others.any_silent() {
             report.waits = true;
-            return Ok(());
+            return Ok(None);
         }
         if !self.ask_strangers(set, extras.iter().map(|(key, _)| key)).await? {
             report.waits = true;
-            return Ok(());
+            return Ok(None);
         }
         let live = extras.len();
         extras.retain(|(key, _)| !self.claims().others_want(&set.id, key));
         report.handed_over += live - extras.len();
         if extras.is_empty() {
             self.void_plan(&set.id);
-            return Ok(());
+            return Ok(None);
         }
         if !job.policy.prune {
             report.left = extras.len();
-            return Ok(());
+            return Ok(None);
         }
         // An object that could not be applied may be the new form of one that is left over.
         if blocked {
             // What could not even be prepared has not left Git.
             extras.retain(|(key, _)| !report.failures.iter().any(|f| may_be(&f.key, key)));
             report.held_back = extras.len();
-            return Ok(());
+            return Ok(None);
         }
         let kinds: BTreeSet<_> = extras.iter().map(|(key, _)| key.group_kind.clone()).collect();
         let occasion = Occasion::Sync {
@@ -351,11 +374,9 @@ impl Engine {
             && report.outcomes.iter().any(|outcome| outcome.key.group_kind == set.parent);
         if renaming && job.others.is_patient() {
             report.waits = true;
-            return Ok(());
+            return Ok(None);
         }
-        let result = self.delete_members(job, &kinds, (desired, occasion), slice, report).await;
-        self.end_turn(&set.id, report, result.is_err());
-        result.map(|_| ())
+        Ok(Some((kinds, occasion)))
     }
 
     /// Failures about kinds that nothing is wanted of any more, and of which something may be left
