@@ -137,6 +137,11 @@ impl Approval {
         self.done.remove(&line(key, uid));
     }
 
+    /// Whether something of it was tried.
+    pub(crate) fn is_under_way(&self) -> bool {
+        !self.done.is_empty()
+    }
+
     /// Whether these are what is left of the plan.
     pub(crate) fn is_for(&self, candidates: &[Candidate]) -> bool {
         plan_digest(candidates, &self.done).to_string() == self.digest

@@ -12,7 +12,7 @@ use crate::cluster::{ApiError, Deleted, Propagation, Resource, Target};
 use crate::edges::{Farewells, Level};
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::guard::{self, Candidate, HoldReason, Occasion};
+use crate::guard::{self, Approval, Candidate, HoldReason, Occasion};
 use crate::live::Live;
 use crate::marks::Prune;
 use crate::report::{Failure, Report};
@@ -148,7 +148,11 @@ impl Engine {
         }
         report.released = judgement.is_ok() && !candidates.is_empty();
         if let Err(held) = judgement {
-            report.held = Some(*held);
+            // What cannot all be seen now is no other plan than the one that is under way.
+            let is_under_way = approved.is_some_and(Approval::is_under_way);
+            if report.failures.len() == failed || !is_under_way {
+                report.held = Some(*held);
+            }
             let going = going.into_iter().map(|member| member.key).collect();
             return Ok(Left { going, kept });
         }
