@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use plumb_api::names;
-use plumb_core::Gvk;
+use plumb_core::{GroupKind, Gvk};
 use plumb_engine::{
     ApiError, ApplyHow, ApplySet, Cluster, ClusterOptions, Engine, EngineOptions, Resource, Signal,
     Target, is_later,
@@ -494,9 +494,8 @@ impl Daemon {
             let outcome = match &key {
                 Key::Source(name) => Box::pin(self.run_source(name)).await,
                 Key::App(name) => {
-                    let set = self.state.lock().apps.get(name).map(|app| Arc::clone(&app.set));
                     let outcome = Box::pin(self.run_app(name)).await;
-                    self.forget_if_gone(name, set);
+                    self.forget_if_gone(name);
                     outcome
                 }
             };
@@ -508,17 +507,22 @@ impl Daemon {
     }
 
     /// An Application that is deleted while it runs may have said what it wants after that.
-    fn forget_if_gone(&self, name: &Name, set: Option<Arc<ApplySet>>) {
-        if let Some(set) = set
-            && !self.state.lock().apps.contains_key(name)
-        {
+    fn forget_if_gone(&self, name: &Name) {
+        let parent = GroupKind::new(names::GROUP, "Application");
+        let set = ApplySet::new(parent, &name.namespace, &name.name);
+        // One of its name that comes meanwhile asks after this.
+        let store = self.state.lock();
+        if !store.apps.contains_key(name) {
             self.engine.forget_set(&set.id);
         }
     }
 
     async fn panicked(self: Arc<Self>, key: Key) {
         match &key {
-            Key::App(name) => self.panicked_app(name).await,
+            Key::App(name) => {
+                self.panicked_app(name).await;
+                self.forget_if_gone(name);
+            }
             Key::Source(name) => self.panicked_source(name).await,
         }
     }

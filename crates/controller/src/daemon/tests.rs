@@ -348,3 +348,26 @@ async fn that_a_suspended_application_was_looked_at_is_said_once() {
     assert_eq!(written[0]["status"]["observedGeneration"], 2);
     assert_eq!(written[0]["status"]["conditions"], status["conditions"]);
 }
+
+/// What an Application asks stands until it is gone, and no longer, also when its last run panicked.
+#[tokio::test]
+async fn what_an_application_asks_is_forgotten_once_it_is_gone() {
+    for (is_there, panics) in [(true, false), (true, true), (false, false), (false, true)] {
+        let stand = Stand::new(Api::new());
+        let (name, daemon) = (stand.app("web"), &stand.daemon);
+        let set = Arc::clone(&daemon.state.lock().apps[&name].set);
+        let asks = plumb_engine::Asks { all: true, ..plumb_engine::Asks::default() };
+        daemon.engine.attend(&set, Some(asks), &BTreeSet::new());
+        if !is_there {
+            daemon.state.lock().remove_app(&name);
+        }
+        let (daemon, key) = (Arc::clone(daemon), Key::App(name));
+        if panics {
+            daemon.panicked(key).await;
+        } else {
+            daemon.work(key).await;
+        }
+        let asks = stand.daemon.engine.wellbeing(&set).is_some();
+        assert_eq!(asks, is_there, "it panicked: {panics}");
+    }
+}
