@@ -11,8 +11,9 @@ use crate::applyset::ApplySet;
 use crate::attention::{Asking, Told, Unready, Wellbeing};
 use crate::marks::Ssa;
 
-/// What is told of an object that holds a Secret's value.
-pub const HIDDEN: &str = "why is not told here, since it holds values of a Secret";
+/// What is told of an object that may quote a Secret's value: it holds one, is a Pod beside one that does,
+/// or nobody has said whether it does.
+pub const HIDDEN: &str = "why is not told here, since it may quote a value of a Secret";
 
 impl Slot {
     /// What was told of the object as it is now: a verdict on what it was before our last request
