@@ -496,6 +496,8 @@ impl Daemon {
                 Key::App(name) => {
                     let outcome = Box::pin(self.run_app(name)).await;
                     self.forget_if_gone(name);
+                    // One that was called for a look and did not come to want it leaves the room.
+                    self.state.lock().offer_looks();
                     outcome
                 }
             };

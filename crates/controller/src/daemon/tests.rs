@@ -371,3 +371,18 @@ async fn what_an_application_asks_is_forgotten_once_it_is_gone() {
         assert_eq!(asks, is_there, "it panicked: {panics}");
     }
 }
+
+#[tokio::test]
+async fn who_is_called_for_a_look_and_takes_none_leaves_the_room_to_the_next() {
+    let stand = Stand::new(Api::new());
+    let (name, next) = (stand.app("web"), stand.app("next"));
+    let daemon = Arc::clone(&stand.daemon);
+    let wanting = {
+        let mut store = daemon.state.lock();
+        store.unexplained.extend([next.clone()]);
+        store.wanted_objects.subscribe()
+    };
+    daemon.work(Key::App(name)).await;
+    assert!(wanting.has_changed().unwrap());
+    assert_eq!(stand.daemon.state.lock().next_unexplained(), [next]);
+}
