@@ -124,7 +124,7 @@ pub struct Report {
     pub rest: Option<Duration>,
     /// Whether something waits until other sets have said what they want.
     pub waits: bool,
-    /// Objects that Git has no more but that stay, because other sets want them.
+    /// Objects that Git has no more but that stay, because other sets want them, or began to take them.
     pub handed_over: usize,
     /// Objects that Git has no more but that are not ours to delete, in the order of their keys.
     pub kept: Vec<Kept>,
