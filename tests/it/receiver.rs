@@ -38,8 +38,8 @@ impl Hooks {
         .to_string();
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
         mac.update(body.as_bytes());
-        let signature: String =
-            mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let bytes = mac.finalize().into_bytes();
+        let signature = bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         let request = format!(
             "POST /hook/github HTTP/1.1\r\nHost: plumb\r\nContent-Type: application/json\r\n\
              X-GitHub-Event: push\r\nX-GitHub-Delivery: {delivery}\r\n\

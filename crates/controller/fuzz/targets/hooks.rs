@@ -62,8 +62,8 @@ fn parts(input: &[u8]) -> (HeaderMap, &[u8]) {
 fn sign(service: Service, headers: &mut HeaderMap, body: &[u8]) {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
     mac.update(body);
-    let hex: String =
-        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = mac.finalize().into_bytes();
+    let hex = bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     for name in ["x-forgejo-signature", "x-gitea-signature"] {
         headers.remove(name);
     }
