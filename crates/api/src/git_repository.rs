@@ -41,12 +41,14 @@ fn default_timeout() -> Duration {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.verify) || self.verify.mode == 'HEAD' || has(self.ref) && (has(self.ref.tag) || has(self.ref.semver))").message("the modes Tag and TagAndHEAD need ref.tag or ref.semver").field_path(".verify.mode"))]
 pub struct GitRepositorySpec {
-    /// Address of the repository, over HTTP or HTTPS: https://example.com/org/repo.git.
-    /// Credentials stand in the Secret that `secretRef` names, never here.
+    /// Address of the repository, over HTTPS, HTTP or SSH: https://example.com/org/repo.git,
+    /// ssh://git@example.com/org/repo.git, or git@example.com:org/repo.git. Credentials stand in the
+    /// Secret that `secretRef` names, never here, but for the user's name with SSH, which is git
+    /// where none is given.
     #[schemars(length(max = 2048))]
-    #[x_kube(validation = Rule::new("self.matches('^https?://')").message("must start with https:// or http://; other transports are not supported yet"))]
-    #[x_kube(validation = Rule::new("!self.matches('^https?://') || isURL(self) && url(self).getHostname() != ''").message("must be a URL with a host"))]
-    #[x_kube(validation = Rule::new("!self.matches('^https?://[^/?#]*@')").message("must not contain credentials; put username and password in a Secret and name it in secretRef"))]
+    #[x_kube(validation = Rule::new(r"self.matches(r'^(https?|ssh)://|^[A-Za-z0-9_][A-Za-z0-9._+~-]*@(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[^\s]+$')").message("must start with https://, http:// or ssh://, or be of the form user@host:path"))]
+    #[x_kube(validation = Rule::new("!self.matches('^(https?|ssh)://') || isURL(self) && url(self).getHostname() != ''").message("must be a URL with a host"))]
+    #[x_kube(validation = Rule::new("!self.matches('^https?://[^/?#]*@|^ssh://[^/?#]*:[^/?#]*@')").message("must not contain credentials; put username and password in a Secret and name it in secretRef"))]
     pub url: String,
 
     /// Which commit to use. Without it, the branch that the repository's HEAD names.
@@ -65,7 +67,8 @@ pub struct GitRepositorySpec {
     /// A Secret in the same namespace that says how to get in: `username` and `password` (tokens of
     /// GitHub, GitLab and Bitbucket are passwords), or `bearerToken`, or a GitHub App; `ca.crt` for
     /// a server with an authority of its own; `tls.crt` and `tls.key` for one that asks for a
-    /// certificate.
+    /// certificate. For SSH: `identity`, a private key, `known_hosts`, the keys of the server, and
+    /// `password`, the passphrase of the private key if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 

@@ -16,11 +16,11 @@ use crate::{ClientCertificate, SourceError};
 
 /// A host that accepts no connection within this time is taken for unreachable, so that the next
 /// of its addresses, or the next try, gets a chance inside the remote's own time-out.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Git servers send something every five seconds while they prepare a pack
 /// (`uploadpack.keepAlive`); one that is silent six times as long has stalled.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The agents that a remote's calls share one after the other: they keep the parsed certificates
 /// and idle connections.

@@ -10,12 +10,13 @@ use git2::{ObjectType, Oid, Repository};
 use crate::agents::Agents;
 use crate::cancel::lock;
 use crate::github::{self, CheckedApp, Tokens};
-use crate::http::{Endpoint, Session};
+use crate::http;
 use crate::lookup::{self, Found};
 use crate::mirror::{Check, Store, peel};
 use crate::mirrors::{Counters, Mirror, Want};
-use crate::pkt::PktReader;
 use crate::remote::{Authorization, CheckedRemote};
+use crate::session::{Endpoint, Session};
+use crate::ssh;
 use crate::wire::{self, FULL_DEPTH, FetchRequest, Listed, Server};
 use crate::{Cancel, CommitId, Limits, Reference, Resolved, Revision, SourceError, TagId};
 
@@ -54,6 +55,11 @@ impl Call<'_> {
         &self,
         work: impl Fn(&Session<'_>) -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
+        if let Some(remote) = &self.remote.ssh {
+            let identity = &self.mirror.identity;
+            let session = ssh::Session::new(remote, identity, self.cancel, self.deadline);
+            return work(&Session::Ssh(&session));
+        }
         let ca = &self.remote.tls.ca;
         let rested = lock(&self.mirror.agents).take_if(|(made_for, _)| made_for == ca);
         let (agents, rested) = match rested {
@@ -61,10 +67,10 @@ impl Call<'_> {
             None => (Agents::new(&self.remote)?, false),
         };
         let mut session =
-            Session::new(&self.remote, (agents.clone(), rested), self.cancel, self.deadline);
+            http::Session::new(&self.remote, (agents.clone(), rested), self.cancel, self.deadline);
         let result = match &self.remote.authorization {
             Authorization::App { app, key } => self.as_app(&mut session, app, key, work),
-            Authorization::None | Authorization::Header(_) => work(&session),
+            Authorization::None | Authorization::Header(_) => work(&Session::Http(&session)),
         };
         let result = result.map_err(|error| session.hide_secrets(error));
         drop(session);
@@ -78,14 +84,14 @@ impl Call<'_> {
     /// Runs `work` with a token of a GitHub App: the last one, or a new one.
     fn as_app<T>(
         &self,
-        session: &mut Session<'_>,
+        session: &mut http::Session<'_>,
         app: &CheckedApp,
         key: &str,
         work: impl Fn(&Session<'_>) -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
         if let Some(token) = self.tokens.get(key) {
             session.authorize(github::USERNAME, &token.text);
-            match work(session) {
+            match work(&Session::Http(session)) {
                 // It may have been taken back before its time.
                 Err(SourceError::Unauthorized { status: 401, .. }) => {
                     self.tokens.refuse(key, &token.text);
@@ -96,7 +102,7 @@ impl Call<'_> {
         let token = app.token(session)?;
         session.authorize(github::USERNAME, &token.text);
         self.tokens.put(key, token);
-        work(session)
+        work(&Session::Http(session))
     }
 
     pub(crate) fn resolve(
@@ -166,7 +172,7 @@ impl Call<'_> {
     ) -> Result<(Endpoint, Server, Vec<Listed>), SourceError> {
         let known = lock(&self.mirror.endpoint).clone();
         if let Some((endpoint, server)) = known {
-            match self.ls_refs(session, &endpoint, prefixes, wants) {
+            match self.ls_refs(session, (&endpoint, &server), prefixes, wants) {
                 Ok(refs) => return Ok((endpoint, server, refs)),
                 Err(error) if is_stale(&error) => *lock(&self.mirror.endpoint) = None,
                 Err(error) => return Err(error),
@@ -175,7 +181,7 @@ impl Call<'_> {
         let (endpoint, server, refs) = self.advertisement(session, wants)?;
         let refs = match server {
             Server::V0(_) => refs,
-            Server::V2(_) => self.ls_refs(session, &endpoint, prefixes, wants)?,
+            Server::V2(_) => self.ls_refs(session, (&endpoint, &server), prefixes, wants)?,
         };
         Ok((endpoint, server, refs))
     }
@@ -188,7 +194,7 @@ impl Call<'_> {
         let (endpoint, mut answer) = session.advertisement(MAX_LISTING)?;
         let (server, refs) = wire::read_advertisement(&mut answer, self.limits.refs, wants)
             .map_err(|e| session.wire_error(e, "references", self.limits.refs as u64))?;
-        finish(answer);
+        session.finish(answer, &server);
         if matches!(server, Server::V2(_)) {
             *lock(&self.mirror.endpoint) = Some((endpoint.clone(), server.clone()));
         }
@@ -198,7 +204,7 @@ impl Call<'_> {
     fn ls_refs(
         &self,
         session: &Session<'_>,
-        endpoint: &Endpoint,
+        (endpoint, server): (&Endpoint, &Server),
         prefixes: &[String],
         wants: impl Fn(&str) -> bool,
     ) -> Result<Vec<Listed>, SourceError> {
@@ -206,7 +212,7 @@ impl Call<'_> {
         let mut answer = session.post(endpoint, &body, Some("version=2"), MAX_LISTING)?;
         let refs = wire::read_refs(&mut answer, self.limits.refs, wants)
             .map_err(|e| session.wire_error(e, "references", self.limits.refs as u64))?;
-        finish(answer);
+        session.finish(answer, server);
         Ok(refs)
     }
 
@@ -476,9 +482,4 @@ fn not_our_ref(error: SourceError, target: &Target<'_>) -> SourceError {
         }
         error => error,
     }
-}
-
-/// Reads what is left of an answer, so that its connection can be used again.
-fn finish<R: std::io::Read>(mut answer: PktReader<R>) {
-    let _ = answer.next();
 }

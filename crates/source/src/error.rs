@@ -194,6 +194,19 @@ pub enum SourceError {
         /// Where to and why not.
         why: String,
     },
+    /// The SSH server, the key or the known hosts are not as they must be.
+    #[error(transparent)]
+    Ssh(plumb_ssh::SshError),
+    /// The command of Git on an SSH server ended without an answer.
+    #[error("{url} gives no answer: {message}")]
+    CommandFailed {
+        /// The repository.
+        url: String,
+        /// What the command said, cleaned of control characters, or how it ended.
+        message: String,
+        /// Whether that is that there is no such repository, for this key at least.
+        missing: bool,
+    },
     /// What answers is not a Git repository over smart HTTP.
     #[error("{url} does not answer as a Git repository: {why}")]
     NotGit {
@@ -325,12 +338,14 @@ impl SourceError {
     /// What happens next.
     pub fn class(&self) -> ErrorClass {
         match self {
+            Self::Ssh(error) => error.class(),
             Self::UnknownHost { .. }
             | Self::ConnectionRefused { .. }
             | Self::Connect { .. }
             | Self::ProxyUnreachable { .. }
             | Self::ProxyRefused { .. }
             | Self::Timeout { .. }
+            | Self::CommandFailed { missing: false, .. }
             | Self::HttpStatus { .. }
             | Self::NoAppToken { retry: true, .. }
             | Self::Cancelled
@@ -357,6 +372,7 @@ impl SourceError {
             | Self::Unauthorized { .. }
             | Self::ClientCertificate { .. }
             | Self::NoAppToken { retry: false, .. }
+            | Self::CommandFailed { missing: true, .. }
             | Self::RepositoryNotFound { .. }
             | Self::Redirect { .. }
             | Self::NotGit { .. }
@@ -394,8 +410,13 @@ impl SourceError {
             Self::Timeout { .. } => "Timeout",
             Self::Unauthorized { .. } | Self::ClientCertificate { .. } => "AuthenticationFailed",
             Self::NoAppToken { .. } => "GitHubAppRefused",
-            Self::RepositoryNotFound { .. } => "RepositoryNotFound",
-            Self::HttpStatus { .. } | Self::Server { .. } => "ServerError",
+            Self::RepositoryNotFound { .. } | Self::CommandFailed { missing: true, .. } => {
+                "RepositoryNotFound"
+            }
+            Self::Ssh(error) => error.reason(),
+            Self::HttpStatus { .. }
+            | Self::CommandFailed { missing: false, .. }
+            | Self::Server { .. } => "ServerError",
             Self::Redirect { .. } => "RedirectRefused",
             Self::NotGit { .. } => "NotAGitRepository",
             Self::RefNotFound { .. } => "RefNotFound",
@@ -418,10 +439,7 @@ impl SourceError {
     /// What a person can do about it, where there is something to say beyond the message.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::UnsupportedScheme { scheme } if scheme == "ssh" => {
-                "ssh is not supported yet; use the repository's https:// URL"
-            }
-            Self::UnsupportedScheme { .. } => "use an http:// or https:// URL",
+            Self::UnsupportedScheme { .. } => "use an https://, http:// or ssh:// URL",
             Self::CredentialsInUrl { .. } => {
                 "remove them from the url and put them into a Secret named by secretRef"
             }
@@ -451,7 +469,8 @@ impl SourceError {
                 "check username and password, or the token's expiry and scope, in the Secret"
             }
             Self::ClientCertificate { .. } => "check tls.crt and tls.key in the Secret",
-            Self::RepositoryNotFound { .. } => {
+            Self::Ssh(error) => return error.hint(),
+            Self::RepositoryNotFound { .. } | Self::CommandFailed { missing: true, .. } => {
                 "check the url; many hosts also hide private repositories this way"
             }
             Self::Tls { .. } => {

@@ -15,9 +15,9 @@ use url::Url;
 
 use crate::agents::Agents;
 use crate::cancel::Watch;
-use crate::pkt::{PktError, PktReader};
+use crate::pkt::PktReader;
 use crate::remote::{Authorization, CheckedRemote, basic};
-use crate::wire::WireError;
+use crate::session::{Answer, Body as AnswerBody, Carrier, Endpoint};
 use crate::{Cancel, SourceError};
 
 /// Hosts redirect from `http` to `https`, from an old name to a new one and to a `.git` suffix;
@@ -33,18 +33,6 @@ const RESULT: &str = "application/x-git-upload-pack-result";
 /// kilobytes.
 const API_VERSION: &str = "2022-11-28";
 const MAX_API_ANSWER: u64 = 1 << 20;
-
-/// Where a repository answers, after redirects.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Endpoint {
-    /// The repository's URL without a final slash.
-    pub(crate) url: Url,
-    /// Whether it is the origin that the credentials were given for.
-    pub(crate) trusted: bool,
-}
-
-/// A reader of packets from an answer.
-pub(crate) type Answer = PktReader<ureq::BodyReader<'static>>;
 
 /// The requests of one call.
 pub(crate) struct Session<'a> {
@@ -105,10 +93,6 @@ impl<'a> Session<'a> {
                 *text = text.replace(secret, "(hidden)");
             }
         })
-    }
-
-    pub(crate) fn cancel(&self) -> &Cancel {
-        self.cancel
     }
 
     /// Asks what the server offers, following redirects. Credentials go to the origin they were
@@ -262,43 +246,12 @@ impl<'a> Session<'a> {
         Ok(response)
     }
 
-    /// Our error for one of the wire's.
-    pub(crate) fn wire_error(
-        &self,
-        error: WireError,
-        what: &'static str,
-        limit: u64,
-    ) -> SourceError {
-        match error {
-            // A shutdown shows as an end of the stream.
-            _ if self.cancel.is_cancelled() => SourceError::Cancelled,
-            WireError::Pkt(PktError::Io(error)) => self.error(ureq::Error::from(error)),
-            WireError::Pkt(PktError::Limit) => SourceError::TooLarge { what, limit },
-            WireError::Pkt(PktError::Truncated) => {
-                SourceError::Protocol { why: "it ends in the middle".into() }
-            }
-            WireError::Pkt(PktError::Length(head)) => SourceError::Protocol {
-                why: format!("{:?} is no length of a packet", String::from_utf8_lossy(&head)),
-            },
-            WireError::Server(message) => SourceError::Server { message },
-            WireError::NotGit(why) => self.not_git(why),
-            WireError::Protocol(why) => SourceError::Protocol { why },
-            WireError::Sha256 => SourceError::Sha256Repository,
-            WireError::TooManyRefs => SourceError::TooLarge { what: "references", limit },
-        }
-    }
-
     fn not_git(&self, why: String) -> SourceError {
         SourceError::NotGit { url: self.shown(), why }
     }
 
     fn authorization(&self, trusted: bool) -> Option<&str> {
         self.authorization.as_deref().filter(|_| trusted)
-    }
-
-    /// The repository as errors name it; a checked URL has no credentials.
-    fn shown(&self) -> String {
-        self.remote.url.to_string()
     }
 
     /// Who was asked last, and whom an error is about.
@@ -432,6 +385,26 @@ impl<'a> Session<'a> {
     }
 }
 
+impl Carrier for Session<'_> {
+    fn cancel(&self) -> &Cancel {
+        self.cancel
+    }
+
+    /// All that an HTTP server says is in its answer.
+    fn last_words(&self) -> Option<SourceError> {
+        None
+    }
+
+    fn io_error(&self, error: io::Error) -> SourceError {
+        self.error(ureq::Error::from(error))
+    }
+
+    /// A checked URL has no credentials.
+    fn shown(&self) -> String {
+        self.remote.url.to_string()
+    }
+}
+
 /// An error that is the proxy's, of a request to this host. Others are given back: nothing but the
 /// proxy is connected to, and the rest comes through it.
 fn by_proxy(proxy: &Proxy, host: &str, error: ureq::Error) -> Result<SourceError, ureq::Error> {
@@ -534,7 +507,7 @@ fn doing(timeout: ureq::Timeout) -> &'static str {
 fn reader(response: http::Response<Body>, limit: u64) -> Answer {
     let body = response.into_body().into_with_config();
     // The packet reader counts; ureq's own limit would be an error of another kind.
-    PktReader::new(body.limit(u64::MAX).reader(), limit)
+    PktReader::new(AnswerBody::Http(body.limit(u64::MAX).reader()), limit)
 }
 
 fn content_type(response: &http::Response<Body>) -> String {

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod agents;
 mod board;
 mod call;
@@ -27,13 +28,16 @@ mod mirrors;
 mod pkt;
 mod reference;
 mod remote;
+mod session;
 mod snapshot;
+mod ssh;
 mod tags;
 mod unpack;
 mod verify;
 mod version;
 mod wire;
 
+pub use address::is_ssh;
 pub use cancel::Cancel;
 pub use error::{Cause, SourceError};
 pub use github::{GitHubApp, Installation};

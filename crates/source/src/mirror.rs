@@ -13,7 +13,7 @@ use std::{fs, io};
 
 use git2::{Commit, ObjectType, Odb, OdbLookupFlags, Oid, Repository, RepositoryInitOptions, Tree};
 
-use crate::http::{Endpoint, Session};
+use crate::session::{Endpoint, Session};
 use crate::unpack::{MAX_COMMIT, MAX_DIRECTORY, Unpacking, too_large};
 use crate::wire::{FetchRequest, Server, WireError, read_pack};
 use crate::{CommitId, Limits, SourceError};
@@ -259,6 +259,7 @@ impl Store {
             Err(ReceiveError::Ours(error)) => return Err(error),
             Err(ReceiveError::Wire(error)) => return Err(wire(error)),
         }
+        session.received(server);
         writer.commit().map_err(|e| self.pack_error(e))?;
         Ok(bytes)
     }

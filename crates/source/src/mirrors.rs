@@ -15,9 +15,10 @@ use crate::board::Board;
 use crate::call::Call;
 use crate::cancel::lock;
 use crate::github::Tokens;
-use crate::http::Endpoint;
 use crate::mirror::{Store, cache_error, files, remove_dir};
 use crate::remote::CheckedRemote;
+use crate::session::Endpoint;
+use crate::ssh::OpenIdentity;
 use crate::wire::Server;
 use crate::{
     Cancel, CommitId, Descent, Reference, Remote, Resolved, Revision, Snapshot, SourceError,
@@ -160,6 +161,7 @@ pub(crate) struct Mirror {
     pub(crate) endpoint: Mutex<Option<(Endpoint, Server)>>,
     /// Agents at rest, with the CA bundle they were made for.
     pub(crate) agents: Mutex<Option<(Option<String>, Agents)>>,
+    pub(crate) identity: OpenIdentity,
     pub(crate) holds: Mutex<Holds>,
 }
 
@@ -182,6 +184,7 @@ impl Mirror {
             board: Board::new(),
             endpoint: Mutex::new(None),
             agents: Mutex::new(None),
+            identity: OpenIdentity::default(),
             holds: Mutex::default(),
         }
     }
@@ -277,7 +280,7 @@ impl Mirrors {
             let revision = Revision { name: branch.clone().unwrap_or_default(), commit };
             return Ok(Resolved { revision, tag: None });
         }
-        let key = (reference.clone(), call.remote.tls.ca.clone(), want);
+        let key = (reference.clone(), call.remote.trust().map(String::from), want);
         call.mirror.board.ask(&key, cancel, call.deadline, || call.resolve(reference, want))
     }
 

@@ -8,12 +8,14 @@ use ureq::ProxyProtocol;
 use url::Url;
 
 use crate::SourceError;
+use crate::address::Address;
 use crate::github::{CheckedApp, GitHubApp, Installation};
 
 /// A repository on a server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Remote {
-    /// An `http://` or `https://` URL as `git clone` takes it, without credentials.
+    /// An `http://`, `https://` or `ssh://` URL as `git clone` takes it, or `user@host:path` for SSH.
+    /// Without credentials, but for the user's name with SSH.
     pub url: String,
     /// How to get in.
     pub credentials: Credentials,
@@ -57,6 +59,15 @@ pub enum Credentials {
     },
     /// Tokens that a GitHub App is given, each for a time.
     GitHubApp(GitHubApp),
+    /// A key for SSH.
+    Ssh {
+        /// The private key, in OpenSSH's format or PEM.
+        identity: String,
+        /// What opens it, if it is encrypted.
+        passphrase: Option<String>,
+        /// The lines of a known_hosts file: the keys of the server.
+        known_hosts: String,
+    },
 }
 
 impl fmt::Debug for Credentials {
@@ -69,6 +80,7 @@ impl fmt::Debug for Credentials {
             }
             Self::Bearer { .. } => f.write_str("Bearer"),
             Self::GitHubApp(app) => app.fmt(f),
+            Self::Ssh { .. } => f.write_str("Ssh"),
         }
     }
 }
@@ -156,6 +168,8 @@ pub(crate) struct CheckedRemote {
     pub(crate) authorization: Authorization,
     pub(crate) tls: Tls,
     pub(crate) proxy: Option<ureq::Proxy>,
+    /// How it is asked if not by HTTP.
+    pub(crate) ssh: Option<CheckedSsh>,
     pub(crate) timeout: Duration,
     /// Names the mirror: equal for equal URL, credentials, client certificate and proxy. Content
     /// fetched with one credential is never served to another. A proxy counts as one: it reaches
@@ -164,26 +178,51 @@ pub(crate) struct CheckedRemote {
     pub(crate) id: String,
 }
 
+/// What SSH takes.
+pub(crate) struct CheckedSsh {
+    pub(crate) address: Address,
+    pub(crate) identity: String,
+    pub(crate) passphrase: Option<String>,
+    pub(crate) known_hosts: String,
+}
+
+impl CheckedRemote {
+    /// Whom to trust for it: who is asked with another answer to that is not asked for all.
+    pub(crate) fn trust(&self) -> Option<&str> {
+        match &self.ssh {
+            Some(ssh) => Some(&ssh.known_hosts),
+            None => self.tls.ca.as_deref(),
+        }
+    }
+}
+
 impl Remote {
     pub(crate) fn check(&self) -> Result<CheckedRemote, SourceError> {
         let invalid =
             |why: &str| SourceError::InvalidUrl { url: redacted(&self.url), why: why.into() };
+        if let Some(address) = Address::short(&self.url) {
+            return self.check_ssh(address.map_err(invalid)?);
+        }
         let mut url = match Url::parse(&self.url) {
             Ok(url) => url,
             Err(url::ParseError::RelativeUrlWithoutBase) => {
-                return Err(invalid("it has no scheme; write https://host/path, not host:path"));
+                return Err(invalid("it has no scheme; write https://host/path or user@host:path"));
             }
             Err(error) => return Err(invalid(&error.to_string())),
         };
-        if !matches!(url.scheme(), "http" | "https") {
-            // `git@host:path` parses as a URL whose scheme is no scheme at all.
+        if !matches!(url.scheme(), "http" | "https" | "ssh") {
+            // `host:path` parses as a URL whose scheme is no scheme at all.
             return Err(SourceError::UnsupportedScheme { scheme: url.scheme().into() });
         }
-        if !url.username().is_empty() || url.password().is_some() {
+        let named = !url.username().is_empty() && url.scheme() != "ssh";
+        if named || url.password().is_some() {
             return Err(SourceError::CredentialsInUrl { url: redacted(&self.url) });
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(invalid("it must not have a query or a fragment"));
+        }
+        if url.scheme() == "ssh" {
+            return self.check_ssh(Address::long(&url).map_err(invalid)?);
         }
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
@@ -213,10 +252,41 @@ impl Remote {
                 let ca = self.tls.ca.as_deref().unwrap_or_default();
                 Authorization::App { app, key: digest(&[&access, ca]) }
             }
+            Credentials::Ssh { .. } => {
+                let why = "an http url takes no private key".into();
+                return Err(SourceError::InvalidCredentials { why });
+            }
         };
         let id = digest(&[url.as_str(), &access])[..40].to_owned();
         let (tls, timeout) = (self.tls.clone(), self.timeout);
-        Ok(CheckedRemote { url, authorization, tls, proxy, timeout, id })
+        Ok(CheckedRemote { url, authorization, tls, proxy, ssh: None, timeout, id })
+    }
+
+    fn check_ssh(&self, address: Address) -> Result<CheckedRemote, SourceError> {
+        let Credentials::Ssh { identity, passphrase, known_hosts } = self.credentials.clone()
+        else {
+            let why = "an ssh url needs a private key; name a Secret with identity and known_hosts \
+                       in secretRef";
+            return Err(SourceError::InvalidCredentials { why: why.into() });
+        };
+        if let Some(proxy) = &self.proxy {
+            return Err(SourceError::InvalidProxy {
+                address: redacted(&proxy.address),
+                why: "ssh does not go through proxies".into(),
+            });
+        }
+        let url = address.url.clone();
+        // The path that is sent says more than the URL does.
+        let id = digest(&[url.as_str(), &address.path, &self.access()])[..40].to_owned();
+        Ok(CheckedRemote {
+            url,
+            authorization: Authorization::None,
+            tls: self.tls.clone(),
+            proxy: None,
+            ssh: Some(CheckedSsh { address, identity, passphrase, known_hosts }),
+            timeout: self.timeout,
+            id,
+        })
     }
 
     /// Names who asks and by whom, whatever is asked.
@@ -233,6 +303,10 @@ impl Remote {
                 };
                 let [kind, name] = installation;
                 vec!["app", id, kind, name, key, api.as_deref().unwrap_or_default()]
+            }
+            // An encrypted key without what opens it is no key.
+            Credentials::Ssh { identity, passphrase, known_hosts: _ } => {
+                vec!["ssh", identity, passphrase.as_deref().unwrap_or_default()]
             }
         };
         if let Some(ClientCertificate { certificate, key }) = &self.tls.client {
@@ -334,8 +408,11 @@ mod tests {
             ("", "URLInvalid"),
             ("github.com/a/b", "URLInvalid"),
             ("https://", "URLInvalid"),
-            ("ssh://git@github.com/a/b", "URLInvalid"),
-            ("git@github.com:a/b", "URLInvalid"),
+            ("github.com:a/b", "URLInvalid"),
+            ("git@github.com:-a", "URLInvalid"),
+            ("ssh://git:hunter2@github.com/a/b", "CredentialsInURL"),
+            ("ssh://git@github.com/a/b", "CredentialsInvalid"),
+            ("git@github.com:a/b", "CredentialsInvalid"),
             ("file:///etc", "URLInvalid"),
             ("https://host/a?b=c", "URLInvalid"),
             ("https://me:hunter2@host/a", "CredentialsInURL"),
@@ -365,5 +442,28 @@ mod tests {
         assert_ne!(id("https://host/a/b", basic("x")), anonymous);
         assert_ne!(id("https://host/a/b", basic("x")), id("https://host/a/b", basic("y")));
         assert!(!format!("{:?}", basic("hunter2")).contains("hunter2"));
+
+        let ssh = |identity: &str, passphrase: Option<&str>, known_hosts: &str| Credentials::Ssh {
+            identity: identity.into(),
+            passphrase: passphrase.map(String::from),
+            known_hosts: known_hosts.into(),
+        };
+        let plain = id("ssh://git@host/a/b", ssh("key", None, "known"));
+        assert_eq!(id("ssh://HOST:22/a/b/", ssh("key", None, "others")), plain);
+        // This one may be below the user's home.
+        assert_ne!(id("git@host:a/b", ssh("key", None, "known")), plain);
+        assert_eq!(id("git@host:/a/b", ssh("key", None, "known")), plain);
+        for (url, credentials) in [
+            ("ssh://me@host/a/b", ssh("key", None, "known")),
+            ("ssh://git@host:2222/a/b", ssh("key", None, "known")),
+            ("ssh://git@host/a/b", ssh("other", None, "known")),
+            ("ssh://git@host/a/b", ssh("key", Some("x"), "known")),
+        ] {
+            assert_ne!(id(url, credentials), plain, "{url}");
+        }
+        let shown = format!("{:?}", ssh("hunter2", Some("hunter2"), "hunter2"));
+        assert!(!shown.contains("hunter2"), "{shown}");
+        let key = remote("https://host/a/b", ssh("key", None, "known")).check();
+        assert_eq!(key.err().unwrap().reason(), "CredentialsInvalid");
     }
 }

@@ -453,7 +453,7 @@ fn is_v0_line(data: &[u8]) -> bool {
 }
 
 /// A server's words on one line and of bounded length, fit for a status.
-fn clean(message: &str) -> String {
+pub(crate) fn clean(message: &str) -> String {
     let message: String =
         message.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
     message

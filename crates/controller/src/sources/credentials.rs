@@ -114,6 +114,10 @@ fn unusable(reference: &SecretRef, why: &str) -> Problem {
 /// What the Secret of a repository at this URL gives. An error says what is wrong with the Secret, in
 /// words that follow its name; it names keys and no values.
 pub(super) fn access(data: &Data, url: &str) -> Result<Access, String> {
+    if plumb_source::is_ssh(url) {
+        let credentials = key(data)?;
+        return Ok(Access { credentials, tls: Tls::default() });
+    }
     if let Some(key) = ["identity", "known_hosts"].into_iter().find(|key| data.contains_key(*key)) {
         return Err(format!(
             "has {key}, which is for ssh:// URLs; name a Secret for https:// in spec.secretRef"
@@ -166,6 +170,31 @@ pub(super) fn access(data: &Data, url: &str) -> Result<Access, String> {
         }
     };
     Ok(Access { credentials, tls })
+}
+
+/// A key for SSH. Whatever else the Secret has is for other URLs.
+fn key(data: &Data) -> Result<Credentials, String> {
+    let identity = text(data, "identity")?;
+    let known_hosts = text(data, "known_hosts")?;
+    let passphrase = text(data, "password")?;
+    match (identity, known_hosts) {
+        (Some(identity), Some(known_hosts)) => {
+            Ok(Credentials::Ssh { identity, passphrase, known_hosts })
+        }
+        (Some(_), None) => {
+            Err("has an identity but no known_hosts; add the key known_hosts, with what \
+                                `ssh-keyscan` prints of the server"
+                .into())
+        }
+        (None, Some(_)) => {
+            Err("has known_hosts but no identity; add the key identity, with a private key".into())
+        }
+        (None, None) => {
+            Err("has neither identity nor known_hosts, which an SSH server asks for; add \
+                             a private key and what `ssh-keyscan` prints of the server"
+                .into())
+        }
+    }
 }
 
 /// A GitHub App, if there is any key of one.
@@ -308,11 +337,26 @@ mod tests {
         }
         let plain = access(&data(&login), "http://git.example/app.git").unwrap();
         assert_eq!(plain.credentials, basic());
+
+        let pair = [("identity", "pem\n"), ("known_hosts", "h k\n")];
+        for url in ["ssh://git@git.example/app.git", "git@git.example:app.git"] {
+            for passphrase in [None, Some("s3cret")] {
+                let password = passphrase.map(|passphrase| ("password", passphrase));
+                let pairs: Vec<_> = pair.into_iter().chain(password).collect();
+                let want = Credentials::Ssh {
+                    identity: "pem".into(),
+                    passphrase: passphrase.map(String::from),
+                    known_hosts: "h k".into(),
+                };
+                assert_eq!(access(&data(&pairs), url).unwrap().credentials, want, "{url}");
+            }
+        }
     }
 
     #[test]
     fn what_does_not_fit_is_named_by_its_key_and_not_by_its_value() {
         let http = "http://git.example/app.git";
+        let ssh = "git@git.example:app.git";
         let [id, key] = [("githubAppID", "12"), ("githubAppPrivateKey", "hunter2")];
         let installation = ("githubAppInstallationID", "34");
         for (pairs, url, words) in [
@@ -345,6 +389,9 @@ mod tests {
             (&[("tls.crt", "hunter2"), ("tls.key", "hunter2")], http, "over https:// only"),
             (&[("identity", "hunter2"), ("known_hosts", "hunter2")], URL, "has identity, which"),
             (&[("known_hosts", "hunter2")], URL, "has known_hosts, which"),
+            (&[("identity", "hunter2")], ssh, "no known_hosts"),
+            (&[("known_hosts", "hunter2")], ssh, "no identity"),
+            (&[("username", "a"), ("password", "hunter2")], ssh, "neither identity nor"),
         ] {
             let error = access(&data(pairs), url).unwrap_err();
             assert!(error.contains(words), "{pairs:?}: {error}");

@@ -14,6 +14,10 @@ mod secrecy;
 mod server;
 mod signatures;
 mod signers;
+mod ssh;
+#[path = "../../../testkit/src/git/sshd.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is shared, and not all of it is used here")]
+mod sshd;
 mod tags;
 mod tls;
 mod transfer;
