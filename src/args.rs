@@ -17,7 +17,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the agent: watch Git repositories and keep the cluster like them
-    Controller(Controller),
+    Controller(Box<Controller>),
     /// Render a directory as the agent would, and print the objects. For a directory with a
     /// kustomization that is what `kustomize build` prints
     Build(Build),

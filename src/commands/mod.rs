@@ -13,7 +13,7 @@ use crate::exit::Failure;
 /// Runs what the command line asks for.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.command {
-        Command::Controller(args) => controller::run(args),
+        Command::Controller(args) => controller::run(*args),
         Command::Build(args) => build::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Crds => install::crds(),

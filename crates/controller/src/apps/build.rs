@@ -375,7 +375,7 @@ mod tests {
             store.put_app(object);
         }
         // Nobody tells it which kinds there are.
-        assert_eq!(daemon.run_app(&name).await, Outcome::Retry);
+        assert_eq!(Box::pin(daemon.run_app(&name)).await, Outcome::Retry);
         assert!(daemon.state.lock().apps[&name].rendered.is_none());
     }
 }

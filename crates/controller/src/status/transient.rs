@@ -68,7 +68,7 @@ mod tests {
         // A run that did not come so far says nothing of them.
         list_transient(&mut status, &Report::default());
         assert_eq!(recorded_transient(&status, false), known);
-        let many = (0..MAX_TRANSIENT + 1).map(|n| (format!("{n:03}"), one(None)));
+        let many = (0..=MAX_TRANSIENT).map(|n| (format!("{n:03}"), one(None)));
         let report = Report { transient: Some(many.collect()), ..Report::default() };
         list_transient(&mut status, &report);
         assert_eq!((status.transient.len(), &*status.transient[0].object), (MAX_TRANSIENT, "000"));
