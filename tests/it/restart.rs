@@ -365,6 +365,39 @@ fn what_is_left_alone_and_deleted_during_a_run_is_made_again() {
     });
 }
 
+/// Somebody's copy bears the label of ours and is no member: nothing of it was ever verified.
+#[test]
+fn a_copy_that_is_left_alone_and_goes_at_rest_is_made_as_git_asks() {
+    runtime().block_on(async {
+        let world = World::new("left-copy").await;
+        let maps = world.config_maps();
+        let keep = config_map("keep", "1");
+        let first = world.repo.commit(&[("app/keep.yaml", Some(&keep))], "first");
+        let _agent = world.agent();
+        world.sync("app", "app", &first).await;
+        let id = world.get(&world.apps(), "app").await["metadata"]["labels"]
+            ["applyset.kubernetes.io/id"]
+            .clone();
+        world
+            .apply(&json!({
+                "apiVersion": "v1", "kind": "ConfigMap", "data": {"value": "a copy"},
+                "metadata": {
+                    "name": "copy", "namespace": world.ns,
+                    "labels": {"applyset.kubernetes.io/part-of": id},
+                    "annotations": {"plumb.dev/reconcile": "disabled"},
+                },
+            }))
+            .await;
+        let copy = config_map("copy", "1");
+        let second = world.repo.commit(&[("app/copy.yaml", Some(&copy))], "second");
+        world.look().await;
+        world.wait_applied("app", &second).await;
+        world.wait_value("copy", "a copy").await;
+        world.delete(&maps, "copy").await;
+        world.wait_value("copy", "1").await;
+    });
+}
+
 #[test]
 fn what_somebody_changed_while_the_agent_was_down_is_told_as_drift() {
     runtime().block_on(async {

@@ -352,6 +352,7 @@ impl Daemon {
             inputs: Arc::new(inputs),
             settled: false,
             kept: Vec::new(),
+            left_alone: Vec::new(),
             broken: matches!(built, Built::Broken { .. }),
             refused: false,
         };
@@ -386,7 +387,9 @@ impl Daemon {
 
     /// Whether all is as the last run left it, and nothing is due.
     fn is_at_rest(&self, run: &Run, known: &Rendered) -> bool {
-        self.engine.in_sync(&run.set) && self.engine.kept_at_rest(&run.set) == known.kept
+        self.engine.in_sync(&run.set)
+            && self.engine.kept_at_rest(&run.set) == known.kept
+            && self.engine.are_there(&known.left_alone)
     }
 
     fn store_render(&self, run: &Run, rendered: Rendered) {

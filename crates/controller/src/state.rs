@@ -73,6 +73,8 @@ pub(crate) struct Rendered {
     pub(crate) settled: bool,
     /// What its last run left where it is, since it is not Plumb's to change or to delete.
     pub(crate) kept: Vec<ObjectKey>,
+    /// What its last run found marked to be left alone. It is made again once it goes.
+    pub(crate) left_alone: Vec<ObjectKey>,
     /// Whether it rendered at all; if not, only another input helps.
     pub(crate) broken: bool,
     /// Whether it was refused as a whole.

@@ -298,7 +298,11 @@ impl Engine {
                 (live, if alone && before.is_none() { Change::Created } else { Change::Updated })
             }
             Action::Recreate(Drift::Replaced) => {
-                (self.retake(set, p).await?, Change::Corrected(Drift::Replaced))
+                let live = self.retake(set, p).await?;
+                if live.marks.hands_off() {
+                    return Ok((live, Change::Left));
+                }
+                (live, Change::Corrected(Drift::Replaced))
             }
             Action::Recreate(drift) => {
                 let mut uid = self.members().verified_uid(&p.key);
@@ -308,6 +312,9 @@ impl Engine {
                     uid = self.acting(set).get_metadata(&target).await?.map(|found| found.live.uid);
                 }
                 let live = self.claim(set, p).await?;
+                if live.marks.hands_off() {
+                    return Ok((live, Change::Left));
+                }
                 let same = uid.as_deref() == Some(&*live.uid);
                 let drift = if same { Drift::Unlabelled } else { drift.clone() };
                 (live, Change::Corrected(drift))

@@ -8,7 +8,6 @@ use crate::cluster::{ApiError, ApplyHow, Tool};
 use crate::correct::is_taken;
 use crate::engine::Engine;
 use crate::live::Live;
-use crate::members::KindState;
 use crate::policy::Adopt;
 use crate::prepare::{Prepared, planned_for, planned_on};
 use crate::sabotage::{Sabotage, leaves_out};
@@ -50,9 +49,6 @@ impl Engine {
             let claims = self.claims();
             (claims.adopt(&set.id), claims.looks_first(&set.id, &p.key))
         };
-        // It may be ours, and what may be done to it is not known.
-        let careful =
-            careful || matches!(self.members().kind(&p.key.group_kind), Some(KindState::Failed(_)));
         if (adopt == Adopt::Never || careful)
             && let Some(left) = self.look_first(set, p, adopt).await?
         {
@@ -236,7 +232,6 @@ mod tests {
     use super::*;
     use crate::applyset::PART_OF;
     use crate::cluster::script::{Says, Script};
-    use crate::members::Trouble;
     use crate::prune::tests::in_slices;
 
     /// One set took an object over and did not apply it. Whoever wants it by then has it.
@@ -293,30 +288,22 @@ mod tests {
     async fn what_is_ours_and_marked_is_left_alone_by_a_process_that_does_not_know_it() {
         let set = ApplySet::new(GroupKind::new("plumb.dev", "Application"), "ns", "web");
         let p = crate::failure::tests::service();
-        for blind in [false, true] {
-            let object = json!({"kind": "PartialObjectMetadata", "metadata": {
-                "name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "5",
-                "labels": {PART_OF: set.id}, "annotations": {"plumb.dev/reconcile": "disabled"},
-                "managedFields": [{
-                    "manager": set.manager, "operation": "Apply", "apiVersion": "v1",
-                    "time": "2024-01-01T00:00:00Z", "fieldsType": "FieldsV1",
-                    "fieldsV1": {"f:metadata": {"f:labels": {format!("f:{PART_OF}"): {}}}},
-                }],
-            }});
-            let script = Script::new([Says::ok(object.to_string())]);
-            let engine = in_slices(&script, usize::MAX);
-            if blind {
-                let kind = &p.key.group_kind;
-                engine.members().expect(kind);
-                engine.members().failed(kind, "the server is away".into(), Trouble::Lasting);
-            } else {
-                engine.claims().note_resumed(&set.id, true);
-            }
-            let live = engine.claim(&set, &p).await.unwrap();
-            assert!(live.marks.hands_off() && live.entry(&set.manager).is_some());
-            let asked: Vec<String> =
-                script.asked().into_iter().map(|asked| asked.method.to_string()).collect();
-            assert_eq!(asked, ["GET"], "blind: {blind}");
-        }
+        let object = json!({"kind": "PartialObjectMetadata", "metadata": {
+            "name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "5",
+            "labels": {PART_OF: set.id}, "annotations": {"plumb.dev/reconcile": "disabled"},
+            "managedFields": [{
+                "manager": set.manager, "operation": "Apply", "apiVersion": "v1",
+                "time": "2024-01-01T00:00:00Z", "fieldsType": "FieldsV1",
+                "fieldsV1": {"f:metadata": {"f:labels": {format!("f:{PART_OF}"): {}}}},
+            }],
+        }});
+        let script = Script::new([Says::ok(object.to_string())]);
+        let engine = in_slices(&script, usize::MAX);
+        engine.claims().note_resumed(&set.id, true);
+        let live = engine.claim(&set, &p).await.unwrap();
+        assert!(live.marks.hands_off() && live.entry(&set.manager).is_some());
+        let asked: Vec<String> =
+            script.asked().into_iter().map(|asked| asked.method.to_string()).collect();
+        assert_eq!(asked, ["GET"]);
     }
 }

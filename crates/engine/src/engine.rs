@@ -507,8 +507,8 @@ impl Engine {
         due.map(|due| due.saturating_duration_since(now))
     }
 
-    /// Whether all of these are there still. What is left alone is verified by no run, so that its end
-    /// is seen only by comparing what there was after the run.
+    /// Whether all of these are there still. What is left alone is verified by no run, and may be no
+    /// member, so that its end is seen only by asking for it.
     pub fn are_there(&self, keys: &[ObjectKey]) -> bool {
         let members = self.members();
         keys.iter().all(|key| members.live(key).is_some())

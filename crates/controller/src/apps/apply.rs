@@ -87,14 +87,13 @@ impl Daemon {
         let kept = self.engine.kept_at_rest(&run.set);
         // What is held or left is in the status, so the run after its end has something to say. What is
         // kept is, too, but its end is seen.
-        let clean = is_clean(&report)
-            && self.engine.are_there(&report.left_alone)
-            && report.kept.iter().all(|told| kept.contains(&told.key));
+        let clean = is_clean(&report) && report.kept.iter().all(|told| kept.contains(&told.key));
         // What is handed over is on its way still.
         let settled = clean && report.handed_over == 0;
         self.remember_render(run, |rendered| {
             rendered.settled = settled;
             rendered.kept = kept;
+            rendered.left_alone.clone_from(&report.left_alone);
             rendered.refused = report.refused;
         });
         if clean {

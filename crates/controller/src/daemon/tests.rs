@@ -265,6 +265,7 @@ async fn the_last_application_of_a_former_mirror_takes_it_along() {
         inputs: Arc::new(Inputs::default()),
         settled: true,
         kept: Vec::new(),
+        left_alone: Vec::new(),
         broken: false,
         refused: false,
     };
