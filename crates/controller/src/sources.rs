@@ -143,18 +143,20 @@ impl Daemon {
             }
             Err(Missed::Problem(problem)) => {
                 tracing::warn!(source = %name, reason = problem.reason, "{}", problem.message);
-                let wait = {
+                let (wait, first) = {
                     let mut store = self.state.lock();
                     let Some(source) = store.sources.get_mut(name) else {
                         return Outcome::Unchanged;
                     };
-                    source.problem = Some(problem.message.clone());
+                    let first = source.problem.replace(problem.message.clone()).is_none();
                     let generation = object.metadata.generation.unwrap_or(0);
                     // Another problem than before means that somebody is at work on it.
-                    source.backoff.failed(generation, &problem.reason, interval.min(SLOW_RETRY))
+                    let cap = interval.min(SLOW_RETRY);
+                    (source.backoff.failed(generation, &problem.reason, cap), first)
                 };
                 let news = self.say_source(name, &object, Err(problem)).await;
-                if news {
+                // After a restart the status may have told it already, and those that wait have not.
+                if news || first {
                     let waiting: Vec<Key> = self.state.lock().dependants(name).collect();
                     for key in waiting {
                         self.queue.add(key, Lane::Routine);

@@ -28,8 +28,8 @@ use crate::status::with_hint;
 pub(crate) struct Trust {
     by: Verification,
     keys: Arc<TrustedKeys>,
-    /// By the tag that a ref led to, where one was asked for.
-    good: BTreeMap<CommitId, (Option<TagId>, Verified)>,
+    /// By what each was verified.
+    good: BTreeMap<CommitId, (By, Verified)>,
 }
 
 /// What is to be said of signatures: the status, reason and message of a condition.
@@ -83,10 +83,10 @@ impl By {
         }
     }
 
-    /// Whether what was found by the tag of this id says enough.
-    fn is_met(&self, found: Option<TagId>) -> bool {
+    /// Whether what was found by that says enough. One tag under two names is right under one of them.
+    fn is_met(&self, found: &Self) -> bool {
         match self {
-            Self::Resolved(_, tag) => *tag == found,
+            Self::Resolved(..) => self == found,
             Self::Named(_) | Self::Any => true,
         }
     }
@@ -205,7 +205,7 @@ impl Daemon {
                 return Err(word.map_or(Missed::CutShort, |word| word.problem().into()));
             };
             match trust.good.get(&commit) {
-                Some((tag, verified)) if by.is_met(*tag) => Ok(verified.clone()),
+                Some((found, verified)) if by.is_met(found) => Ok(verified.clone()),
                 _ => Err(Arc::clone(&trust.keys)),
             }
         };
@@ -220,17 +220,13 @@ impl Daemon {
                 };
                 let found = self.blocking(Kind::GitRepository, look).await?;
                 if let Ok(verified) = &found {
-                    let tag = match &by {
-                        By::Resolved(_, tag) => *tag,
-                        By::Named(_) | By::Any => None,
-                    };
                     let mut store = self.state.lock();
                     let source = store.sources.get_mut(name);
                     if let Some(trust) = source.and_then(|source| source.trust.as_mut())
                         && trust.by == *verify
                         && trust.keys == keys
                     {
-                        trust.good.insert(commit, (tag, verified.clone()));
+                        trust.good.insert(commit, (by.clone(), verified.clone()));
                     }
                 }
                 found
@@ -316,7 +312,7 @@ mod tests {
         Trust {
             by: Verification { mode, secret_ref },
             keys: Arc::new(keys),
-            good: BTreeMap::from([(commit, (None, verified))]),
+            good: BTreeMap::from([(commit, (By::Any, verified))]),
         }
     }
 
@@ -395,7 +391,10 @@ mod tests {
         let bad = Word::bad("UnknownKey", "who?".into(), ErrorClass::WaitForUser);
         assert_eq!(condition_of(&asks, Some(&bad), &before).unwrap().1, "False");
         assert_eq!(bad.problem().word().reason, "UnknownKey");
-        assert!(By::Any.is_met(None) && By::Named("v1".into()).is_met(None));
-        assert!(By::Resolved("v1".into(), None).is_met(None));
+        let resolved = |name: &str| By::Resolved(name.into(), None);
+        let named = By::Named("v1".into());
+        assert!(By::Any.is_met(&resolved("v1")) && named.is_met(&By::Any));
+        assert!(resolved("v1").is_met(&resolved("v1")));
+        assert!(!resolved("v2").is_met(&resolved("v1")), "the same tag under another name");
     }
 }
