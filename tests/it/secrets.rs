@@ -419,12 +419,13 @@ fn an_answer_that_cannot_be_read_is_not_told() {
         guarded.wait_live("kept", "password", Some(&format!("{DESIRED}-9"))).await;
         guarded.assert_untold(&mut agent).await;
 
-        // To the one Secret that is read whole.
+        // To the one Secret that is read whole, which happens when it changes.
         let read = Match::method("GET").path("/secrets/git-credentials");
         let body = whole.replace(&encoded(QUOTED), &format!("{QUOTED}!"));
-        for body in [whole, body, QUOTED.to_owned()] {
+        let credentials = world.api("v1", "Secret");
+        for (body, turn) in [whole, body, QUOTED.to_owned()].into_iter().zip(["1", "2", "3"]) {
             let rule = proxy.add(Rule::new(read.clone(), Fault::Answer { code: 200, body }));
-            world.look().await;
+            world.annotate(&credentials, "git-credentials", "example.com/turn", turn).await;
             world.wait_condition(&world.sources(), "repo", ("Ready", "False"), |_| true).await;
             assert!(proxy.hits(rule) > 0);
             proxy.remove(rule);
