@@ -27,14 +27,6 @@ fn app_of(world: &World, name: &str) -> Value {
     object
 }
 
-fn secret(world: &World, name: &str, data: &Value) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Secret",
-        "metadata": {"name": name, "namespace": world.ns},
-        "stringData": data,
-    })
-}
-
 #[test]
 fn a_source_that_cannot_be_read_says_why_and_recovers() {
     runtime().block_on(async {
@@ -151,14 +143,14 @@ fn credentials_are_asked_for_checked_and_never_shown() {
         refused("SecretNotFound", &["Secret git does not exist", "create it"]).await;
 
         // From here on only the Secret changes, and the agent finds out by itself.
-        world.apply(&secret(&world, "git", &json!({"username": "robot"}))).await;
+        world.apply(&world.secret("git", &json!({"username": "robot"}))).await;
         refused("InvalidSecret", &["the Secret git", "no password", "add the key"]).await;
 
-        world.apply(&secret(&world, "git", &json!({"username": "robot", "password": wrong}))).await;
+        world.apply(&world.secret("git", &json!({"username": "robot", "password": wrong}))).await;
         refused("AuthenticationFailed", &["not accepted", "check username and password"]).await;
         assert_eq!(world.data("a").await, None);
 
-        world.apply(&secret(&world, "git", &json!({"username": "robot", "password": right}))).await;
+        world.apply(&world.secret("git", &json!({"username": "robot", "password": right}))).await;
         world.wait_condition(&world.apps(), "web", ("Ready", "True"), |_| true).await;
         world.wait_value("a", "1").await;
 
@@ -182,7 +174,7 @@ fn credentials_are_asked_for_checked_and_never_shown() {
             "right": right, "wrong": wrong,
             "right-header": format!("robot:{right}"), "wrong-header": format!("robot:{wrong}"),
         });
-        world.apply(&secret(&world, "forms", &forms)).await;
+        world.apply(&world.secret("forms", &forms)).await;
         let encoded = world.get(&world.api("v1", "Secret"), "forms").await["data"].clone();
         let encoded = encoded.as_object().unwrap().values().map(|value| value.as_str().unwrap());
         for shown in [right, wrong].into_iter().chain(encoded) {

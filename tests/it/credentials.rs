@@ -5,14 +5,6 @@ use serde_json::{Value, json};
 
 use crate::world::{LIMIT, World, config_map};
 
-fn secret(world: &World, name: &str, data: &Value) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Secret",
-        "metadata": {"name": name, "namespace": world.ns},
-        "stringData": data,
-    })
-}
-
 #[test]
 fn a_secret_that_changes_is_taken_up_at_once_and_read_only_then() {
     runtime().block_on(async {
@@ -20,7 +12,7 @@ fn a_secret_that_changes_is_taken_up_at_once_and_read_only_then() {
         world.repo.commit(&[("a.yaml", Some(&config_map("a", "1")))], "one");
         let login = |password: &str| json!({"username": "robot", "password": password});
         world.git.require("repo", "robot", "first-hunter2");
-        world.apply(&secret(&world, "git", &login("first-hunter2"))).await;
+        world.apply(&world.secret("git", &login("first-hunter2"))).await;
         let mark = world.plane.audit().mark();
         let agent = world.agent();
         let mut source = world.source("1h");
@@ -54,7 +46,7 @@ fn a_secret_that_changes_is_taken_up_at_once_and_read_only_then() {
         // Nothing else says within an hour that there is something new.
         world.repo.commit(&[("a.yaml", Some(&config_map("a", "2")))], "two");
         world.git.require("repo", "robot", "second-hunter2");
-        world.apply(&secret(&world, "git", &login("second-hunter2"))).await;
+        world.apply(&world.secret("git", &login("second-hunter2"))).await;
         world.wait_value("a", "2").await;
         world.plane.settled().await;
         assert_eq!(asked(mark, "get"), 1);
@@ -65,17 +57,17 @@ fn a_secret_that_changes_is_taken_up_at_once_and_read_only_then() {
         world.delete(&secrets, "git").await;
         let parts = ["Secret git does not exist", "spec.secretRef.name"];
         world.wait_refused(&sources, "repo", "SecretNotFound", &parts).await;
-        world.apply(&secret(&world, "git", &login("second-hunter2"))).await;
+        world.apply(&world.secret("git", &login("second-hunter2"))).await;
         world.wait_condition(&sources, "repo", ("Ready", "True"), |_| true).await;
         let named = json!({"spec": {"proxySecretRef": {"name": "proxy"}}});
         world.edit(&sources, "repo", &named).await;
         let parts = ["Secret proxy does not exist", "spec.proxySecretRef.name"];
         world.wait_refused(&sources, "repo", "SecretNotFound", &parts).await;
         let address = json!({"address": "http://ada:hunter2@127.0.0.1:1"});
-        world.apply(&secret(&world, "proxy", &address)).await;
+        world.apply(&world.secret("proxy", &address)).await;
         let parts = ["http://127.0.0.1:1", "carries credentials"];
         world.wait_refused(&sources, "repo", "ProxyInvalid", &parts).await;
-        world.apply(&secret(&world, "proxy", &json!({"address": "http://127.0.0.1:1"}))).await;
+        world.apply(&world.secret("proxy", &json!({"address": "http://127.0.0.1:1"}))).await;
         let parts = ["cannot connect to the proxy 127.0.0.1:1"];
         world.wait_refused(&sources, "repo", "ProxyUnreachable", &parts).await;
         assert!(!agent.logs().contains("hunter2"), "{}", agent.logs());

@@ -129,6 +129,15 @@ impl World {
         })
     }
 
+    /// A Secret with these texts.
+    pub(crate) fn secret(&self, name: &str, data: &Value) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": name, "namespace": self.ns},
+            "stringData": data,
+        })
+    }
+
     /// The source and one Application of it, and waits until that is ready at a commit.
     pub(crate) async fn sync(&self, name: &str, path: &str, commit: &str) {
         self.apply(&self.source("1h")).await;

@@ -246,7 +246,8 @@ impl Engine {
             // What is going because of us is not there any more, as far as the next run is concerned.
             let goes = terminating && matches!(change, Change::Recreated(_));
             if change != Change::Left && !goes {
-                owner = members.live(&p.key).and_then(|live| live.part_of.clone());
+                let before = members.live(&p.key).and_then(|live| live.part_of.as_deref());
+                owner = before.filter(|owner| *owner != &*set.id).map(Arc::<str>::from);
                 members.verified(&set.id, &set.manager, &p.key, live, p.digest);
             }
             match &change {
@@ -258,8 +259,7 @@ impl Engine {
             }
         }
         // The watch tells nothing new of what was answered, and whoever had it before has it no more.
-        let owner = owner.filter(|owner| **owner != *set.id);
-        self.signal(owner.map(Into::into).into_iter().collect());
+        self.signal(owner.into_iter().collect());
         if p.defined_here {
             self.watch_served(&p.resource);
         }

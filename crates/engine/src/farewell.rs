@@ -271,7 +271,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::script::{Says, Script};
-    use crate::prune::tests::{in_slices, member, with_job};
+    use crate::prune::tests::{Others, in_slices, member, with_job};
 
     /// What others want, or is not ours to delete, can be as much as what is deleted.
     #[tokio::test]
@@ -298,25 +298,6 @@ mod tests {
             assert!(!report.is_complete());
         })
         .await;
-    }
-
-    /// Others who may take what they want for some time yet.
-    struct Patient(bool);
-
-    impl crate::claims::Others for Patient {
-        fn spoken(&self) {}
-        fn is_silent(&self, _: &str) -> bool {
-            false
-        }
-        fn any_silent(&self) -> bool {
-            false
-        }
-        fn broken(&self) -> Option<String> {
-            None
-        }
-        fn is_patient(&self) -> bool {
-            self.0
-        }
     }
 
     /// The other one is refused its half, and wants it no more one day: nobody would find it then.
@@ -356,7 +337,7 @@ mod tests {
                     parent: job.parent.clone(),
                     objects: Vec::new(),
                     approved: None,
-                    others: &Patient(patient),
+                    others: &Others { patient },
                     ..*job
                 };
                 let mut report = Report::default();

@@ -83,10 +83,12 @@ async fn a_stateful_set_is_precious_when_its_claims_go_with_it() {
     assert_eq!(found, [Some("its volume claims go with it"), None, None]);
 }
 
-/// Others who say nothing.
-struct Nobody;
+/// Others who say nothing, and whether they may take what they want for some time yet.
+pub(crate) struct Others {
+    pub(crate) patient: bool,
+}
 
-impl crate::claims::Others for Nobody {
+impl crate::claims::Others for Others {
     fn spoken(&self) {}
     fn is_silent(&self, _: &str) -> bool {
         false
@@ -98,7 +100,7 @@ impl crate::claims::Others for Nobody {
         None
     }
     fn is_patient(&self) -> bool {
-        false
+        self.patient
     }
 }
 
@@ -142,7 +144,7 @@ pub(crate) async fn with_job<T>(test: impl AsyncFnOnce(&Job<'_>) -> T) -> T {
         longest_pause: std::time::Duration::ZERO,
         epoch: 1,
         superseded: &|| false,
-        others: &Nobody,
+        others: &Others { patient: false },
     };
     test(&job).await
 }
@@ -287,7 +289,7 @@ async fn an_approval_outlives_a_look_that_fails_and_not_a_change_of_its_plan() {
                     objects: Vec::new(),
                     approved,
                     superseded: &|| false,
-                    others: &Nobody,
+                    others: &Others { patient: false },
                     ..*job
                 };
                 let occasion = Occasion::Sync { desired: 0, members: 3 };
