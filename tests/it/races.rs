@@ -5,7 +5,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use plumb_testkit::{Agent, Exchange, Match, Proxy, runtime};
 use serde_json::{Value, json};
 
-use crate::world::{LIMIT, World, config_map};
+use crate::world::{LIMIT, World, condition, config_map};
 
 /// An Application `web` of these files, applied by an agent behind a proxy.
 async fn behind_proxy(prefix: &str, files: &[(&str, String)]) -> (World, Proxy, Agent) {
@@ -141,6 +141,12 @@ fn what_changes_while_it_is_deleted_is_deleted_only_if_it_still_is_ours_to_delet
         holds.into_iter().for_each(plumb_testkit::Hold::release);
 
         world.wait_applied("web", &commit).await;
+        let stays = "/marked left Git but is not deleted: it is marked to stay";
+        world
+            .wait_condition(&world.apps(), "web", ("Ready", "True"), |object| {
+                condition(object, "Ready")["message"].as_str().unwrap().contains(stays)
+            })
+            .await;
         world.wait_gone(&maps, "noted").await;
         assert_eq!(world.get(&maps, "replaced").await, other);
         for name in ["keep", "marked", "taken"] {

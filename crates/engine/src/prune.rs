@@ -331,13 +331,27 @@ impl Engine {
                     if found.live.uid == live.uid && found.live.terminating {
                         return Ok(Deleted::Terminating);
                     }
-                    if found.live.uid != live.uid || !is_ours_to_delete(set, &found.live) {
+                    if found.live.uid != live.uid {
+                        return Ok(Deleted::AlreadyGone);
+                    }
+                    if !is_ours_to_delete(set, &found.live) {
+                        self.tell_kept(set, key, found.live);
                         return Ok(Deleted::AlreadyGone);
                     }
                     live = found.live;
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// What was to be deleted came to be one that stays: this run tells that already, as the watch,
+    /// which may come later, calls nobody for what is known.
+    fn tell_kept(&self, set: &ApplySet, key: &ObjectKey, live: Live) {
+        if live.part_of.as_deref() == Some(&set.id) {
+            let mut called = self.members().changed(key.clone(), live);
+            called.remove(&*set.id);
+            self.signal(called);
         }
     }
 }

@@ -313,6 +313,7 @@ impl Engine {
         };
         let result = self.delete_members(job, &kinds, (desired, occasion), slice, report).await;
         self.end_turn(&set.id, report, result.is_err());
+        report.kept = self.kept(set, desired);
         result.map(|_| ())
     }
 
