@@ -320,6 +320,40 @@ fn what_a_mark_keeps_all_off_holds_up_no_end() {
     });
 }
 
+/// The owner goes before it knows of the mark, and waits for one that will not take it.
+#[test]
+fn a_mark_that_is_seen_late_ends_the_waiting_for_whoever_does_not_take_it() {
+    runtime().block_on(async {
+        let world = World::new("rename-marked-unseen").await;
+        world.repo.commit(&[("app/a.yaml", Some(&config_map("a", "1")))], "one");
+        let proxy = Proxy::to_api(&world.plane, 1).await;
+        // What cannot be watched is listed every half minute.
+        let watches = Match::method("GET").path("/configmaps").query("watch=true");
+        proxy.add(Rule::new(watches, Fault::Status { code: 403, retry_after: None }));
+        let _agent = world.agent_with(world.identity.through(&proxy.url()), &[]);
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("old", "app", "1h")).await;
+        ready(&world, "old").await;
+        let (maps, mark) = (world.config_maps(), "plumb.dev/reconcile");
+        // The list that follows this one is half a minute away.
+        let lists = Match::method("GET").path("/configmaps").query("labelSelector");
+        let lists = lists.when(|seen| {
+            ["watch=true", "part-of%3D", "part-of="].iter().all(|part| !seen.query.contains(part))
+        });
+        proxy.hold(lists.clone()).arrived(LIMIT).await;
+        let mut hold = proxy.hold(lists);
+        world.annotate(&maps, "a", mark, "disabled").await;
+        world.apply(&world.app("new", "app", "1h")).await;
+        ready(&world, "new").await;
+        world.delete(&world.apps(), "old").await;
+        hold.arrived(LIMIT).await;
+        world.get(&world.apps(), "old").await;
+        hold.release();
+        world.wait_gone(&world.apps(), "old").await;
+        assert_eq!(world.get(&maps, "a").await["metadata"]["labels"], Value::Null);
+    });
+}
+
 #[test]
 fn what_a_mark_keeps_all_off_is_not_claimed_by_the_next() {
     runtime().block_on(async {

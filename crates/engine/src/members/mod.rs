@@ -261,19 +261,28 @@ impl Members {
         let known = known.is_some_and(|known| {
             *known == Live { resource_version: known.resource_version, ..live.clone() }
         });
-        let before = self.concerned(&key);
+        let (before, was_left) = (self.concerned(&key), self.is_left(&key));
         self.put(&key, live);
         if known {
             return BTreeSet::new();
         }
-        let left = self.live(&key).is_some_and(|live| live.marks.hands_off());
+        let left = self.is_left(&key);
         let mut sets: BTreeSet<Arc<str>> = before.union(&self.concerned(&key)).cloned().collect();
+        // Whoever waits for somebody to take it has to know that nobody will any more.
+        if left && !was_left {
+            return sets;
+        }
         sets.retain(|set| {
             let manager = self.manager_of(&key, set);
             let standing = self.standing(&key, set, manager.as_deref().unwrap_or(""));
             !matches!(standing, Standing::Same(_)) && !left
         });
         sets
+    }
+
+    /// Whether a mark keeps all off an object.
+    fn is_left(&self, key: &ObjectKey) -> bool {
+        self.live(key).is_some_and(|live| live.marks.hands_off())
     }
 
     /// An object left the watch: it was deleted, or lost its label. Returns the sets to look at.

@@ -139,6 +139,17 @@ fn a_member_out_of_step_calls_its_set_once_for_each_state() {
 }
 
 #[test]
+fn a_mark_to_be_left_alone_calls_its_set_once_and_nothing_after_it() {
+    let mut members = verified();
+    let left = |version, generation| {
+        with(version, |l| (l.marks.leave, l.generation, l.others) = (true, generation, version))
+    };
+    assert!(members.changed(key("a"), left(11, 1)).contains(SET));
+    assert!(members.changed(key("a"), left(12, 2)).is_empty(), "whatever is done to it then");
+    assert!(members.changed(key("a"), with(13, |l| l.generation = 2)).contains(SET));
+}
+
+#[test]
 fn a_deletion_of_a_verified_object_is_drift() {
     let mut members = verified();
     assert!(members.deleted(&key("a"), &live(12)).contains(SET));
