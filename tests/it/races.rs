@@ -9,11 +9,20 @@ use crate::world::{LIMIT, World, condition, config_map};
 
 /// An Application `web` of these files, applied by an agent behind a proxy.
 async fn behind_proxy(prefix: &str, files: &[(&str, String)]) -> (World, Proxy, Agent) {
+    behind_proxy_with(prefix, files, &[]).await
+}
+
+/// The same, started with these arguments.
+async fn behind_proxy_with(
+    prefix: &str,
+    files: &[(&str, String)],
+    args: &[&str],
+) -> (World, Proxy, Agent) {
     let world = World::new(prefix).await;
     let proxy = Proxy::to_api(&world.plane, 1).await;
     let files: Vec<_> = files.iter().map(|(path, text)| (*path, Some(&**text))).collect();
     let commit = world.repo.commit(&files, "all");
-    let agent = world.agent_with(world.identity.through(&proxy.url()), &[]);
+    let agent = world.agent_with(world.identity.through(&proxy.url()), args);
     world.sync("web", "app", &commit).await;
     (world, proxy, agent)
 }
@@ -163,6 +172,34 @@ fn what_changes_while_it_is_deleted_is_deleted_only_if_it_still_is_ours_to_delet
         assert_eq!(sent("noted"), [Some(409), Some(200)]);
         for name in ["marked", "replaced", "taken"] {
             assert_eq!(sent(name), [Some(409)], "{name}");
+        }
+    });
+}
+
+/// The answer to an apply is on its way while somebody deletes the object, and the watch is faster.
+#[test]
+fn what_is_deleted_before_the_answer_to_its_apply_comes_is_made_again() {
+    runtime().block_on(async {
+        let files = [("app/a.yaml", config_map("a", "1")), ("other/c.yaml", config_map("c", "1"))];
+        // With that lease it waits for an answer for half a minute.
+        let args = ["--lease-duration", "60s"];
+        let (world, proxy, _agent) = behind_proxy_with("late-answer", &files, &args).await;
+        let maps = world.config_maps();
+        world.apply(&world.app("other", "other", "1h")).await;
+        world.wait_value("c", "1").await;
+        for (name, file) in [("a", "app/a.yaml"), ("new", "app/new.yaml")] {
+            let patch = Match::method("PATCH").path(&format!("/configmaps/{name}"));
+            let mut hold = proxy.hold_answer(patch);
+            let commit = world.repo.commit(&[(file, Some(&config_map(name, "2")))], name);
+            world.look().await;
+            hold.arrived(LIMIT).await;
+            world.delete(&maps, name).await;
+            // Once this is put back the watch has told of the deletion.
+            world.edit(&maps, "c", &json!({"data": {"value": name}})).await;
+            world.wait_value("c", "1").await;
+            hold.release();
+            world.wait_applied("web", &commit).await;
+            world.wait_value(name, "2").await;
         }
     });
 }

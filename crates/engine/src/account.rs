@@ -183,7 +183,7 @@ async fn follow(
     let mut events = pin!(watch(&cluster, &accounts(), "", Some(&namespace)));
     while let Some(event) = events.next().await {
         let come = match event {
-            WatchEvent::Listed(all) => all.into_iter().map(|(key, _)| key.name).collect(),
+            WatchEvent::Listed(all, _) => all.into_iter().map(|(key, _)| key.name).collect(),
             WatchEvent::Changed(key, _) => vec![key.name],
             _ => continue,
         };

@@ -1,5 +1,6 @@
 //! Applying objects: one turn at a time, each object on its own, force only on what is ours.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -238,7 +239,7 @@ impl Engine {
         drop(write);
         let (live, change) = result?;
         let terminating = live.terminating;
-        let mut owner = None;
+        let mut called_again: BTreeSet<Arc<str>> = BTreeSet::new();
         {
             let mut members = self.members();
             // What is only due says nothing of anybody; nor does a start, after which all are sent once.
@@ -247,8 +248,10 @@ impl Engine {
             let goes = terminating && matches!(change, Change::Recreated(_));
             if change != Change::Left && !goes {
                 let before = members.live(&p.key).and_then(|live| live.part_of.as_deref());
-                owner = before.filter(|owner| *owner != &*set.id).map(Arc::<str>::from);
-                members.verified(&set.id, &set.manager, &p.key, live, p.digest);
+                called_again.extend(before.filter(|owner| *owner != &*set.id).map(Arc::from));
+                if !members.verified(&set.id, &set.manager, &p.key, live, p.digest) {
+                    called_again.insert(set.id.as_str().into());
+                }
             }
             match &change {
                 Change::Corrected(drift) => members.corrected(&p.key, drift, Instant::now()),
@@ -258,8 +261,9 @@ impl Engine {
                 _ => {}
             }
         }
-        // The watch tells nothing new of what was answered, and whoever had it before has it no more.
-        self.signal(owner.into_iter().collect());
+        // The watch tells nothing new of what was answered: whoever had it before has it no more, and
+        // what is gone already is to be made again.
+        self.signal(called_again);
         if p.defined_here {
             self.watch_served(&p.resource);
         }

@@ -611,7 +611,7 @@ async fn follow_as(
         let Some(event) = event else { return false };
         match event {
             WatchEvent::Restarted => listing = true,
-            WatchEvent::Listed(_) | WatchEvent::Failed(_) => listing = false,
+            WatchEvent::Listed(..) | WatchEvent::Failed(_) => listing = false,
             _ => {}
         }
         let mut sets = BTreeSet::new();
@@ -628,7 +628,7 @@ async fn follow_as(
                     unreadable.clear();
                     members.restarted(kind);
                 }
-                WatchEvent::Listed(objects) => {
+                WatchEvent::Listed(objects, version) => {
                     news = members.kind(kind) != Some(&KindState::Synced);
                     let mut lives = Vec::with_capacity(objects.len());
                     let mut tells = Vec::with_capacity(objects.len());
@@ -638,7 +638,7 @@ async fn follow_as(
                         }
                         lives.push((key, live));
                     }
-                    sets = members.listed(kind, lives, &unreadable);
+                    sets = members.listed(kind, (lives, version), &unreadable);
                     for (key, told, before) in tells {
                         well.extend(members.tell(&key, told, before.as_ref()));
                     }
@@ -648,12 +648,14 @@ async fn follow_as(
                         feed.defined();
                     }
                     let before = members.told(&key).cloned();
+                    members.watched(kind, live.resource_version);
                     let called = members.changed(key.clone(), live);
                     well.extend(members.tell(&key, told, before.as_ref()));
                     later = members.called_later(&key, &called, Instant::now());
                     sets = called;
                 }
                 WatchEvent::Deleted(key, Seen { live, .. }) => {
+                    members.watched(kind, live.resource_version);
                     let called = members.deleted(&key, &live);
                     later = members.called_later(&key, &called, Instant::now());
                     sets = called;
@@ -666,7 +668,7 @@ async fn follow_as(
                 }
                 WatchEvent::Failed(_) if leaves_out(Sabotage::FailedListIsEmpty) => {
                     news = members.kind(kind) != Some(&KindState::Synced);
-                    sets = members.listed(kind, Vec::new(), &[]);
+                    sets = members.listed(kind, (Vec::new(), 0), &[]);
                 }
                 WatchEvent::Failed(error) => {
                     tracing::warn!(%kind, %error, "cannot watch");

@@ -131,7 +131,7 @@ impl Engine {
             }
             match self.take_over(set, &target, &found, taker).await {
                 Ok(Some(live)) => {
-                    self.members().changed(key.clone(), live);
+                    self.members().answered(key.clone(), live);
                     return Ok(());
                 }
                 Ok(None) => return Ok(()),

@@ -349,7 +349,7 @@ impl Engine {
     /// which may come later, calls nobody for what is known.
     fn tell_kept(&self, set: &ApplySet, key: &ObjectKey, live: Live) {
         if live.part_of.as_deref() == Some(&set.id) {
-            let mut called = self.members().changed(key.clone(), live);
+            let mut called = self.members().answered(key.clone(), live);
             called.remove(&*set.id);
             self.signal(called);
         }

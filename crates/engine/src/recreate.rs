@@ -57,8 +57,11 @@ impl Engine {
     fn goes(&self, p: &Prepared, live: Live) -> Live {
         let live = Live { terminating: true, ..live };
         let mut members = self.members();
+        let past = members.is_past(&p.key, &live);
         members.gone(&p.key, &live.uid);
-        members.changed(p.key.clone(), live.clone());
+        if !past {
+            members.changed(p.key.clone(), live.clone());
+        }
         live
     }
 }

@@ -162,7 +162,7 @@ mod tests {
         engine.members().restarted(&kind);
         let live =
             there.iter().map(|(name, set)| (job_object(name, true, 1).key, member(set, name)));
-        engine.members().listed(&kind, live.collect(), &[]);
+        engine.members().listed(&kind, (live.collect(), 0), &[]);
         engine
     }
 
@@ -236,7 +236,7 @@ mod tests {
             assert!(todo.is_empty() && now == before, "it is not done a second time");
             assert_eq!((report.failures[0].reason, standing()), ("NotListed", Standing::Unknown));
             engine.members().restarted(kind);
-            engine.members().listed(kind, vec![(p.key.clone(), member(job.set, "a"))], &[]);
+            engine.members().listed(kind, (vec![(p.key.clone(), member(job.set, "a"))], 0), &[]);
             assert_eq!(standing(), Standing::Unverified, "and is no other one when it is seen");
             let (todo, report, _) = planned(&engine, job, &object, &before);
             assert_eq!(todo, [Action::Verify { as_before: false }]);

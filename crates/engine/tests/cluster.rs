@@ -127,7 +127,7 @@ async fn next(stream: &mut Pin<Box<dyn Stream<Item = WatchEvent> + Send>>) -> St
     let event = tokio::time::timeout(LIMIT, stream.next()).await.expect("an event in time");
     match event.expect("a stream without end") {
         WatchEvent::Restarted => "restarted".into(),
-        WatchEvent::Listed(items) => {
+        WatchEvent::Listed(items, _) => {
             let mut names: Vec<_> = items.iter().map(|(key, _)| &*key.name).collect();
             names.sort_unstable();
             format!("listed {}", names.join(" "))

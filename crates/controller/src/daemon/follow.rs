@@ -81,7 +81,7 @@ impl Daemon {
     fn take_source(self: &Arc<Self>, event: WatchEvent<GitRepository>, part: Part<'_>) -> bool {
         match event {
             WatchEvent::Restarted => part.unreadable.clear(),
-            WatchEvent::Listed(objects) => {
+            WatchEvent::Listed(objects, _) => {
                 let present = objects.iter().map(|(_, o)| Name::of(&o.metadata)).collect();
                 let gone = part.gone(self.state.lock().sources.keys(), &present);
                 for name in gone {
@@ -121,7 +121,7 @@ impl Daemon {
     fn take_app(self: &Arc<Self>, event: WatchEvent<Application>, part: Part<'_>) -> bool {
         match event {
             WatchEvent::Restarted => part.unreadable.clear(),
-            WatchEvent::Listed(objects) => {
+            WatchEvent::Listed(objects, _) => {
                 let present = objects.iter().map(|(_, o)| Name::of(&o.metadata)).collect();
                 let gone = part.gone(self.state.lock().apps.keys(), &present);
                 for name in gone {

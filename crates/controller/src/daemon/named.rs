@@ -52,7 +52,7 @@ impl Daemon {
         let name = |key: plumb_core::ObjectKey| Name::new(&key.namespace, &key.name);
         let told = match event {
             WatchEvent::Restarted => Told::Lost,
-            WatchEvent::Listed(objects) => Told::Listed(
+            WatchEvent::Listed(objects, _) => Told::Listed(
                 objects.into_iter().map(|(key, version)| (name(key), version)).collect(),
             ),
             WatchEvent::Changed(key, version) => Told::Changed(name(key), version),

@@ -157,7 +157,7 @@ impl Daemon {
             let seen = match event {
                 // What was seen last holds until the list says otherwise.
                 WatchEvent::Restarted => continue,
-                WatchEvent::Listed(objects) => {
+                WatchEvent::Listed(objects, _) => {
                     let first = objects.into_iter().next();
                     first.map_or_else(
                         || see(Found::Nothing),
@@ -193,7 +193,7 @@ impl Daemon {
                 Ok(Some(
                     WatchEvent::Restarted | WatchEvent::Unreadable(..) | WatchEvent::Failed(_),
                 )) => continue,
-                Ok(Some(WatchEvent::Listed(pods))) => stuck.list(pods),
+                Ok(Some(WatchEvent::Listed(pods, _))) => stuck.list(pods),
                 Ok(Some(WatchEvent::Changed(key, pod))) => stuck.put(key, pod),
                 Ok(Some(WatchEvent::Deleted(key, _))) => stuck.remove(&key.name),
                 Err(_) => {}

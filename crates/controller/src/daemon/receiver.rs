@@ -116,11 +116,11 @@ impl Inbox {
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(WatchEvent::Listed(found)) if found.is_empty() => {
+                    Some(WatchEvent::Listed(found, _)) if found.is_empty() => {
                         unread = false;
                         self.accept(&named, None);
                     }
-                    Some(WatchEvent::Listed(_) | WatchEvent::Changed(..)) => unread = true,
+                    Some(WatchEvent::Listed(..) | WatchEvent::Changed(..)) => unread = true,
                     Some(WatchEvent::Deleted(..)) => {
                         unread = false;
                         self.accept(&named, None);

@@ -54,8 +54,9 @@ const POLL: Duration = Duration::from_secs(30);
 pub enum WatchEvent<T = Live> {
     /// A fresh LIST begins; what it brings replaces everything.
     Restarted,
-    /// The LIST is complete: these are all objects, but for the unreadable ones told just before.
-    Listed(Vec<(ObjectKey, T)>),
+    /// The LIST is complete: these are all objects, but for the unreadable ones told just before, at
+    /// this resource version; 0 when it is not one that can be compared.
+    Listed(Vec<(ObjectKey, T)>, u64),
     /// An object is new or changed, or is selected now.
     Changed(ObjectKey, T),
     /// An object is gone, or is no longer selected; this is its last state.
@@ -72,8 +73,9 @@ impl<T> WatchEvent<T> {
     pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> WatchEvent<U> {
         match self {
             Self::Restarted => WatchEvent::Restarted,
-            Self::Listed(objects) => {
-                WatchEvent::Listed(objects.into_iter().map(|(key, one)| (key, f(one))).collect())
+            Self::Listed(objects, version) => {
+                let objects = objects.into_iter().map(|(key, one)| (key, f(one)));
+                WatchEvent::Listed(objects.collect(), version)
             }
             Self::Changed(key, one) => WatchEvent::Changed(key, f(one)),
             Self::Deleted(key, one) => WatchEvent::Deleted(key, f(one)),
@@ -246,7 +248,8 @@ impl<D: Decode + 'static> Watcher<D> {
                 for (key, what) in page.unreadable {
                     self.unreadable("list", key, what);
                 }
-                self.ready.push_back(WatchEvent::Listed(page.items));
+                let version = page.resource_version.parse().unwrap_or(0);
+                self.ready.push_back(WatchEvent::Listed(page.items, version));
                 self.phase = Phase::Open(page.resource_version);
             }
             Err(error) => {

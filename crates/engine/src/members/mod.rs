@@ -74,6 +74,8 @@ struct Kind {
     state: KindState,
     /// When the last LIST began, as [`Slot::touched`] counts.
     began: u64,
+    /// The resource version that the watch has brought us to; 0 while that is not known.
+    seen: u64,
     refusals: u32,
 }
 
@@ -108,7 +110,7 @@ pub(crate) struct Members {
 impl Members {
     /// A kind is about to be watched.
     pub(crate) fn expect(&mut self, kind: &GroupKind) {
-        let new = || Kind { state: KindState::Pending, began: 0, refusals: 0 };
+        let new = || Kind { state: KindState::Pending, began: 0, seen: 0, refusals: 0 };
         self.kinds.entry(kind.clone()).or_insert_with(new);
     }
 
@@ -157,7 +159,25 @@ impl Members {
         let clock = self.clock;
         if let Some(kind) = self.kinds.get_mut(kind) {
             kind.began = clock;
+            kind.seen = 0;
         }
+    }
+
+    /// The watch of a kind has told everything up to this version.
+    pub(crate) fn watched(&mut self, kind: &GroupKind, version: u64) {
+        if let Some(kind) = self.kinds.get_mut(kind) {
+            kind.seen = kind.seen.max(version);
+        }
+    }
+
+    /// Whether an answer came after the watch told that the object of it was gone, or without its label:
+    /// what was there at that version is not there any more.
+    pub(crate) fn is_past(&self, key: &ObjectKey, live: &Live) -> bool {
+        live.part_of.is_some()
+            && self.live(key).is_none()
+            && self.kinds.get(&key.group_kind).is_some_and(|kind| {
+                kind.state == KindState::Synced && kind.seen >= live.resource_version
+            })
     }
 
     /// The LIST or watch of the kind failed. Returns whether that is news.
@@ -200,11 +220,12 @@ impl Members {
     pub(crate) fn listed(
         &mut self,
         kind: &GroupKind,
-        objects: Vec<(ObjectKey, Live)>,
+        (objects, version): (Vec<(ObjectKey, Live)>, u64),
         unreadable: &[ObjectKey],
     ) -> BTreeSet<Arc<str>> {
         let Some(listed) = self.kinds.get_mut(kind) else { return BTreeSet::new() };
         let began = listed.began;
+        listed.seen = version;
         (listed.state, listed.refusals) = match unreadable.first() {
             None => (KindState::Synced, 0),
             Some(key) => (KindState::Failed(format!("{key} cannot be read")), REFUSALS),
@@ -228,9 +249,10 @@ impl Members {
             .objects
             .iter()
             .filter(|(key, slot)| {
+                // What was answered meanwhile may be newer than the LIST.
+                let older = |live: &Live| slot.touched < began || live.resource_version <= version;
                 key.group_kind == *kind
-                    && slot.live.is_some()
-                    && slot.touched < began
+                    && slot.live.as_ref().is_some_and(older)
                     && !seen.contains(&***key)
             })
             .map(|(key, _)| Arc::clone(key))
@@ -239,6 +261,11 @@ impl Members {
             sets.extend(self.unset(&key));
         }
         sets
+    }
+
+    /// A request that was not about what is desired was answered. Returns the sets to look at.
+    pub(crate) fn answered(&mut self, key: ObjectKey, live: Live) -> BTreeSet<Arc<str>> {
+        if self.is_past(&key, &live) { BTreeSet::new() } else { self.changed(key, live) }
     }
 
     /// An object was added or changed. Returns the sets to look at.
@@ -294,7 +321,7 @@ impl Members {
         self.unset(key)
     }
 
-    /// Our own request was answered: the object equals `desired` now.
+    /// Our own request was answered: the object equals `desired` now. Returns whether it is there still.
     pub(crate) fn verified(
         &mut self,
         set: &str,
@@ -302,7 +329,8 @@ impl Members {
         key: &ObjectKey,
         live: Live,
         desired: u64,
-    ) {
+    ) -> bool {
+        let past = self.is_past(key, &live);
         let key = self.intern(key.clone());
         let set = self.intern_set(set);
         let newer = self.objects.get(&key).and_then(|slot| slot.live.as_ref());
@@ -317,7 +345,9 @@ impl Members {
             desired,
             audit: Audit::Answered,
         };
-        self.put(&key, newer.unwrap_or(live));
+        if !past {
+            self.put(&key, newer.unwrap_or(live));
+        }
         let slot = self.objects.entry(Arc::clone(&key)).or_default();
         if slot.verified.as_ref().is_some_and(|before| before.desired != desired) {
             // Git may ask for it differently because of a fight over what it asked for.
@@ -325,6 +355,7 @@ impl Members {
         }
         slot.verified = Some(verified);
         self.sets.entry(set).or_default().insert(key);
+        !past
     }
 
     /// An object that goes by itself is gone, or about to go, and was in place as it is desired when that

@@ -160,6 +160,60 @@ fn a_deletion_of_a_verified_object_is_drift() {
     assert!(members.in_sync(SET, MANAGER, Instant::now()) && members.sets.is_empty());
 }
 
+/// The answer to an apply comes after the watch told of its deletion. Nobody told of that again.
+#[test]
+fn what_is_gone_before_our_answer_comes_stays_gone() {
+    let kind = key("a").group_kind;
+    let answered = |members: &mut Members, version| {
+        members.verified(SET, MANAGER, &key("a"), live(version), 43)
+    };
+    let gone = |members: &Members| {
+        members.standing(&key("a"), SET, MANAGER) == Standing::Gone
+            && !members.in_sync(SET, MANAGER, Instant::now())
+    };
+    // Told by events, of one that was there and of one that is new.
+    for mut members in [verified(), Members::default()] {
+        members.expect(&kind);
+        members.listed(
+            &kind,
+            (
+                members.live(&key("a")).cloned().map(|live| (key("a"), live)).into_iter().collect(),
+                10,
+            ),
+            &[],
+        );
+        members.watched(&kind, 11);
+        members.changed(key("a"), live(11));
+        members.watched(&kind, 12);
+        assert!(members.deleted(&key("a"), &live(12)).contains(SET));
+        assert!(!answered(&mut members, 11) && gone(&members));
+        assert!(members.answered(key("a"), live(11)).is_empty() && gone(&members));
+        // What came after is there.
+        assert!(answered(&mut members, 13) && !gone(&members));
+    }
+    // Told by a list, before the answer or after it.
+    for first in [true, false] {
+        let mut members = verified();
+        members.restarted(&kind);
+        if first {
+            assert!(answered(&mut members, 11));
+        }
+        members.listed(&kind, (Vec::new(), 12), &[]);
+        assert!(first || !answered(&mut members, 11));
+        assert!(gone(&members), "{first}");
+        // What a list cannot know of is there.
+        members.restarted(&kind);
+        assert!(answered(&mut members, 15));
+        members.listed(&kind, (Vec::new(), 14), &[]);
+        assert!(!gone(&members), "{first}");
+    }
+    // While nothing is known of a kind, answers are all there is.
+    let mut members = Members::default();
+    members.expect(&kind);
+    members.watched(&kind, 12);
+    assert!(answered(&mut members, 11));
+}
+
 #[test]
 fn an_extra_member_calls_its_set() {
     let mut members = verified();
@@ -181,7 +235,7 @@ fn a_list_removes_what_it_does_not_hold_but_not_what_came_after_it_began() {
     members.changed(key("old"), live(5));
     members.restarted(&kind);
     members.verified(SET, MANAGER, &key("new"), live(20), 1);
-    let sets = members.listed(&kind, vec![(key("a"), live(10))], &[]);
+    let sets = members.listed(&kind, (vec![(key("a"), live(10))], 0), &[]);
     assert!(sets.contains(SET), "the old one went");
     assert_eq!(members.standing(&key("old"), SET, MANAGER), Standing::Unknown);
     assert_eq!(members.standing(&key("new"), SET, MANAGER), Standing::Same(1));
@@ -195,7 +249,7 @@ fn a_list_counts_also_when_its_versions_are_lower_than_before() {
     let reverted = || with(5, |l| l.entries[0].fields = 6);
     let mut members = verified();
     members.restarted(&kind);
-    assert!(members.listed(&kind, vec![(key("a"), reverted())], &[]).contains(SET));
+    assert!(members.listed(&kind, (vec![(key("a"), reverted())], 0), &[]).contains(SET));
     assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Drifted(42));
     members.verified(SET, MANAGER, &key("a"), live(6), 42);
     assert_eq!(members.live(&key("a")).map(|live| live.resource_version), Some(6));
@@ -203,7 +257,7 @@ fn a_list_counts_also_when_its_versions_are_lower_than_before() {
     // An answer that came after the LIST began is not from before the restore.
     members.restarted(&kind);
     members.verified(SET, MANAGER, &key("a"), live(9), 42);
-    assert!(members.listed(&kind, vec![(key("a"), reverted())], &[]).is_empty());
+    assert!(members.listed(&kind, (vec![(key("a"), reverted())], 0), &[]).is_empty());
     assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Same(42));
 }
 
@@ -232,11 +286,11 @@ fn a_kind_that_is_refused_again_and_again_is_out_of_sight_until_it_is_listed() {
     members.failed(&kind, "port 2".into(), Trouble::Refused);
     assert_eq!(members.blind(&kind), Some("port 1"), "what is told stays");
     members.restarted(&kind);
-    members.listed(&kind, Vec::new(), &[]);
+    members.listed(&kind, (Vec::new(), 0), &[]);
     assert_eq!(members.blind(&kind), None);
     members.failed(&kind, "403".into(), Trouble::Lasting);
     assert_eq!(members.blind(&kind), Some("403"), "what does not pass by itself at once");
-    members.listed(&kind, Vec::new(), &[key("b")]);
+    members.listed(&kind, (Vec::new(), 0), &[key("b")]);
     assert_eq!(members.blind(&kind), Some("ConfigMap ns/b cannot be read"));
 }
 
@@ -245,11 +299,11 @@ fn what_a_list_cannot_read_is_not_gone() {
     let mut members = verified();
     let kind = key("a").group_kind;
     members.restarted(&kind);
-    members.listed(&kind, Vec::new(), &[key("a")]);
+    members.listed(&kind, (Vec::new(), 0), &[key("a")]);
     assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Same(42));
     assert!(matches!(members.kind(&kind), Some(KindState::Failed(_))), "not fully known");
     members.restarted(&kind);
-    members.listed(&kind, Vec::new(), &[]);
+    members.listed(&kind, (Vec::new(), 0), &[]);
     assert_eq!(members.standing(&key("a"), SET, MANAGER), Standing::Gone);
     assert_eq!(members.kind(&kind), Some(&KindState::Synced));
 }

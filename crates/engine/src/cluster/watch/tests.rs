@@ -47,7 +47,7 @@ impl Told {
         for _ in 0..count {
             told.push(match self.stream.next().await.unwrap() {
                 WatchEvent::Restarted => "restarted".into(),
-                WatchEvent::Listed(items) => {
+                WatchEvent::Listed(items, _) => {
                     let names: Vec<_> = items.iter().map(|(key, _)| &*key.name).collect();
                     format!("listed {}", names.join(" "))
                 }
@@ -288,7 +288,7 @@ async fn one_bad_object_is_told_beside_the_others() {
     for _ in 0..5 {
         told.push(match stream.next().await.unwrap() {
             WatchEvent::Restarted => "restarted".to_owned(),
-            WatchEvent::Listed(items) => {
+            WatchEvent::Listed(items, _) => {
                 let items = items.iter().map(|(key, thing)| format!("{} {}", key.name, thing.spec));
                 items.collect::<Vec<_>>().join(", ")
             }
