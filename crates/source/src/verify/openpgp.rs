@@ -227,8 +227,10 @@ impl<'k> SelfSigned<'k> {
             let good = |signature: &&Signature| {
                 signature.verify_certification(main, Tag::UserId, &user.id).is_ok()
             };
-            let (certs, revocations): (Vec<_>, Vec<_>) =
-                user.signatures.iter().partition(|signature| signature.is_certification());
+            // The library counts the revocation of a certification among them.
+            let is_revocation = |s: &&Signature| s.typ() == Some(SignatureType::CertRevocation);
+            let (revocations, certs): (Vec<_>, Vec<_>) =
+                user.signatures.iter().filter(|s| s.is_certification()).partition(is_revocation);
             let mut cert = None;
             for signature in certs.into_iter().filter(good) {
                 consider(signature, today, &mut cert, &mut weak);

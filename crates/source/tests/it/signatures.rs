@@ -375,6 +375,45 @@ fn subkeys_sign_as_long_as_they_and_their_main_key_may() {
     assert!(matches!(refusal, Refusal::MayNotSign { .. }), "{refusal}");
 }
 
+/// What is revoked says no more until when a key is good and what for, and neither does its revocation.
+#[test]
+fn a_user_id_that_is_revoked_takes_no_limit_of_the_key_along() {
+    use pgp::composed::ArmorOptions;
+
+    let gpg = Gpg::new();
+    let later = (now() + 1.hours()).strftime("%Y%m%dT%H%M%S").to_string();
+    let revoke = |key: &str, user: &str| {
+        gpg.run(&["--quick-add-uid", key, user], b"");
+        gpg.run(&["--faked-system-time", &later, "--quick-revoke-uid", key, user], b"");
+    };
+    let at = |days: i64| now() + (days * 24).hours();
+
+    let ada = gpg.key("ada", "ed25519", "sign", "1y");
+    let raw = commit(&gpg.sign(&ada, &[], &payload()));
+    revoke(&ada, "ada lovelace");
+    let exported = gpg.export(&ada);
+    let trusted = keys(&[("ada.asc", &exported)]);
+    verify_commit(&raw, &trusted, at(1)).unwrap();
+    let expired = verify_commit(&raw, &trusted, at(366)).unwrap_err();
+    assert!(matches!(expired, Refusal::KeyExpired { .. }), "{expired}");
+
+    // One that nobody vouches for but a user id that is revoked.
+    let mut alone = claimed_of(&exported);
+    alone.details.users.retain(|user| user.id.id() == b"ada lovelace");
+    assert_eq!(alone.details.users.len(), 1);
+    let alone = alone.to_armored_bytes(ArmorOptions::default()).unwrap();
+    let refusal = verify_commit(&raw, &keys(&[("ada.asc", &alone)]), at(1)).unwrap_err();
+    assert!(matches!(refusal, Refusal::NoSelfSignature { weak: false, .. }), "{refusal}");
+
+    let bob = gpg.key("bob", "ed25519", "sign", "never");
+    let raw = commit(&gpg.sign(&bob, &[], &payload()));
+    gpg.edit(&bob, "change-usage\ns\nq\nsave\n");
+    revoke(&bob, "bob the builder");
+    let trusted = keys(&[("bob.asc", &gpg.export(&bob))]);
+    let refusal = verify_commit(&raw, &trusted, at(1)).unwrap_err();
+    assert!(matches!(refusal, Refusal::MayNotSign { .. }), "{refusal}");
+}
+
 fn claimed_of(exported: &[u8]) -> pgp::composed::SignedPublicKey {
     use pgp::composed::{Deserializable as _, SignedPublicKey};
     SignedPublicKey::from_armor_single(exported).unwrap().0
