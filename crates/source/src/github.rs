@@ -103,6 +103,8 @@ impl GitHubApp {
         if !matches!(api.scheme(), "http" | "https")
             || !api.username().is_empty()
             || api.password().is_some()
+            // What stands before may be half of a password with a slash in it.
+            || api.path().contains('@')
             || api.query().is_some()
             || api.fragment().is_some()
         {
@@ -310,6 +312,7 @@ mod tests {
             (app(), "ghe.example", "githubAppBaseURL"),
             (api("ghe.example/api"), "ghe.example", "githubAppBaseURL"),
             (api("https://me:hunter2@ghe.example"), "ghe.example", "githubAppBaseURL"),
+            (api("https://me:2/hunter2@ghe.example"), "ghe.example", "githubAppBaseURL"),
             (GitHubApp { id: String::new(), ..app() }, "github.com", "githubAppID"),
             (GitHubApp { id: "a b".into(), ..app() }, "github.com", "githubAppID"),
             (

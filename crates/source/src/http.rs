@@ -291,7 +291,9 @@ impl<'a> Session<'a> {
         let shown = {
             let mut shown = to.clone();
             shown.set_query(None);
-            crate::remote::redacted(shown.as_str())
+            // Where there is no host there is nobody to name either.
+            let _named = shown.set_password(None).and_then(|()| shown.set_username(""));
+            shown
         };
         match to.scheme() {
             "https" => {}

@@ -123,7 +123,7 @@ impl fmt::Debug for Proxy {
     /// Without any password, also when somebody put one into the address.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy")
-            .field("address", &redacted(&self.address))
+            .field("address", &self.shown())
             .field("username", &self.login.as_ref().map(|login| &login.username))
             .finish_non_exhaustive()
     }
@@ -271,7 +271,7 @@ impl Remote {
         };
         if let Some(proxy) = &self.proxy {
             return Err(SourceError::InvalidProxy {
-                address: redacted(&proxy.address),
+                address: proxy.shown(),
                 why: "ssh does not go through proxies".into(),
             });
         }
@@ -332,10 +332,23 @@ fn digest(parts: &[&str]) -> String {
 }
 
 impl Proxy {
+    /// The address as it may be told. It comes from a Secret, and who writes a password into it need not
+    /// know which signs end one: unless it is a host and a port beside them, nothing of it is shown.
+    fn shown(&self) -> String {
+        let hidden = "(hidden)".to_owned();
+        let Ok(mut url) = Url::parse(&self.address) else { return hidden };
+        let bare =
+            matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
+        if !bare || !url.has_host() {
+            return hidden;
+        }
+        let cleared = url.set_password(None).and_then(|()| url.set_username(""));
+        cleared.map_or(hidden, |()| url.as_str().trim_end_matches('/').to_owned())
+    }
+
     fn check(&self, remote: &Remote) -> Result<ureq::Proxy, SourceError> {
-        let address = redacted(&self.address);
         let invalid =
-            |why: &str| SourceError::InvalidProxy { address: address.clone(), why: why.into() };
+            |why: &str| SourceError::InvalidProxy { address: self.shown(), why: why.into() };
         let url = Url::parse(&self.address)
             .map_err(|_| invalid("it is no URL; write http://host:port or socks5://host:port"))?;
         let protocol = match url.scheme() {
@@ -378,12 +391,14 @@ impl Proxy {
     }
 }
 
-/// A URL without the part before `@` in its authority, whether or not it parses.
+/// A URL without what stands before the last `@`, whether or not it parses: a password that was written
+/// into it may hold what ends the part that is for it.
 pub(crate) fn redacted(url: &str) -> String {
-    let start = url.find("://").map_or(0, |at| at + 3);
-    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
-    match url[start..end].rfind('@') {
-        Some(at) => format!("{}{}", &url[..start], &url[start + at + 1..]),
+    match url.rfind('@') {
+        Some(at) => {
+            let start = url[..at].find("://").map_or(0, |colon| colon + 3);
+            format!("{}{}", &url[..start], &url[at + 1..])
+        }
         None => url.to_owned(),
     }
 }
@@ -419,6 +434,12 @@ mod tests {
             ("https://me:hunter2@host:bad/a", "URLInvalid"),
             ("https://me:hun@ter2@host/a", "CredentialsInURL"),
             ("https://token@host/a", "CredentialsInURL"),
+            ("https://me:hun/ter2@host/a", "URLInvalid"),
+            ("https://me:hun?ter2@host/a", "URLInvalid"),
+            ("https://me:hun#ter2@host/a", "URLInvalid"),
+            ("https:///me:hunter2@host/a", "CredentialsInURL"),
+            ("https:/me:hunter2@host/a", "CredentialsInURL"),
+            ("me:hunter2@host:a", "URLInvalid"),
         ] {
             let remote = remote(url, Credentials::Anonymous);
             let error = remote.check().err().unwrap();

@@ -110,14 +110,25 @@ fn nothing_that_is_told_holds_a_secret() {
     let login =
         |password: &str| Some(ProxyLogin { username: "bob".into(), password: password.into() });
     let wrong = format!("{PROXY}-not");
-    let proxies = [
+    let mut proxies = vec![
         None,
         Some(Proxy { address: format!("http://127.0.0.1:{}", squid.port), login: login(PROXY) }),
         Some(Proxy { address: format!("http://127.0.0.1:{}", squid.port), login: login(&wrong) }),
         Some(Proxy { address: format!("socks5://127.0.0.1:{}", socks.port), login: login(PROXY) }),
         Some(Proxy { address: format!("socks5://127.0.0.1:{}", socks.port), login: login(&wrong) }),
-        Some(Proxy { address: format!("http://bob:{PROXY}@127.0.0.1"), login: None }),
     ];
+    // Written into the address, in ways that do and do not parse.
+    for address in [
+        format!("http://bob:{PROXY}@127.0.0.1"),
+        format!("http://bob:{PROXY}/more@127.0.0.1:1"),
+        format!("http://bob:{PROXY}?more@127.0.0.1:1"),
+        format!("http://bob:{PROXY}#more@127.0.0.1:1"),
+        format!("http:///bob:{PROXY}@127.0.0.1:1"),
+        format!("http:/bob:{PROXY}@127.0.0.1:1"),
+        format!("bob:{PROXY}@127.0.0.1:1"),
+    ] {
+        proxies.push(Some(Proxy { address, login: None }));
+    }
     let world = World::new();
     world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
     for proxy in [&proxies[0], &proxies[1], &proxies[3]] {
