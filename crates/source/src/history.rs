@@ -80,10 +80,11 @@ fn walk(repo: &Repository, from: Oid, to: Oid) -> Option<Descent> {
     whole.then_some(Descent::Rewritten)
 }
 
-/// The parents that a commit names. libgit2 itself may leave out those that lie beyond the
-/// `shallow` file.
+/// The parents that a commit names: the lines right after its tree, where alone Git looks for them.
+/// Whoever makes a commit writes what he likes into the lines below. libgit2 itself may leave out those
+/// that lie beyond the `shallow` file.
 fn parents(commit: &Commit<'_>) -> impl Iterator<Item = Oid> {
     let header = commit.raw_header_bytes().split(|byte| *byte == b'\n');
-    let ids = header.filter_map(|line| line.strip_prefix(b"parent "));
+    let ids = header.skip(1).map_while(|line| line.strip_prefix(b"parent "));
     ids.filter_map(|id| Oid::from_str(std::str::from_utf8(id).ok()?).ok())
 }

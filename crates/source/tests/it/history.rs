@@ -102,3 +102,23 @@ fn history_that_was_written_anew_is_told() {
         world.mirrors.snapshot(&world.remote(), &commit).unwrap();
     }
 }
+
+/// Git looks for parents right after the tree, and for nothing that only looks like one.
+#[test]
+fn a_parent_that_stands_where_git_sees_none_is_none() {
+    let world = World::new();
+    let last = world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
+    world.main();
+    let tree = world.repo.git(&["rev-parse", "main^{tree}"]);
+    let person = "Eve <eve@example.com> 1700000000 +0000";
+    let head = format!("tree {tree}\nauthor {person}\ncommitter {person}\n");
+    for after in [format!("parent {last}\n"), format!("encoding UTF-8\nparent {last}\n")] {
+        let object = format!("{head}{after}\nanother history\n");
+        let made = world.repo.git_with(&["hash-object", "-t", "commit", "-w", "--stdin"], &object);
+        let made: CommitId = made.parse().unwrap();
+        assert_eq!(world.repo.git(&["rev-list", "--count", &made.to_string()]), "1");
+        world.repo.point("refs/heads/main", &made);
+        world.main();
+        assert_eq!(descent(&world, &last, &made), Descent::Rewritten, "{after}");
+    }
+}
