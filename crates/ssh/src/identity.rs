@@ -50,35 +50,30 @@ impl Identity {
         if text.len() > MAX_TEXT {
             return Err(invalid("it is too long"));
         }
-        // Text in YAML comes indented, or with the line ends of another system.
-        let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        let label = lines.iter().find_map(|line| {
-            line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----"))
-        });
-        let text = lines.join("\n");
-        let key = match label {
-            Some("OPENSSH PRIVATE KEY") => openssh(&lines, passphrase)?,
-            Some("RSA PRIVATE KEY" | "EC PRIVATE KEY")
-                if lines.iter().any(|line| line.starts_with("DEK-Info:")) =>
-            {
-                old_pem(&lines, &text, passphrase)?
+        let text = text.trim_start();
+        let Some(block) = Block::first(text)? else {
+            return Err(if text.starts_with("PuTTY-User-Key-File") {
+                invalid("it is in PuTTY's format")
+            } else if text.starts_with("ssh-") || text.starts_with("ecdsa-") {
+                invalid("it is a public key")
+            } else {
+                invalid("it does not begin as a private key does")
+            });
+        };
+        let key = match block.label {
+            "OPENSSH PRIVATE KEY" => openssh(&block, passphrase)?,
+            "RSA PRIVATE KEY" | "EC PRIVATE KEY" if block.cipher.is_some() => {
+                old_pem(&block, passphrase)?
             }
-            Some("RSA PRIVATE KEY" | "EC PRIVATE KEY" | "PRIVATE KEY") => {
-                decode_secret_key(&text, None).map_err(|error| not_read(&error))?
+            "RSA PRIVATE KEY" | "EC PRIVATE KEY" | "PRIVATE KEY" => {
+                decode_secret_key(&block.alone()?, None).map_err(|error| not_read(&error))?
             }
-            Some("ENCRYPTED PRIVATE KEY") => pkcs8(&lines, passphrase)?,
-            Some("DSA PRIVATE KEY") => return Err(invalid("DSA keys are not supported")),
-            Some(other) if other.ends_with("PRIVATE KEY") => {
+            "ENCRYPTED PRIVATE KEY" => pkcs8(&block, passphrase)?,
+            "DSA PRIVATE KEY" => return Err(invalid("DSA keys are not supported")),
+            other if other.ends_with("PRIVATE KEY") => {
                 return Err(invalid("it is in a format that is not supported"));
             }
-            Some(_) => return Err(invalid("what it holds is no private key")),
-            None if text.starts_with("PuTTY-User-Key-File") => {
-                return Err(invalid("it is in PuTTY's format"));
-            }
-            None if text.starts_with("ssh-") || text.starts_with("ecdsa-") => {
-                return Err(invalid("it is a public key"));
-            }
-            None => return Err(invalid("it does not begin as a private key does")),
+            _ => return Err(invalid("what it holds is no private key")),
         };
         match key.algorithm() {
             Algorithm::Ed25519 | Algorithm::Ecdsa { .. } | Algorithm::Rsa { .. } => {}
@@ -108,17 +103,57 @@ fn not_read(error: &KeyError) -> SshError {
     }
 }
 
-/// The bytes between the first two lines with marks.
-fn body(lines: &[&str]) -> Result<Vec<u8>, SshError> {
-    let inside = lines.iter().skip_while(|line| !line.starts_with("-----BEGIN ")).skip(1);
-    let inside: String = inside.take_while(|line| !line.starts_with("-----")).copied().collect();
-    STANDARD
-        .decode(inside)
-        .map_err(|_| invalid("it cannot be decoded; a part of it may be missing"))
+/// What stands between the first two lines with marks.
+struct Block<'t> {
+    /// What it says that it is.
+    label: &'t str,
+    /// The line of its head that names a cipher.
+    cipher: Option<&'t str>,
+    /// Base64, a line each.
+    lines: Vec<&'t str>,
 }
 
-fn openssh(lines: &[&str], passphrase: Option<&str>) -> Result<PrivateKey, SshError> {
-    let key = PrivateKey::from_bytes(&body(lines)?).map_err(|error| not_read(&error.into()))?;
+impl<'t> Block<'t> {
+    /// The first of a text; `None` when none begins.
+    fn first(text: &'t str) -> Result<Option<Self>, SshError> {
+        // Text in YAML comes indented, or with the line ends of another system.
+        let mut lines = text.lines().map(str::trim);
+        let begin = |line: &'t str| line.strip_prefix("-----BEGIN ")?.strip_suffix("-----");
+        let Some(label) = lines.find_map(begin) else { return Ok(None) };
+        let mut block = Self { label, cipher: None, lines: Vec::new() };
+        for line in lines {
+            if line.starts_with("-----BEGIN ") {
+                return Err(invalid("another one begins before it ends"));
+            }
+            if line.starts_with("-----") {
+                break;
+            }
+            if line.starts_with("DEK-Info:") {
+                block.cipher = Some(line);
+            } else if !line.contains(':') {
+                block.lines.push(line);
+            }
+        }
+        Ok(Some(block))
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>, SshError> {
+        STANDARD
+            .decode(self.lines.concat())
+            .map_err(|_| invalid("it cannot be decoded; a part of it may be missing"))
+    }
+
+    /// A text with this block and nothing else. Libraries that take a text choose by themselves which
+    /// of its blocks they read, and in which format; what it costs to open was looked at in this one.
+    fn alone(&self) -> Result<String, SshError> {
+        let (label, cipher) = (self.label, self.cipher.unwrap_or_default());
+        let body = STANDARD.encode(self.bytes()?);
+        Ok(format!("-----BEGIN {label}-----\n{cipher}\n{body}\n-----END {label}-----\n"))
+    }
+}
+
+fn openssh(block: &Block<'_>, passphrase: Option<&str>) -> Result<PrivateKey, SshError> {
+    let key = PrivateKey::from_bytes(&block.bytes()?).map_err(|error| not_read(&error.into()))?;
     if !key.is_encrypted() {
         return Ok(key);
     }
@@ -133,18 +168,19 @@ fn openssh(lines: &[&str], passphrase: Option<&str>) -> Result<PrivateKey, SshEr
 
 /// What OpenSSL wrote before PKCS#8, with a head that names the cipher. Only the one that
 /// `ssh-keygen -m PEM` takes for RSA is in use.
-fn old_pem(lines: &[&str], text: &str, passphrase: Option<&str>) -> Result<PrivateKey, SshError> {
-    let usual = lines.iter().any(|line| line.starts_with("DEK-Info: AES-128-CBC,"));
-    if !usual || lines.contains(&"-----BEGIN EC PRIVATE KEY-----") {
+fn old_pem(block: &Block<'_>, passphrase: Option<&str>) -> Result<PrivateKey, SshError> {
+    let usual = block.cipher.is_some_and(|line| line.starts_with("DEK-Info: AES-128-CBC,"));
+    if !usual || block.label != "RSA PRIVATE KEY" {
         return Err(invalid("it is encrypted in an old way that is not supported"));
     }
+    let text = block.alone()?;
     let passphrase = passphrase.ok_or(SshError::PassphraseMissing)?;
     // There is no checksum: a wrong passphrase gives something that is no key.
-    decode_secret_key(text, Some(passphrase)).map_err(|_| SshError::PassphraseWrong)
+    decode_secret_key(&text, Some(passphrase)).map_err(|_| SshError::PassphraseWrong)
 }
 
-fn pkcs8(lines: &[&str], passphrase: Option<&str>) -> Result<PrivateKey, SshError> {
-    let body = body(lines)?;
+fn pkcs8(block: &Block<'_>, passphrase: Option<&str>) -> Result<PrivateKey, SshError> {
+    let body = block.bytes()?;
     let unreadable = || invalid("it cannot be decoded; a part of it may be missing");
     let info = EncryptedPrivateKeyInfoRef::try_from(body.as_slice()).map_err(|_| unreadable())?;
     let EncryptionScheme::Pbes2(scheme) = &info.encryption_algorithm else {

@@ -120,12 +120,11 @@ fn armoured(label: &str, bytes: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(bytes))
 }
 
-/// Whoever may write a Secret may write one that takes for ever to open.
-#[test]
-fn a_passphrase_that_takes_too_long_is_refused_at_once() {
+/// Encrypted keys that take for ever to open, or more memory than there is: one in each format.
+fn endless() -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let (text, _) = make(dir.path(), "ed25519", "", "RFC4716", PASSPHRASE);
-    let mut bytes = body(&text.lines().collect::<Vec<_>>()).unwrap();
+    let mut bytes = Block::first(&text).unwrap().unwrap().bytes().unwrap();
     let name = bytes.windows(6).position(|window| window == b"bcrypt").unwrap();
     // The name, two lengths and a salt of sixteen bytes.
     let rounds = name + 6 + 4 + 4 + 16;
@@ -154,8 +153,45 @@ fn a_passphrase_that_takes_too_long_is_refused_at_once() {
         };
         texts.push(armoured("ENCRYPTED PRIVATE KEY", &info.to_der().unwrap()));
     }
-    for text in texts {
+    texts
+}
+
+/// Whoever may write a Secret may write one that takes for ever to open.
+#[test]
+fn a_passphrase_that_takes_too_long_is_refused_at_once() {
+    for text in endless() {
         let error = Identity::parse(&text, Some(PASSPHRASE)).unwrap_err();
         assert!(error.to_string().contains("too many rounds"), "{error}");
+    }
+}
+
+#[test]
+fn a_key_within_another_ones_marks_is_not_opened() {
+    let head = format!("DEK-Info: AES-128-CBC,{}\n", "0".repeat(32));
+    for text in endless() {
+        for (label, head) in [("RSA", &*head), ("EC", &*head), ("RSA", ""), ("EC", "")] {
+            let inside = format!("-----BEGIN {label} PRIVATE KEY-----\n{head}{text}");
+            let error = Identity::parse(&inside, Some(PASSPHRASE)).unwrap_err();
+            assert!(error.to_string().contains("another one begins"), "{error}");
+        }
+        // The library would begin with the second line as well.
+        let (begin, rest) = text.split_once('\n').unwrap();
+        let (_, label) = begin.split_at(3);
+        let cut = format!("-----BEGIN RSA PRIVATE KEY-----\n{head}\n---\n{label}\n{rest}");
+        assert_eq!(
+            Identity::parse(&cut, Some(PASSPHRASE)).unwrap_err().reason(),
+            "IdentityInvalid"
+        );
+    }
+    // Nor is what follows, nor what stands before.
+    let body = STANDARD.encode(b"no key");
+    let first =
+        format!("-----BEGIN RSA PRIVATE KEY-----\n{head}\n{body}\n-----END RSA PRIVATE KEY-----\n");
+    for text in endless() {
+        let after = Identity::parse(&format!("{first}{text}"), Some(PASSPHRASE)).unwrap_err();
+        assert!(matches!(after, SshError::PassphraseWrong), "{after}");
+        let putty = format!("PuTTY-User-Key-File-3: ssh-ed25519\n{first}");
+        let before = Identity::parse(&putty, Some(PASSPHRASE)).unwrap_err();
+        assert!(matches!(before, SshError::PassphraseWrong), "{before}");
     }
 }
