@@ -27,19 +27,27 @@ impl Call<'_> {
     /// parents. Otherwise the server is asked for commits without their trees, in steps.
     pub(crate) fn descent(&self, from: CommitId, to: CommitId) -> Result<Descent, SourceError> {
         let (from, to) = (from.oid(), to.oid());
-        if let Some(repo) = self.mirror.store.open()?
-            && let Some(known) = walk(&repo, from, to)
-        {
-            return Ok(known);
+        let mut past = HashSet::new();
+        if let Some(repo) = self.mirror.store.open()? {
+            past = ancestors(&repo, from);
+            if let Some(known) = walk(&repo, &past, from, to) {
+                return Ok(known);
+            }
         }
         let _writing = self.mirror.board.write(self.cancel, self.deadline)?;
         let scratch = Store { path: self.mirror.store.path.with_extension("history") };
-        let asked = self.ask_history(&scratch, from, to);
+        let asked = self.ask_history(&scratch, &past, from, to);
         scratch.wipe()?;
         asked
     }
 
-    fn ask_history(&self, scratch: &Store, from: Oid, to: Oid) -> Result<Descent, SourceError> {
+    fn ask_history(
+        &self,
+        scratch: &Store,
+        past: &HashSet<Oid>,
+        from: Oid,
+        to: Oid,
+    ) -> Result<Descent, SourceError> {
         self.with_session(|session| {
             let (endpoint, server, _) = self.advertisement(session, |_| false)?;
             for depth in DEPTHS {
@@ -53,7 +61,7 @@ impl Call<'_> {
                     commits_only: true,
                 };
                 scratch.receive(&repo, session, &endpoint, &server, &request, self.limits)?;
-                if let Some(known) = walk(&repo, from, to) {
+                if let Some(known) = walk(&repo, past, from, to) {
                     return Ok(known);
                 }
             }
@@ -63,14 +71,31 @@ impl Call<'_> {
     }
 }
 
-/// What the commits of a repository tell; `None` where those that are missing may tell more.
-fn walk(repo: &Repository, from: Oid, to: Oid) -> Option<Descent> {
+/// The ancestors of a commit, as far as it and they are here, with the parents of the last ones that are.
+fn ancestors(repo: &Repository, of: Oid) -> HashSet<Oid> {
+    let mut past = HashSet::new();
+    let mut todo = vec![of];
+    while let Some(id) = todo.pop() {
+        if let Ok(commit) = repo.find_commit(id) {
+            todo.extend(parents(&commit).filter(|parent| past.insert(*parent)));
+        }
+    }
+    past
+}
+
+/// What the commits of a repository tell; `None` where those that are missing may tell more. Nothing of
+/// the past of the earlier commit can have that among its own ancestors, so there the search ends: of a
+/// commit that was amended its parent says enough.
+fn walk(repo: &Repository, past: &HashSet<Oid>, from: Oid, to: Oid) -> Option<Descent> {
     let mut seen = HashSet::from([to]);
     let mut todo = vec![to];
     let mut whole = true;
     while let Some(id) = todo.pop() {
         if id == from {
             return Some(Descent::Follows);
+        }
+        if past.contains(&id) {
+            continue;
         }
         match repo.find_commit(id) {
             Ok(commit) => todo.extend(parents(&commit).filter(|parent| seen.insert(*parent))),

@@ -122,3 +122,33 @@ fn a_parent_that_stands_where_git_sees_none_is_none() {
         assert_eq!(descent(&world, &last, &made), Descent::Rewritten, "{after}");
     }
 }
+
+/// However long the history is: that of both ends at what they have in common.
+#[test]
+fn an_amended_commit_is_known_to_be_one_without_a_question() {
+    let world = World::new();
+    let all = commits(&world, 40);
+    world.main();
+    world.repo.point("refs/heads/main", &all[38]);
+    let amended = world.repo.commit("refs/heads/main", &[("a.yaml", "amended")]);
+    world.main();
+    world.server.take_log();
+    assert_eq!(descent(&world, &all[39], &amended), Descent::Rewritten);
+    assert!(world.server.take_log().is_empty());
+    // And back to what was before it.
+    world.repo.point("refs/heads/main", &all[38]);
+    world.main();
+    world.server.take_log();
+    assert_eq!(descent(&world, &amended, &all[38]), Descent::Rewritten);
+    assert!(world.server.take_log().is_empty());
+    // With more on top one step is enough, where it took all of history before.
+    let mut last = amended;
+    world.repo.point("refs/heads/main", &amended);
+    for i in 0..5 {
+        last = world.repo.commit("refs/heads/main", &[("a.yaml", &format!("more {i}"))]);
+    }
+    world.main();
+    world.server.take_log();
+    assert_eq!(descent(&world, &all[39], &last), Descent::Rewritten);
+    assert_eq!(world.server.take_log().len(), 2);
+}
