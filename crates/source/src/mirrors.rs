@@ -374,7 +374,8 @@ impl Mirrors {
             .map(|remote| remote.id)
             .collect();
         for name in files(&self.dir)? {
-            if ids.contains(&name) {
+            // What bears another name belongs to a call that is under way.
+            if ids.contains(&name) || !is_id(&name) {
                 continue;
             }
             let mut open = lock(&self.open);

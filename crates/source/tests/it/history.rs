@@ -1,9 +1,11 @@
 //! Whether a commit follows another, and what it costs to know.
 
-use plumb_source::{Cancel, CommitId, Descent};
+use std::sync::{Arc, OnceLock};
 
-use crate::World;
+use plumb_source::{Cancel, CommitId, Descent, Limits, Mirrors};
+
 use crate::server::{Server, backend};
+use crate::{World, branch, remote};
 
 fn descent(world: &World, from: &CommitId, to: &CommitId) -> Descent {
     world.mirrors.descent(&world.remote(), from, to, &Cancel::new()).unwrap()
@@ -151,4 +153,27 @@ fn an_amended_commit_is_known_to_be_one_without_a_question() {
     world.server.take_log();
     assert_eq!(descent(&world, &all[39], &last), Descent::Rewritten);
     assert_eq!(world.server.take_log().len(), 2);
+}
+
+#[test]
+fn what_a_question_is_answered_in_stays_while_other_mirrors_go() {
+    let world = World::new();
+    let all = commits(&world, 3);
+    let dir = tempfile::tempdir().unwrap();
+    let mirrors = Arc::new(Mirrors::open(dir.path(), Limits::default()).unwrap());
+    let asking: Arc<OnceLock<Arc<Mirrors>>> = Arc::default();
+    let (root, hook) = (world.dir.path().join("git"), Arc::clone(&asking));
+    let server = Server::with(move |request| {
+        // Somebody lets go of all mirrors while the server looks for an answer.
+        if let Some(mirrors) = hook.get().filter(|_| request.is_fetch()) {
+            mirrors.retain(&[]).unwrap();
+        }
+        backend(&root, request)
+    });
+    let remote = remote(&server.url("app.git"));
+    mirrors.resolve(&remote, &branch("main"), &Cancel::new()).unwrap();
+    asking.set(Arc::clone(&mirrors)).unwrap();
+    let found = mirrors.descent(&remote, &all[0], &all[2], &Cancel::new()).unwrap();
+    assert_eq!(found, Descent::Follows);
+    mirrors.snapshot(&remote, &all[2]).unwrap();
 }
