@@ -151,10 +151,10 @@ impl Call<'_> {
             advertised: false,
         };
         self.with_session(|session| {
-            let known = lock(&self.mirror.endpoint).clone();
+            let known = self.mirror.known_endpoint();
             if let Some((endpoint, server)) = &known {
                 match self.ensure(session, &target, Some((endpoint, server))) {
-                    Err(error) if is_stale(&error) => *lock(&self.mirror.endpoint) = None,
+                    Err(error) if is_stale(&error) => self.mirror.note_endpoint(None),
                     result => return result.map(|_| ()),
                 }
             }
@@ -170,11 +170,11 @@ impl Call<'_> {
         prefixes: &[String],
         wants: impl Fn(&str) -> bool + Copy,
     ) -> Result<(Endpoint, Server, Vec<Listed>), SourceError> {
-        let known = lock(&self.mirror.endpoint).clone();
+        let known = self.mirror.known_endpoint();
         if let Some((endpoint, server)) = known {
             match self.ls_refs(session, (&endpoint, &server), prefixes, wants) {
                 Ok(refs) => return Ok((endpoint, server, refs)),
-                Err(error) if is_stale(&error) => *lock(&self.mirror.endpoint) = None,
+                Err(error) if is_stale(&error) => self.mirror.note_endpoint(None),
                 Err(error) => return Err(error),
             }
         }
@@ -196,7 +196,7 @@ impl Call<'_> {
             .map_err(|e| session.wire_error(e, "references", self.limits.refs as u64))?;
         session.finish(answer, &server);
         if matches!(server, Server::V2(_)) {
-            *lock(&self.mirror.endpoint) = Some((endpoint.clone(), server.clone()));
+            self.mirror.note_endpoint(Some((endpoint.clone(), server.clone())));
         }
         Ok((endpoint, server, refs))
     }

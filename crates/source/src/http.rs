@@ -24,6 +24,11 @@ use crate::{Cancel, SourceError};
 /// more hops than that are a circle.
 const MAX_REDIRECTS: usize = 5;
 
+/// How many questions go to where a URL led for good (301, 308) on the same host, before that is asked
+/// again: hosts do so for each URL without `.git`, and a name that was given up may be taken anew. What
+/// leads elsewhere, or for now, is asked each time.
+const REDIRECTED_USES: u32 = 10;
+
 /// Content type of the first answer; anything else is a web page or the dumb protocol.
 const ADVERTISEMENT: &str = "application/x-git-upload-pack-advertisement";
 const REQUEST: &str = "application/x-git-upload-pack-request";
@@ -102,6 +107,7 @@ impl<'a> Session<'a> {
         at.set_path(&format!("{}/info/refs", at.path()));
         at.set_query(Some("service=git-upload-pack"));
         let mut trusted = true;
+        let mut uses = None;
         for _ in 0..=MAX_REDIRECTS {
             *self.asked.borrow_mut() = at.clone();
             let response = self.answer(|left| {
@@ -122,6 +128,8 @@ impl<'a> Session<'a> {
             if response.status().is_redirection() {
                 let to = self.redirect(&at, &response)?;
                 trusted = trusted && may_see_credentials(&at, &to);
+                let lasts = matches!(response.status().as_u16(), 301 | 308) && trusted;
+                uses = if lasts && uses != Some(0) { Some(REDIRECTED_USES) } else { Some(0) };
                 at = to;
                 continue;
             }
@@ -137,7 +145,7 @@ impl<'a> Session<'a> {
             let path = at.path().trim_end_matches("/info/refs").to_owned();
             at.set_path(&path);
             at.set_query(None);
-            let endpoint = Endpoint { url: at, trusted };
+            let endpoint = Endpoint { url: at, trusted, uses };
             return Ok((endpoint, reader(response, limit)));
         }
         Err(SourceError::Redirect {

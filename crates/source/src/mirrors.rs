@@ -158,7 +158,7 @@ pub(crate) struct Mirror {
     pub(crate) suspect: AtomicBool,
     pub(crate) board: Arc<Board<Key, Resolved>>,
     /// What the server last said it offers, so that a poll is one request.
-    pub(crate) endpoint: Mutex<Option<(Endpoint, Server)>>,
+    endpoint: Mutex<Option<(Endpoint, Server)>>,
     /// Agents at rest, with the CA bundle they were made for.
     pub(crate) agents: Mutex<Option<(Option<String>, Agents)>>,
     pub(crate) identity: OpenIdentity,
@@ -187,6 +187,25 @@ impl Mirror {
             identity: OpenIdentity::default(),
             holds: Mutex::default(),
         }
+    }
+
+    /// Where to ask and what is offered there, if that may still be taken for granted. Counts as a use.
+    pub(crate) fn known_endpoint(&self) -> Option<(Endpoint, Server)> {
+        let mut known = lock(&self.endpoint);
+        let (endpoint, server) = known.as_mut()?;
+        let found = (endpoint.clone(), server.clone());
+        if let Some(uses) = &mut endpoint.uses {
+            *uses = uses.saturating_sub(1);
+            if *uses == 0 {
+                *known = None;
+            }
+        }
+        Some(found)
+    }
+
+    /// Remembers where a server answers, or that it is to be asked for anew.
+    pub(crate) fn note_endpoint(&self, found: Option<(Endpoint, Server)>) {
+        *lock(&self.endpoint) = found.filter(|(endpoint, _)| endpoint.uses != Some(0));
     }
 
     /// An object that should be here cannot be read: the next resolve looks closely.

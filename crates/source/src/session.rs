@@ -16,6 +16,9 @@ pub(crate) struct Endpoint {
     pub(crate) url: Url,
     /// Whether it is the origin that the credentials were given for.
     pub(crate) trusted: bool,
+    /// How many more questions may go there before the URL that was given is asked again; `None` for
+    /// as long as it answers.
+    pub(crate) uses: Option<u32>,
 }
 
 /// A reader of packets from an answer.

@@ -105,7 +105,7 @@ impl<'a> Session<'a> {
             .map_err(|error| self.error(error))?;
         let line = Rc::new(Line(RefCell::new(Some(running))));
         *self.line.borrow_mut() = Rc::clone(&line);
-        let endpoint = Endpoint { url: address.url.clone(), trusted: true };
+        let endpoint = Endpoint { url: address.url.clone(), trusted: true, uses: None };
         Ok((endpoint, PktReader::new(Body::Ssh(line), limit)))
     }
 

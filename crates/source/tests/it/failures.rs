@@ -1,11 +1,14 @@
 //! Servers that refuse, stall, lie and flood.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use plumb_core::ErrorClass;
 use plumb_source::{Cancel, Credentials, Limits, Mirrors, Remote, Revision, SourceError, Tls};
 
+use crate::repo::Repo;
 use crate::server::{ADVERTISEMENT, RESULT, Reply, Server, backend};
 use crate::{World, branch, remote};
 
@@ -151,6 +154,65 @@ fn a_repository_that_moves_is_found_again() {
     let first = world.main();
     std::fs::rename(root.join("one.git"), root.join("two.git")).unwrap();
     assert_eq!(world.main(), first);
+}
+
+/// Whoever could answer for a server once must not answer for it ever after.
+#[test]
+fn where_a_redirect_led_for_now_or_to_another_host_is_not_remembered() {
+    for (status, away) in [(302, true), (307, true), (301, true), (308, true), (302, false)] {
+        let mut world = World::new();
+        world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
+        let root = world.dir.path().join("git");
+        let other = Repo::init(&root.join("other.git"));
+        let there = other.commit("refs/heads/main", &[("a.yaml", "another repository")]);
+        let elsewhere = Server::backend(&root);
+        let target = if away { elsewhere.url("") } else { "/".into() };
+        let redirecting = Arc::new(AtomicBool::new(true));
+        let on = Arc::clone(&redirecting);
+        world.server = Server::with(move |request| {
+            if on.load(Ordering::SeqCst) && request.path == "/app.git/info/refs" {
+                let to = format!("{target}other.git/info/refs?{}", request.query);
+                return Reply::Whole(status, vec![("location".into(), to)], Vec::new());
+            }
+            backend(&root, request)
+        });
+        for _ in 0..2 {
+            assert_eq!(world.main().commit, there);
+        }
+        redirecting.store(false, Ordering::SeqCst);
+        let here = world.repo.commit("refs/heads/main", &[("a.yaml", "2")]);
+        assert_eq!(world.main().commit, here, "{status}, to another host: {away}");
+        elsewhere.take_log();
+        world.server.take_log();
+        world.main();
+        assert_eq!((elsewhere.take_log().len(), world.server.take_log().len()), (0, 1));
+    }
+}
+
+#[test]
+fn where_a_url_leads_for_good_on_its_host_is_remembered_for_some_looks() {
+    let mut world = World::new();
+    world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
+    let root = world.dir.path().join("git");
+    world.server = Server::with(move |request| {
+        if request.path == "/app/info/refs" {
+            let to = format!("/app.git/info/refs?{}", request.query);
+            return Reply::Whole(301, vec![("location".into(), to)], Vec::new());
+        }
+        backend(&root, request)
+    });
+    let remote = remote(&world.server.url("app"));
+    let look = || {
+        world.server.take_log();
+        world.mirrors.resolve(&remote, &branch("main"), &Cancel::new()).unwrap();
+        world.server.take_log().len()
+    };
+    // Both ways to the server, its references, and a commit.
+    assert_eq!(look(), 4);
+    for _ in 0..2 {
+        assert_eq!((0..10).map(|_| look()).collect::<Vec<_>>(), [1; 10]);
+        assert_eq!(look(), 3, "the url is asked again");
+    }
 }
 
 #[test]
