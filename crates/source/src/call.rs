@@ -119,6 +119,12 @@ impl Call<'_> {
                 Err(error) => return Err(self.explain(session, reference, error)),
             };
             let Found { name, id, peeled } = found;
+            let chosen = matches!(reference, Reference::Default | Reference::Semver { .. });
+            if chosen && session.gives_away(&name) {
+                // It would stand in a status, and with the commit nobody would hide it.
+                let why = "it names a reference by what it was sent to get in".into();
+                return Err(SourceError::Protocol { why });
+            }
             let commit = peeled.unwrap_or(id);
             let tag = Some(id).filter(|id| want == Want::Tag && *id != commit);
             let target = Target { listed: id, commit, tag, branch: None, advertised: true };

@@ -39,6 +39,13 @@ const RESULT: &str = "application/x-git-upload-pack-result";
 const API_VERSION: &str = "2022-11-28";
 const MAX_API_ANSWER: u64 = 1 << 20;
 
+/// Bytes of a password from which on a name is not taken to hold it by chance.
+const SECRET: usize = 8;
+
+/// Bytes of a user's name from which on it may be a token, which some hosts take there. Those of hosts
+/// have 20 and more, and names of people fewer.
+const TOKEN: usize = 20;
+
 /// The requests of one call.
 pub(crate) struct Session<'a> {
     remote: &'a CheckedRemote,
@@ -88,16 +95,35 @@ impl<'a> Session<'a> {
 
     /// A server may say what it was sent. Nobody is told that.
     pub(crate) fn hide_secrets(&self, error: SourceError) -> SourceError {
-        let Some((_, sent)) = self.authorization.as_deref().and_then(|v| v.split_once(' ')) else {
-            return error;
-        };
-        let pair = STANDARD.decode(sent).ok().and_then(|pair| String::from_utf8(pair).ok());
-        let password = pair.as_deref().and_then(|pair| pair.split_once(':')).map(|(_, p)| p);
+        let secrets = self.secrets();
         error.reword(|text| {
-            for secret in [Some(sent), password].into_iter().flatten().filter(|s| !s.is_empty()) {
+            for secret in &secrets {
                 *text = text.replace(secret, "(hidden)");
             }
         })
+    }
+
+    /// Whether a text that a server chose holds what it was sent.
+    pub(crate) fn gives_away(&self, text: &str) -> bool {
+        self.secrets().iter().any(|secret| secret.len() >= SECRET && text.contains(secret))
+    }
+
+    /// What was sent to get in: the value of the header, the password in it, and the user's name if it
+    /// may be a token.
+    fn secrets(&self) -> Vec<String> {
+        let Some((scheme, sent)) = self.authorization.as_deref().and_then(|v| v.split_once(' '))
+        else {
+            return Vec::new();
+        };
+        let mut secrets = vec![sent.to_owned()];
+        let pair = STANDARD.decode(sent).ok().filter(|_| scheme == "Basic");
+        let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
+        if let Some((name, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) {
+            secrets.push(password.to_owned());
+            secrets.extend((name.len() >= TOKEN).then(|| name.to_owned()));
+        }
+        secrets.retain(|secret| !secret.is_empty());
+        secrets
     }
 
     /// Asks what the server offers, following redirects. Credentials go to the origin they were

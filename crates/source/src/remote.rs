@@ -71,13 +71,11 @@ pub enum Credentials {
 }
 
 impl fmt::Debug for Credentials {
-    /// Without passwords and tokens.
+    /// Without passwords and tokens, and without names, which at some hosts are tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anonymous => f.write_str("Anonymous"),
-            Self::Basic { username, .. } => {
-                f.debug_struct("Basic").field("username", username).finish_non_exhaustive()
-            }
+            Self::Basic { .. } => f.write_str("Basic"),
             Self::Bearer { .. } => f.write_str("Bearer"),
             Self::GitHubApp(app) => app.fmt(f),
             Self::Ssh { .. } => f.write_str("Ssh"),

@@ -54,6 +54,15 @@ impl Session<'_> {
         }
     }
 
+    /// Whether a text that the server chose holds what it was sent to get in.
+    pub(crate) fn gives_away(&self, text: &str) -> bool {
+        match self {
+            Self::Http(http) => http.gives_away(text),
+            // Neither key nor passphrase is sent.
+            Self::Ssh(_) => false,
+        }
+    }
+
     /// Asks what the server offers.
     pub(crate) fn advertisement(&self, limit: u64) -> Result<(Endpoint, Answer), SourceError> {
         match self {

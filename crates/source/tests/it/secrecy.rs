@@ -18,13 +18,15 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::failures::whole;
 use crate::programs::{Authority, Socks, Squid, users};
-use crate::server::{ADVERTISEMENT, RESULT, Reply, Request, Server};
+use crate::server::{ADVERTISEMENT, RESULT, Reply, Request, Server, backend};
 use crate::{World, branch, remote};
 
 const PASSWORD: &str = "pass-7f1c9e52b0d4";
 const BEARER: &str = "bearer-2a86d3f0c971";
 const PROXY: &str = "proxy-b45e0a7d19c3";
 const INSTALLATION: &str = "ghs_e90c41d7ab65";
+/// Stands where a user's name does.
+const TOKEN: &str = "ghp_0d81c3a97b52e64f1a20";
 
 /// What the log holds.
 #[derive(Clone, Default)]
@@ -107,6 +109,7 @@ fn nothing_that_is_told_holds_a_secret() {
 
     let basic = Credentials::Basic { username: "ada".into(), password: PASSWORD.into() };
     let bearer = Credentials::Bearer { token: BEARER.into() };
+    let token = Credentials::Basic { username: TOKEN.into(), password: "x-oauth-basic".into() };
     let login =
         |password: &str| Some(ProxyLogin { username: "bob".into(), password: password.into() });
     let wrong = format!("{PROXY}-not");
@@ -152,7 +155,7 @@ fn nothing_that_is_told_holds_a_secret() {
             key: key.clone(),
             api: Some(server.url("api")),
         });
-        for credentials in [&basic, &bearer, &app] {
+        for credentials in [&basic, &bearer, &token, &app] {
             for proxy in &proxies {
                 let (credentials, proxy) = (credentials.clone(), proxy.clone());
                 let remote = Remote { credentials, proxy, ..remote(&server.url("app.git")) };
@@ -180,10 +183,15 @@ fn nothing_that_is_told_holds_a_secret() {
         let lines = pem.lines().filter(|line| !line.starts_with("-----") && line.len() > 20);
         lines.map(String::from).collect::<Vec<_>>()
     };
-    let mut secrets: Vec<String> = [PASSWORD, BEARER, PROXY, INSTALLATION].map(String::from).into();
-    for (user, password) in
-        [("ada", PASSWORD), ("bob", PROXY), ("x-access-token", INSTALLATION), ("bob", &wrong)]
-    {
+    let mut secrets: Vec<String> =
+        [PASSWORD, BEARER, PROXY, INSTALLATION, TOKEN].map(String::from).into();
+    for (user, password) in [
+        ("ada", PASSWORD),
+        ("bob", PROXY),
+        ("x-access-token", INSTALLATION),
+        ("bob", &wrong),
+        (TOKEN, "x-oauth-basic"),
+    ] {
         secrets.push(STANDARD.encode(format!("{user}:{password}")));
     }
     // What an app signs begins so.
@@ -195,5 +203,59 @@ fn nothing_that_is_told_holds_a_secret() {
             let line = text.lines().find(|line| line.contains(&secret));
             assert!(line.is_none(), "{secret} is {what}: {line:?}");
         }
+    }
+}
+
+/// What a server calls the commit that it gives stands in statuses and events.
+#[test]
+fn a_reference_that_is_named_by_what_was_sent_is_not_taken() {
+    let mut world = World::new();
+    let commit = world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
+    let name = Arc::new(Mutex::new(String::new()));
+    let (root, named) = (world.dir.path().join("git"), Arc::clone(&name));
+    world.server = Server::with(move |request| {
+        if !request.body.windows(15).any(|words| words == b"command=ls-refs") {
+            return backend(&root, request);
+        }
+        let named = named.lock().unwrap();
+        let lines = [
+            format!("{commit} HEAD symref-target:refs/heads/{named}\n"),
+            format!("{commit} refs/tags/1.0.0+{named}\n"),
+        ];
+        let lines = lines.map(|line| format!("{:04x}{line}", line.len() + 4)).concat();
+        Reply::git(RESULT, format!("{lines}0000"))
+    });
+    let basic = |username: &str, password: &str| Credentials::Basic {
+        username: username.into(),
+        password: password.into(),
+    };
+    let pair = STANDARD.encode(format!("ada:{PASSWORD}"));
+    let bearer = Credentials::Bearer { token: BEARER.into() };
+    for (credentials, secret) in [
+        (basic("ada", PASSWORD), PASSWORD),
+        (basic("ada", PASSWORD), pair.as_str()),
+        (basic(TOKEN, "x-oauth-basic"), TOKEN),
+        (bearer.clone(), BEARER),
+    ] {
+        for (before, after) in [("", ""), ("x", "y")] {
+            *name.lock().unwrap() = format!("{before}{secret}{after}");
+            let remote = Remote { credentials: credentials.clone(), ..world.remote() };
+            for reference in [Reference::Default, crate::semver("*")] {
+                let in_version = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+                if reference != Reference::Default && !secret.bytes().all(in_version) {
+                    continue;
+                }
+                let error = world.mirrors.resolve(&remote, &reference, &Cancel::new()).unwrap_err();
+                assert_eq!(error.reason(), "ProtocolError", "{error:?}");
+                assert!(!whole(&error).contains(secret), "{error:?}");
+            }
+        }
+    }
+    // What is short is there by chance.
+    for credentials in [basic("main", "main"), bearer] {
+        *name.lock().unwrap() = "main".into();
+        let remote = Remote { credentials, ..world.remote() };
+        let found = world.mirrors.resolve(&remote, &Reference::Default, &Cancel::new()).unwrap();
+        assert_eq!(found.to_string(), format!("main@sha1:{commit}"));
     }
 }
