@@ -8,9 +8,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Proxy};
+use ureq::{Agent, Proxy, ProxyProtocol, http};
 
-use crate::remote::CheckedRemote;
+use crate::remote::{CERTIFICATE_SHOWN, CheckedRemote};
 use crate::wire::AGENT;
 use crate::{ClientCertificate, SourceError};
 
@@ -38,7 +38,10 @@ impl Agents {
             None => RootCerts::PlatformVerifier,
             Some(pem) => RootCerts::Specific(Arc::new(authorities(pem)?)),
         };
-        let proxy = remote.proxy.clone().or_else(Proxy::try_from_env);
+        let proxy = match &remote.proxy {
+            Some(proxy) => Some(proxy.clone()),
+            None => Proxy::try_from_env().map(|proxy| of_environment(proxy, remote)).transpose()?,
+        };
         let agent = |client: Option<ClientCert>| {
             let tls = TlsConfig::builder().root_certs(roots.clone()).client_cert(client).build();
             let config = Agent::config_builder()
@@ -67,6 +70,17 @@ impl Agents {
     pub(crate) fn of(&self, trusted: bool) -> &Agent {
         if trusted { &self.own } else { &self.other }
     }
+}
+
+/// A proxy that the environment names, if this remote may be asked by it.
+fn of_environment(proxy: Proxy, remote: &CheckedRemote) -> Result<Proxy, SourceError> {
+    let uri: Option<http::Uri> = remote.url.as_str().parse().ok();
+    let used = !uri.is_some_and(|uri| proxy.is_no_proxy(&uri));
+    if used && proxy.protocol() == ProxyProtocol::Https && remote.tls.client.is_some() {
+        let address = format!("https://{}:{}", proxy.host(), proxy.port());
+        return Err(SourceError::InvalidProxy { address, why: CERTIFICATE_SHOWN.into() });
+    }
+    Ok(proxy)
 }
 
 /// The certificates of a CA bundle.

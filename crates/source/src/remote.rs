@@ -329,6 +329,11 @@ fn digest(parts: &[&str]) -> String {
     hasher.finish().to_string().trim_start_matches("sha256:").to_owned()
 }
 
+/// Why one that is spoken to over TLS will not do: the client that we use would show it the certificate
+/// that is for the server.
+pub(crate) const CERTIFICATE_SHOWN: &str =
+    "a client certificate cannot be used through an https proxy; use an http or socks5 one";
+
 impl Proxy {
     /// The address as it may be told. It comes from a Secret, and who writes a password into it need not
     /// know which signs end one: unless it is a host and a port beside them, nothing of it is shown.
@@ -352,11 +357,7 @@ impl Proxy {
         let protocol = match url.scheme() {
             "http" => ProxyProtocol::Http,
             "https" if remote.tls.client.is_some() => {
-                // The client that we use would show it to the proxy, too.
-                return Err(invalid(
-                    "a client certificate cannot be used through an https proxy; use an http or \
-                     socks5 one",
-                ));
+                return Err(invalid(CERTIFICATE_SHOWN));
             }
             "https" => ProxyProtocol::Https,
             // Whoever needs a proxy often cannot resolve the names of what is behind it.

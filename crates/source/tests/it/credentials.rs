@@ -409,9 +409,16 @@ fn the_environment_names_the_proxy_of_those_that_name_none() {
     const URL: &str = "PLUMB_TEST_URL";
     const WANT: &str = "PLUMB_TEST_WANT";
     const OWN: &str = "PLUMB_TEST_PROXY";
+    const CA: &str = "PLUMB_TEST_CA";
+    const CERTIFICATE: &str = "PLUMB_TEST_CERTIFICATE";
+    const KEY: &str = "PLUMB_TEST_KEY";
     if let Ok(url) = std::env::var(URL) {
         let proxy = std::env::var(OWN).ok().map(by);
-        let resolved = resolve(&Remote { proxy, ..remote(&url) });
+        let var = |name| std::env::var(name).ok();
+        let client = var(CERTIFICATE).zip(var(KEY));
+        let client = client.map(|(certificate, key)| shown(&Issued { certificate, key }));
+        let tls = Tls { ca: var(CA), client };
+        let resolved = resolve(&Remote { tls, proxy, ..remote(&url) });
         let came = resolved.as_ref().map_or_else(SourceError::reason, |_| "Fetched");
         assert_eq!(came, std::env::var(WANT).unwrap(), "{resolved:?}");
         return;
@@ -421,17 +428,18 @@ fn the_environment_names_the_proxy_of_those_that_name_none() {
     let (_dir, file) = users("bob", "pr0xy");
     let squid = Squid::new(Some(&file), "");
     let open = Squid::new(None, "");
-    let child = |want: &str, vars: &[(&str, &str)]| {
+    let child_at = |url: String, want: &str, vars: &[(&str, &str)]| {
         let name = "credentials::the_environment_names_the_proxy_of_those_that_name_none";
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name])
-            .env(URL, nginx.url("app.git"))
+            .env(URL, url)
             .env(WANT, want)
             .envs(vars.iter().copied())
             .output()
             .unwrap();
         assert!(output.status.success(), "{vars:?}: {}", String::from_utf8_lossy(&output.stdout));
     };
+    let child = |want: &str, vars: &[_]| child_at(nginx.url("app.git"), want, vars);
     let address = format!("http://bob:pr0xy@127.0.0.1:{}", squid.port);
     let tunnels = |squid: &Squid| squid.log().matches("TCP_TUNNEL/200").count();
     child("Fetched", &[("HTTPS_PROXY", &address)]);
@@ -442,6 +450,28 @@ fn the_environment_names_the_proxy_of_those_that_name_none() {
     let own = format!("http://127.0.0.1:{}", open.port);
     child("Fetched", &[("HTTPS_PROXY", "http://127.0.0.1:1"), ("NO_PROXY", "*"), (OWN, &own)]);
     assert_eq!(tunnels(&open), 1, "{}", open.log());
+
+    // One that would be shown what is for the server is not even connected to.
+    let authority = Authority::new();
+    let own = authority.issue("127.0.0.1");
+    let secure = Nginx::new(root.path(), Some(&own), "ssl_verify_client optional_no_ca;");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = format!("https://bob:pr0xy@{}", listener.local_addr().unwrap());
+    let client = authority.issue("plumb");
+    let with = |want: &str, no_proxy: &str| {
+        let vars = [
+            ("ALL_PROXY", address.as_str()),
+            ("NO_PROXY", no_proxy),
+            (CA, &authority.pem),
+            (CERTIFICATE, &client.certificate),
+            (KEY, &client.key),
+        ];
+        child_at(secure.url("app.git"), want, &vars);
+    };
+    with("ProxyInvalid", "");
+    with("Fetched", "127.0.0.1");
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
 
 /// What one may see is not what another may see, and what asks by another way may be answered by
