@@ -59,7 +59,11 @@ impl Address {
     }
 
     fn of_ssh(text: &str) -> Option<Self> {
-        let text = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
+        // As GitRepositories are read: of the signs `@` only one before the path ends a user's name.
+        let text = match text.split_once('@') {
+            Some((user, rest)) if !user.contains([':', '/']) => rest,
+            _ => text,
+        };
         // An IPv6 address has colons of its own.
         let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':')? };
         let (host, path) = (text.get(..end)?, text.get(end..)?.strip_prefix(':')?);
@@ -119,6 +123,16 @@ mod tests {
             ("[::1]/r", &["http://[::1]/r", "git@[::1]:r.git", "ssh://[::1]/r"]),
             ("h/~me/r", &["ssh://h/~me/r.git", "https://h/%7Eme/r", "h:~me/r"]),
             ("h/.git", &["https://h/.git.git"]),
+            (
+                "h/team@work/r",
+                &[
+                    "git@h:team@work/r.git",
+                    "h:team@work/r",
+                    "ssh://git@h/team@work/r",
+                    "https://h/team@work/r",
+                ],
+            ),
+            ("[::1]/a@b", &["git@[::1]:a@b", "http://[::1]/a@b"]),
         ] {
             for spelling in spellings {
                 let address = Address::parse(spelling).map(|address| address.to_string());
