@@ -105,6 +105,15 @@ impl Call<'_> {
         work(&Session::Http(session))
     }
 
+    /// Whether there is time left and nobody ended it, for work that waits for nothing.
+    fn go_on(&self) -> Result<(), SourceError> {
+        self.cancel.check()?;
+        if Instant::now() >= self.deadline {
+            return Err(SourceError::Timeout { doing: "looking for the highest version" });
+        }
+        Ok(())
+    }
+
     pub(crate) fn resolve(
         &self,
         reference: &Reference,
@@ -114,7 +123,7 @@ impl Call<'_> {
         self.with_session(|session| {
             let (endpoint, server, refs) =
                 self.list(session, &query.prefixes(), |name| query.wants(name))?;
-            let found = match query.pick(&refs) {
+            let found = match query.pick(&refs, || self.go_on()) {
                 Ok(found) => found,
                 Err(error) => return Err(self.explain(session, reference, error)),
             };

@@ -57,7 +57,12 @@ impl<'r> Query<'r> {
         }
     }
 
-    pub(crate) fn pick(&self, refs: &[Listed]) -> Result<Found, SourceError> {
+    /// What it names. `go_on` is asked while that is looked for.
+    pub(crate) fn pick(
+        &self,
+        refs: &[Listed],
+        go_on: impl Fn() -> Result<(), SourceError>,
+    ) -> Result<Found, SourceError> {
         match self {
             Self::Exact(reference, name) => {
                 let listed = refs.iter().find(|listed| listed.name == *name);
@@ -77,7 +82,7 @@ impl<'r> Query<'r> {
             }
             Self::Highest(versions) => {
                 let tags = refs.iter().filter_map(|r| r.name.strip_prefix(TAGS));
-                let tag = versions.highest(tags)?;
+                let tag = versions.highest(tags, go_on)?;
                 refs.iter()
                     .find(|listed| listed.name.strip_prefix(TAGS) == Some(tag))
                     .map(|listed| found(tag, listed))
@@ -160,12 +165,12 @@ mod tests {
             let query = Query::new(&reference).unwrap();
             let listed: Vec<Listed> =
                 all.iter().filter(|r| query.wants(&r.name)).cloned().collect();
-            assert_eq!(query.pick(&listed).unwrap().name, name);
+            assert_eq!(query.pick(&listed, || Ok(())).unwrap().name, name);
         }
         let query = Query::new(&Reference::Default).unwrap();
         let mut detached = refs(&["HEAD"]);
         detached[0].symref = None;
-        assert_eq!(query.pick(&detached).unwrap().name, "HEAD");
+        assert_eq!(query.pick(&detached, || Ok(())).unwrap().name, "HEAD");
     }
 
     #[test]
@@ -179,7 +184,7 @@ mod tests {
             (Reference::Tag("x".into()), "it has the tags: v1"),
         ] {
             let query = Query::new(&reference).unwrap();
-            let error = query.pick(&[]).unwrap_err();
+            let error = query.pick(&[], || Ok(())).unwrap_err();
             let error = explain(&reference, &all, error);
             assert_eq!(error.hint().unwrap(), want);
             assert_eq!(error.to_string(), format!("{reference} was not found in the repository"));

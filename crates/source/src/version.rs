@@ -5,11 +5,15 @@
 //! Pre-releases count only when the range itself names one, and then all of them do.
 
 use nodejs_semver::Range;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use regex_syntax::hir::literal::Extractor;
 use semver::Version;
 
 use crate::SourceError;
+
+/// Bytes of a pattern when it is compiled. One with a dozen parts has some ten thousand, or some hundred
+/// thousand if they are of letters of all alphabets. What a tag takes to be matched grows with it.
+const MAX_PATTERN: usize = 1 << 20;
 
 /// A parsed version range.
 #[derive(Debug)]
@@ -91,7 +95,11 @@ impl Pattern {
         };
         let alone = regex_syntax::parse(text).map_err(|error| bad(&error))?;
         let whole = format!("^(?:{text})$");
-        let regex = Regex::new(&whole).map_err(|error| bad(&error))?;
+        let regex = RegexBuilder::new(&whole).size_limit(MAX_PATTERN).build();
+        let regex = regex.map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => bad(&"it stands for too much"),
+            error => bad(&error),
+        })?;
         let prefixes = Extractor::new().extract(&alone);
         let prefix = prefixes.longest_common_prefix().unwrap_or_default();
         // A prefix may end inside a character, and in a listing it must not hold a line's end.
@@ -126,14 +134,20 @@ impl Versions {
 
     /// The tag with the highest version in the range. Versions that differ in build metadata only
     /// are ordered by it; of `1.0.0` and `v1.0.0` the one with the `v` wins, so that the choice
-    /// never depends on the server's order.
+    /// never depends on the server's order. A pattern may be slow and a list of tags long: `go_on` is
+    /// asked before each tag.
     pub(crate) fn highest<'t>(
         &self,
         tags: impl Iterator<Item = &'t str>,
+        go_on: impl Fn() -> Result<(), SourceError>,
     ) -> Result<&'t str, SourceError> {
         let mut count = 0;
-        let versions: Vec<(Version, &str)> =
-            tags.inspect(|_| count += 1).filter_map(|tag| Some((self.of(tag)?, tag))).collect();
+        let mut versions: Vec<(Version, &str)> = Vec::new();
+        for tag in tags {
+            go_on()?;
+            count += 1;
+            versions.extend(self.of(tag).map(|version| (version, tag)));
+        }
         let found = versions.iter().filter(|(version, _)| self.range.holds(version)).max();
         match found {
             Some((_, tag)) => Ok(tag),
@@ -184,7 +198,7 @@ mod tests {
     use super::*;
 
     fn pick(range: &str, tags: &[&str]) -> Result<String, SourceError> {
-        Versions::parse(range, None)?.highest(tags.iter().copied()).map(String::from)
+        Versions::parse(range, None)?.highest(tags.iter().copied(), || Ok(())).map(String::from)
     }
 
     #[test]
@@ -292,13 +306,36 @@ mod tests {
             ("*", "web-(.*", Err("the pattern \"web-(.*\" is not valid: error: unclosed group")),
         ] {
             let found = Versions::parse(range, Some(pattern))
-                .and_then(|versions| versions.highest(tags.into_iter()));
+                .and_then(|versions| versions.highest(tags.into_iter(), || Ok(())));
             assert_eq!(
                 found.map_err(|error| error.to_string()),
                 want.map_err(String::from),
                 "{pattern}"
             );
         }
+    }
+
+    #[test]
+    fn a_pattern_that_stands_for_too_much_is_refused() {
+        for pattern in ["((a{50}){50}){50}-(.*)", r"(?:\w{30}){30}-(.*)"] {
+            let error = Versions::parse("*", Some(pattern)).unwrap_err();
+            assert!(error.to_string().ends_with("is not valid: it stands for too much"), "{error}");
+        }
+        Versions::parse("*", Some(r"\w+-\w+-\w+/(v?\d+\.\d+\.\d+(?:-[\w.]+)?)")).unwrap();
+    }
+
+    #[test]
+    fn a_search_among_many_tags_can_be_ended_at_each() {
+        let versions = Versions::parse("*", Some("web-(.*)")).unwrap();
+        let tags: Vec<String> = (0..1000).map(|i| format!("web-1.0.{i}")).collect();
+        let asked = std::cell::Cell::new(0);
+        let go_on = || {
+            asked.set(asked.get() + 1);
+            if asked.get() == 5 { Err(SourceError::Cancelled) } else { Ok(()) }
+        };
+        let ended = versions.highest(tags.iter().map(String::as_str), go_on);
+        assert!(matches!(ended, Err(SourceError::Cancelled)), "{ended:?}");
+        assert_eq!(asked.get(), 5);
     }
 
     #[test]
