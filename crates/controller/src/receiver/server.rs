@@ -52,15 +52,16 @@ const MOST_BYTES: usize = 25 << 20;
 /// What every request may hold of its body without asking. Nearly all hooks are shorter.
 const FREE_BYTES: usize = 64 << 10;
 
-/// What all requests together may hold beyond that, in steps of [`STEP`].
+/// What all requests together may hold beyond that, in steps of [`STEP`]. Whether a body is signed is known
+/// at its end only, so strangers who send large ones without a pause can have all of this.
 const SHARED_STEPS: usize = 32;
 
 /// A step of what is held.
 const STEP: usize = 1 << 20;
 
 /// So many wrong signatures are answered and told of at once, and one more after each pause. Above that
-/// the answer is 429. Right ones are taken at any time: nobody can keep a service's hooks out by
-/// sending wrong ones.
+/// the answer is 429. Right ones are taken at any time: nobody can keep a service's hooks of up to
+/// [`FREE_BYTES`] out by sending wrong ones.
 const FAILURES: u32 = 20;
 
 /// See [`FAILURES`].
@@ -196,12 +197,7 @@ impl Receiver {
 
     /// Takes hooks until `stop` ends, then lets the answers that are on their way arrive.
     pub async fn serve(self, hooks: Arc<dyn Hooks>, stop: impl Future<Output = ()>) {
-        let desk = Arc::new(Desk {
-            hooks,
-            failures: Mutex::new(Bucket::new(FAILURES, FAILURE_PAUSE)),
-            seen: Mutex::new(Seen::new(SEEN_FOR, SEEN_MOST)),
-            memory: Semaphore::new(SHARED_STEPS),
-        });
+        let desk = Arc::new(Desk::new(hooks));
         let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -257,6 +253,15 @@ struct Desk {
 }
 
 impl Desk {
+    fn new(hooks: Arc<dyn Hooks>) -> Self {
+        Self {
+            hooks,
+            failures: Mutex::new(Bucket::new(FAILURES, FAILURE_PAUSE)),
+            seen: Mutex::new(Seen::new(SEEN_FOR, SEEN_MOST)),
+            memory: Semaphore::new(SHARED_STEPS),
+        }
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let Some(service) = Service::of_path(request.uri().path()) else {
             return plain(StatusCode::NOT_FOUND, "there is nothing here\n");

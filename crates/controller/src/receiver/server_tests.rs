@@ -345,6 +345,29 @@ async fn large_bodies_share_their_room_and_small_ones_need_none() {
 }
 
 #[tokio::test]
+async fn strangers_with_large_bodies_keep_no_small_hook_out() {
+    let follower = Arc::new(Follower::default());
+    *lock(&follower.secrets) = Some(Arc::new(Secrets::new([SECRET])));
+    let desk = Arc::new(Desk::new(follower));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let send = async |size: usize| {
+        let body = padded(size);
+        let request = request("/hook/generic", &[("X-Signature", &sign(&body))], &body);
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        tokio::spawn(converse(accepted, Arc::clone(&desk)));
+        stream.write_all(&request).await.unwrap();
+        reply(stream).await.status
+    };
+    // Bodies whose signatures are not known to be wrong yet have all the room there is.
+    let strangers = desk.memory.try_acquire_many(u32::try_from(SHARED_STEPS).unwrap()).unwrap();
+    assert_eq!(send(FREE_BYTES + 1).await, 503);
+    assert_eq!(send(FREE_BYTES).await, 202);
+    drop(strangers);
+    assert_eq!(send(FREE_BYTES + 1).await, 202);
+}
+
+#[tokio::test]
 async fn headers_have_limits() {
     let server = start().await;
     let many: Vec<(&str, &str)> = vec![("X-More", "x"); HEADERS + 1];
