@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use russh::client::{self, AuthResult, DisconnectReason, Handle, Msg};
+use russh::keys::agent::AgentSessionBinding;
 use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{AlgorithmKind, Channel, ChannelMsg, MethodKind, Preferred, SshId};
 use tokio::net::TcpStream;
@@ -19,6 +20,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep_until, timeout};
 
 use crate::{HostKeys, Identity, KnownHosts, SshError, Stop};
+
+/// The one algorithm of signatures that hashes with SHA-1, of keys that have others.
+const SHA1: &[u8] = b"ssh-rsa";
 
 /// What we call ourselves.
 const ID: &str = concat!("SSH-2.0-plumb_", env!("CARGO_PKG_VERSION"));
@@ -197,7 +201,7 @@ impl Driver {
         let doing = "waiting for the SSH server's greeting";
         self.drive(doing, self.times.stall, async {
             let connected = client::connect_stream(Arc::new(config), stream, client).await;
-            connected.map_err(|failure| match failure {
+            let handle = connected.map_err(|failure| match failure {
                 Failure::Ssh(russh::Error::NoCommonAlgo {
                     kind: AlgorithmKind::Key,
                     theirs,
@@ -208,7 +212,15 @@ impl Driver {
                     known: types,
                 },
                 failure => self.failed(failure),
-            })
+            })?;
+            // The library checks a signature of any algorithm of the key, whatever was agreed on. Nothing
+            // has been said to the server so far.
+            let proof = handle.agent_session_binding().map(AgentSessionBinding::signature);
+            if proof.and_then(algorithm).is_none_or(|algorithm| algorithm == SHA1) {
+                let why = "it proves its key with SHA-1, which is broken".to_owned();
+                return Err(SshError::Protocol { host: self.host.clone(), why });
+            }
+            Ok(handle)
         })
     }
 
@@ -365,6 +377,12 @@ impl std::fmt::Display for Words {
 }
 
 impl std::error::Error for Words {}
+
+/// What a signature says that it was made by.
+fn algorithm(signature: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = signature.split_first_chunk()?;
+    rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
+}
 
 /// A server's words on one line and of bounded length.
 fn clean(words: &str) -> String {

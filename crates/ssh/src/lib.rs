@@ -9,7 +9,7 @@
 //!
 //! Invariants: no server is spoken to whose key is not checked, and none is asked for a type of key
 //! that cannot be; no part of a private key or a passphrase is in an error or a log; no signature
-//! is made or accepted with SHA-1.
+//! is made with SHA-1, and no server is logged in to that proves its key with one.
 
 #![forbid(unsafe_code)]
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails here")]
 
+mod handmade;
 #[path = "../../../testkit/src/git/sshd.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is shared, and not all of it is used here")]
 mod sshd;
@@ -174,6 +175,23 @@ fn each_type_of_key_gets_in_and_one_that_is_not_known_does_not() {
     let command = ("true", &[][..]);
     let error = run(&server, &world.identity, &world.known_hosts, command, times(), &world.stop);
     assert_eq!(error.unwrap_err().reason(), "AuthenticationFailed");
+}
+
+#[test]
+fn a_server_that_proves_its_key_with_sha1_is_not_spoken_to() {
+    let world = World::new();
+    for (algorithm, hash) in
+        [("ssh-rsa", "-sha1"), ("rsa-sha2-256", "-sha256"), ("rsa-sha2-512", "-sha512")]
+    {
+        let (server, known_host) = handmade::server(algorithm, hash);
+        let known_hosts = KnownHosts::parse(&known_host).unwrap();
+        let command = ("true", &[][..]);
+        let error = run(&server, &world.identity, &known_hosts, command, times(), &world.stop);
+        let error = error.unwrap_err();
+        // The others are taken, and logged in to, which is more than this server knows.
+        assert_eq!(error.reason() == "ProtocolError", algorithm == "ssh-rsa", "{error}");
+        assert_eq!(error.to_string().contains("SHA-1"), algorithm == "ssh-rsa", "{error}");
+    }
 }
 
 #[test]
