@@ -44,7 +44,7 @@ pub use github::{GitHubApp, Installation};
 pub use history::Descent;
 pub use mirrors::{Limits, Mirrors, Traffic};
 pub use reference::{CommitId, Reference, Resolved, Revision};
-pub use remote::{ClientCertificate, Credentials, Proxy, ProxyLogin, Remote, Tls};
+pub use remote::{ClientCertificate, Credentials, Proxy, ProxyLogin, Remote, Tls, same_mirror};
 pub use snapshot::{CommitInfo, Snapshot};
 pub use tags::TagId;
 pub use verify::{

@@ -287,6 +287,11 @@ impl Remote {
         })
     }
 
+    /// The name of its mirror; nothing for one that cannot be used.
+    fn mirror(&self) -> Option<String> {
+        self.check().ok().map(|remote| remote.id)
+    }
+
     /// Names who asks and by whom, whatever is asked.
     fn access(&self) -> String {
         let mut parts = match &self.credentials {
@@ -318,6 +323,13 @@ impl Remote {
         }
         digest(&parts)
     }
+}
+
+/// Whether two remotes have one mirror between them: the same repository, asked by the same one in the
+/// same way. How long it may take, whom to trust for the answer and how the URL is spelled part none.
+pub fn same_mirror(one: &Remote, other: &Remote) -> bool {
+    // Mostly they are equal, which is cheap to see.
+    one == other || one.mirror().is_some_and(|mirror| other.mirror() == Some(mirror))
 }
 
 /// A digest of texts that tells apart where one ends and the next begins, in hexadecimal digits.
@@ -462,6 +474,16 @@ mod tests {
         assert_ne!(id("https://host/a/b", basic("x")), anonymous);
         assert_ne!(id("https://host/a/b", basic("x")), id("https://host/a/b", basic("y")));
         assert!(!format!("{:?}", basic("hunter2")).contains("hunter2"));
+
+        let one = remote("https://host/a/b", basic("x"));
+        let patient = Remote { timeout: Duration::from_mins(2), ..one.clone() };
+        let tls = Tls { ca: Some("another".into()), client: None };
+        let trusting = Remote { tls, url: "https://HOST:443/a/b/".into(), ..one.clone() };
+        assert!(same_mirror(&one, &patient) && same_mirror(&one, &trusting));
+        assert!(!same_mirror(&one, &remote("https://host/a/b", basic("y"))));
+        assert!(!same_mirror(&one, &remote("https://host/a/c", basic("x"))));
+        let broken = |url: &str| remote(url, Credentials::Anonymous);
+        assert!(!same_mirror(&broken("a"), &broken("b")), "neither has one");
 
         let ssh = |identity: &str, passphrase: Option<&str>, known_hosts: &str| Credentials::Ssh {
             identity: identity.into(),

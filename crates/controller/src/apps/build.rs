@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use plumb_api::conditions::reasons;
 use plumb_core::{Digest, ErrorClass, Hasher, Inputs, Object, RelPath};
 use plumb_render::{RenderError, render};
-use plumb_source::{Cancel, CommitId, Remote, Revision, SourceError};
+use plumb_source::{Cancel, CommitId, Remote, Revision, SourceError, same_mirror};
 
 use super::Run;
 use super::how::How;
@@ -242,7 +242,8 @@ impl Daemon {
         let need = {
             let mut store = self.state.lock();
             let source = store.sources.get_mut(&name);
-            let source = source.filter(|source| source.remote.as_ref() == Some(&base.remote));
+            let is_here = |remote: &Remote| same_mirror(remote, &base.remote);
+            let source = source.filter(|source| source.remote.as_ref().is_some_and(is_here));
             source.map(|source| source.wants.need(commit, &run.name, run.wanted))
         };
         let brief = &commit.to_string()[..BRIEF_COMMIT];

@@ -92,21 +92,7 @@ impl Daemon {
             if source.kept == wanted {
                 return;
             }
-            // Other objects may name the same repository: their commits stay, too.
-            let others: Vec<Name> = store
-                .sources
-                .iter()
-                .filter(|(other, s)| *other != name && s.remote.as_ref() == Some(&remote))
-                .map(|(other, _)| other.clone())
-                .collect();
-            let mut all = wanted.clone();
-            for other in others {
-                all.extend(store.commits_to_keep(&other));
-            }
-            // What was applied stays enforced when its source is deleted.
-            let applied = store.apps.values().flat_map(|app| app.rendered.iter().chain(&app.good));
-            let here = applied.filter(|rendered| rendered.remote == remote);
-            all.extend(here.map(|rendered| rendered.revision.commit.to_string()));
+            let all = store.commits_of_mirror(&remote);
             (remote, wanted, all)
         };
         let commits: Vec<_> = commits.iter().filter_map(|commit| commit.parse().ok()).collect();
