@@ -1,41 +1,14 @@
 //! Signed commits: `spec.verify` of a GitRepository.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use plumb_testkit::{Scratch, runtime, wait_for};
+use plumb_testkit::{Scratch, SshKey, runtime, wait_for};
 use serde_json::{Value, json};
 
 use crate::world::{LIMIT, World, condition, config_map};
 
-/// A key of ssh-keygen.
-fn ssh_key(dir: &Scratch, name: &str) -> PathBuf {
-    let path = dir.path().join(name);
-    let mut command = Command::new("ssh-keygen");
-    command.args(["-q", "-N", "", "-t", "ed25519", "-C", name, "-f"]).arg(&path);
-    assert!(command.status().unwrap().success(), "this test needs ssh-keygen");
-    path
-}
-
-/// Signs the commit or tag that a command of git makes.
-fn signing(world: &World, key: &Path, args: &[&str]) -> String {
-    let key = format!("user.signingkey={}", key.display());
-    let config = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", &key];
-    world.repo.git(&[&config[..], &["-c", "gpg.format=ssh"], args].concat())
-}
-
 /// Commits, and signs what came of it.
-fn signed(world: &World, key: &Path, value: &str) -> String {
-    let plain = unsigned(world, value);
-    let tree = format!("{plain}^{{tree}}");
-    let parent = world.repo.git(&["log", "--max-count=1", "--format=%P", &plain]);
-    let mut args = vec!["commit-tree", "-S", &tree, "-m", value];
-    for parent in parent.split_whitespace() {
-        args.extend(["-p", parent]);
-    }
-    let commit = signing(world, key, &args);
-    world.repo.reset(&commit);
-    commit
+fn signed(world: &World, key: &SshKey, value: &str) -> String {
+    unsigned(world, value);
+    world.repo.sign(key)
 }
 
 fn unsigned(world: &World, value: &str) -> String {
@@ -44,19 +17,14 @@ fn unsigned(world: &World, value: &str) -> String {
 }
 
 /// The Secret of keys.
-fn keys(world: &World, entries: &[&Path]) -> Value {
-    let public = |key: &Path| std::fs::read_to_string(key.with_extension("pub")).unwrap();
-    let name = |key: &Path| format!("{}.sshpub", key.file_name().unwrap().to_str().unwrap());
+fn keys(world: &World, entries: &[&SshKey]) -> Value {
     let data: serde_json::Map<String, Value> =
-        entries.iter().map(|key| (name(key), json!(public(key)))).collect();
-    json!({
-        "apiVersion": "v1", "kind": "Secret",
-        "metadata": {"name": "keys", "namespace": world.ns}, "stringData": data,
-    })
+        entries.iter().map(|key| key.entry()).map(|(name, key)| (name, json!(key))).collect();
+    world.secret("keys", &Value::Object(data))
 }
 
 /// Replaces the keys, of which the old ones go.
-async fn replace_keys(world: &World, entries: &[&Path]) {
+async fn replace_keys(world: &World, entries: &[&SshKey]) {
     let secrets = world.api("v1", "Secret");
     world.edit(&secrets, "keys", &json!({"data": null})).await;
     let new = keys(world, entries);
@@ -99,8 +67,7 @@ async fn overwrite(world: &World) {
 fn only_signed_commits_are_applied_and_the_last_one_stays() {
     runtime().block_on(async {
         let world = World::new("signed").await;
-        let dir = Scratch::new("keys");
-        let [ada, bob, eve] = ["ada", "bob", "eve"].map(|name| ssh_key(&dir, name));
+        let [ada, bob, eve] = ["ada", "bob", "eve"].map(SshKey::create);
         let older = unsigned(&world, "0");
         let first = signed(&world, &ada, "1");
         let _agent = world.agent();
@@ -173,8 +140,7 @@ fn only_signed_commits_are_applied_and_the_last_one_stays() {
 fn what_was_applied_before_anybody_asked_for_signatures_is_not_trusted() {
     runtime().block_on(async {
         let world = World::new("unsigned").await;
-        let dir = Scratch::new("keys");
-        let (ada, cache) = (ssh_key(&dir, "ada"), Scratch::new("cache"));
+        let (ada, cache) = (SshKey::create("ada"), Scratch::new("cache"));
         let args = ["--identity", "one-pod", "--cache-dir", cache.path().to_str().unwrap()];
         let agent = || world.agent_with(world.identity.kubeconfig().to_owned(), &args);
         let first = unsigned(&world, "1");
@@ -231,11 +197,8 @@ fn what_was_applied_before_anybody_asked_for_signatures_is_not_trusted() {
 fn tags_are_applied_under_the_name_that_was_signed() {
     runtime().block_on(async {
         let world = World::new("tags").await;
-        let dir = Scratch::new("keys");
-        let ada = ssh_key(&dir, "ada");
-        let tag = |name: &str, commit: &str| {
-            signing(&world, &ada, &["tag", "-s", "-m", name, name, commit]);
-        };
+        let ada = SshKey::create("ada");
+        let tag = |name: &str, commit: &str| world.repo.signed_tag(name, commit, &ada);
         let first = unsigned(&world, "1");
         tag("v1.0.0", &first);
         let _agent = world.agent();

@@ -121,7 +121,11 @@ impl Daemon {
                 };
                 let untidy = moved || self.untidy.load(Ordering::Relaxed);
                 // At once: their runs under way end early for this revision.
-                for key in self.take_revision(name, &object, remote.clone(), revision) {
+                let Some(called) = self.take_revision(name, &object, remote.clone(), revision)
+                else {
+                    return self.look_again(name);
+                };
+                for key in called {
                     self.call(key);
                 }
                 if untidy {
@@ -145,8 +149,9 @@ impl Daemon {
                 tracing::warn!(source = %name, reason = problem.reason, "{}", problem.message);
                 let (wait, first) = {
                     let mut store = self.state.lock();
-                    let Some(source) = store.sources.get_mut(name) else {
-                        return Outcome::Unchanged;
+                    let Some(source) = store.sources.get_mut(name).filter(|s| s.is_of(&object))
+                    else {
+                        return self.look_again(name);
                     };
                     let first = source.problem.replace(problem.message.clone()).is_none();
                     let generation = object.metadata.generation.unwrap_or(0);
@@ -170,6 +175,13 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// What a look found out is not about its object any more: it was changed or replaced meanwhile.
+    fn look_again(&self, name: &Name) -> Outcome {
+        tracing::debug!(source = %name, "what was found is out of date");
+        self.queue.add(Key::Source(name.clone()), Lane::Urgent);
+        Outcome::Unchanged
     }
 
     async fn resolve(
@@ -229,7 +241,9 @@ impl Daemon {
         }
         let waiting: Vec<Key> = {
             let mut store = self.state.lock();
-            let Some(source) = store.sources.get_mut(name) else { return };
+            let Some(source) = store.sources.get_mut(name).filter(|s| s.is_of(object)) else {
+                return;
+            };
             let found = source.remote.replace(remote.clone()).is_none();
             let known = revision.is_some();
             source.revision = revision;
@@ -278,20 +292,20 @@ impl Daemon {
         Ok((remote, revision))
     }
 
-    /// Takes a revision in. Returns who has to look at it: the applications, and sources that follow the
-    /// same ref and stand elsewhere.
+    /// Takes a revision in, if its object is still what was looked at. Returns who has to look at it: the
+    /// applications, and sources that follow the same ref and stand elsewhere.
     fn take_revision(
         &self,
         name: &Name,
         object: &GitRepository,
         remote: Remote,
         revision: &Revision,
-    ) -> Vec<Key> {
+    ) -> Option<Vec<Key>> {
         let mut store = self.state.lock();
-        let before = store.sources.get(name).and_then(|source| source.revision.as_ref());
-        let moved = before != Some(revision);
+        let before = store.sources.get(name).filter(|source| source.is_of(object))?;
+        let moved = before.revision.as_ref() != Some(revision);
         let seq = moved.then(|| store.number(name, revision.commit));
-        let Some(source) = store.sources.get_mut(name) else { return Vec::new() };
+        let source = store.sources.get_mut(name)?;
         let news = source.revision.as_ref() != Some(revision)
             || source.remote.as_ref() != Some(&remote)
             || source.problem.is_some();
@@ -305,7 +319,7 @@ impl Daemon {
         let ignores = object.metadata.generation
             != object.status.as_ref().and_then(|status| status.observed_generation);
         if !(news || ignores || forced) {
-            return Vec::new();
+            return Some(Vec::new());
         }
         let mut keys: Vec<Key> = store.dependants(name).collect();
         for key in &keys {
@@ -327,7 +341,7 @@ impl Daemon {
             let twins = store.twins(name).into_iter().filter(lagging);
             keys.extend(twins.map(Key::Source));
         }
-        keys
+        Some(keys)
     }
 
     /// Writes the status if it says something new. Returns whether it did.
@@ -478,6 +492,9 @@ pub(crate) fn revision_of(text: &str) -> Option<Revision> {
     let name = text.split_once("@sha1:").map_or("", |(name, _)| name);
     Some(Revision { name: name.to_owned(), commit: commit_of(text)? })
 }
+
+#[cfg(test)]
+mod look_tests;
 
 #[cfg(test)]
 mod tests {

@@ -150,6 +150,12 @@ pub(crate) struct App {
 }
 
 impl Source {
+    /// Whether an object, which was taken before, is still the one that it is about, with the same spec.
+    pub(crate) fn is_of(&self, object: &GitRepository) -> bool {
+        let (now, then) = (&self.object.metadata, &object.metadata);
+        now.uid == then.uid && now.generation == then.generation
+    }
+
     /// Whether both follow the same ref of the same repository.
     fn is_twin(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.object.spec, &other.object.spec);
@@ -266,7 +272,12 @@ impl Store {
         };
         let before = std::mem::replace(&mut known.object, Arc::clone(&object));
         if before.metadata.uid != object.metadata.uid {
-            known.written = None;
+            // Deleted and created again between two looks.
+            known.forget();
+            known.turn = None;
+            return std::iter::once(Key::Source(name.clone()))
+                .chain(self.dependants(&name))
+                .collect();
         }
         let asked = asks(&before.metadata, &object.metadata, names::REQUESTED_AT)
             || asks(&before.metadata, &object.metadata, names::ACCEPT_REWRITE);
@@ -677,6 +688,23 @@ mod tests {
             "spec": {"url": url, "interval": "1m"},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_source_that_was_made_again_begins_anew() {
+        let mut store = Store::default();
+        let name = Name::new("ns", "repo");
+        store.put_source(source("repo", "https://git.example/a"));
+        store.put_app(app(1, &json!({})));
+        store.sources.get_mut(&name).unwrap().revision =
+            Some(Revision { name: "main".into(), commit: "1".repeat(40).parse().unwrap() });
+        assert_eq!(store.put_source(source("repo", "https://git.example/a")), []);
+        assert!(store.sources[&name].revision.is_some());
+        let mut again = source("repo", "https://git.example/b");
+        again.metadata.uid = Some("another".into());
+        let keys = store.put_source(again);
+        assert_eq!(keys, [Key::Source(name.clone()), Key::App(Name::new("ns", "web"))]);
+        assert_eq!(store.sources[&name].revision, None);
     }
 
     #[test]

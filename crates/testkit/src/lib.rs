@@ -48,7 +48,7 @@ mod webhook;
 pub use agent::Agent;
 pub use aggregated::Aggregated;
 pub use control_plane::{Audit, AuditEvent, ControlPlane, Identity, Options, Requests};
-pub use git::{Change, GitRequest, GitServer, HOST_KEYS, Repo, Sshd};
+pub use git::{Change, GitRequest, GitServer, HOST_KEYS, Repo, SshKey, Sshd};
 pub use golden::golden;
 pub use history::{History, Version};
 pub use objects::{Hand, Kind, Refused};

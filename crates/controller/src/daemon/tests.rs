@@ -1,6 +1,6 @@
 //! The daemon before an API server that answers as a test says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,18 +23,19 @@ type Answer = dyn Fn(&str, &str) -> Option<StatusCode> + Send + Sync;
 #[derive(Clone)]
 pub(crate) struct Api {
     written: Arc<Mutex<Vec<Value>>>,
+    secrets: Arc<Mutex<BTreeMap<String, Value>>>,
     answer: Arc<Answer>,
 }
 
 impl Api {
-    /// It takes everything that is written, and has nothing else.
+    /// It takes everything that is written, and has nothing else but the Secrets that it is given.
     pub(crate) fn new() -> Self {
         Self::with(|_, _| None)
     }
 
     /// It answers requests by method and path with a status, when `answer` gives one.
     fn with(answer: impl Fn(&str, &str) -> Option<StatusCode> + Send + Sync + 'static) -> Self {
-        Self { written: Arc::default(), answer: Arc::new(answer) }
+        Self { written: Arc::default(), secrets: Arc::default(), answer: Arc::new(answer) }
     }
 
     fn client(&self) -> kube::Client {
@@ -53,6 +54,10 @@ impl Api {
     }
 
     fn take(&self, method: &str, path: &str, body: &[u8]) -> (StatusCode, Value) {
+        let secret = self.secrets.lock().unwrap().get(path).cloned();
+        if let ("GET", Some(secret)) = (method, secret) {
+            return (StatusCode::OK, secret);
+        }
         let code = (self.answer)(method, path).unwrap_or(match method {
             "GET" => StatusCode::NOT_FOUND,
             _ => StatusCode::OK,
@@ -74,6 +79,27 @@ impl Api {
         (code, answer)
     }
 
+    /// The Secret of this name holds these texts from now on, or is gone.
+    pub(crate) fn put_secret(&self, name: &str, version: u64, data: Option<&[(String, String)]>) {
+        use base64::Engine as _;
+        let encode = |text: &String| base64::engine::general_purpose::STANDARD.encode(text);
+        let path = format!("/api/v1/namespaces/ns/secrets/{name}");
+        let mut secrets = self.secrets.lock().unwrap();
+        let Some(data) = data else {
+            secrets.remove(&path);
+            return;
+        };
+        let data: BTreeMap<_, _> = data.iter().map(|(key, text)| (key, encode(text))).collect();
+        let metadata = json!({"name": name, "resourceVersion": version.to_string()});
+        secrets.insert(path, json!({"metadata": metadata, "data": data}));
+    }
+
+    /// The statuses that were written.
+    pub(crate) fn statuses(&self) -> Vec<Value> {
+        let written = self.written.lock().unwrap();
+        written.iter().map(|object| object["status"].clone()).collect()
+    }
+
     /// The Ready conditions that were written to statuses.
     fn said(&self) -> Vec<(String, String)> {
         let written = self.written.lock().unwrap();
@@ -87,7 +113,7 @@ impl Api {
 }
 
 pub(crate) struct Stand {
-    api: Api,
+    pub(crate) api: Api,
     pub(crate) daemon: Arc<Daemon>,
     dir: tempfile::TempDir,
 }
@@ -114,8 +140,13 @@ fn settings(dir: &tempfile::TempDir) -> Settings {
 
 impl Stand {
     pub(crate) fn new(api: Api) -> Self {
+        Self::with(api, Limits::default())
+    }
+
+    /// With limits of what a repository may cost.
+    pub(crate) fn with(api: Api, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mirrors = Mirrors::open(dir.path(), Limits::default()).unwrap();
+        let mirrors = Mirrors::open(dir.path(), limits).unwrap();
         let options = ClusterOptions {
             request_timeout: Duration::from_secs(5),
             user_agent: None,

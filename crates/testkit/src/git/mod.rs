@@ -2,9 +2,11 @@
 
 mod cgi;
 mod repo;
+mod signing;
 mod sshd;
 
 pub use repo::{Change, Repo};
+pub use signing::SshKey;
 pub use sshd::{HOST_KEYS, Sshd};
 
 use crate::pki::Authority;
