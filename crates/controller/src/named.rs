@@ -228,6 +228,16 @@ impl Sight {
         self.names.who(named)
     }
 
+    /// Whether an object is known to be newer than what was found of it.
+    pub(crate) fn outdates(&self, named: &Named, found: &Found) -> bool {
+        let Some(found) = found.get(named) else { return false };
+        match (self.current(named), Version::of(found.as_ref())) {
+            (Some(Version::At(now)), Version::At(found)) => now > found,
+            (Some(Version::Absent), Version::At(_)) => true,
+            _ => false,
+        }
+    }
+
     /// What a watch last said of an object, current or not.
     pub(crate) fn last(&self, named: &Named) -> Option<Version> {
         self.seen.get(named).copied()
@@ -286,6 +296,12 @@ mod tests {
         sight.told(&part, Told::Changed(Name::new("ns", "a"), 2));
         sight.note(&named("a"), Version::At(1));
         assert_eq!(sight.current(&named("a")), Some(Version::At(2)));
+        let found = |version| Found::from([(named("a"), version)]);
+        let at = |version| Some(Arc::new(Content { version, data: BTreeMap::new() }));
+        assert!(sight.outdates(&named("a"), &found(at(1))));
+        assert!(!sight.outdates(&named("a"), &found(at(2))));
+        assert!(!sight.outdates(&named("a"), &found(at(3))), "the watch is behind");
+        assert!(!sight.outdates(&named("a"), &found(None)), "there is nothing that could count");
         // One that is named from now on was passed over before.
         sight.put(&Key::App(Name::new("ns", "api")), BTreeSet::from([named("b")]));
         assert_eq!(sight.current(&named("b")), None);

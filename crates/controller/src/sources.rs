@@ -22,7 +22,7 @@ use crate::events::Severity;
 use crate::metrics::{GitOutcome, Kind, Outcome};
 use crate::names::{Key, Name};
 use crate::queue::Lane;
-use crate::state::{annotation, commit_of};
+use crate::state::{Source, annotation, commit_of};
 use crate::status::{Say, Waits, brief, build_conditions, with_hint};
 
 use self::trust::By;
@@ -102,7 +102,7 @@ impl Daemon {
         let spec = &object.spec;
         let (distrusted, keys) = self.take_keys(name, &object).await;
         let result = match keys {
-            Err(problem) => Err(problem.into()),
+            Err(missed) => Err(missed),
             Ok(()) if spec.suspend => self.stand_still(&object).await,
             Ok(()) => self.resolve(name, &object).await,
         };
@@ -177,7 +177,8 @@ impl Daemon {
         }
     }
 
-    /// What a look found out is not about its object any more: it was changed or replaced meanwhile.
+    /// What a look found out is not about its object any more: it was changed or replaced meanwhile, or
+    /// the keys that it trusts were.
     fn look_again(&self, name: &Name) -> Outcome {
         tracing::debug!(source = %name, "what was found is out of date");
         self.queue.add(Key::Source(name.clone()), Lane::Urgent);
@@ -292,8 +293,9 @@ impl Daemon {
         Ok((remote, revision))
     }
 
-    /// Takes a revision in, if its object is still what was looked at. Returns who has to look at it: the
-    /// applications, and sources that follow the same ref and stand elsewhere.
+    /// Takes a revision in, if its object is still what was looked at, and the keys that it was verified
+    /// by still count. Returns who has to look at it: the applications, and sources that follow the same
+    /// ref and stand elsewhere.
     fn take_revision(
         &self,
         name: &Name,
@@ -302,7 +304,8 @@ impl Daemon {
         revision: &Revision,
     ) -> Option<Vec<Key>> {
         let mut store = self.state.lock();
-        let before = store.sources.get(name).filter(|source| source.is_of(object))?;
+        let counts = |source: &&Source| source.is_of(object) && source.trusts(&revision.commit);
+        let before = store.sources.get(name).filter(counts)?;
         let moved = before.revision.as_ref() != Some(revision);
         let seq = moved.then(|| store.number(name, revision.commit));
         let source = store.sources.get_mut(name)?;

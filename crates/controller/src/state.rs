@@ -402,24 +402,30 @@ impl Store {
         }
     }
 
-    /// Who has not read an object as it is now. Runs of Applications under way end early.
+    /// Who has not read an object as it is now. Runs of Applications under way end early, and keys that
+    /// are in it count no more.
     pub(crate) fn wake_askers(&mut self, named: &Named) -> Vec<Key> {
         let now = self.named.last(named);
         let is_old = |found: &Found| found.get(named).map(|f| Version::of(f.as_ref())) != now;
         let mut woken = Vec::new();
-        for who in self.named.askers(named) {
-            let old = match who {
+        let askers: Vec<Key> = self.named.askers(named).cloned().collect();
+        for who in askers {
+            let old = match &who {
                 Key::App(name) => self.apps.get_mut(name).is_some_and(|app| {
                     let old = is_old(&app.found);
                     app.wanted += u64::from(old);
                     old
                 }),
                 Key::Source(name) => {
-                    self.sources.get(name).is_some_and(|source| is_old(&source.found))
+                    let old = self.sources.get(name).is_some_and(|source| is_old(&source.found));
+                    if old {
+                        woken.extend(self.distrust(name, named));
+                    }
+                    old
                 }
             };
             if old {
-                woken.push(who.clone());
+                woken.push(who);
             }
         }
         woken

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use plumb_testkit::{GitServer, Repo};
+use plumb_testkit::{GitServer, Repo, SshKey};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::daemon::tests::{Api, Stand};
+use crate::named::{Named, NamedKind, Told};
 
 /// A GitRepository `repo` and where it is.
 struct Look {
@@ -62,6 +63,42 @@ impl Look {
         let revision = store.sources[&self.name].revision.as_ref();
         revision.map(|revision| revision.commit.to_string())
     }
+
+    /// Commits, and signs what came of it.
+    fn signed(&self, key: &SshKey, value: &str) -> String {
+        self.repo.commit(&[("a.yaml", Some(value))], value);
+        self.repo.sign(key)
+    }
+
+    /// The object that asks for signatures.
+    fn verifying(&self, generation: i64, mode: &str) -> Value {
+        let mut object = self.object(generation);
+        object["spec"]["verify"] = json!({"mode": mode, "secretRef": {"name": "keys"}});
+        object
+    }
+
+    /// The Secret of keys is so from now on, and the watch says so.
+    fn put_keys(&self, version: u64, keys: &[&SshKey]) {
+        let entries: Vec<_> = keys.iter().map(|key| key.entry()).collect();
+        self.stand.api.put_secret("keys", version, Some(&entries));
+        let name = Name::new("ns", "keys");
+        let told = Told::Changed(name.clone(), version);
+        let mut store = self.stand.daemon.state.lock();
+        store.named.told(&(NamedKind::Secret, None), told);
+        store.wake_askers(&Named { kind: NamedKind::Secret, name });
+    }
+
+    /// The status that was written last.
+    fn status(&self) -> Value {
+        self.stand.api.statuses().pop().unwrap()
+    }
+
+    /// Status, reason and message of a condition that was written last.
+    fn condition(&self, kind: &str) -> Option<[String; 3]> {
+        let status = self.status();
+        let condition = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == kind)?;
+        Some(["status", "reason", "message"].map(|key| condition[key].as_str().unwrap().to_owned()))
+    }
 }
 
 #[tokio::test]
@@ -87,4 +124,27 @@ async fn what_a_look_finds_counts_for_the_object_that_it_was_for() {
         assert_eq!(look.stand.api.statuses(), Vec::<Value>::new(), "{what}");
         assert_eq!(look.stand.daemon.queue.sources.len(), 1, "{what}: the next look is due");
     }
+}
+
+#[tokio::test]
+async fn keys_that_change_during_a_look_let_nothing_in_any_more() {
+    let look = Look::new().await;
+    let [ada, bob] = ["ada", "bob"].map(SshKey::create);
+    let first = look.signed(&ada, "1");
+    look.put_keys(1, &[&ada]);
+    look.put(look.verifying(1, "HEAD"));
+    assert_eq!(look.run().await, Outcome::Changed);
+    assert_eq!(look.commit(), Some(first.clone()));
+    let second = look.signed(&ada, "2");
+    let running = look.stalled().await;
+    look.put_keys(2, &[&bob]);
+    look.git.stall(false);
+    assert_eq!(running.await.unwrap(), Outcome::Retry);
+    assert_eq!(look.commit(), Some(first.clone()));
+    assert_eq!(look.stand.api.statuses().len(), 1);
+    assert_eq!(look.run().await, Outcome::Stalled);
+    let [status, reason, message] = look.condition("Ready").unwrap();
+    assert_eq!((&*status, &*reason), ("False", "VerificationFailed"));
+    assert!(message.contains(&second[..12]), "{message}");
+    assert_eq!(look.status()["revision"], format!("main@sha1:{first}"));
 }

@@ -19,6 +19,7 @@ use super::credentials::secret;
 use super::{Missed, Problem};
 use crate::daemon::{Daemon, chain};
 use crate::metrics::Kind;
+use crate::named::{Named, NamedKind};
 use crate::names::{Key, Name};
 use crate::state::{Source, Store};
 use crate::status::with_hint;
@@ -52,8 +53,10 @@ impl Word {
         Self { status: "False", reason: reason.into(), message, class }
     }
 
-    fn problem(self) -> Problem {
-        Problem { reason: self.reason, message: self.message, class: self.class }
+    /// What was wrong, if anything was.
+    fn problem(self) -> Option<Problem> {
+        let Self { status, reason, message, class } = self;
+        (status == "False").then_some(Problem { reason, message, class })
     }
 }
 
@@ -129,17 +132,34 @@ impl Store {
         }
         keys
     }
+
+    /// An object that a source names is not as it was read. If its keys are in it, nothing is trusted
+    /// until they are read anew: a look under way takes nothing any more that they signed. Returns who
+    /// has to look anew.
+    pub(crate) fn distrust(&mut self, name: &Name, changed: &Named) -> Vec<Key> {
+        let verify = self.sources.get(name).and_then(|source| source.object.spec.verify.as_ref());
+        if verify.is_none_or(|verify| keys_of(name, verify) != *changed) {
+            return Vec::new();
+        }
+        self.turn_trust(name, None)
+    }
+}
+
+/// The Secret of keys.
+fn keys_of(name: &Name, verify: &Verification) -> Named {
+    Named::new(NamedKind::Secret, &name.namespace, &verify.secret_ref.name)
 }
 
 impl Daemon {
     /// Reads the keys that a GitRepository trusts, if it asks for signatures. Those that cannot be read
-    /// just now stay as they were; without a Secret nobody is trusted. Returns who is to be called at
-    /// the end of the look, since what it stands on may be trusted no more.
+    /// just now, and are not known to have changed, stay as they were; without a Secret nobody is
+    /// trusted. Returns who is to be called at the end of the look, since what it stands on may be trusted
+    /// no more.
     pub(super) async fn take_keys(
         &self,
         name: &Name,
         object: &GitRepository,
-    ) -> (Vec<Key>, Result<(), Problem>) {
+    ) -> (Vec<Key>, Result<(), Missed>) {
         let turn = |trust| self.state.lock().turn_trust(name, trust);
         let Some(verify) = &object.spec.verify else {
             let called = turn(None);
@@ -153,40 +173,43 @@ impl Daemon {
                 if problem.class != ErrorClass::Retry {
                     self.word(name, Some(problem.word()));
                 }
-                return (Vec::new(), Err(problem));
+                return (Vec::new(), Err(problem.into()));
             }
         };
         let secret = match secret(&found, name, "verify.secretRef", &verify.secret_ref) {
             Ok(secret) => secret,
             Err(problem) => {
                 self.word(name, Some(problem.word()));
-                return (turn(None), Err(problem));
+                return (turn(None), Err(problem.into()));
             }
         };
         let entries = secret.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
         match TrustedKeys::of_secret(entries) {
             Ok(keys) => {
-                let known = {
-                    let store = self.state.lock();
-                    let source = store.sources.get(name);
-                    let trust = source.and_then(|source| source.trust(verify));
-                    trust.is_some_and(|trust| *trust.keys == keys)
-                };
-                if known {
+                let mut store = self.state.lock();
+                if store.named.outdates(&keys_of(name, verify), &found) {
+                    // They changed while they were read, and the watch has said so already.
+                    return (store.turn_trust(name, None), Err(Missed::CutShort));
+                }
+                let source = store.sources.get(name);
+                let trust = source.and_then(|source| source.trust(verify));
+                if trust.is_some_and(|trust| *trust.keys == keys) {
                     return (Vec::new(), Ok(()));
                 }
-                let (by, keys) = (verify.clone(), Arc::new(keys));
-                (turn(Some(Trust { by, keys, good: BTreeMap::new() })), Ok(()))
+                let trust =
+                    Trust { by: verify.clone(), keys: Arc::new(keys), good: BTreeMap::new() };
+                (store.turn_trust(name, Some(trust)), Ok(()))
             }
             Err(error) => {
                 let problem = unusable(&verify.secret_ref.name, &error);
                 self.word(name, Some(problem.word()));
-                (turn(None), Err(problem))
+                (turn(None), Err(problem.into()))
             }
         }
     }
 
-    /// Makes sure that a commit, which is at hand, is trusted, where the spec asks for that.
+    /// Makes sure that a commit, which is at hand, is trusted, where the spec asks for that. When other
+    /// keys come meanwhile, or are known to come, that is cut short.
     pub(super) async fn verify(
         &self,
         name: &Name,
@@ -202,7 +225,8 @@ impl Daemon {
             let Some(trust) = trust else {
                 // Why there are no keys was found out when they were looked for.
                 let word = store.sources.get(name).and_then(|source| source.word.clone());
-                return Err(word.map_or(Missed::CutShort, |word| word.problem().into()));
+                let problem = word.and_then(Word::problem);
+                return Err(problem.map_or(Missed::CutShort, Missed::from));
             };
             match trust.good.get(&commit) {
                 Some((found, verified)) if by.is_met(found) => Ok(verified.clone()),
@@ -219,15 +243,13 @@ impl Daemon {
                     mirrors.verify(&remote, &commit, mode, tagged.tagged(), with)
                 };
                 let found = self.blocking(Kind::GitRepository, look).await?;
+                let mut store = self.state.lock();
+                let source = store.sources.get_mut(name);
+                let trust = source.and_then(|source| source.trust.as_mut());
+                let trust = trust.filter(|trust| trust.by == *verify && trust.keys == keys);
+                let Some(trust) = trust else { return Err(Missed::CutShort) };
                 if let Ok(verified) = &found {
-                    let mut store = self.state.lock();
-                    let source = store.sources.get_mut(name);
-                    if let Some(trust) = source.and_then(|source| source.trust.as_mut())
-                        && trust.by == *verify
-                        && trust.keys == keys
-                    {
-                        trust.good.insert(commit, (by.clone(), verified.clone()));
-                    }
+                    trust.good.insert(commit, (by.clone(), verified.clone()));
                 }
                 found
             }
@@ -289,6 +311,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::named::{Content, Found, Told};
 
     const KEYS: [&str; 2] = [
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAZB7F+dVF/pXLyzww5B75BPWJp0iWZcxmGoDIVjaLmD ada",
@@ -373,6 +396,34 @@ mod tests {
     }
 
     #[test]
+    fn keys_count_no_more_from_the_moment_on_that_their_secret_changed() {
+        let mut store = Store::default();
+        let name = Name::new("ns", "repo");
+        let mut object = source(1, &json!({"secretRef": {"name": "keys"}}));
+        object.spec.secret_ref = Some(SecretRef { name: "git".into() });
+        store.put_source(object);
+        let part = (NamedKind::Secret, None);
+        let key = Key::Source(name.clone());
+        let secret = |name: &str| Named::new(NamedKind::Secret, "ns", name);
+        let content = || Some(Arc::new(Content { version: 1, data: BTreeMap::new() }));
+        let found = Found::from([(secret("keys"), content()), (secret("git"), content())]);
+        store.note_found(&key, &Arc::new(found));
+        let commit: CommitId = "1".repeat(40).parse().unwrap();
+        store.turn_trust(&name, Some(trust(VerificationMode::Head, KEYS[0], commit)));
+        for (changed, version, woken, trusted) in [
+            ("keys", 1, false, true),
+            ("git", 2, true, true),
+            ("others", 2, false, true),
+            ("keys", 2, true, false),
+        ] {
+            store.named.told(&part, Told::Changed(Name::new("ns", changed), version));
+            let keys = store.wake_askers(&secret(changed));
+            assert_eq!(keys.contains(&key), woken, "{changed} {version}");
+            assert_eq!(store.sources[&name].trusts(&commit), trusted, "{changed} {version}");
+        }
+    }
+
+    #[test]
     fn what_was_found_out_of_signatures_stays_said() {
         let asks = source(1, &json!({"secretRef": {"name": "keys"}}));
         let commit: CommitId = "1".repeat(40).parse().unwrap();
@@ -390,7 +441,8 @@ mod tests {
         assert_eq!(condition_of(&asks, None, &[]), None);
         let bad = Word::bad("UnknownKey", "who?".into(), ErrorClass::WaitForUser);
         assert_eq!(condition_of(&asks, Some(&bad), &before).unwrap().1, "False");
-        assert_eq!(bad.problem().word().reason, "UnknownKey");
+        assert_eq!(bad.problem().unwrap().word().reason, "UnknownKey");
+        assert_eq!(word.problem(), None);
         let resolved = |name: &str| By::Resolved(name.into(), None);
         let named = By::Named("v1".into());
         assert!(By::Any.is_met(&resolved("v1")) && named.is_met(&By::Any));
