@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use plumb_api::conditions::{self, READY, reasons};
 use plumb_api::{Condition, GitReference, GitRepository, GitRepositoryStatus, names};
 use plumb_core::ErrorClass;
-use plumb_source::{Cancel, Reference, Remote, Resolved, Revision, SourceError};
+use plumb_source::{Cancel, CommitId, Reference, Remote, Resolved, Revision, SourceError};
 
 use crate::daemon::{Daemon, PANICKED, Panicked, chain};
 use crate::events::Severity;
@@ -104,7 +104,15 @@ impl Daemon {
         let result = match keys {
             Err(missed) => Err(missed),
             Ok(()) if spec.suspend => self.stand_still(&object).await,
-            Ok(()) => self.resolve(name, &object).await,
+            Ok(()) => {
+                let resolved = self.resolve(name, &object).await;
+                if let Err(Missed::Problem(problem)) = &resolved
+                    && problem.class != ErrorClass::Retry
+                {
+                    self.fetch_last(name, &object).await;
+                }
+                resolved
+            }
         };
         // What they stand on has to be verified anew.
         for key in distrusted {
@@ -211,7 +219,7 @@ impl Daemon {
         self.metrics.git_polled(outcome);
         let Resolved { revision, tag } = resolved?;
         let by = By::Resolved(revision.name.clone(), tag);
-        self.verify(name, object, &remote, revision.commit, by).await?;
+        self.verify(name, object, &remote, revision.commit, &by).await?;
         if let Some(text) = self.check_history(name, object, &remote, &revision).await? {
             self.tell_rewrite(object, &revision, &text);
         }
@@ -222,24 +230,51 @@ impl Daemon {
     /// enforced even while the Git server cannot be reached. So may one that an Application is pinned
     /// to, whatever became of that of the status.
     async fn recall(self: &Arc<Self>, name: &Name, object: &GitRepository, remote: &Remote) {
-        if self.state.lock().sources.get(name).is_none_or(|s| s.revision.is_some()) {
+        if self.is_known(name) {
             return;
         }
-        let status = object.status.as_ref();
-        let mut revision = status.and_then(|status| revision_of(status.revision.as_deref()?));
-        if let Some(commit) = revision.as_ref().map(|revision| revision.commit) {
-            let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
-            let look = move |_: &Cancel| mirrors.has(&target, &commit).unwrap_or(false);
-            let here = self.blocking(Kind::GitRepository, look).await;
-            revision = revision.filter(|_| here == Ok(true));
-        }
-        if let Some(Revision { name: tag, commit }) = &revision {
+        let mut revision = told_revision(object);
+        if let Some(Revision { name: tag, commit }) = revision.clone() {
             // A status is not proof enough.
-            let by = By::Named(tag.clone());
-            if self.verify(name, object, remote, *commit, by).await.is_err() {
+            let by = By::Named(tag);
+            if !self.is_here(remote, commit).await
+                || self.verify(name, object, remote, commit, &by).await.is_err()
+            {
                 revision = None;
             }
         }
+        self.put_back(name, object, remote, revision);
+    }
+
+    /// After a restart that lost the cache, too, the commit that the status names is fetched when that
+    /// of the ref cannot be taken: it was taken before, and stays enforced.
+    async fn fetch_last(self: &Arc<Self>, name: &Name, object: &GitRepository) {
+        if self.is_known(name) {
+            return;
+        }
+        let Some(revision) = told_revision(object) else { return };
+        let Ok(remote) = self.remote(name, object).await else { return };
+        let Ok(by) = self.fetch_told(object, &remote, &revision).await else { return };
+        // What is to be said is why that of the ref is not taken.
+        let verified = self.verify_aside(name, object, &remote, revision.commit, &by).await;
+        if verified.is_ok() {
+            self.put_back(name, object, &remote, Some(revision));
+        }
+    }
+
+    /// Whether this process knows a revision of a source, or there is no such source any more.
+    fn is_known(&self, name: &Name) -> bool {
+        self.state.lock().sources.get(name).is_none_or(|source| source.revision.is_some())
+    }
+
+    /// A source stands where it stood before a restart, if that is known.
+    fn put_back(
+        &self,
+        name: &Name,
+        object: &GitRepository,
+        remote: &Remote,
+        revision: Option<Revision>,
+    ) {
         let waiting: Vec<Key> = {
             let mut store = self.state.lock();
             let Some(source) = store.sources.get_mut(name).filter(|s| s.is_of(object)) else {
@@ -272,25 +307,51 @@ impl Daemon {
         };
         if let Some((remote, revision)) = known {
             let by = By::Named(revision.name.clone());
-            self.verify(&name, object, &remote, revision.commit, by).await?;
+            self.verify(&name, object, &remote, revision.commit, &by).await?;
             return Ok((remote, revision));
         }
-        let status = object.status.as_ref();
-        let Some(revision) = status.and_then(|status| revision_of(status.revision.as_deref()?))
-        else {
+        let Some(revision) = told_revision(object) else {
             let message = "suspended before it was ever read".to_owned();
             return Err(Problem::user(reasons::SUSPENDED, message).into());
         };
         let remote = self.remote(&name, object).await?;
-        let (mirrors, target, commit) =
-            (Arc::clone(&self.mirrors), remote.clone(), revision.commit);
-        self.blocking(Kind::GitRepository, move |cancel: &Cancel| {
-            mirrors.fetch_commit(&target, &commit, cancel)
-        })
-        .await??;
-        let by = By::Named(revision.name.clone());
-        self.verify(&name, object, &remote, commit, by).await?;
+        let by = self.fetch_told(object, &remote, &revision).await?;
+        self.verify(&name, object, &remote, revision.commit, &by).await?;
         Ok((remote, revision))
+    }
+
+    /// Brings the revision that a status names, unless it is here. Returns by what it is verified.
+    async fn fetch_told(
+        &self,
+        object: &GitRepository,
+        remote: &Remote,
+        revision: &Revision,
+    ) -> Result<By, Missed> {
+        let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
+        let Revision { name, commit } = revision.clone();
+        // A commit does not bring the tag along that it was verified by.
+        let tag = Some(tag_of(&name)).filter(|_| trust::wants_tag(object));
+        let fetch = move |cancel: &Cancel| {
+            if !mirrors.has(&target, &commit)? {
+                match tag.map(|tag| mirrors.resolve_tag(&target, &tag, cancel)) {
+                    Some(Ok(Resolved { revision, tag })) if revision.commit == commit => {
+                        return Ok(By::Resolved(revision.name, tag));
+                    }
+                    Some(Err(error)) if error.class() == ErrorClass::Retry => return Err(error),
+                    // It is gone or was moved, and so is what it proved.
+                    _ => mirrors.fetch_commit(&target, &commit, cancel)?,
+                }
+            }
+            Ok(By::Named(name))
+        };
+        Ok(self.blocking(Kind::GitRepository, fetch).await??)
+    }
+
+    /// Whether a commit is in the mirror.
+    async fn is_here(&self, remote: &Remote, commit: CommitId) -> bool {
+        let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
+        let look = move |_: &Cancel| mirrors.has(&target, &commit).unwrap_or(false);
+        self.blocking(Kind::GitRepository, look).await == Ok(true)
     }
 
     /// Takes a revision in, if its object is still what was looked at, and the keys that it was verified
@@ -488,6 +549,17 @@ pub(crate) fn reference_of(reference: Option<&GitReference>) -> Reference {
         GitReference { branch: Some(branch), .. } => Reference::Branch(branch),
         _ => Reference::Default,
     }
+}
+
+/// Which tag a revision is named after.
+fn tag_of(name: &str) -> Reference {
+    let name = name.to_owned();
+    if name.starts_with("refs/") { Reference::Name(name) } else { Reference::Tag(name) }
+}
+
+/// Where a status says that a source stood.
+fn told_revision(object: &GitRepository) -> Option<Revision> {
+    revision_of(object.status.as_ref()?.revision.as_deref()?)
 }
 
 /// Reads a revision as it stands in a status.

@@ -39,6 +39,13 @@ impl Look {
         self.stand.daemon.state.lock().put_source(object);
     }
 
+    /// Another process goes on with what the API server has, and with an empty cache.
+    fn restart(&mut self, mut object: Value) {
+        object["status"] = self.status();
+        self.stand = Stand::new(self.stand.api.clone());
+        self.put(object);
+    }
+
     async fn run(&self) -> Outcome {
         self.stand.daemon.run_source(&self.name).await
     }
@@ -147,4 +154,43 @@ async fn keys_that_change_during_a_look_let_nothing_in_any_more() {
     assert_eq!((&*status, &*reason), ("False", "VerificationFailed"));
     assert!(message.contains(&second[..12]), "{message}");
     assert_eq!(look.status()["revision"], format!("main@sha1:{first}"));
+}
+
+#[tokio::test]
+async fn what_was_applied_last_stays_after_a_lost_cache_while_the_ref_is_refused() {
+    let ada = SshKey::create("ada");
+    for (case, refused) in [
+        ("hold", "HistoryRewritten"),
+        ("HEAD", "VerificationFailed"),
+        ("Tag", "VerificationFailed"),
+    ] {
+        let mut look = Look::new().await;
+        look.put_keys(1, &[&ada]);
+        let first = look.signed(&ada, "1");
+        look.repo.signed_tag("v1.0.0", &first, &ada);
+        let mut object = look.verifying(1, "HEAD");
+        match case {
+            "hold" => {
+                object = look.object(1);
+                object["spec"]["onRewrite"] = json!("Hold");
+            }
+            "Tag" => {
+                object = look.verifying(1, "Tag");
+                object["spec"]["ref"] = json!({"semver": ">=1.0.0"});
+            }
+            _ => {}
+        }
+        look.put(object.clone());
+        assert_eq!(look.run().await, Outcome::Changed, "{case}");
+        let second = look.repo.amend(&[("a.yaml", Some("2"))], "2");
+        look.repo.annotated_tag("v1.1.0", &second, "release");
+        look.restart(object);
+        assert_eq!(look.run().await, Outcome::Stalled, "{case}");
+        let [status, reason, _] = look.condition("Ready").unwrap();
+        assert_eq!((&*status, &*reason), ("False", refused), "{case}");
+        assert_eq!(look.commit(), Some(first), "{case}");
+        let verified = look.condition("SourceVerified").map(|[status, reason, _]| (status, reason));
+        let said = (case != "hold").then(|| ("False".to_owned(), "NotSigned".to_owned()));
+        assert_eq!(verified, said, "{case}: it tells of the one that is refused");
+    }
 }

@@ -52,7 +52,7 @@ impl Daemon {
                         move |cancel: &Cancel| mirrors.fetch_commit(&target, &commit, cancel);
                     match self.blocking(Kind::GitRepository, fetch).await {
                         Ok(Ok(())) => {
-                            match self.verify(name, object, remote, commit, By::Any).await {
+                            match self.verify_aside(name, object, remote, commit, &By::Any).await {
                                 Ok(()) => Ok(()),
                                 Err(Missed::CutShort) => return None,
                                 Err(Missed::Problem(problem)) => Err(problem),

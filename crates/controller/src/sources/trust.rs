@@ -208,17 +208,56 @@ impl Daemon {
         }
     }
 
-    /// Makes sure that a commit, which is at hand, is trusted, where the spec asks for that. When other
-    /// keys come meanwhile, or are known to come, that is cut short.
+    /// Makes sure that a commit, which is at hand, is trusted, where the spec asks for that, and notes
+    /// what there is to say. When other keys come meanwhile, or are known to come, that is cut short.
     pub(super) async fn verify(
         &self,
         name: &Name,
         object: &GitRepository,
         remote: &Remote,
         commit: CommitId,
-        by: By,
+        by: &By,
     ) -> Result<(), Missed> {
-        let Some(verify) = &object.spec.verify else { return Ok(()) };
+        let Some(found) = self.signer(name, object, remote, commit, by).await? else {
+            return Ok(());
+        };
+        match &found {
+            Ok(verified) => self.word(name, Some(Word::good(&commit, verified))),
+            Err(error @ SourceError::Unverified { source, .. }) => {
+                let message = with_hint(chain(error), error.hint());
+                self.word(name, Some(Word::bad(source.reason(), message, error.class())));
+            }
+            Err(_) => {}
+        }
+        found?;
+        Ok(())
+    }
+
+    /// The same of a commit that is not what the source is at, or is to be at: nothing is said.
+    pub(super) async fn verify_aside(
+        &self,
+        name: &Name,
+        object: &GitRepository,
+        remote: &Remote,
+        commit: CommitId,
+        by: &By,
+    ) -> Result<(), Missed> {
+        if let Some(found) = self.signer(name, object, remote, commit, by).await? {
+            found?;
+        }
+        Ok(())
+    }
+
+    /// Who signed a commit, if the spec asks for that. It is trusted from then on.
+    async fn signer(
+        &self,
+        name: &Name,
+        object: &GitRepository,
+        remote: &Remote,
+        commit: CommitId,
+        by: &By,
+    ) -> Result<Option<Result<Verified, SourceError>>, Missed> {
+        let Some(verify) = &object.spec.verify else { return Ok(None) };
         let keys = {
             let store = self.state.lock();
             let trust = store.sources.get(name).and_then(|source| source.trust(verify));
@@ -229,43 +268,25 @@ impl Daemon {
                 return Err(problem.map_or(Missed::CutShort, Missed::from));
             };
             match trust.good.get(&commit) {
-                Some((found, verified)) if by.is_met(found) => Ok(verified.clone()),
-                _ => Err(Arc::clone(&trust.keys)),
+                Some((found, verified)) if by.is_met(found) => return Ok(Some(Ok(verified.clone()))),
+                _ => Arc::clone(&trust.keys),
             }
         };
-        let found = match keys {
-            Ok(verified) => Ok(verified),
-            Err(keys) => {
-                let (mirrors, remote) = (Arc::clone(&self.mirrors), remote.clone());
-                let (mode, tagged, trusted) = (mode_of(verify.mode), by.clone(), Arc::clone(&keys));
-                let look = move |_: &Cancel| {
-                    let with = (&*trusted, Timestamp::now());
-                    mirrors.verify(&remote, &commit, mode, tagged.tagged(), with)
-                };
-                let found = self.blocking(Kind::GitRepository, look).await?;
-                let mut store = self.state.lock();
-                let source = store.sources.get_mut(name);
-                let trust = source.and_then(|source| source.trust.as_mut());
-                let trust = trust.filter(|trust| trust.by == *verify && trust.keys == keys);
-                let Some(trust) = trust else { return Err(Missed::CutShort) };
-                if let Ok(verified) = &found {
-                    trust.good.insert(commit, (by.clone(), verified.clone()));
-                }
-                found
-            }
+        let (mirrors, remote) = (Arc::clone(&self.mirrors), remote.clone());
+        let (mode, tagged, trusted) = (mode_of(verify.mode), by.clone(), Arc::clone(&keys));
+        let look = move |_: &Cancel| {
+            let with = (&*trusted, Timestamp::now());
+            mirrors.verify(&remote, &commit, mode, tagged.tagged(), with)
         };
-        if by != By::Any {
-            match &found {
-                Ok(verified) => self.word(name, Some(Word::good(&commit, verified))),
-                Err(error @ SourceError::Unverified { source, .. }) => {
-                    let message = with_hint(chain(error), error.hint());
-                    self.word(name, Some(Word::bad(source.reason(), message, error.class())));
-                }
-                Err(_) => {}
-            }
+        let found = self.blocking(Kind::GitRepository, look).await?;
+        let mut store = self.state.lock();
+        let trust = store.sources.get_mut(name).and_then(|source| source.trust.as_mut());
+        let trust = trust.filter(|trust| trust.by == *verify && trust.keys == keys);
+        let Some(trust) = trust else { return Err(Missed::CutShort) };
+        if let Ok(verified) = &found {
+            trust.good.insert(commit, (by.clone(), verified.clone()));
         }
-        found?;
-        Ok(())
+        Ok(Some(found))
     }
 
     fn word(&self, name: &Name, word: Option<Word>) {
