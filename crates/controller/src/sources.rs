@@ -101,6 +101,13 @@ impl Daemon {
         let key = Key::Source(name.clone());
         let spec = &object.spec;
         let (distrusted, keys) = self.take_keys(name, &object).await;
+        if keys.is_ok() {
+            self.review(name, &object).await;
+        }
+        // What they stand on has to be verified anew, and was if it is at hand.
+        for key in distrusted {
+            self.call(key);
+        }
         let result = match keys {
             Err(missed) => Err(missed),
             Ok(()) if spec.suspend => self.stand_still(&object).await,
@@ -114,10 +121,6 @@ impl Daemon {
                 resolved
             }
         };
-        // What they stand on has to be verified anew.
-        for key in distrusted {
-            self.call(key);
-        }
         let interval = Duration::from(spec.interval);
         let bring = async || self.bring_wanted(name, &object, &result).await;
         match &result {
@@ -191,6 +194,21 @@ impl Daemon {
         tracing::debug!(source = %name, "what was found is out of date");
         self.queue.add(Key::Source(name.clone()), Lane::Urgent);
         Outcome::Unchanged
+    }
+
+    /// What can be told of what is at hand, before a server is asked that may not answer: whether it is
+    /// signed by the keys that count now.
+    async fn review(&self, name: &Name, object: &GitRepository) {
+        let known = {
+            let store = self.state.lock();
+            let source = store.sources.get(name);
+            source.and_then(|source| Some((source.remote.clone()?, source.revision.clone()?)))
+        };
+        if let Some((remote, Revision { name: tag, commit })) = known {
+            // Why it is not is said, and what comes of that is the same as without this.
+            let _ = self.verify(name, object, &remote, commit, &By::Named(tag)).await;
+        }
+        self.bring_at_hand(name, object).await;
     }
 
     async fn resolve(

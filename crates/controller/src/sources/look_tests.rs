@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::daemon::tests::{Api, Stand};
 use crate::named::{Named, NamedKind, Told};
+use crate::wants::Need;
 
 /// A GitRepository `repo` and where it is.
 struct Look {
@@ -193,4 +194,40 @@ async fn what_was_applied_last_stays_after_a_lost_cache_while_the_ref_is_refused
         let said = (case != "hold").then(|| ("False".to_owned(), "NotSigned".to_owned()));
         assert_eq!(verified, said, "{case}: it tells of the one that is refused");
     }
+}
+
+#[tokio::test]
+async fn keys_that_change_while_git_is_away_count_for_what_is_at_hand() {
+    let look = Look::new().await;
+    let [ada, bob] = ["ada", "bob"].map(SshKey::create);
+    let first = look.signed(&ada, "1");
+    look.put_keys(1, &[&ada]);
+    look.put(look.verifying(1, "HEAD"));
+    assert_eq!(look.run().await, Outcome::Changed);
+    look.git.stop().await;
+    let commit: CommitId = first.parse().unwrap();
+    let web = look.stand.app("web");
+    // An Application that was called meanwhile asks for what it stands on.
+    let asks = || {
+        let mut store = look.stand.daemon.state.lock();
+        let mut object = (*store.apps[&web].object).clone();
+        object.spec.revision = Some(first.clone());
+        store.put_app(object);
+        store.sources.get_mut(&look.name).unwrap().wants.need(commit, &web, 1)
+    };
+    let trusts = || look.stand.daemon.state.lock().sources[&look.name].trusts(&commit);
+
+    look.put_keys(2, &[&ada, &bob]);
+    assert!(!trusts(), "until they are read");
+    assert_eq!(asks(), Need::Look);
+    assert_eq!(look.run().await, Outcome::Retry);
+    assert!(trusts());
+    assert_eq!(asks(), Need::Look, "it was answered");
+    let [status, _, message] = look.condition("SourceVerified").unwrap();
+    assert_eq!(status, "True", "{message}");
+
+    look.put_keys(3, &[&bob]);
+    assert_eq!(look.run().await, Outcome::Retry);
+    assert!(!trusts());
+    assert!(matches!(asks(), Need::Failed(_)));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use plumb_api::GitRepository;
 use plumb_core::ErrorClass;
-use plumb_source::{Cancel, Remote, Revision, SourceError};
+use plumb_source::{Cancel, CommitId, Remote, Revision};
 
 use super::trust::By;
 use super::{Missed, Problem, SLOW_RETRY};
@@ -25,61 +25,94 @@ impl Daemon {
         object: &GitRepository,
         look: &Result<(Remote, Revision), Missed>,
     ) -> Option<Duration> {
-        let wanted = {
-            let mut store = self.state.lock();
-            let named = store.commits_to_keep(name);
-            store.sources.get_mut(name)?.wants.retain(|commit| named.contains(&commit.to_string()))
-        };
+        let (known, wanted) = self.wanted(name)?;
         if wanted.is_empty() {
             return None;
         }
-        let mut failed = None;
-        let remote = match look {
-            Ok((remote, _)) => Ok(remote.clone()),
+        // Where to ask, and why nobody is to be asked.
+        let (remote, mut shut) = match look {
+            Ok((remote, _)) => (Some(remote.clone()), None),
             Err(Missed::CutShort) => return None,
             // What kept the ref from being read keeps commits from coming, too.
             Err(Missed::Problem(problem)) if problem.class == ErrorClass::Retry => {
-                Err(problem.clone())
+                (known, Some(problem.clone()))
             }
-            Err(Missed::Problem(_)) => self.remote(name, object).await,
+            Err(Missed::Problem(_)) => match self.remote(name, object).await {
+                Ok(remote) => (Some(remote), None),
+                Err(problem) => (known, Some(problem)),
+            },
         };
         for commit in wanted {
-            let result = match (&remote, &failed) {
-                (Err(problem), _) | (_, Some(problem)) => Err(problem.clone()),
-                (Ok(remote), None) => {
-                    let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
-                    let fetch =
-                        move |cancel: &Cancel| mirrors.fetch_commit(&target, &commit, cancel);
-                    match self.blocking(Kind::GitRepository, fetch).await {
-                        Ok(Ok(())) => {
-                            match self.verify_aside(name, object, remote, commit, &By::Any).await {
-                                Ok(()) => Ok(()),
-                                Err(Missed::CutShort) => return None,
-                                Err(Missed::Problem(problem)) => Err(problem),
-                            }
-                        }
-                        Ok(Err(SourceError::Cancelled)) => return None,
-                        Ok(Err(error)) => Err(error.into()),
-                        Err(Panicked) => Err(Problem::panicked()),
-                    }
-                }
+            let from = match (&remote, &shut) {
+                (Some(remote), Some(_)) => self.is_here(remote, commit).await.then_some(remote),
+                (remote, _) => remote.as_ref(),
+            };
+            let result = match (from, &shut) {
+                (Some(remote), _) => match self.bring(name, object, remote, commit).await {
+                    Ok(()) => Ok(()),
+                    Err(Missed::CutShort) => return None,
+                    Err(Missed::Problem(problem)) => Err(problem),
+                },
+                (None, Some(problem)) => Err(problem.clone()),
+                (None, None) => continue,
             };
             // A server that does not answer is not waited for once more.
             if let Err(problem) = &result
                 && problem.class == ErrorClass::Retry
             {
-                failed = Some(problem.clone());
+                shut = Some(problem.clone());
             }
-            let told = {
-                let mut store = self.state.lock();
-                store.sources.get_mut(name)?.wants.answer(&commit, &result)
-            };
-            for app in told {
-                self.call(Key::App(app));
-            }
+            self.answer(name, &commit, &result);
         }
         let cap = Duration::from(object.spec.interval).min(SLOW_RETRY);
         self.state.lock().sources.get_mut(name)?.wants.next_look(cap)
+    }
+
+    /// The same of those that are at hand and found to be good, before any server is asked.
+    pub(super) async fn bring_at_hand(&self, name: &Name, object: &GitRepository) {
+        let Some((Some(remote), wanted)) = self.wanted(name) else { return };
+        for commit in wanted {
+            if self.is_here(&remote, commit).await
+                && self.bring(name, object, &remote, commit).await.is_ok()
+            {
+                self.answer(name, &commit, &Ok(()));
+            }
+        }
+    }
+
+    /// The commits that applications ask for, and where the source was read last.
+    fn wanted(&self, name: &Name) -> Option<(Option<Remote>, Vec<CommitId>)> {
+        let mut store = self.state.lock();
+        let named = store.commits_to_keep(name);
+        let source = store.sources.get_mut(name)?;
+        let wanted = source.wants.retain(|commit| named.contains(&commit.to_string()));
+        Some((source.remote.clone(), wanted))
+    }
+
+    /// Brings one commit, without a server if it is at hand, and sees who signed it.
+    async fn bring(
+        &self,
+        name: &Name,
+        object: &GitRepository,
+        remote: &Remote,
+        commit: CommitId,
+    ) -> Result<(), Missed> {
+        let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
+        let fetch = move |cancel: &Cancel| mirrors.fetch_commit(&target, &commit, cancel);
+        self.blocking(Kind::GitRepository, fetch).await??;
+        self.verify_aside(name, object, remote, commit, &By::Any).await
+    }
+
+    /// Tells those that ask for a commit what became of it.
+    fn answer(&self, name: &Name, commit: &CommitId, result: &Result<(), Problem>) {
+        let told = {
+            let mut store = self.state.lock();
+            let source = store.sources.get_mut(name);
+            source.map(|source| source.wants.answer(commit, result)).unwrap_or_default()
+        };
+        for app in told {
+            self.call(Key::App(app));
+        }
     }
 
     /// Tells the mirror which commits are still named by somebody.

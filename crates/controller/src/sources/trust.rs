@@ -153,8 +153,7 @@ fn keys_of(name: &Name, verify: &Verification) -> Named {
 impl Daemon {
     /// Reads the keys that a GitRepository trusts, if it asks for signatures. Those that cannot be read
     /// just now, and are not known to have changed, stay as they were; without a Secret nobody is
-    /// trusted. Returns who is to be called at the end of the look, since what it stands on may be trusted
-    /// no more.
+    /// trusted. Returns who is to be called, since what it stands on may be trusted no more.
     pub(super) async fn take_keys(
         &self,
         name: &Name,
