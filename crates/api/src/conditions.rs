@@ -10,8 +10,8 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// GitRepository: the ref was read, and its commit is in the cache.
 pub const FETCHED: &str = "Fetched";
-/// GitRepository: what `spec.verify` asks to be signed is signed by a trusted key. Absent where it asks
-/// for nothing.
+/// GitRepository: what `spec.verify` asks to be signed is signed by a trusted key. Unknown while nothing
+/// was looked at by the keys and the mode that it names now. Absent where it asks for nothing.
 pub const SOURCE_VERIFIED: &str = "SourceVerified";
 /// Application: all objects are ready, where `spec.wait` asks for that; False the moment one is not,
 /// whatever else is wrong. Absent otherwise.

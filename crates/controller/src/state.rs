@@ -279,6 +279,9 @@ impl Store {
                 .chain(self.dependants(&name))
                 .collect();
         }
+        if before.spec.verify != object.spec.verify {
+            known.word = None;
+        }
         let asked = asks(&before.metadata, &object.metadata, names::REQUESTED_AT)
             || asks(&before.metadata, &object.metadata, names::ACCEPT_REWRITE);
         if asked || before.metadata.generation != object.metadata.generation {

@@ -231,3 +231,35 @@ async fn keys_that_change_while_git_is_away_count_for_what_is_at_hand() {
     assert!(!trusts());
     assert!(matches!(asks(), Need::Failed(_)));
 }
+
+#[tokio::test]
+async fn that_a_commit_is_verified_is_not_said_by_keys_or_a_mode_of_before() {
+    for what in ["keys", "mode", "keys after a lost cache"] {
+        let mut look = Look::new().await;
+        let [ada, bob] = ["ada", "bob"].map(SshKey::create);
+        look.signed(&ada, "1");
+        look.put_keys(1, &[&ada]);
+        look.put(look.verifying(1, "HEAD"));
+        assert_eq!(look.run().await, Outcome::Changed, "{what}");
+        assert_eq!(look.condition("SourceVerified").unwrap()[0], "True", "{what}");
+        look.git.stop().await;
+        let said = match what {
+            "mode" => {
+                look.put(look.verifying(2, "Tag"));
+                ["False", "NotSigned"]
+            }
+            "keys" => {
+                look.put_keys(2, &[&bob]);
+                ["False", "UnknownKey"]
+            }
+            _ => {
+                look.restart(look.verifying(1, "HEAD"));
+                look.put_keys(2, &[&bob]);
+                ["Unknown", "Progressing"]
+            }
+        };
+        assert_eq!(look.run().await, Outcome::Retry, "{what}");
+        let [status, reason, message] = look.condition("SourceVerified").unwrap();
+        assert_eq!([&*status, &*reason], said, "{what}: {message}");
+    }
+}

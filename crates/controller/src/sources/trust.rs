@@ -53,6 +53,13 @@ impl Word {
         Self { status: "False", reason: reason.into(), message, class }
     }
 
+    /// Nothing was found out by the keys and the mode that count now.
+    fn open() -> Self {
+        let message = "no commit was looked at yet by the keys and the mode that count now".into();
+        let class = ErrorClass::Retry;
+        Self { status: "Unknown", reason: reasons::PROGRESSING.into(), message, class }
+    }
+
     /// What was wrong, if anything was.
     fn problem(self) -> Option<Problem> {
         let Self { status, reason, message, class } = self;
@@ -115,12 +122,13 @@ impl Source {
 }
 
 impl Store {
-    /// Takes other keys, or none, in place of those of before. What was trusted by them is so no more;
-    /// runs that apply it end. Returns who has to look anew.
+    /// Takes other keys, or none, in place of those of before. What was trusted by them is so no more, nor
+    /// is what was said of it; runs that apply it end. Returns who has to look anew.
     fn turn_trust(&mut self, name: &Name, trust: Option<Trust>) -> Vec<Key> {
         let Some(source) = self.sources.get_mut(name) else { return Vec::new() };
         let lost = source.trust.take().is_some_and(|before| !before.good.is_empty());
         source.trust = trust;
+        source.word = source.object.spec.verify.as_ref().map(|_| Word::open());
         if !lost {
             return Vec::new();
         }
@@ -161,9 +169,7 @@ impl Daemon {
     ) -> (Vec<Key>, Result<(), Missed>) {
         let turn = |trust| self.state.lock().turn_trust(name, trust);
         let Some(verify) = &object.spec.verify else {
-            let called = turn(None);
-            self.word(name, None);
-            return (called, Ok(()));
+            return (turn(None), Ok(()));
         };
         let found = match self.secrets(name, object).await {
             Ok(found) => found,
@@ -178,8 +184,9 @@ impl Daemon {
         let secret = match secret(&found, name, "verify.secretRef", &verify.secret_ref) {
             Ok(secret) => secret,
             Err(problem) => {
+                let called = turn(None);
                 self.word(name, Some(problem.word()));
-                return (turn(None), Err(problem.into()));
+                return (called, Err(problem.into()));
             }
         };
         let entries = secret.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
@@ -201,8 +208,9 @@ impl Daemon {
             }
             Err(error) => {
                 let problem = unusable(&verify.secret_ref.name, &error);
+                let called = turn(None);
                 self.word(name, Some(problem.word()));
-                (turn(None), Err(problem.into()))
+                (called, Err(problem.into()))
             }
         }
     }
@@ -295,7 +303,8 @@ impl Daemon {
     }
 }
 
-/// The condition that tells of signatures: as was found last, or as it stands in the status.
+/// The condition that tells of signatures: as was found last, or as it stands in the status, unless the
+/// spec has changed since that said that all is well.
 pub(super) fn condition_of(
     object: &GitRepository,
     word: Option<&Word>,
@@ -307,7 +316,13 @@ pub(super) fn condition_of(
         return Some((type_, status, reason.clone(), message.clone()));
     }
     let said = before.iter().find(|condition| condition.type_ == type_)?;
-    let status = if said.status == "True" { "True" } else { "False" };
+    let is_good = said.status == "True";
+    let is_old = is_good && said.observed_generation != object.metadata.generation;
+    if is_old || said.status == "Unknown" {
+        let Word { status, reason, message, .. } = Word::open();
+        return Some((type_, status, reason, message));
+    }
+    let status = if is_good { "True" } else { "False" };
     Some((type_, status, said.reason.clone(), said.message.clone()))
 }
 
@@ -457,6 +472,8 @@ mod tests {
         say.more.push((type_, status, reason, message.clone()));
         let before = crate::status::build_conditions(&[], &say, Some(1), Timestamp::UNIX_EPOCH);
         assert_eq!(condition_of(&asks, None, &before).unwrap().3, message);
+        let changed = source(2, &json!({"secretRef": {"name": "others"}}));
+        assert_eq!(condition_of(&changed, None, &before).unwrap().1, "Unknown");
         assert_eq!(condition_of(&source(1, &json!(null)), Some(&word), &before), None);
         assert_eq!(condition_of(&asks, None, &[]), None);
         let bad = Word::bad("UnknownKey", "who?".into(), ErrorClass::WaitForUser);
