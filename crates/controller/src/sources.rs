@@ -536,21 +536,35 @@ impl Daemon {
     }
 }
 
-/// The conditions of a GitRepository. A suspended one keeps its own: that its last revision is at
-/// hand says nothing of whether it can be fetched.
+/// The conditions of a GitRepository. A suspended one keeps those of before: that its last revision is at
+/// hand says nothing of whether it can be fetched. What is found out also while it is suspended is told as
+/// it is.
 fn conditions_of(
     object: &GitRepository,
     before: &[Condition],
     say: &Say,
     now: Timestamp,
 ) -> Vec<Condition> {
-    // That it was not signed is over, and is not found out otherwise.
-    let refused =
-        before.iter().any(|c| c.type_ == READY && c.reason == reasons::VERIFICATION_FAILED);
-    if object.spec.suspend && say.ready && !before.is_empty() && !refused {
-        return before.to_vec();
+    let told = build_conditions(before, say, object.metadata.generation, now);
+    if !object.spec.suspend || !say.ready || before.is_empty() || is_over(object, before) {
+        return told;
     }
-    build_conditions(before, say, object.metadata.generation, now)
+    let of_signatures = |condition: &Condition| condition.type_ == conditions::SOURCE_VERIFIED;
+    let kept = before.iter().filter(|condition| !of_signatures(condition)).cloned();
+    kept.chain(told.into_iter().filter(of_signatures)).collect()
+}
+
+/// Whether what a suspended GitRepository failed for is over, now that a look found nothing wrong. What it
+/// failed for before it was suspended may not be.
+fn is_over(object: &GitRepository, before: &[Condition]) -> bool {
+    let failed = |type_: &str| before.iter().find(|c| c.type_ == type_ && c.status == "False");
+    let Some(ready) = failed(READY) else { return false };
+    // To suspend it is a change of its spec.
+    let since = ready.observed_generation == object.metadata.generation;
+    // Keys are looked at all the time.
+    let unsigned = ready.reason == reasons::VERIFICATION_FAILED
+        || failed(conditions::SOURCE_VERIFIED).is_some_and(|of| of.reason == ready.reason);
+    since || unsigned
 }
 
 /// Which reference a spec names. The order is the documented one of Flux: commit, name, semver,
@@ -642,5 +656,48 @@ mod tests {
         assert!(ready(true, &[], &fetched), "there is nothing to keep");
         let good = build_conditions(&[], &fetched, Some(1), at(0));
         assert!(!ready(true, &good, &failed), "what it needs is not at hand");
+        let since = build_conditions(&[], &failed, Some(2), at(0));
+        assert!(ready(true, &since, &fetched), "it failed while it was suspended, and does no more");
+    }
+
+    #[test]
+    fn a_suspended_source_tells_what_becomes_of_its_keys() {
+        let object: GitRepository = serde_json::from_value(serde_json::json!({
+            "apiVersion": "plumb.dev/v1alpha1", "kind": "GitRepository",
+            "metadata": {"name": "repo", "namespace": "ns", "generation": 3},
+            "spec": {"url": "https://git.example/repo", "interval": "1m", "suspend": true},
+        }))
+        .unwrap();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let of_keys = |status, reason: &str, message: &str| {
+            (conditions::SOURCE_VERIFIED, status, reason.to_owned(), message.to_owned())
+        };
+        let say = |mut say: Say, of_keys| {
+            say.more.extend(of_keys);
+            say
+        };
+        let told = |before: &Say, now: &Say| {
+            let before = build_conditions(&[], before, Some(2), at(0));
+            let conditions = conditions_of(&object, &before, now, at(1));
+            let texts = conditions.iter().map(|c| format!("{} {} {}", c.type_, c.status, c.reason));
+            texts.collect::<Vec<_>>()
+        };
+        let fetched = || Say::ready("fetched");
+        let signed = say(fetched(), Some(of_keys("True", "Succeeded", "signed by ada")));
+        // They are gone and come again, or are needed no more, by another change of the spec.
+        for reason in ["SecretNotFound", "InvalidSecret", "VerificationFailed"] {
+            let wrong = Some(of_keys("False", reason, "wrong"));
+            let failed = say(Say::not_ready(reason, "wrong", Waits::User), wrong);
+            let all = ["Ready True Succeeded", "SourceVerified True Succeeded"];
+            assert_eq!(told(&failed, &signed), all, "{reason}");
+            assert_eq!(told(&failed, &fetched()), all[..1], "{reason}");
+        }
+        // What it failed for before it was suspended stays, and is no matter of keys.
+        let failed = Say::not_ready("SecretNotFound", "no credentials", Waits::User);
+        let failed = say(failed, Some(of_keys("True", "Succeeded", "signed by bob")));
+        let kept = ["Ready False SecretNotFound", "Stalled True SecretNotFound"];
+        assert_eq!(told(&failed, &fetched()), kept);
+        let both = [&kept[..], &["SourceVerified True Succeeded"]].concat();
+        assert_eq!(told(&failed, &signed), both);
     }
 }
