@@ -263,3 +263,33 @@ async fn that_a_commit_is_verified_is_not_said_by_keys_or_a_mode_of_before() {
         assert_eq!([&*status, &*reason], said, "{what}: {message}");
     }
 }
+
+#[tokio::test]
+async fn another_default_branch_is_history_written_anew() {
+    let look = Look::new().await;
+    let first = look.repo.commit(&[("a.yaml", Some("1"))], "1");
+    let mut object = look.object(1);
+    object["spec"]["ref"] = Value::Null;
+    object["spec"]["onRewrite"] = json!("Hold");
+    look.put(object);
+    assert_eq!(look.run().await, Outcome::Changed);
+    let other = look.repo.on("other").commit(&[("a.yaml", Some("2"))], "2");
+    look.repo.git(&["symbolic-ref", "HEAD", "refs/heads/other"]);
+    assert_eq!(look.run().await, Outcome::Stalled);
+    let [_, reason, message] = look.condition("Ready").unwrap();
+    assert_eq!(reason, "HistoryRewritten", "{message}");
+    let parts = [format!("other@sha1:{}", &other[..12]), format!("main@sha1:{}", &first[..12])];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    assert_eq!(look.commit(), Some(first.clone()));
+
+    // One that has another name only, or goes on from there, is none.
+    look.repo.branch("trunk", &first);
+    look.repo.git(&["symbolic-ref", "HEAD", "refs/heads/trunk"]);
+    assert_eq!(look.run().await, Outcome::Changed);
+    let next = look.repo.on("next");
+    next.branch("next", &first);
+    let second = next.commit(&[("a.yaml", Some("3"))], "3");
+    look.repo.git(&["symbolic-ref", "HEAD", "refs/heads/next"]);
+    assert_eq!(look.run().await, Outcome::Changed);
+    assert_eq!(look.commit(), Some(second));
+}

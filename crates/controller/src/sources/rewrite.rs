@@ -54,11 +54,15 @@ impl Turn {
     }
 }
 
-/// Whether a revision takes the place of an earlier one of the same reference.
+/// Whether a revision takes the place of an earlier one of the same reference. Without a reference that
+/// may bear another name: which branch counts is then up to the server, or to who may set its HEAD.
 fn replaces(reference: &Reference, before: &Revision, after: &Revision) -> bool {
-    !matches!(reference, Reference::Commit { .. })
-        && before.name == after.name
-        && before.commit != after.commit
+    let same = match reference {
+        Reference::Commit { .. } => false,
+        Reference::Default => true,
+        _ => before.name == after.name,
+    };
+    same && before.commit != after.commit
 }
 
 /// Whether a reference is to stay where it is once it is there.
@@ -158,6 +162,8 @@ mod tests {
             (&branch, at("main", "1"), at("main", "1"), false, false),
             (&branch, at("dev", "1"), at("main", "2"), false, false),
             (&Reference::Default, at("main", "1"), at("main", "2"), true, false),
+            (&Reference::Default, at("main", "1"), at("other", "2"), true, false),
+            (&Reference::Default, at("main", "1"), at("HEAD", "1"), false, false),
             (&Reference::Tag("v1".into()), at("v1", "1"), at("v1", "2"), true, true),
             (&semver, at("v1", "1"), at("v2", "2"), false, true),
             (&semver, at("v1", "1"), at("v1", "2"), true, true),
