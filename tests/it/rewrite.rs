@@ -28,11 +28,12 @@ fn history_written_anew_waits_for_a_person_where_that_is_asked_for() {
 
         let amended = world.repo.amend(&[("app/a.yaml", Some(&value("5")))], "with force");
         world.look().await;
+        let step = format!("{fourth}..{amended}");
         let parts = [
             &*format!("main@sha1:{}", &amended[..12]),
             &*format!("does not follow main@sha1:{}", &fourth[..12]),
             "plumb.dev/accept-rewrite",
-            &amended,
+            &step,
         ];
         world.wait_refused(&world.sources(), "repo", "HistoryRewritten", &parts).await;
         // What was there stays, and stays enforced.
@@ -47,7 +48,7 @@ fn history_written_anew_waits_for_a_person_where_that_is_asked_for() {
         accept(&fourth).await;
         world.look().await;
         world.wait_refused(&world.sources(), "repo", "HistoryRewritten", &parts).await;
-        accept(&amended).await;
+        accept(&step).await;
         world.wait_applied("web", &amended).await;
         world.wait_value("a", "5").await;
 

@@ -79,7 +79,7 @@ pub struct GitRepositorySpec {
 
     /// What to do when the ref's new commit does not follow the last one, because somebody pushed
     /// with force or moved a tag. Accept: use it, and say so in an event. Hold: keep the last
-    /// revision until the annotation plumb.dev/accept-rewrite names the new commit.
+    /// revision until the annotation plumb.dev/accept-rewrite names both commits, LAST..NEW.
     #[serde(default, skip_serializing_if = "OnRewrite::is_accept")]
     pub on_rewrite: OnRewrite,
 

@@ -15,8 +15,8 @@ pub const REQUESTED_AT: &str = "reconcile.plumb.dev/requestedAt";
 /// Annotation on an Application: the digest of the held prune (`status.prune.digest`) that a
 /// person approves.
 pub const APPROVE_PRUNE: &str = "plumb.dev/approve-prune";
-/// Annotation on a GitRepository with `onRewrite: Hold`: the commit that a person takes although it
-/// does not follow the one before it.
+/// Annotation on a GitRepository with `onRewrite: Hold`: the step that a person takes although the second
+/// commit does not follow the first, as `LAST..NEW`, with all digits of both.
 pub const ACCEPT_REWRITE: &str = "plumb.dev/accept-rewrite";
 /// Annotation on an Application: when it is `true`, the Application goes without its objects being
 /// looked at or touched, for when they cannot be reached any more.

@@ -47,6 +47,16 @@ impl Look {
         self.put(object);
     }
 
+    /// An object that holds history written anew, with the step that a person accepts.
+    fn holding(&self, accepts: Option<&str>) -> Value {
+        let mut object = self.object(1);
+        object["spec"]["onRewrite"] = json!("Hold");
+        if let Some(accepts) = accepts {
+            object["metadata"]["annotations"] = json!({names::ACCEPT_REWRITE: accepts});
+        }
+        object
+    }
+
     async fn run(&self) -> Outcome {
         self.stand.daemon.run_source(&self.name).await
     }
@@ -292,4 +302,36 @@ async fn another_default_branch_is_history_written_anew() {
     look.repo.git(&["symbolic-ref", "HEAD", "refs/heads/next"]);
     assert_eq!(look.run().await, Outcome::Changed);
     assert_eq!(look.commit(), Some(second));
+}
+
+#[tokio::test]
+async fn a_rewrite_is_accepted_once() {
+    let look = Look::new().await;
+    let first = look.repo.commit(&[("a.yaml", Some("1"))], "1");
+    look.put(look.holding(None));
+    assert_eq!(look.run().await, Outcome::Changed);
+    let amended = look.repo.amend(&[("a.yaml", Some("2"))], "2");
+    // Neither end alone says which step is meant.
+    for accepts in [None, Some(&*first), Some(&*amended), Some(&*format!("{amended}..{first}"))] {
+        look.put(look.holding(accepts));
+        assert_eq!(look.run().await, Outcome::Stalled, "{accepts:?}");
+        assert_eq!(look.commit(), Some(first.clone()), "{accepts:?}");
+    }
+    let step = format!("{first}..{amended}");
+    let [_, reason, message] = look.condition("Ready").unwrap();
+    assert_eq!(reason, "HistoryRewritten");
+    assert!(message.contains(&format!("set the annotation {} to {step},", names::ACCEPT_REWRITE)));
+    look.put(look.holding(Some(&step)));
+    assert_eq!(look.run().await, Outcome::Changed);
+    assert_eq!(look.commit(), Some(amended.clone()));
+
+    // The annotation still stands when somebody goes back to the commit that it names.
+    let later = look.repo.commit(&[("a.yaml", Some("3"))], "3");
+    assert_eq!(look.run().await, Outcome::Changed);
+    look.repo.reset(&amended);
+    assert_eq!(look.run().await, Outcome::Stalled);
+    assert_eq!(look.commit(), Some(later.clone()));
+    look.put(look.holding(Some(&format!("{later}..{amended}"))));
+    assert_eq!(look.run().await, Outcome::Changed);
+    assert_eq!(look.commit(), Some(amended));
 }

@@ -41,6 +41,12 @@ impl From<Descent> for Is {
 }
 
 impl Turn {
+    /// What a person names to accept it. Both ends are in it: an approval is for one step, and lets
+    /// nobody go back to its commit from a later one.
+    fn step(&self) -> String {
+        format!("{}..{}", self.before.commit, self.after.commit)
+    }
+
     /// What a person should know of it.
     fn text(&self) -> Option<String> {
         let (before, after) = (brief(&self.before), brief(&self.after));
@@ -119,15 +125,15 @@ impl Daemon {
             source.turn = Some(turn.clone());
         }
         let Some(text) = turn.text() else { return Ok(None) };
+        let step = turn.step();
         let accepted = annotation(&object.metadata, names::ACCEPT_REWRITE);
-        if holds && accepted != Some(revision.commit.to_string().as_str()) {
+        if holds && accepted != Some(step.as_str()) {
             return Err(Problem::user(
                 reasons::HISTORY_REWRITTEN,
                 format!(
-                    "{text}; the last revision stays. To go on, set the annotation {} to {}, or \
+                    "{text}; the last revision stays. To go on, set the annotation {} to {step}, or \
                      spec.onRewrite to Accept",
                     names::ACCEPT_REWRITE,
-                    revision.commit,
                 ),
             )
             .into());
