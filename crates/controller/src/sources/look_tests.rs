@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use plumb_source::Limits;
 use plumb_testkit::{GitServer, Repo, SshKey};
 use serde_json::{Value, json};
 
@@ -20,9 +21,13 @@ struct Look {
 
 impl Look {
     async fn new() -> Self {
+        Self::with(Limits::default()).await
+    }
+
+    async fn with(limits: Limits) -> Self {
         let git = GitServer::start().await;
         let repo = git.repo("repo");
-        Self { repo, git, stand: Stand::new(Api::new()), name: Name::new("ns", "repo") }
+        Self { repo, git, stand: Stand::with(Api::new(), limits), name: Name::new("ns", "repo") }
     }
 
     /// Its object, in which a test changes what it likes.
@@ -334,4 +339,40 @@ async fn a_rewrite_is_accepted_once() {
     look.put(look.holding(Some(&format!("{later}..{amended}"))));
     assert_eq!(look.run().await, Outcome::Changed);
     assert_eq!(look.commit(), Some(amended));
+}
+
+#[tokio::test]
+async fn a_person_can_accept_what_cannot_be_compared() {
+    // Enough for a commit, and not for its history.
+    let look = Look::with(Limits { objects: 10, ..Limits::default() }).await;
+    let commits = |count: usize| -> Vec<String> {
+        let commit = |i: usize| look.repo.commit(&[("a.yaml", Some(&i.to_string()))], "next");
+        (0..count).map(commit).collect()
+    };
+    let before = commits(20);
+    look.put(look.holding(None));
+    assert_eq!(look.run().await, Outcome::Changed);
+    look.repo.reset(&before[0]);
+    look.repo.commit(&[("b.yaml", Some("1"))], "another way");
+    let after = commits(20);
+    let (last, new) = (&before[19], &after[19]);
+    assert_eq!(look.run().await, Outcome::Stalled);
+    let step = format!("{last}..{new}");
+    let [_, reason, message] = look.condition("Ready").unwrap();
+    assert_eq!(reason, "TooLarge");
+    assert!(message.contains("cannot be told") && message.contains(&step), "{message}");
+    assert_eq!(look.commit().as_ref(), Some(last));
+
+    // It was found out once, and is not asked for again.
+    look.git.forget();
+    assert_eq!(look.run().await, Outcome::Stalled);
+    assert_eq!(look.git.requests().len(), 1, "{:?}", look.git.requests());
+    look.put(look.holding(Some(&step)));
+    assert_eq!(look.run().await, Outcome::Changed);
+    assert_eq!(look.commit().as_ref(), Some(new));
+    // So it is without having tried.
+    let third = look.repo.amend(&[("b.yaml", Some("2"))], "amended");
+    look.put(look.holding(Some(&format!("{new}..{third}"))));
+    assert_eq!(look.run().await, Outcome::Changed);
+    assert_eq!(look.commit(), Some(third));
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use plumb_api::conditions::reasons;
 use plumb_api::{GitRepository, OnRewrite, names};
-use plumb_source::{Cancel, Descent, Reference, Remote, Revision};
+use plumb_core::ErrorClass;
+use plumb_source::{Cancel, Descent, Reference, Remote, Revision, SourceError};
 
 use super::{Missed, Problem, reference_of, revision_of};
 use crate::daemon::Daemon;
@@ -22,13 +23,15 @@ pub(crate) struct Turn {
     is: Is,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Is {
     /// Commits were put on top.
     OnTop,
     Rewritten,
     /// A tag, which is to stay where it is.
     Moved,
+    /// History cannot be compared.
+    Unknown(Problem),
 }
 
 impl From<Descent> for Is {
@@ -47,15 +50,23 @@ impl Turn {
         format!("{}..{}", self.before.commit, self.after.commit)
     }
 
+    /// Whether a person accepts it.
+    fn is_accepted(&self, object: &GitRepository) -> bool {
+        annotation(&object.metadata, names::ACCEPT_REWRITE) == Some(self.step().as_str())
+    }
+
     /// What a person should know of it.
     fn text(&self) -> Option<String> {
         let (before, after) = (brief(&self.before), brief(&self.after));
-        match self.is {
+        match &self.is {
             Is::OnTop => None,
             Is::Rewritten => {
                 Some(format!("history was written anew: {after} does not follow {before}"))
             }
             Is::Moved => Some(format!("the tag was moved: it is {after} and was {before}")),
+            Is::Unknown(Problem { message, .. }) => {
+                Some(format!("whether {after} follows {before} cannot be told: {message}"))
+            }
         }
     }
 }
@@ -109,36 +120,45 @@ impl Daemon {
             None => {
                 let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
                 let (from, to) = (before.commit, revision.commit);
+                let step = Turn { before, after: revision.clone(), is: Is::OnTop };
+                if holds && step.is_accepted(object) {
+                    // It may be that nobody can tell what history was.
+                    return Ok(Some(format!("{} is taken, as a person accepted it", step.step())));
+                }
                 let look = move |cancel: &Cancel| mirrors.descent(&target, &from, &to, cancel);
-                match self.blocking(Kind::GitRepository, look).await? {
-                    Ok(descent) => Turn { before, after: revision.clone(), is: descent.into() },
+                let is = match self.blocking(Kind::GitRepository, look).await? {
+                    Ok(descent) => descent.into(),
+                    Err(error @ SourceError::Cancelled) => return Err(error.into()),
                     // Whoever accepts either need not wait until it is known.
                     Err(error) if !holds => {
                         tracing::debug!(source = %name, %error, "cannot compare with history");
                         return Ok(None);
                     }
-                    Err(error) => return Err(error.into()),
-                }
+                    Err(error) => Is::Unknown(error.into()),
+                };
+                Turn { is, ..step }
             }
         };
-        if let Some(source) = self.state.lock().sources.get_mut(name) {
+        // What may pass by itself is tried again.
+        if !matches!(&turn.is, Is::Unknown(problem) if problem.class == ErrorClass::Retry)
+            && let Some(source) = self.state.lock().sources.get_mut(name)
+        {
             source.turn = Some(turn.clone());
         }
         let Some(text) = turn.text() else { return Ok(None) };
-        let step = turn.step();
-        let accepted = annotation(&object.metadata, names::ACCEPT_REWRITE);
-        if holds && accepted != Some(step.as_str()) {
-            return Err(Problem::user(
-                reasons::HISTORY_REWRITTEN,
-                format!(
-                    "{text}; the last revision stays. To go on, set the annotation {} to {step}, or \
-                     spec.onRewrite to Accept",
-                    names::ACCEPT_REWRITE,
-                ),
-            )
-            .into());
+        if !holds || turn.is_accepted(object) {
+            return Ok(Some(text));
         }
-        Ok(Some(text))
+        let message = format!(
+            "{text}; the last revision stays. To go on, set the annotation {} to {}, or \
+             spec.onRewrite to Accept",
+            names::ACCEPT_REWRITE,
+            turn.step(),
+        );
+        Err(match turn.is {
+            Is::Unknown(problem) => Problem { message, ..problem }.into(),
+            _ => Problem::user(reasons::HISTORY_REWRITTEN, message).into(),
+        })
     }
 
     /// Tells that history was written anew, and taken as it is now.
