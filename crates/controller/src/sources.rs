@@ -100,9 +100,9 @@ impl Daemon {
         };
         let key = Key::Source(name.clone());
         let spec = &object.spec;
-        let (distrusted, keys) = self.take_keys(name, &object).await;
+        let (mut distrusted, keys) = self.take_keys(name, &object).await;
         if keys.is_ok() {
-            self.review(name, &object).await;
+            distrusted.extend(self.review(name, &object).await);
         }
         // What they stand on has to be verified anew, and was if it is at hand.
         for key in distrusted {
@@ -197,18 +197,22 @@ impl Daemon {
     }
 
     /// What can be told of what is at hand, before a server is asked that may not answer: whether it is
-    /// signed by the keys that count now.
-    async fn review(&self, name: &Name, object: &GitRepository) {
+    /// signed by the keys that count now. Returns who is to be called, since what it stands on may be
+    /// trusted no more.
+    async fn review(&self, name: &Name, object: &GitRepository) -> Vec<Key> {
         let known = {
             let store = self.state.lock();
             let source = store.sources.get(name);
             source.and_then(|source| Some((source.remote.clone()?, source.revision.clone()?)))
         };
+        let mut distrusted = Vec::new();
         if let Some((remote, Revision { name: tag, commit })) = known {
+            distrusted = self.verify_again(name, object, &remote).await;
             // Why it is not is said, and what comes of that is the same as without this.
             let _ = self.verify(name, object, &remote, commit, &By::Named(tag)).await;
         }
         self.bring_at_hand(name, object).await;
+        distrusted
     }
 
     async fn resolve(

@@ -376,3 +376,24 @@ async fn a_person_can_accept_what_cannot_be_compared() {
     assert_eq!(look.run().await, Outcome::Changed);
     assert_eq!(look.commit(), Some(third));
 }
+
+#[tokio::test]
+async fn what_was_verified_once_is_verified_again_at_each_look() {
+    let look = Look::new().await;
+    let ada = SshKey::create("ada");
+    let first = look.repo.commit(&[("a.yaml", Some("1"))], "1");
+    look.put(look.object(1));
+    assert_eq!(look.run().await, Outcome::Changed);
+    look.put_keys(1, &[&ada]);
+    look.put(look.verifying(2, "HEAD"));
+    assert_eq!(look.run().await, Outcome::Stalled);
+    // As if the key of a signature had come to its end since.
+    let commit: CommitId = first.parse().unwrap();
+    let web = look.stand.app("web");
+    look.stand.daemon.state.lock().believe(&look.name, commit);
+    let wanted = || look.stand.daemon.state.lock().apps[&web].wanted;
+    let before = wanted();
+    assert_eq!(look.run().await, Outcome::Stalled);
+    assert!(!look.stand.daemon.state.lock().sources[&look.name].trusts(&commit));
+    assert!(wanted() > before, "runs that apply it end");
+}

@@ -12,7 +12,7 @@ use plumb_api::conditions::{self, reasons};
 use plumb_api::{Condition, GitRepository, Verification, VerificationMode};
 use plumb_core::ErrorClass;
 use plumb_source::{
-    Cancel, CommitId, KeysError, Mode, Remote, SourceError, TagId, Tagged, TrustedKeys, Verified,
+    Cancel, CommitId, KeysError, Mode, Refusal, Remote, SourceError, TagId, Tagged, TrustedKeys, Verified,
 };
 
 use super::credentials::secret;
@@ -93,6 +93,14 @@ impl By {
         }
     }
 
+    /// The same by the tag as it is at hand now.
+    fn at_hand(&self) -> Tagged<'_> {
+        match self {
+            Self::Resolved(name, _) | Self::Named(name) => Tagged::Named(name),
+            Self::Any => Tagged::Any,
+        }
+    }
+
     /// Whether what was found by that says enough. One tag under two names is right under one of them.
     fn is_met(&self, found: &Self) -> bool {
         match self {
@@ -129,9 +137,11 @@ impl Store {
         let lost = source.trust.take().is_some_and(|before| !before.good.is_empty());
         source.trust = trust;
         source.word = source.object.spec.verify.as_ref().map(|_| Word::open());
-        if !lost {
-            return Vec::new();
-        }
+        if lost { self.stop_dependants(name) } else { Vec::new() }
+    }
+
+    /// The runs of all that take a source end. Returns who has to look anew.
+    fn stop_dependants(&mut self, name: &Name) -> Vec<Key> {
         let keys: Vec<Key> = self.dependants(name).collect();
         for key in &keys {
             if let Some(app) = self.apps.get_mut(key.name()) {
@@ -139,6 +149,26 @@ impl Store {
             }
         }
         keys
+    }
+
+    /// What is trusted of a source, and by which keys and what. What nobody names any more is let go.
+    fn trusted(&mut self, name: &Name) -> Option<(Arc<TrustedKeys>, Vec<(CommitId, By)>)> {
+        let named = self.commits_to_keep(name);
+        let source = self.sources.get_mut(name)?;
+        let verify = source.object.spec.verify.as_ref()?;
+        let trust = source.trust.as_mut().filter(|trust| trust.by == *verify)?;
+        trust.good.retain(|commit, _| named.contains(&commit.to_string()));
+        let good = trust.good.iter().map(|(commit, (by, _))| (*commit, by.clone())).collect();
+        Some((Arc::clone(&trust.keys), good))
+    }
+
+    /// Commits that are trusted no more although the keys are the same. Returns who has to look anew.
+    fn lose_trust(&mut self, name: &Name, keys: &TrustedKeys, lost: &[CommitId]) -> Vec<Key> {
+        let trust = self.sources.get_mut(name).and_then(|source| source.trust.as_mut());
+        let Some(trust) = trust.filter(|trust| *trust.keys == *keys) else { return Vec::new() };
+        let before = trust.good.len();
+        trust.good.retain(|commit, _| !lost.contains(commit));
+        if trust.good.len() < before { self.stop_dependants(name) } else { Vec::new() }
     }
 
     /// An object that a source names is not as it was read. If its keys are in it, nothing is trusted
@@ -213,6 +243,32 @@ impl Daemon {
                 (called, Err(problem.into()))
             }
         }
+    }
+
+    /// Looks again at all that is trusted: a key may have come to its end since. Costs no server anything.
+    /// Returns who is to be called, since what it stands on may be trusted no more.
+    pub(super) async fn verify_again(
+        &self,
+        name: &Name,
+        object: &GitRepository,
+        remote: &Remote,
+    ) -> Vec<Key> {
+        let trusted = self.state.lock().trusted(name);
+        let (Some(verify), Some((keys, good))) = (&object.spec.verify, trusted) else {
+            return Vec::new();
+        };
+        let (mirrors, remote, mode) = (Arc::clone(&self.mirrors), remote.clone(), verify.mode);
+        let with = Arc::clone(&keys);
+        let look = move |_: &Cancel| {
+            let now = Timestamp::now();
+            let is_lost = |(commit, by): &(CommitId, By)| {
+                let tagged = by.at_hand();
+                is_refused(&mirrors.verify(&remote, commit, mode_of(mode), tagged, (&*with, now)))
+            };
+            good.into_iter().filter(is_lost).map(|(commit, _)| commit).collect::<Vec<_>>()
+        };
+        let lost = self.blocking(Kind::GitRepository, look).await.unwrap_or_default();
+        self.state.lock().lose_trust(name, &keys, &lost)
     }
 
     /// Makes sure that a commit, which is at hand, is trusted, where the spec asks for that, and notes
@@ -326,6 +382,12 @@ pub(super) fn condition_of(
     Some((type_, status, said.reason.clone(), said.message.clone()))
 }
 
+/// Whether a commit that was good is so no more. One that cannot be read, or whose tag is not here any
+/// more, may still be.
+fn is_refused(found: &Result<Verified, SourceError>) -> bool {
+    matches!(found, Err(SourceError::Unverified { source, .. }) if *source != Refusal::NoTag)
+}
+
 fn mode_of(mode: VerificationMode) -> Mode {
     match mode {
         VerificationMode::Head => Mode::Head,
@@ -340,9 +402,19 @@ fn unusable(secret: &str, error: &KeysError) -> Problem {
 }
 
 #[cfg(test)]
+impl Store {
+    /// A commit was found to be good before.
+    pub(super) fn believe(&mut self, name: &Name, commit: CommitId) {
+        let trust = self.sources.get_mut(name).and_then(|source| source.trust.as_mut());
+        let verified = Verified { tag: None, commit: None };
+        trust.unwrap().good.insert(commit, (By::Any, verified));
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use plumb_api::SecretRef;
-    use plumb_source::Signer;
+    use plumb_source::{Revision, Signer};
     use serde_json::json;
 
     use super::*;
@@ -456,6 +528,48 @@ mod tests {
             assert_eq!(keys.contains(&key), woken, "{changed} {version}");
             assert_eq!(store.sources[&name].trusts(&commit), trusted, "{changed} {version}");
         }
+    }
+
+    #[test]
+    fn what_is_trusted_no_more_is_lost_and_what_nobody_names_is_let_go() {
+        let mut store = Store::default();
+        let name = Name::new("ns", "repo");
+        store.put_source(source(1, &json!({"secretRef": {"name": "keys"}})));
+        let commit = |digit: &str| -> CommitId { digit.repeat(40).parse().unwrap() };
+        let app: plumb_api::Application = serde_json::from_value(json!({
+            "apiVersion": "plumb.dev/v1alpha1", "kind": "Application",
+            "metadata": {"name": "web", "namespace": "ns", "uid": "u", "generation": 1},
+            "spec": {
+                "sourceRef": {"name": "repo"}, "interval": "1h",
+                "revision": commit("2").to_string(),
+            },
+        }))
+        .unwrap();
+        store.put_app(app);
+        let revision = Revision { name: "main".into(), commit: commit("1") };
+        store.sources.get_mut(&name).unwrap().revision = Some(revision);
+        let mut all = trust(VerificationMode::Head, KEYS[0], commit("1"));
+        for digit in ["2", "3"] {
+            let known = all.good[&commit("1")].clone();
+            all.good.insert(commit(digit), known);
+        }
+        store.turn_trust(&name, Some(all));
+        let (keys, good) = store.trusted(&name).unwrap();
+        assert_eq!(good, [(commit("1"), By::Any), (commit("2"), By::Any)]);
+        assert_eq!(store.lose_trust(&name, &keys, &[]), []);
+        let web = [Key::App(Name::new("ns", "web"))];
+        assert_eq!(store.lose_trust(&name, &keys, &[commit("2")]), web);
+        let trusts = |store: &Store, digit| store.sources[&name].trusts(&commit(digit));
+        assert!(trusts(&store, "1") && !trusts(&store, "2"));
+        // Others came meanwhile.
+        store.turn_trust(&name, Some(trust(VerificationMode::Head, KEYS[1], commit("2"))));
+        assert_eq!(store.lose_trust(&name, &keys, &[commit("2")]), []);
+        assert!(trusts(&store, "2"));
+
+        let refused = |source| Err(SourceError::Unverified { what: "commit".into(), source });
+        assert!(is_refused(&refused(Refusal::Unsigned)));
+        assert!(!is_refused(&refused(Refusal::NoTag)));
+        assert!(!is_refused(&Err(SourceError::NotInCache { commit: commit("1") })));
     }
 
     #[test]
