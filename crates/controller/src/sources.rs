@@ -661,7 +661,10 @@ mod tests {
         let good = build_conditions(&[], &fetched, Some(1), at(0));
         assert!(!ready(true, &good, &failed), "what it needs is not at hand");
         let since = build_conditions(&[], &failed, Some(2), at(0));
-        assert!(ready(true, &since, &fetched), "it failed while it was suspended, and does no more");
+        assert!(
+            ready(true, &since, &fetched),
+            "it failed while it was suspended, and does no more"
+        );
     }
 
     #[test]

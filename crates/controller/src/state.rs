@@ -763,8 +763,7 @@ mod tests {
         // One that was not read yet since a restart stands where its status says.
         let mut unread = source("unread", "https://git.example/b");
         let revision = Some(format!("main@sha1:{one}"));
-        unread.status =
-            Some(plumb_api::GitRepositoryStatus { revision, ..Default::default() });
+        unread.status = Some(plumb_api::GitRepositoryStatus { revision, ..Default::default() });
         store.put_source(unread);
         assert_eq!(store.commits_of_mirror(&other), BTreeSet::from([one, three]));
     }

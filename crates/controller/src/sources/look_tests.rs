@@ -119,7 +119,8 @@ impl Look {
     /// Status, reason and message of a condition that was written last.
     fn condition(&self, kind: &str) -> Option<[String; 3]> {
         let status = self.status();
-        let condition = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == kind)?;
+        let condition =
+            status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == kind)?;
         Some(["status", "reason", "message"].map(|key| condition[key].as_str().unwrap().to_owned()))
     }
 }

@@ -12,7 +12,8 @@ use plumb_api::conditions::{self, reasons};
 use plumb_api::{Condition, GitRepository, Verification, VerificationMode};
 use plumb_core::ErrorClass;
 use plumb_source::{
-    Cancel, CommitId, KeysError, Mode, Refusal, Remote, SourceError, TagId, Tagged, TrustedKeys, Verified,
+    Cancel, CommitId, KeysError, Mode, Refusal, Remote, SourceError, TagId, Tagged, TrustedKeys,
+    Verified,
 };
 
 use super::credentials::secret;
@@ -331,7 +332,9 @@ impl Daemon {
                 return Err(problem.map_or(Missed::CutShort, Missed::from));
             };
             match trust.good.get(&commit) {
-                Some((found, verified)) if by.is_met(found) => return Ok(Some(Ok(verified.clone()))),
+                Some((found, verified)) if by.is_met(found) => {
+                    return Ok(Some(Ok(verified.clone())));
+                }
                 _ => Arc::clone(&trust.keys),
             }
         };

@@ -34,7 +34,8 @@ impl SshKey {
     /// # Panics
     /// When the key is gone.
     pub fn entry(&self) -> (String, String) {
-        let public = std::fs::read_to_string(self.path.with_extension("pub")).expect("a public key");
+        let public =
+            std::fs::read_to_string(self.path.with_extension("pub")).expect("a public key");
         (format!("{}.sshpub", self.name), public)
     }
 }
