@@ -135,7 +135,7 @@ impl Daemon {
                 // At once: their runs under way end early for this revision.
                 let Some(called) = self.take_revision(name, &object, remote.clone(), revision)
                 else {
-                    return self.look_again(name);
+                    return self.out_of_date(name);
                 };
                 for key in called {
                     self.call(key);
@@ -163,7 +163,7 @@ impl Daemon {
                     let mut store = self.state.lock();
                     let Some(source) = store.sources.get_mut(name).filter(|s| s.is_of(&object))
                     else {
-                        return self.look_again(name);
+                        return self.out_of_date(name);
                     };
                     let first = source.problem.replace(problem.message.clone()).is_none();
                     let generation = object.metadata.generation.unwrap_or(0);
@@ -191,7 +191,7 @@ impl Daemon {
 
     /// What a look found out is not about its object any more: it was changed or replaced meanwhile, or
     /// the keys that it trusts were.
-    fn look_again(&self, name: &Name) -> Outcome {
+    fn out_of_date(&self, name: &Name) -> Outcome {
         tracing::debug!(source = %name, "what was found is out of date");
         self.queue.add(Key::Source(name.clone()), Lane::Urgent);
         Outcome::Unchanged

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use plumb_source::Limits;
+use plumb_source::{CommitId, Limits};
 use plumb_testkit::{GitServer, Repo, SshKey};
 use serde_json::{Value, json};
 
