@@ -72,7 +72,7 @@ impl Look {
         self.git.forget();
         let (daemon, name) = (Arc::clone(&self.stand.daemon), self.name.clone());
         let look = tokio::spawn(async move { daemon.run_source(&name).await });
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_mins(1);
         while self.git.requests().is_empty() {
             assert!(Instant::now() < end, "nothing was asked");
             tokio::time::sleep(Duration::from_millis(5)).await;

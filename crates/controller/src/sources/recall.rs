@@ -17,7 +17,12 @@ impl Daemon {
     /// After a restart the commit that the status names may still be in the cache: then it stays
     /// enforced even while the Git server cannot be reached. So may one that an Application is pinned
     /// to, whatever became of that of the status.
-    pub(super) async fn recall(self: &Arc<Self>, name: &Name, object: &GitRepository, remote: &Remote) {
+    pub(super) async fn recall(
+        self: &Arc<Self>,
+        name: &Name,
+        object: &GitRepository,
+        remote: &Remote,
+    ) {
         if self.is_known(name) {
             return;
         }

@@ -34,6 +34,9 @@ pub(crate) struct Trust {
     good: BTreeMap<CommitId, (By, Verified)>,
 }
 
+/// Keys, and what is trusted by them: each commit, and by what it was verified.
+type Trusted = (Arc<TrustedKeys>, Vec<(CommitId, By)>);
+
 /// What is to be said of signatures: the status, reason and message of a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Word {
@@ -153,7 +156,7 @@ impl Store {
     }
 
     /// What is trusted of a source, and by which keys and what. What nobody names any more is let go.
-    fn trusted(&mut self, name: &Name) -> Option<(Arc<TrustedKeys>, Vec<(CommitId, By)>)> {
+    fn trusted(&mut self, name: &Name) -> Option<Trusted> {
         let named = self.commits_to_keep(name);
         let source = self.sources.get_mut(name)?;
         let verify = source.object.spec.verify.as_ref()?;
