@@ -8,6 +8,7 @@ use crate::cluster::{ApiError, ApplyHow, Tool};
 use crate::correct::is_taken;
 use crate::engine::Engine;
 use crate::live::Live;
+use crate::members::taker;
 use crate::policy::Adopt;
 use crate::prepare::{Prepared, planned_for, planned_on};
 use crate::sabotage::{Sabotage, leaves_out};
@@ -175,6 +176,17 @@ impl Engine {
             let Some(found) = found.filter(|found| found.live.uid == live.uid) else {
                 return Ok(live);
             };
+            if found.live.part_of.as_deref() == Some(&set.id)
+                && let Some(taker) = taker(&found.live, &set.manager)
+            {
+                // It began to take the object over while we had let it go, and the API server saw no
+                // conflict in two entries that say the same.
+                match self.take_over(set, &target, &found, taker).await {
+                    Ok(_) => return self.send(set, p, p.object.body(), UNFORCED).await,
+                    Err(error) if error.is_conflict() => continue,
+                    Err(error) => return Err(error),
+                }
+            }
             let foreign = found.tool.as_ref().filter(|tool| !declares(p, tool));
             if let (Some(tool), true) = (foreign, adopt != Adopt::Always) {
                 self.give_back(set, p, live).await?;
@@ -280,6 +292,40 @@ mod tests {
             let expected = 3 + usize::from(applied && !wants) - usize::from(!forced);
             assert_eq!(asked.len(), expected, "{applied} {wants}: {asked:?}");
         }
+    }
+
+    /// Found by torture: an object moved and came back while the watch was late. The owner applied what
+    /// another one had taken by half, and that one's entry stayed for ever.
+    #[tokio::test]
+    async fn what_another_one_took_by_half_is_taken_back_by_a_claim_that_nobody_refuses() {
+        let set =
+            |name: &str| ApplySet::new(GroupKind::new("plumb.dev", "Application"), "ns", name);
+        let (owner, other) = (set("owner"), set("other"));
+        let p = crate::failure::tests::service();
+        let found = |sets: &[&ApplySet]| {
+            let entry = |set: &&ApplySet| {
+                json!({
+                    "manager": set.manager, "operation": "Apply", "apiVersion": "v1",
+                    "time": "2024-01-01T00:00:00Z", "fieldsType": "FieldsV1",
+                    "fieldsV1": {"f:metadata": {"f:labels": {format!("f:{PART_OF}"): {}}}},
+                })
+            };
+            let object = json!({"kind": "PartialObjectMetadata", "metadata": {
+                "name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "5",
+                "labels": {PART_OF: owner.id}, "managedFields": sets.iter().map(entry).collect::<Vec<_>>(),
+            }});
+            Says::ok(object.to_string())
+        };
+        let both = [&other, &owner];
+        let script =
+            Script::new([found(&both), found(&both), found(&both[1..]), found(&both[1..])]);
+        let engine = in_slices(&script, usize::MAX);
+        let live = engine.claim(&owner, &p).await.unwrap();
+        assert_eq!(taker(&live, &owner.manager), None);
+        let asked = script.asked();
+        assert_eq!(asked.len(), 4, "{asked:?}");
+        assert!(asked[2].body.contains(&owner.manager) && !asked[2].body.contains(&other.manager));
+        assert!(asked[3].uri.contains("force=false"), "and then what is only the other one's goes");
     }
 
     /// Found by torture: the first list of its kind failed after a restart, it was applied and, being

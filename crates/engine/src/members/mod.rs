@@ -27,7 +27,7 @@ use crate::report::Drift;
 use crate::sabotage::{Sabotage, leaves_out};
 
 pub(crate) use self::audit::Audits;
-pub(crate) use self::standing::Standing;
+pub(crate) use self::standing::{Standing, taker};
 pub use self::wellbeing::HIDDEN;
 
 /// How an object was when it was last known to equal its desired state.

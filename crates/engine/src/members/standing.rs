@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Members;
 use super::audit::Audit;
 use crate::attention::Told;
+use crate::live::Live;
 use crate::marks::Ssa;
 use crate::report::Drift;
 
@@ -42,6 +43,13 @@ pub(crate) enum Standing {
     Replaced,
     /// On its way out.
     Terminating,
+}
+
+/// Who put our label on an object beside us, or in our place: another Application's manager, which did so
+/// by taking our entry over.
+pub(crate) fn taker<'l>(live: &'l Live, manager: &str) -> Option<&'l str> {
+    let mut others = live.entries.iter().filter(|entry| *entry.manager != *manager);
+    others.find(|entry| entry.owns_part_of).map(|entry| &*entry.manager)
 }
 
 impl Members {
@@ -104,15 +112,15 @@ impl Members {
     }
 
     /// The objects of a set that another one began to take over and did not apply: each with that one's
-    /// manager. Our label is on them, and its entry owns that.
+    /// manager. Our label is on them, and its entry owns that, whether we have applied it since or not.
     pub(crate) fn half_taken(&self, set: &str, manager: &str) -> Vec<(ObjectKey, String)> {
         let keys = self.sets.get(set).into_iter().flatten();
         let taken = keys.filter_map(|key| {
             let live = self.live(key)?;
-            let is_ours = live.part_of.as_deref() == Some(set) && live.entry(manager).is_none();
-            let taker = live.entries.iter().find(|entry| entry.owns_part_of)?;
+            let is_ours = live.part_of.as_deref() == Some(set);
+            let taker = taker(live, manager)?;
             (is_ours && !live.terminating && !live.marks.hands_off())
-                .then(|| (ObjectKey::clone(key), taker.manager.to_string()))
+                .then(|| (ObjectKey::clone(key), taker.to_owned()))
         });
         taken.collect()
     }
@@ -121,7 +129,7 @@ impl Members {
     pub(crate) fn labelled(&self, set: &str, manager: &str) -> Vec<ObjectKey> {
         let applied = self.applied(set, manager).into_iter().map(|(key, _)| key);
         let taken = self.half_taken(set, manager).into_iter().map(|(key, _)| key);
-        applied.chain(taken).collect()
+        applied.chain(taken).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Whether somebody changed a verified object of the set, and it need not wait.

@@ -215,6 +215,30 @@ fn what_is_gone_before_our_answer_comes_stays_gone() {
 }
 
 #[test]
+fn what_another_one_took_by_half_is_told_whether_it_was_applied_since_or_not() {
+    fn with_other(live: &mut Live, owns_part_of: bool) {
+        let entry = live.entries[0].clone();
+        live.entries.push(Entry { manager: OTHER.into(), owns_part_of, ..entry });
+    }
+    const OTHER: &str = "plumb:ns/other";
+    let half_taken = |change: fn(&mut Live)| {
+        let mut members = verified();
+        members.changed(key("a"), with(11, change));
+        members.half_taken(SET, MANAGER)
+    };
+    let taken = [(key("a"), OTHER.to_owned())];
+    assert_eq!(half_taken(|_| {}), []);
+    assert_eq!(half_taken(|l| l.entries[0].manager = OTHER.into()), taken);
+    assert_eq!(half_taken(|l| with_other(l, true)), taken);
+    assert_eq!(half_taken(|l| with_other(l, false)), [], "a field that both have");
+    let wholly = half_taken(|l| {
+        with_other(l, true);
+        l.part_of = Some("set-2".into());
+    });
+    assert_eq!(wholly, [], "it is wholly taken");
+}
+
+#[test]
 fn an_extra_member_calls_its_set() {
     let mut members = verified();
     assert!(members.changed(key("b"), live(11)).contains(SET));
