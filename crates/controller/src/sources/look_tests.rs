@@ -144,7 +144,8 @@ async fn what_a_look_finds_counts_for_the_object_that_it_was_for() {
         look.git.stall(false);
         assert_eq!(running.await.unwrap(), Outcome::Unchanged, "{what}");
         assert_eq!(look.commit(), None, "{what}");
-        assert!(look.stand.daemon.state.lock().sources[&look.name].remote.is_none(), "{what}");
+        let remote = look.stand.daemon.state.lock().sources[&look.name].remote.clone();
+        assert!(what == "suspended" || remote.is_none(), "{remote:?}");
         assert_eq!(look.stand.api.statuses(), Vec::<Value>::new(), "{what}");
         assert_eq!(look.stand.daemon.queue.sources.len(), 1, "{what}: the next look is due");
     }
@@ -360,7 +361,7 @@ async fn a_person_can_accept_what_cannot_be_compared() {
     assert_eq!(look.run().await, Outcome::Stalled);
     let step = format!("{last}..{new}");
     let [_, reason, message] = look.condition("Ready").unwrap();
-    assert_eq!(reason, "TooLarge");
+    assert_eq!(reason, "RepositoryTooLarge");
     assert!(message.contains("cannot be told") && message.contains(&step), "{message}");
     assert_eq!(look.commit().as_ref(), Some(last));
 
