@@ -38,6 +38,7 @@ mod outage;
 mod ownership;
 mod pinning;
 mod pods;
+mod polling;
 mod quiet;
 mod races;
 mod receiver;

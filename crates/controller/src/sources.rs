@@ -2,14 +2,18 @@
 
 mod credentials;
 mod mirror;
+mod places;
+mod polls;
 mod rewrite;
 mod trust;
 
+pub(crate) use places::moved;
+pub(crate) use polls::Polls;
 pub(crate) use rewrite::Turn;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plumb_api::conditions::{self, READY, reasons};
@@ -19,12 +23,13 @@ use plumb_source::{Cancel, Reference, Remote, Resolved, Revision, SourceError};
 
 use crate::daemon::{Daemon, PANICKED, Panicked, chain};
 use crate::events::Severity;
-use crate::metrics::{GitOutcome, Kind, Outcome};
+use crate::metrics::{Kind, Outcome};
 use crate::names::{Key, Name};
 use crate::queue::Lane;
 use crate::state::{annotation, commit_of};
 use crate::status::{Say, Waits, brief, build_conditions, with_hint};
 
+use self::places::Place;
 use self::trust::By;
 pub(crate) use self::trust::{Trust, Word};
 
@@ -52,6 +57,8 @@ impl Problem {
 enum Missed {
     /// It was cut short, by a shutdown or with the lease, and found out nothing.
     CutShort,
+    /// It waits for its place at the server, and is called.
+    Parked,
     Problem(Problem),
 }
 
@@ -91,6 +98,16 @@ const SLOW_RETRY: Duration = Duration::from_mins(1);
 /// been asked for some time already.
 pub(crate) const STATUS_RETRY: Duration = Duration::from_secs(5);
 
+/// A look that came to a revision.
+struct Come {
+    remote: Remote,
+    revision: Revision,
+    /// When the listing began that says so.
+    began: Instant,
+    /// The place at the server, if it needed one.
+    place: Option<Place>,
+}
+
 impl Daemon {
     /// Looks at a GitRepository once and plans the next look.
     pub(crate) async fn run_source(self: &Arc<Self>, name: &Name) -> Outcome {
@@ -98,21 +115,40 @@ impl Daemon {
         else {
             return Outcome::Unchanged;
         };
-        let key = Key::Source(name.clone());
-        let spec = &object.spec;
         let (distrusted, keys) = self.take_keys(name, &object).await;
         let result = match keys {
             Err(problem) => Err(problem.into()),
-            Ok(()) if spec.suspend => self.stand_still(&object).await,
+            Ok(()) if object.spec.suspend => self.stand_still(&object).await,
             Ok(()) => self.resolve(name, &object).await,
         };
         // What they stand on has to be verified anew.
-        for key in distrusted {
-            self.call(key);
+        self.call_all(distrusted);
+        let (result, began, mut place) = match result {
+            Ok(Come { remote, revision, began, place }) => (Ok((remote, revision)), began, place),
+            Err(missed) => (Err(missed), Instant::now(), None),
+        };
+        if !self.state.lock().sources.get(name).is_some_and(|source| source.wants.any()) {
+            // The rest of the look needs no server.
+            place = None;
         }
+        let outcome = self.conclude(name, &object, &result, began, place).await;
+        self.give_back(name);
+        outcome
+    }
+
+    /// Says what a look came to, and plans the next one.
+    async fn conclude(
+        self: &Arc<Self>,
+        name: &Name,
+        object: &Arc<GitRepository>,
+        result: &Result<(Remote, Revision), Missed>,
+        began: Instant,
+        mut place: Option<Place>,
+    ) -> Outcome {
+        let key = Key::Source(name.clone());
+        let spec = &object.spec;
         let interval = Duration::from(spec.interval);
-        let bring = async || self.bring_wanted(name, &object, &result).await;
-        match &result {
+        match result {
             Ok((remote, revision)) => {
                 let moved = {
                     let store = self.state.lock();
@@ -121,16 +157,20 @@ impl Daemon {
                 };
                 let untidy = moved || self.untidy.load(Ordering::Relaxed);
                 // At once: their runs under way end early for this revision.
-                for key in self.take_revision(name, &object, remote.clone(), revision) {
-                    self.call(key);
+                let (apps, twins) = self.take_revision(name, object, (remote, revision), began);
+                self.call_all(apps);
+                for twin in twins {
+                    self.queue.add(twin, Lane::Urgent);
                 }
                 if untidy {
                     self.forget_mirrors().await;
                 }
-                let news = self.say_source(name, &object, Ok(revision)).await;
-                let missing = bring().await;
+                let news = self.say_source(name, object, Ok(revision)).await;
+                let missing = self.bring_wanted(name, object, result, &mut place).await;
+                drop(place);
                 self.keep_commits(name).await;
-                let next = (!spec.suspend).then(|| self.jitter(interval));
+                let next = (!spec.suspend)
+                    .then(|| self.pace(began, interval).saturating_sub(began.elapsed()));
                 if let Some(wait) = next.into_iter().chain(missing).min() {
                     self.queue.add_after(key, wait, Lane::Routine);
                 }
@@ -141,6 +181,7 @@ impl Daemon {
                 self.queue.add_after(key, STATUS_RETRY, Lane::Routine);
                 Outcome::Retry
             }
+            Err(Missed::Parked) => Outcome::Waiting,
             Err(Missed::Problem(problem)) => {
                 tracing::warn!(source = %name, reason = problem.reason, "{}", problem.message);
                 let (wait, first) = {
@@ -149,12 +190,19 @@ impl Daemon {
                         return Outcome::Unchanged;
                     };
                     let first = source.problem.replace(problem.message.clone()).is_none();
-                    let generation = object.metadata.generation.unwrap_or(0);
-                    // Another problem than before means that somebody is at work on it.
-                    let cap = interval.min(SLOW_RETRY);
-                    (source.backoff.failed(generation, &problem.reason, cap), first)
+                    // The next try is not told this again.
+                    source.asked = Instant::now();
+                    let wait = if let Some(until) = source.paused.take() {
+                        until.saturating_duration_since(Instant::now())
+                    } else {
+                        let generation = object.metadata.generation.unwrap_or(0);
+                        // Another problem than before means that somebody is at work on it.
+                        let cap = interval.min(SLOW_RETRY);
+                        source.backoff.failed(generation, &problem.reason, cap)
+                    };
+                    (wait, first)
                 };
-                let news = self.say_source(name, &object, Err(problem)).await;
+                let news = self.say_source(name, object, Err(problem)).await;
                 // After a restart the status may have told it already, and those that wait have not.
                 if news || first {
                     let waiting: Vec<Key> = self.state.lock().dependants(name).collect();
@@ -162,7 +210,8 @@ impl Daemon {
                         self.queue.add(key, Lane::Routine);
                     }
                 }
-                let wait = bring().await.map_or(wait, |missing| missing.min(wait));
+                let missing = self.bring_wanted(name, object, result, &mut place).await;
+                let wait = missing.map_or(wait, |missing| missing.min(wait));
                 self.queue.add_after(key, wait, Lane::Routine);
                 match problem.class {
                     ErrorClass::Retry => Outcome::Retry,
@@ -176,33 +225,18 @@ impl Daemon {
         self: &Arc<Self>,
         name: &Name,
         object: &GitRepository,
-    ) -> Result<(Remote, Revision), Missed> {
+    ) -> Result<Come, Missed> {
         let remote = self.remote(name, object).await?;
         self.recall(name, object, &remote).await;
-        let reference = reference_of(object.spec.reference.as_ref());
-        let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
-        let with_tag = trust::wants_tag(object);
-        let resolved = self
-            .blocking(Kind::GitRepository, move |cancel: &Cancel| {
-                if with_tag {
-                    return mirrors.resolve_tag(&target, &reference, cancel);
-                }
-                let revision = mirrors.resolve(&target, &reference, cancel)?;
-                Ok(Resolved { revision, tag: None })
-            })
-            .await?;
-        if matches!(resolved, Err(SourceError::Cancelled)) {
-            return Err(Missed::CutShort);
-        }
-        let outcome = if resolved.is_ok() { GitOutcome::Ok } else { GitOutcome::Failed };
-        self.metrics.git_polled(outcome);
-        let Resolved { revision, tag } = resolved?;
+        let (looked, mut place) = self.look(name, object, &remote).await?;
+        let Resolved { revision, tag } = looked.resolved;
         let by = By::Resolved(revision.name.clone(), tag);
         self.verify(name, object, &remote, revision.commit, by).await?;
-        if let Some(text) = self.check_history(name, object, &remote, &revision).await? {
+        let turned = self.check_history(name, object, (&remote, &revision), &mut place).await?;
+        if let Some(text) = turned {
             self.tell_rewrite(object, &revision, &text);
         }
-        Ok((remote, revision))
+        Ok(Come { remote, revision, began: looked.began, place })
     }
 
     /// After a restart the commit that the status names may still be in the cache: then it stays
@@ -245,10 +279,9 @@ impl Daemon {
     }
 
     /// A suspended source stays at the commit that its status names.
-    async fn stand_still(
-        self: &Arc<Self>,
-        object: &GitRepository,
-    ) -> Result<(Remote, Revision), Missed> {
+    async fn stand_still(self: &Arc<Self>, object: &GitRepository) -> Result<Come, Missed> {
+        let began = Instant::now();
+        let mut place = None;
         let name = Name::of(&object.metadata);
         let known = {
             let store = self.state.lock();
@@ -258,7 +291,7 @@ impl Daemon {
         if let Some((remote, revision)) = known {
             let by = By::Named(revision.name.clone());
             self.verify(&name, object, &remote, revision.commit, by).await?;
-            return Ok((remote, revision));
+            return Ok(Come { remote, revision, began, place });
         }
         let status = object.status.as_ref();
         let Some(revision) = status.and_then(|status| revision_of(status.revision.as_deref()?))
@@ -267,47 +300,46 @@ impl Daemon {
             return Err(Problem::user(reasons::SUSPENDED, message).into());
         };
         let remote = self.remote(&name, object).await?;
-        let (mirrors, target, commit) =
-            (Arc::clone(&self.mirrors), remote.clone(), revision.commit);
-        self.blocking(Kind::GitRepository, move |cancel: &Cancel| {
-            mirrors.fetch_commit(&target, &commit, cancel)
-        })
-        .await??;
+        let commit = revision.commit;
+        self.fetch(&name, &remote, commit, &mut place).await?;
         let by = By::Named(revision.name.clone());
         self.verify(&name, object, &remote, commit, by).await?;
-        Ok((remote, revision))
+        Ok(Come { remote, revision, began, place })
     }
 
-    /// Takes a revision in. Returns who has to look at it: the applications, and sources that follow the
-    /// same ref and stand elsewhere.
+    /// Takes a revision in, which a listing that began at a moment named. Returns who has to look at it:
+    /// the applications, and sources that follow the same ref and stand elsewhere.
     fn take_revision(
         &self,
         name: &Name,
         object: &GitRepository,
-        remote: Remote,
-        revision: &Revision,
-    ) -> Vec<Key> {
+        (remote, revision): (&Remote, &Revision),
+        began: Instant,
+    ) -> (Vec<Key>, Vec<Key>) {
         let mut store = self.state.lock();
         let before = store.sources.get(name).and_then(|source| source.revision.as_ref());
         let moved = before != Some(revision);
         let seq = moved.then(|| store.number(name, revision.commit));
-        let Some(source) = store.sources.get_mut(name) else { return Vec::new() };
+        let Some(source) = store.sources.get_mut(name) else {
+            return (Vec::new(), Vec::new());
+        };
         let news = source.revision.as_ref() != Some(revision)
-            || source.remote.as_ref() != Some(&remote)
+            || source.remote.as_ref() != Some(remote)
             || source.problem.is_some();
         let forced = annotation(&object.metadata, names::REQUESTED_AT)
             != object.status.as_ref().and_then(|s| s.last_handled_reconcile_at.as_deref());
         source.seq = seq.unwrap_or(source.seq);
         source.revision = Some(revision.clone());
-        source.remote = Some(remote);
+        source.remote = Some(remote.clone());
+        source.looked = source.looked.max(Some(began));
         source.problem = None;
         source.backoff.succeeded();
         let ignores = object.metadata.generation
             != object.status.as_ref().and_then(|status| status.observed_generation);
         if !(news || ignores || forced) {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
-        let mut keys: Vec<Key> = store.dependants(name).collect();
+        let keys: Vec<Key> = store.dependants(name).collect();
         for key in &keys {
             if let Some(app) = store.apps.get_mut(key.name()) {
                 // A newer revision takes over from a run that is under way.
@@ -319,15 +351,19 @@ impl Daemon {
                 }
             }
         }
+        let mut lagging = Vec::new();
         if moved {
             // What leaves the applications of one may have gone to those of another.
-            let lagging = |twin: &Name| {
-                store.sources.get(twin).is_some_and(|twin| twin.revision.as_ref() != Some(revision))
-            };
-            let twins = store.twins(name).into_iter().filter(lagging);
-            keys.extend(twins.map(Key::Source));
+            for name in store.twins(name) {
+                let Some(twin) = store.sources.get_mut(&name) else { continue };
+                if twin.revision.as_ref() != Some(revision) {
+                    // What was heard here is new enough for it, and what was heard before is not.
+                    twin.asked = twin.asked.max(began);
+                    lagging.push(Key::Source(name));
+                }
+            }
         }
-        keys
+        (keys, lagging)
     }
 
     /// Writes the status if it says something new. Returns whether it did.

@@ -13,7 +13,8 @@ use crate::github::{self, CheckedApp, Tokens};
 use crate::http;
 use crate::lookup::{self, Found};
 use crate::mirror::{Check, Store, peel};
-use crate::mirrors::{Counters, Mirror, Want};
+use crate::mirrors::{Counters, Looked, Mirror, Want};
+use crate::polls::{Asked, Heard};
 use crate::remote::{Authorization, CheckedRemote};
 use crate::session::{Endpoint, Session};
 use crate::ssh;
@@ -105,37 +106,107 @@ impl Call<'_> {
         work(&Session::Http(session))
     }
 
+    /// Lists a reference, with those of others in the same question, and fetches its commit.
     pub(crate) fn resolve(
         &self,
         reference: &Reference,
         want: Want,
-    ) -> Result<Resolved, SourceError> {
-        let query = lookup::Query::new(reference)?;
+        others: &[Reference],
+    ) -> Result<Looked, SourceError> {
+        let asked = Asked::new(reference, others)?;
         self.with_session(|session| {
-            let (endpoint, server, refs) =
-                self.list(session, &query.prefixes(), |name| query.wants(name))?;
-            let found = match query.pick(&refs) {
-                Ok(found) => found,
-                Err(error) => return Err(self.explain(session, reference, error)),
+            let began = Instant::now();
+            let listed = self.list(session, &asked.prefixes(), |name| asked.wants(name));
+            let (endpoint, server, refs) = match listed {
+                // That may be so for the others' sake.
+                Err(SourceError::TooLarge { .. }) if !asked.is_alone() => {
+                    let own = Asked::alone(reference)?;
+                    self.list(session, &own.prefixes(), |name| own.wants(name))?
+                }
+                listed => listed?,
             };
-            let Found { name, id, peeled } = found;
-            let commit = peeled.unwrap_or(id);
-            let tag = Some(id).filter(|id| want == Want::Tag && *id != commit);
-            let target = Target { listed: id, commit, tag, branch: None, advertised: true };
-            let commit =
-                self.ensure(session, &target, Some((&endpoint, &server))).map_err(|error| {
-                    match error {
-                        SourceError::NotACommit { .. } => {
-                            SourceError::NotACommit { reference: reference.to_string() }
-                        }
-                        error => error,
-                    }
-                })?;
-            // A server that does not peel gave the tag in place of the commit.
-            let tag =
-                tag.or_else(|| Some(id).filter(|id| want == Want::Tag && *id != commit.oid()));
-            Ok(Resolved { revision: Revision { name, commit }, tag: tag.map(TagId::of) })
+            let found = asked.own(&refs).map_err(|error| self.explain(session, reference, error));
+            let own = std::iter::once((reference, found.clone()));
+            let answers = own.chain(asked.others(&refs).map(|(other, found)| (other, Ok(found))));
+            lock(&self.mirror.answers).hear(self.remote.trust(), began, answers);
+            let known = Some((&endpoint, &server));
+            let resolved = self.take(session, reference, want, &found?, known)?;
+            Ok(Looked { resolved, began, listed: true })
         })
+    }
+
+    /// What a listing that began at a moment or later says of a reference, if its commit is here. No
+    /// network at all.
+    pub(crate) fn known(
+        &self,
+        reference: &Reference,
+        want: Want,
+        since: Instant,
+    ) -> Option<Result<Looked, SourceError>> {
+        let heard = self.heard(reference, since)?;
+        let found = match heard.found {
+            Ok(found) => found,
+            Err(error) => return Some(Err(error)),
+        };
+        let (commit, tag) = parts(&found, want);
+        self.mirror.is_here(commit, tag).then(|| {
+            let revision = Revision { name: found.name, commit: CommitId::of(commit) };
+            let resolved = Resolved { revision, tag: tag.map(TagId::of) };
+            Ok(Looked { resolved, began: heard.began, listed: false })
+        })
+    }
+
+    /// The same, and fetches its commit. `None` where the server has to be asked again: what it listed
+    /// then it may not have any more.
+    pub(crate) fn fetch_known(
+        &self,
+        reference: &Reference,
+        want: Want,
+        since: Instant,
+    ) -> Option<Result<Looked, SourceError>> {
+        let heard = self.heard(reference, since)?;
+        let found = heard.found.ok()?;
+        let (endpoint, server) = lock(&self.mirror.endpoint).clone()?;
+        let known = Some((&endpoint, &server));
+        let resolved =
+            self.with_session(|session| self.take(session, reference, want, &found, known));
+        match resolved {
+            Err(SourceError::Server { .. }) => None,
+            Err(error) if is_stale(&error) => None,
+            resolved => Some(resolved.map(|resolved| Looked {
+                resolved,
+                began: heard.began,
+                listed: false,
+            })),
+        }
+    }
+
+    fn heard(&self, reference: &Reference, since: Instant) -> Option<Heard> {
+        lock(&self.mirror.answers).since(self.remote.trust(), reference, since).cloned()
+    }
+
+    /// Makes sure that what was found is here.
+    fn take(
+        &self,
+        session: &Session<'_>,
+        reference: &Reference,
+        want: Want,
+        found: &Found,
+        known: Option<(&Endpoint, &Server)>,
+    ) -> Result<Resolved, SourceError> {
+        let (commit, tag) = parts(found, want);
+        let id = found.id;
+        let target = Target { listed: id, commit, tag, branch: None, advertised: true };
+        let commit = self.ensure(session, &target, known).map_err(|error| match error {
+            SourceError::NotACommit { .. } => {
+                SourceError::NotACommit { reference: reference.to_string() }
+            }
+            error => error,
+        })?;
+        // A server that does not peel gave the tag in place of the commit.
+        let tag = tag.or_else(|| Some(id).filter(|id| want == Want::Tag && *id != commit.oid()));
+        let revision = Revision { name: found.name.clone(), commit };
+        Ok(Resolved { revision, tag: tag.map(TagId::of) })
     }
 
     /// Fetches a commit by its id unless it is here.
@@ -397,6 +468,12 @@ impl Call<'_> {
         store.write_shallow(&store.boundary(repo, &store.anchors(repo)?)?)?;
         Ok(CommitId::of(commit))
     }
+}
+
+/// The commit that was found, and the annotated tag before it where that is wanted.
+fn parts(found: &Found, want: Want) -> (Oid, Option<Oid>) {
+    let commit = found.peeled.unwrap_or(found.id);
+    (commit, Some(found.id).filter(|id| want == Want::Tag && *id != commit))
 }
 
 /// Whether an object is here and is a commit.

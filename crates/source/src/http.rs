@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use rustls::AlertDescription;
 use serde_json::Value;
 use ureq::{Body, Proxy, ProxyProtocol, http};
@@ -15,6 +16,8 @@ use url::Url;
 
 use crate::agents::Agents;
 use crate::cancel::Watch;
+use crate::concerns::ASKING_FOR_A_TOKEN;
+use crate::pause::retry_after;
 use crate::pkt::PktReader;
 use crate::remote::{Authorization, CheckedRemote, basic};
 use crate::session::{Answer, Body as AnswerBody, Carrier, Endpoint};
@@ -217,9 +220,7 @@ impl<'a> Session<'a> {
             }
         });
         let slow = |error| match error {
-            SourceError::Timeout { .. } => {
-                SourceError::Timeout { doing: "waiting for a token of the GitHub App" }
-            }
+            SourceError::Timeout { .. } => SourceError::Timeout { doing: ASKING_FOR_A_TOKEN },
             error => error,
         };
         let response = asked.map_err(slow)?;
@@ -329,7 +330,11 @@ impl<'a> Session<'a> {
                 sent: self.authorization(trusted).is_some(),
             }),
             404 | 410 => Err(SourceError::RepositoryNotFound { url }),
-            status => Err(SourceError::HttpStatus { url, status }),
+            // Where a redirect leads nobody may speak for the host of the url.
+            status => match pause_of(response).filter(|_| trusted && matches!(status, 429 | 503)) {
+                Some(until) => Err(SourceError::Busy { host: self.host(), status, until }),
+                None => Err(SourceError::HttpStatus { url, status }),
+            },
         }
     }
 
@@ -508,6 +513,12 @@ fn reader(response: http::Response<Body>, limit: u64) -> Answer {
     let body = response.into_body().into_with_config();
     // The packet reader counts; ureq's own limit would be an error of another kind.
     PktReader::new(AnswerBody::Http(body.limit(u64::MAX).reader()), limit)
+}
+
+/// Until when a server asks to be left alone.
+fn pause_of(response: &http::Response<Body>) -> Option<Timestamp> {
+    let value = response.headers().get("retry-after")?.to_str().ok()?;
+    retry_after(value, Timestamp::now())
 }
 
 fn content_type(response: &http::Response<Body>) -> String {

@@ -1,5 +1,6 @@
 //! All mirrors of one cache directory, and what can be asked of them.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -16,6 +17,7 @@ use crate::call::Call;
 use crate::cancel::lock;
 use crate::github::Tokens;
 use crate::mirror::{Store, cache_error, files, remove_dir};
+use crate::polls::Answers;
 use crate::remote::CheckedRemote;
 use crate::session::Endpoint;
 use crate::ssh::OpenIdentity;
@@ -139,6 +141,37 @@ impl Counters {
     }
 }
 
+/// What is asked of a repository.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'q> {
+    /// What is followed.
+    pub reference: &'q Reference,
+    /// Whether of an annotated tag the tag object is wanted, too.
+    pub with_tag: bool,
+    /// What others follow in the same repository, the first ones before the last. If a listing is
+    /// needed, it asks for these, too.
+    pub others: &'q [Reference],
+    /// A listing that began at this moment, or later, is news enough.
+    pub since: Instant,
+}
+
+impl Question<'_> {
+    fn want(&self) -> Want {
+        if self.with_tag { Want::Tag } else { Want::Commit }
+    }
+}
+
+/// What a look came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// What the reference leads to.
+    pub resolved: Resolved,
+    /// When the listing began that says so.
+    pub began: Instant,
+    /// Whether that was asked for by this look, and not by an earlier one.
+    pub listed: bool,
+}
+
 /// Equal questions to a server: the reference, whom to trust for it, and what is wanted of it.
 pub(crate) type Key = (Reference, Option<String>, Want);
 
@@ -156,7 +189,9 @@ pub(crate) struct Mirror {
     pub(crate) store: Store,
     /// Set when a reader met damage; the next resolve then checks every byte.
     pub(crate) suspect: AtomicBool,
-    pub(crate) board: Arc<Board<Key, Resolved>>,
+    pub(crate) board: Arc<Board<Key, Looked>>,
+    /// What its listings said.
+    pub(crate) answers: Mutex<Answers>,
     /// What the server last said it offers, so that a poll is one request.
     pub(crate) endpoint: Mutex<Option<(Endpoint, Server)>>,
     /// Agents at rest, with the CA bundle they were made for.
@@ -182,6 +217,7 @@ impl Mirror {
             store: Store { path },
             suspect: AtomicBool::new(false),
             board: Board::new(),
+            answers: Mutex::default(),
             endpoint: Mutex::new(None),
             agents: Mutex::new(None),
             identity: OpenIdentity::default(),
@@ -252,36 +288,74 @@ impl Mirrors {
         reference: &Reference,
         cancel: &Cancel,
     ) -> Result<Revision, SourceError> {
-        Ok(self.look(remote, reference, Want::Commit, cancel)?.revision)
+        let question = Question { reference, with_tag: false, others: &[], since: Instant::now() };
+        Ok(self.look(remote, &question, cancel)?.resolved.revision)
     }
 
-    /// The same, and of an annotated tag the tag object, too.
-    pub fn resolve_tag(
+    /// Finds what a reference leads to, by a listing that is new enough or by asking for one, and
+    /// fetches it if it is not here yet.
+    pub fn look(
         &self,
         remote: &Remote,
-        reference: &Reference,
+        question: &Question<'_>,
         cancel: &Cancel,
-    ) -> Result<Resolved, SourceError> {
-        self.look(remote, reference, Want::Tag, cancel)
-    }
-
-    fn look(
-        &self,
-        remote: &Remote,
-        reference: &Reference,
-        want: Want,
-        cancel: &Cancel,
-    ) -> Result<Resolved, SourceError> {
+    ) -> Result<Looked, SourceError> {
+        let Question { reference, others, since, .. } = *question;
         reference.check()?;
         let call = self.call(remote, cancel)?;
         if let Reference::Commit { id, branch } = reference {
+            let began = Instant::now();
             let commit: CommitId = id.parse()?;
             call.bring(commit, branch.as_deref())?;
             let revision = Revision { name: branch.clone().unwrap_or_default(), commit };
-            return Ok(Resolved { revision, tag: None });
+            return Ok(Looked { resolved: Resolved { revision, tag: None }, began, listed: false });
+        }
+        let want = question.want();
+        let known = call.known(reference, want, since);
+        if let Some(known) = known.or_else(|| call.fetch_known(reference, want, since)) {
+            return known;
         }
         let key = (reference.clone(), call.remote.trust().map(String::from), want);
-        call.mirror.board.ask(&key, cancel, call.deadline, || call.resolve(reference, want))
+        let asked = Cell::new(false);
+        let ask = || {
+            asked.set(true);
+            call.resolve(reference, want, others)
+        };
+        let looked = call.mirror.board.ask(&key, cancel, call.deadline, ask)?;
+        Ok(Looked { listed: asked.get(), ..looked })
+    }
+
+    /// What [`Mirrors::look`] says without any network: `None` where it would need that.
+    pub fn known(
+        &self,
+        remote: &Remote,
+        question: &Question<'_>,
+    ) -> Option<Result<Looked, SourceError>> {
+        let cancel = Cancel::new();
+        let call = self.call(remote, &cancel).ok()?;
+        let Reference::Commit { id, branch } = question.reference else {
+            return call.known(question.reference, question.want(), question.since);
+        };
+        let commit: CommitId = id.parse().ok()?;
+        let revision = Revision { name: branch.clone().unwrap_or_default(), commit };
+        let resolved = Resolved { revision, tag: None };
+        let here = call.mirror.is_here(commit.oid(), None);
+        here.then(|| Ok(Looked { resolved, began: Instant::now(), listed: false }))
+    }
+
+    /// Which commit a listing that began at a moment or later says a reference leads to, whether it is
+    /// here or not. No network and no disk. Where a server does not peel its tags it is the tag.
+    pub fn listed(
+        &self,
+        remote: &Remote,
+        reference: &Reference,
+        since: Instant,
+    ) -> Option<CommitId> {
+        let remote = remote.check().ok()?;
+        let mirror = self.mirror(&remote);
+        let answers = lock(&mirror.answers);
+        let found = answers.since(remote.trust(), reference, since)?.found.as_ref().ok()?;
+        Some(CommitId::of(found.peeled.unwrap_or(found.id)))
     }
 
     /// Makes sure that a commit is here. No network when it is.

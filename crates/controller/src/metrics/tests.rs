@@ -21,7 +21,10 @@ fn filled() -> Metrics {
     metrics.pruned("apps", "web", 1);
     metrics.drift_corrected("apps", "web", 2);
     metrics.watch_sight(|| SightFigures { members: 5, unreadable_kinds: 1 });
+    metrics.watch_hosts(|| 2);
     metrics.git_polled(GitOutcome::Ok);
+    metrics.git_polled(GitOutcome::PutOff);
+    metrics.git_shared();
     metrics.git_fetched(GitOutcome::Failed, 1);
     metrics.git_received(212);
     metrics.hook(Service::GitHub, HookOutcome::Asked);
@@ -52,6 +55,9 @@ fn a_scrape_reads_as_documented() {
         "plumb_members 5",
         "plumb_unreadable_kinds 1",
         r#"plumb_git_polls_total{outcome="ok"} 1"#,
+        r#"plumb_git_polls_total{outcome="put_off"} 1"#,
+        "plumb_git_polls_shared_total 1",
+        "plumb_git_hosts_waited_for 2",
         r#"plumb_git_fetches_total{outcome="failed"} 1"#,
         "plumb_git_received_bytes_total 212",
         r#"plumb_hooks_total{service="github",outcome="asked"} 1"#,

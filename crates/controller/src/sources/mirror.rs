@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use plumb_api::GitRepository;
 use plumb_core::ErrorClass;
-use plumb_source::{Cancel, Remote, Revision, SourceError};
+use plumb_source::{Cancel, Remote, Revision};
 
 use super::trust::By;
-use super::{Missed, Problem, SLOW_RETRY};
+use super::{Missed, Place, SLOW_RETRY};
 use crate::daemon::{Daemon, Panicked};
 use crate::metrics::Kind;
 use crate::names::{Key, Name};
@@ -24,6 +24,7 @@ impl Daemon {
         name: &Name,
         object: &GitRepository,
         look: &Result<(Remote, Revision), Missed>,
+        place: &mut Option<Place>,
     ) -> Option<Duration> {
         let wanted = {
             let mut store = self.state.lock();
@@ -36,7 +37,7 @@ impl Daemon {
         let mut failed = None;
         let remote = match look {
             Ok((remote, _)) => Ok(remote.clone()),
-            Err(Missed::CutShort) => return None,
+            Err(Missed::CutShort | Missed::Parked) => return None,
             // What kept the ref from being read keeps commits from coming, too.
             Err(Missed::Problem(problem)) if problem.class == ErrorClass::Retry => {
                 Err(problem.clone())
@@ -47,20 +48,15 @@ impl Daemon {
             let result = match (&remote, &failed) {
                 (Err(problem), _) | (_, Some(problem)) => Err(problem.clone()),
                 (Ok(remote), None) => {
-                    let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
-                    let fetch =
-                        move |cancel: &Cancel| mirrors.fetch_commit(&target, &commit, cancel);
-                    match self.blocking(Kind::GitRepository, fetch).await {
-                        Ok(Ok(())) => {
-                            match self.verify(name, object, remote, commit, By::Any).await {
-                                Ok(()) => Ok(()),
-                                Err(Missed::CutShort) => return None,
-                                Err(Missed::Problem(problem)) => Err(problem),
-                            }
-                        }
-                        Ok(Err(SourceError::Cancelled)) => return None,
-                        Ok(Err(error)) => Err(error.into()),
-                        Err(Panicked) => Err(Problem::panicked()),
+                    let brought = async {
+                        self.fetch(name, remote, commit, place).await?;
+                        self.verify(name, object, remote, commit, By::Any).await
+                    };
+                    match brought.await {
+                        Ok(()) => Ok(()),
+                        // One that waits for its place is called, and brings it then.
+                        Err(Missed::CutShort | Missed::Parked) => return None,
+                        Err(Missed::Problem(problem)) => Err(problem),
                     }
                 }
             };
