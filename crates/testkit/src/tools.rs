@@ -4,7 +4,8 @@
 //! Versions stand in one place, the `go.mod` files in `controlplane/` and `peers/`. The cache lies
 //! outside the checkout, `${XDG_CACHE_HOME:-$HOME/.cache}/plumb/<module>-<version>/`, so that a
 //! fresh clone builds nothing twice. `KUBEBUILDER_ASSETS` names a directory whose binaries of the
-//! control plane come first, `PLUMB_KUSTOMIZE` and `PLUMB_SOPS` the peers of those names.
+//! control plane come first, `PLUMB_KUSTOMIZE`, `PLUMB_SOPS` and `PLUMB_SOURCE_CONTROLLER` the peers of those
+//! names.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -102,6 +103,8 @@ pub enum Tool {
     Kustomize,
     /// A peer: what encrypts files in repositories.
     Sops,
+    /// A peer: what fetches repositories for Flux.
+    SourceController,
 }
 
 /// A folder with a `go.mod` and what is built from it.
@@ -122,6 +125,8 @@ const KUBERNETES: Module = Module::new("controlplane", "kubernetes", "k8s.io/kub
 const KWOK: Module = Module::new("controlplane", "kwok", "sigs.k8s.io/kwok");
 const KUSTOMIZE: Module = Module::new("peers", "kustomize", "sigs.k8s.io/kustomize/kustomize/v5");
 const SOPS: Module = Module::new("peers", "sops", "github.com/getsops/sops/v3");
+const SOURCE_CONTROLLER: Module =
+    Module::new("peers", "source-controller", "github.com/fluxcd/source-controller");
 
 impl Module {
     fn dir(&self) -> PathBuf {
@@ -159,6 +164,7 @@ impl Tool {
             Tool::Kwok => "kwok",
             Tool::Kustomize => "kustomize",
             Tool::Sops => "sops",
+            Tool::SourceController => "source-controller",
         }
     }
 
@@ -168,8 +174,14 @@ impl Tool {
             Tool::Kwok => &KWOK,
             Tool::Kustomize => &KUSTOMIZE,
             Tool::Sops => &SOPS,
+            Tool::SourceController => &SOURCE_CONTROLLER,
             _ => &KUBERNETES,
         }
+    }
+
+    /// The folder whose `go.mod` pins it.
+    pub fn module_dir(self) -> PathBuf {
+        self.module().dir()
     }
 
     const fn package(self) -> &'static str {
@@ -182,6 +194,7 @@ impl Tool {
             Tool::Kwok => "sigs.k8s.io/kwok/cmd/kwok",
             Tool::Kustomize => "sigs.k8s.io/kustomize/kustomize/v5",
             Tool::Sops => "github.com/getsops/sops/v3/cmd/sops",
+            Tool::SourceController => "github.com/fluxcd/source-controller",
         }
     }
 
@@ -194,6 +207,7 @@ impl Tool {
             Tool::Scheduler | Tool::Kubectl | Tool::Kustomize => "a minute",
             Tool::Kwok => "2 minutes",
             Tool::Sops => "3 minutes",
+            Tool::SourceController => "5 minutes",
         }
     }
 
@@ -202,6 +216,7 @@ impl Tool {
         match self {
             Tool::Kustomize => "PLUMB_KUSTOMIZE to the path of one",
             Tool::Sops => "PLUMB_SOPS to the path of one",
+            Tool::SourceController => "PLUMB_SOURCE_CONTROLLER to the path of one",
             _ => "KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl",
         }
     }
@@ -211,6 +226,7 @@ impl Tool {
         let variable = match self {
             Tool::Kustomize => Some("PLUMB_KUSTOMIZE"),
             Tool::Sops => Some("PLUMB_SOPS"),
+            Tool::SourceController => Some("PLUMB_SOURCE_CONTROLLER"),
             _ => None,
         };
         let given = variable.and_then(std::env::var_os);
