@@ -119,12 +119,11 @@ impl Daemon {
                     let known = store.sources.get(name).and_then(|source| source.remote.as_ref());
                     known.is_some_and(|known| known != remote)
                 };
-                let untidy = moved || self.untidy.load(Ordering::Relaxed);
                 // At once: their runs under way end early for this revision.
                 for key in self.take_revision(name, &object, remote.clone(), revision) {
                     self.call(key);
                 }
-                if untidy {
+                if moved || self.untidy.load(Ordering::Relaxed) && self.knows_mirrors() {
                     self.forget_mirrors().await;
                 }
                 let news = self.say_source(name, &object, Ok(revision)).await;

@@ -15,8 +15,9 @@ use crate::board::Board;
 use crate::call::Call;
 use crate::cancel::lock;
 use crate::github::Tokens;
-use crate::mirror::{Store, cache_error, files, remove_dir};
-use crate::remote::CheckedRemote;
+use crate::mirror::{Check, Store, cache_error, files, remove_dir};
+use crate::remote::{CheckedRemote, ID_LENGTH, place};
+use crate::room::{Names, Room, Step};
 use crate::session::Endpoint;
 use crate::ssh::OpenIdentity;
 use crate::wire::Server;
@@ -47,6 +48,9 @@ pub struct Limits {
     /// Packs after which they are made one. Each fetch adds one and each look-up searches all;
     /// up to some dozens that is not noticed.
     pub packs: usize,
+    /// Bytes that all mirrors together may take on the disk; `None` for as many as there are. While packs
+    /// are made one, and while a damaged mirror is made anew, the old and the new are both there beyond it.
+    pub cache_bytes: Option<u64>,
 }
 
 impl Default for Limits {
@@ -59,6 +63,7 @@ impl Default for Limits {
             objects: 1_000_000,
             refs: 200_000,
             packs: 32,
+            cache_bytes: None,
         }
     }
 }
@@ -71,6 +76,9 @@ pub struct Mirrors {
     open: Mutex<HashMap<String, Arc<Mirror>>>,
     pub(crate) traffic: Counters,
     tokens: Tokens,
+    room: Mutex<Room>,
+    evicted: AtomicU64,
+    pub(crate) rebuilt: AtomicU64,
     _lock: DirLock,
 }
 
@@ -122,6 +130,23 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+/// A moment in the life of the mirrors.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment(u64);
+
+/// What the mirrors take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// How many there are.
+    pub mirrors: usize,
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// Mirrors that were removed since the start, because nobody named them.
+    pub evicted: u64,
+    /// Mirrors that were found damaged since the start, and made anew.
+    pub rebuilt: u64,
+}
+
 /// [`Traffic`] while it is counted.
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -153,8 +178,9 @@ pub(crate) enum Want {
 
 /// One mirror in use.
 pub(crate) struct Mirror {
+    pub(crate) id: String,
     pub(crate) store: Store,
-    /// Set when a reader met damage; the next resolve then checks every byte.
+    /// Set when a reader met damage, or the start did; the next resolve then checks every byte.
     pub(crate) suspect: AtomicBool,
     pub(crate) board: Arc<Board<Key, Resolved>>,
     /// What the server last said it offers, so that a poll is one request.
@@ -177,9 +203,10 @@ pub(crate) struct Holds {
 }
 
 impl Mirror {
-    fn new(path: PathBuf) -> Self {
+    fn new(dir: &Path, id: &str) -> Self {
         Self {
-            store: Store { path },
+            id: id.to_owned(),
+            store: Store { path: dir.join(id) },
             suspect: AtomicBool::new(false),
             board: Board::new(),
             endpoint: Mutex::new(None),
@@ -202,6 +229,16 @@ impl Mirror {
                 holds.pins.remove(&commit);
             }
         }
+    }
+
+    /// Whether everything of a commit is here as its id says. Reads all of it.
+    pub(crate) fn is_whole(&self, commit: Oid, limits: &Limits) -> bool {
+        let Ok(Some(repo)) = self.store.open() else { return false };
+        self.claim(&repo, commit, None)
+            && matches!(
+                self.store.is_complete(&repo, commit, None, Check::Content, limits),
+                Ok(true)
+            )
     }
 
     /// Whether a commit, with a tag of it, is here and nothing says that it cannot be read.
@@ -230,17 +267,50 @@ impl Mirrors {
         let mirrors = dir.join("mirrors");
         fs::create_dir_all(&mirrors).map_err(|e| cache_error("create", &mirrors, e))?;
         let lock = DirLock::take(dir)?;
+        let mut room = Room::new(limits.cache_bytes);
+        let mut open = HashMap::new();
         for name in files(&mirrors)? {
-            let path = mirrors.join(&name);
-            if is_id(&name) {
-                Store { path }.clean()?;
-            } else {
-                remove_dir(&path)?;
+            if let Some(id) = name.split('.').next().filter(|id| is_id(id)) {
+                Store { path: mirrors.join(id) }.restore()?;
             }
         }
-        let traffic = Counters::default();
-        let tokens = Tokens::default();
-        Ok(Self { dir: mirrors, limits, open: Mutex::default(), traffic, tokens, _lock: lock })
+        for name in files(&mirrors)? {
+            let path = mirrors.join(&name);
+            if !is_id(&name) || !path.is_dir() {
+                remove_dir(&path)?;
+                continue;
+            }
+            let mirror = Mirror::new(&mirrors, &name);
+            let store = &mirror.store;
+            let mended = store.mend();
+            // Without knowing what was let go: the packs of more than one fetch may hold some of it.
+            let loose = store.packs().is_ok_and(|packs| packs.len() > 1);
+            room.found(&name, store.size(), store.changed(), loose);
+            match mended {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::warn!(mirror = name, "a mirror in the cache may be damaged");
+                    mirror.doubt();
+                    open.insert(name, Arc::new(mirror));
+                }
+                Err(error) => {
+                    tracing::warn!(mirror = name, %error, "a mirror in the cache cannot be mended");
+                    mirror.doubt();
+                    open.insert(name, Arc::new(mirror));
+                }
+            }
+        }
+        Ok(Self {
+            dir: mirrors,
+            limits,
+            open: Mutex::new(open),
+            traffic: Counters::default(),
+            tokens: Tokens::default(),
+            room: Mutex::new(room),
+            evicted: AtomicU64::default(),
+            rebuilt: AtomicU64::default(),
+            _lock: lock,
+        })
     }
 
     /// Finds the commit that a reference names now and fetches it if it is not here yet. One
@@ -306,10 +376,25 @@ impl Mirrors {
         self.call(remote, cancel)?.descent(*from, *to)
     }
 
-    /// Whether a commit can be opened, as far as is known: when a reader has met damage since, it has
-    /// to be fetched again. No network at all.
+    /// Whether a commit can be opened. That a part of it is damaged may turn out only when that is read.
+    /// No network at all.
     pub fn has(&self, remote: &Remote, commit: &CommitId) -> Result<bool, SourceError> {
-        Ok(self.mirror(&remote.check()?).is_here(commit.oid(), None))
+        let mirror = self.mirror(&remote.check()?);
+        let Ok(Some(repo)) = mirror.store.open() else { return Ok(false) };
+        if !mirror.claim(&repo, commit.oid(), None) {
+            return Ok(false);
+        }
+        let opens = repo.find_commit(commit.oid()).is_ok_and(|commit| commit.tree().is_ok());
+        if !opens {
+            mirror.doubt();
+        }
+        Ok(opens)
+    }
+
+    /// Whether everything of a commit can be read, which reads all of it: for whoever could not read a
+    /// part. No network at all.
+    pub fn is_whole(&self, remote: &Remote, commit: &CommitId) -> Result<bool, SourceError> {
+        Ok(self.mirror(&remote.check()?).is_whole(commit.oid(), &self.limits))
     }
 
     /// Opens a commit for reading. No network at all; [`SourceError::NotInCache`] when it was
@@ -339,11 +424,22 @@ impl Mirrors {
     pub fn keep(&self, remote: &Remote, commits: &[CommitId]) -> Result<(), SourceError> {
         let remote = remote.check()?;
         let mirror = self.mirror(&remote);
+        let kept = self.keep_in(&mirror, &remote, commits);
+        if matches!(kept, Err(SourceError::Corrupt { .. })) {
+            mirror.doubt();
+        }
+        kept
+    }
+
+    fn keep_in(
+        &self,
+        mirror: &Mirror,
+        remote: &CheckedRemote,
+        commits: &[CommitId],
+    ) -> Result<(), SourceError> {
         let deadline = Instant::now() + remote.timeout;
         let _writing = mirror.board.write(&Cancel::new(), deadline)?;
-        let Some(repo) = mirror.store.open()? else {
-            return Ok(());
-        };
+        let Some(repo) = mirror.store.open()? else { return Ok(()) };
         let mut kept = mirror.store.anchors(&repo)?;
         {
             let mut holds = lock(&mirror.holds);
@@ -351,48 +447,154 @@ impl Mirrors {
             wanted.append(&mut holds.fresh);
             wanted.extend(holds.pins.keys());
             for dropped in kept.difference(&wanted) {
-                mirror.store.drop_tags(&repo, *dropped)?;
-                mirror.store.drop_anchor(&repo, *dropped)?;
+                mirror.store.drop_tags(*dropped)?;
+                mirror.store.drop_anchor(*dropped)?;
+                lock(&self.room).loosened(&mirror.id);
             }
             kept = kept.intersection(&wanted).copied().collect();
         }
         let packs = mirror.store.packs()?.len();
-        if packs > self.limits.packs {
-            mirror.store.consolidate(&repo, &kept)?;
-            mirror.store.write_shallow(&mirror.store.boundary(&repo, &kept)?)?;
+        if packs > self.limits.packs || lock(&self.room).is_wasteful(&mirror.id) {
+            self.pack(mirror, &repo, &kept)?;
             tracing::debug!(url = %remote.url, packs, "made many packs one");
         }
         Ok(())
     }
 
-    /// Removes the mirrors of all remotes but these; those in use stay until the next call.
-    pub fn retain(&self, remotes: &[Remote]) -> Result<(), SourceError> {
+    /// Makes the packs of a mirror one, which frees what is not among these commits. The caller may
+    /// write.
+    fn pack(
+        &self,
+        mirror: &Mirror,
+        repo: &Repository,
+        commits: &BTreeSet<Oid>,
+    ) -> Result<(), SourceError> {
+        let store = &mirror.store;
+        store.consolidate(repo, commits)?;
+        store.write_shallow(repo);
+        lock(&self.room).packed(&mirror.id, store.size());
+        Ok(())
+    }
+
+    /// What [`Mirrors::retain`] is to be given: taken before anybody looks who is named.
+    pub fn moment(&self) -> Moment {
+        Moment(lock(&self.room).uses())
+    }
+
+    /// Removes the mirrors of all remotes but these, and but those of certain URLs whoever asks for them:
+    /// of repositories whose credentials are not known just now. Those that were used after the moment
+    /// may have been named since; they, and those in use, stay until the next call. Before the first call
+    /// no mirror is removed, whatever room is wanted.
+    pub fn retain(
+        &self,
+        moment: Moment,
+        remotes: &[Remote],
+        urls: &[String],
+    ) -> Result<(), SourceError> {
         // A remote that is not valid has no mirror.
-        let ids: BTreeSet<String> = remotes
-            .iter()
-            .filter_map(|remote| remote.check().ok())
-            .map(|remote| remote.id)
-            .collect();
-        for name in files(&self.dir)? {
-            if ids.contains(&name) {
-                continue;
-            }
-            let mut open = lock(&self.open);
-            // Ours is the only reference to a mirror that nobody uses.
-            let idle = open.get(&name).is_none_or(|mirror| Arc::strong_count(mirror) == 1);
-            if idle {
-                open.remove(&name);
-                remove_dir(&self.dir.join(&name))?;
+        let names = Names {
+            ids: remotes
+                .iter()
+                .filter_map(|remote| remote.check().ok())
+                .map(|remote| remote.id)
+                .collect(),
+            places: urls.iter().filter_map(|url| place(url)).collect(),
+        };
+        lock(&self.room).name(names, moment.0);
+        for id in files(&self.dir)? {
+            // What is no mirror is at work for one.
+            if is_id(&id) && lock(&self.room).is_unnamed(&id) {
+                self.evict(&id)?;
             }
         }
         Ok(())
     }
 
-    pub(crate) fn mirror(&self, remote: &CheckedRemote) -> Arc<Mirror> {
+    /// Removes a mirror that nobody uses. Returns whether it did.
+    fn evict(&self, id: &str) -> Result<bool, SourceError> {
         let mut open = lock(&self.open);
-        open.entry(remote.id.clone())
-            .or_insert_with(|| Arc::new(Mirror::new(self.dir.join(&remote.id))))
-            .clone()
+        // Ours is the only reference to a mirror that nobody uses.
+        let idle = open.get(id).is_none_or(|mirror| Arc::strong_count(mirror) == 1);
+        if idle {
+            open.remove(id);
+            remove_dir(&self.dir.join(id))?;
+            lock(&self.room).forget(id);
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(mirror = id, "removed a mirror that nobody names");
+        }
+        Ok(idle)
+    }
+
+    /// Makes room for so many bytes more, or as much as there can be, on behalf of a mirror that the caller
+    /// may write to. Returns whether there is more than before.
+    pub(crate) fn make_room(&self, bytes: Option<u64>, own: &Mirror) -> bool {
+        let before = lock(&self.room).taken();
+        let mut tried = BTreeSet::new();
+        loop {
+            let step = lock(&self.room).next(bytes, &tried);
+            let done = match &step {
+                Step::Enough | Step::Full => break,
+                Step::Pack(id) if *id == own.id => self.pack_anchored(own),
+                Step::Pack(id) => self.pack_other(id),
+                Step::Evict(id) => self.evict(id).map(|_| ()),
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, "could not make room");
+            }
+            tried.insert(step);
+        }
+        lock(&self.room).taken() < before
+    }
+
+    /// Makes the packs of another mirror one, unless somebody is writing to it.
+    fn pack_other(&self, id: &str) -> Result<(), SourceError> {
+        let mirror = self.mirror_of(id);
+        let _writing = mirror.board.write(&Cancel::new(), Instant::now())?;
+        self.pack_anchored(&mirror)
+    }
+
+    fn pack_anchored(&self, mirror: &Mirror) -> Result<(), SourceError> {
+        let Some(repo) = mirror.store.open()? else { return Ok(()) };
+        let anchors = mirror.store.anchors(&repo)?;
+        self.pack(mirror, &repo, &anchors)
+    }
+
+    /// Sees what a mirror takes now.
+    pub(crate) fn measure(&self, mirror: &Mirror) {
+        let (there, bytes) = (mirror.store.path.exists(), mirror.store.size());
+        let mut room = lock(&self.room);
+        if there {
+            room.measured(&mirror.id, bytes);
+        } else {
+            room.forget(&mirror.id);
+        }
+    }
+
+    /// What a fetch brings, piece by piece.
+    pub(crate) fn incoming(&self) -> Incoming<'_> {
+        Incoming { room: &self.room, bytes: 0 }
+    }
+
+    /// What the mirrors take, and what became of some.
+    pub fn usage(&self) -> Usage {
+        let room = lock(&self.room);
+        Usage {
+            mirrors: room.count(),
+            bytes: room.taken(),
+            evicted: self.evicted.load(Ordering::Relaxed),
+            rebuilt: self.rebuilt.load(Ordering::Relaxed),
+        }
+    }
+
+    fn mirror_of(&self, id: &str) -> Arc<Mirror> {
+        let mut open = lock(&self.open);
+        open.entry(id.to_owned()).or_insert_with(|| Arc::new(Mirror::new(&self.dir, id))).clone()
+    }
+
+    pub(crate) fn mirror(&self, remote: &CheckedRemote) -> Arc<Mirror> {
+        let mirror = self.mirror_of(&remote.id);
+        lock(&self.room).touch(&remote.id);
+        mirror
     }
 
     /// What was asked of Git servers since the start.
@@ -413,6 +615,7 @@ impl Mirrors {
             mirror: self.mirror(&remote),
             deadline: Instant::now() + remote.timeout,
             remote,
+            all: self,
             limits: &self.limits,
             traffic: &self.traffic,
             tokens: &self.tokens,
@@ -421,8 +624,33 @@ impl Mirrors {
     }
 }
 
+/// What a fetch under way has brought; no longer counted once this goes.
+pub(crate) struct Incoming<'m> {
+    room: &'m Mutex<Room>,
+    bytes: u64,
+}
+
+impl Incoming<'_> {
+    /// Lets a piece in, if there is room for it.
+    pub(crate) fn admit(&mut self, bytes: u64) -> Result<(), SourceError> {
+        lock(self.room).take(bytes).map_err(|(taken, limit)| SourceError::CacheFull {
+            taken: taken - self.bytes,
+            limit,
+            brought: self.bytes + bytes,
+        })?;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Incoming<'_> {
+    fn drop(&mut self) {
+        lock(self.room).give_back(self.bytes);
+    }
+}
+
 fn is_id(name: &str) -> bool {
-    name.len() == 40 && name.bytes().all(|b| b.is_ascii_hexdigit())
+    name.len() == ID_LENGTH && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ use crate::SourceError;
 use crate::address::Address;
 use crate::github::{CheckedApp, GitHubApp, Installation};
 
+/// Characters of a mirror's id.
+pub(crate) const ID_LENGTH: usize = 64;
+
 /// A repository on a server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Remote {
@@ -174,7 +177,8 @@ pub(crate) struct CheckedRemote {
     /// Names the mirror: equal for equal URL, credentials, client certificate and proxy. Content
     /// fetched with one credential is never served to another. A proxy counts as one: it reaches
     /// what others do not reach, and may answer for the server what it likes. The authorities do
-    /// not, for whoever they vouch for has to answer at the same address.
+    /// not, for whoever they vouch for has to answer at the same address. The first half names the
+    /// place alone, as [`place`] does.
     pub(crate) id: String,
 }
 
@@ -224,8 +228,7 @@ impl Remote {
         if url.scheme() == "ssh" {
             return self.check_ssh(Address::long(&url).map_err(invalid)?);
         }
-        let path = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&path);
+        trim(&mut url);
 
         if url.scheme() == "http" && self.tls.client.is_some() {
             return Err(invalid("a client certificate can be shown over https only"));
@@ -257,7 +260,7 @@ impl Remote {
                 return Err(SourceError::InvalidCredentials { why });
             }
         };
-        let id = digest(&[url.as_str(), &access])[..40].to_owned();
+        let id = format!("{}{}", http_place(&url), half(&access));
         let (tls, timeout) = (self.tls.clone(), self.timeout);
         Ok(CheckedRemote { url, authorization, tls, proxy, ssh: None, timeout, id })
     }
@@ -276,8 +279,7 @@ impl Remote {
             });
         }
         let url = address.url.clone();
-        // The path that is sent says more than the URL does.
-        let id = digest(&[url.as_str(), &address.path, &self.access()])[..40].to_owned();
+        let id = format!("{}{}", ssh_place(&address), half(&self.access()));
         Ok(CheckedRemote {
             url,
             authorization: Authorization::None,
@@ -320,6 +322,43 @@ impl Remote {
         }
         digest(&parts)
     }
+}
+
+/// What the ids of all mirrors of a URL begin with, whoever asks for it; `None` when it is no URL of a
+/// repository.
+pub(crate) fn place(url: &str) -> Option<String> {
+    if let Some(address) = Address::short(url) {
+        return address.ok().map(|address| ssh_place(&address));
+    }
+    let mut url = Url::parse(url).ok()?;
+    match url.scheme() {
+        "http" | "https" => {
+            trim(&mut url);
+            Some(http_place(&url))
+        }
+        "ssh" => Address::long(&url).ok().map(|address| ssh_place(&address)),
+        _ => None,
+    }
+}
+
+fn http_place(url: &Url) -> String {
+    half(&digest(&[url.as_str()])).to_owned()
+}
+
+fn ssh_place(address: &Address) -> String {
+    // The path that is sent says more than the URL does.
+    half(&digest(&[address.url.as_str(), &address.path])).to_owned()
+}
+
+/// So much of a digest that nobody finds another text with the same: 128 bits.
+fn half(digest: &str) -> &str {
+    &digest[..ID_LENGTH / 2]
+}
+
+/// Without slashes at its end, which say nothing.
+fn trim(url: &mut Url) {
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&path);
 }
 
 /// A digest of texts that tells apart where one ends and the next begins, in hexadecimal digits.
@@ -461,6 +500,22 @@ mod tests {
         ] {
             assert_ne!(id(url, credentials), plain, "{url}");
         }
+        // Whoever asks, the place is one.
+        for (url, id) in [
+            ("https://HOST:443/a/b/", &anonymous),
+            ("https://host/a/b", &id("https://host/a/b", basic("x"))),
+            ("ssh://HOST/a/b", &plain),
+            ("git@host:/a/b", &plain),
+            ("git@host:a/b", &id("git@host:a/b", ssh("other", None, "known"))),
+        ] {
+            let place = place(url).unwrap();
+            assert!(id.starts_with(&place) && id.len() == 2 * place.len(), "{url}");
+            assert_eq!(id.len(), ID_LENGTH);
+        }
+        assert_ne!(place("https://host/a/b"), place("https://host/a/c"));
+        assert_ne!(place("git@host:a/b"), place("git@host:/a/b"));
+        assert_eq!([place("file:///a"), place("a"), place("git@host:-a")], [None, None, None]);
+
         let shown = format!("{:?}", ssh("hunter2", Some("hunter2"), "hunter2"));
         assert!(!shown.contains("hunter2"), "{shown}");
         let key = remote("https://host/a/b", ssh("key", None, "known")).check();

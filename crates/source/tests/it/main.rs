@@ -4,12 +4,15 @@
 
 mod cache;
 mod credentials;
+mod damage;
 mod failures;
 mod github;
 mod history;
+mod kill;
 mod programs;
 mod refs;
 mod repo;
+mod room;
 mod secrecy;
 mod server;
 mod signatures;
