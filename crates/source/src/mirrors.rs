@@ -453,6 +453,7 @@ impl Mirrors {
             }
             kept = kept.intersection(&wanted).copied().collect();
         }
+        mirror.store.write_shallow(&repo);
         let packs = mirror.store.packs()?.len();
         if packs > self.limits.packs || lock(&self.room).is_wasteful(&mirror.id) {
             self.pack(mirror, &repo, &kept)?;
@@ -471,7 +472,6 @@ impl Mirrors {
     ) -> Result<(), SourceError> {
         let store = &mirror.store;
         store.consolidate(repo, commits)?;
-        store.write_shallow(repo);
         lock(&self.room).packed(&mirror.id, store.size());
         Ok(())
     }
