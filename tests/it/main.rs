@@ -49,6 +49,7 @@ mod running;
 mod scope;
 mod scrape;
 mod secrets;
+mod submodules;
 mod tampering;
 mod tenants;
 mod torture;

@@ -25,6 +25,8 @@ pub struct Remote {
     pub proxy: Option<Proxy>,
     /// The longest that one call may take, with all its requests and waiting.
     pub timeout: Duration,
+    /// Whether a commit is here only with its submodules, and read with them in their places.
+    pub submodules: bool,
 }
 
 impl fmt::Debug for Remote {
@@ -36,6 +38,7 @@ impl fmt::Debug for Remote {
             .field("tls", &self.tls)
             .field("proxy", &self.proxy)
             .field("timeout", &self.timeout)
+            .field("submodules", &self.submodules)
             .finish()
     }
 }
@@ -196,14 +199,20 @@ impl CheckedRemote {
     }
 }
 
-impl Remote {
-    pub(crate) fn check(&self) -> Result<CheckedRemote, SourceError> {
-        let invalid =
-            |why: &str| SourceError::InvalidUrl { url: redacted(&self.url), why: why.into() };
-        if let Some(address) = Address::short(&self.url) {
-            return self.check_ssh(address.map_err(invalid)?);
+/// A URL whose parts were looked at.
+pub(crate) enum Place {
+    /// `http` or `https`, without a final slash.
+    Http(Url),
+    Ssh(Address),
+}
+
+impl Place {
+    pub(crate) fn of(text: &str) -> Result<Self, SourceError> {
+        let invalid = |why: &str| SourceError::InvalidUrl { url: redacted(text), why: why.into() };
+        if let Some(address) = Address::short(text) {
+            return Ok(Self::Ssh(address.map_err(invalid)?));
         }
-        let mut url = match Url::parse(&self.url) {
+        let mut url = match Url::parse(text) {
             Ok(url) => url,
             Err(url::ParseError::RelativeUrlWithoutBase) => {
                 return Err(invalid("it has no scheme; write https://host/path or user@host:path"));
@@ -216,17 +225,57 @@ impl Remote {
         }
         let named = !url.username().is_empty() && url.scheme() != "ssh";
         if named || url.password().is_some() {
-            return Err(SourceError::CredentialsInUrl { url: redacted(&self.url) });
+            return Err(SourceError::CredentialsInUrl { url: redacted(text) });
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(invalid("it must not have a query or a fragment"));
         }
         if url.scheme() == "ssh" {
-            return self.check_ssh(Address::long(&url).map_err(invalid)?);
+            return Ok(Self::Ssh(Address::long(&url).map_err(invalid)?));
         }
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
+        Ok(Self::Http(url))
+    }
 
+    pub(crate) fn url(&self) -> &Url {
+        match self {
+            Self::Http(url) => url,
+            Self::Ssh(address) => &address.url,
+        }
+    }
+}
+
+impl Remote {
+    /// Whether commits of both lie in one mirror: time-outs, whom to trust and what is read of a
+    /// commit part none.
+    pub fn is_same_repository(&self, other: &Self) -> bool {
+        let identity = |credentials: &Credentials| match credentials {
+            Credentials::Ssh { identity, passphrase, .. } => Credentials::Ssh {
+                identity: identity.clone(),
+                passphrase: passphrase.clone(),
+                known_hosts: String::new(),
+            },
+            other => other.clone(),
+        };
+        let place = |remote: &Self| match Place::of(&remote.url) {
+            Ok(Place::Http(url)) => Some((url, String::new())),
+            Ok(Place::Ssh(address)) => Some((address.url, address.path)),
+            Err(_) => None,
+        };
+        identity(&self.credentials) == identity(&other.credentials)
+            && self.tls.client == other.tls.client
+            && self.proxy == other.proxy
+            && (self.url == other.url || place(self).is_some_and(|here| Some(here) == place(other)))
+    }
+
+    pub(crate) fn check(&self) -> Result<CheckedRemote, SourceError> {
+        let invalid =
+            |why: &str| SourceError::InvalidUrl { url: redacted(&self.url), why: why.into() };
+        let url = match Place::of(&self.url)? {
+            Place::Http(url) => url,
+            Place::Ssh(address) => return self.check_ssh(address),
+        };
         if url.scheme() == "http" && self.tls.client.is_some() {
             return Err(invalid("a client certificate can be shown over https only"));
         }
@@ -378,9 +427,17 @@ impl Proxy {
     }
 }
 
-/// A URL without the part before `@` in its authority, whether or not it parses.
+/// A URL without the part before `@` in its authority, whether or not it parses. Of a text whose
+/// authority cannot be told nothing before an `@` is left.
 pub(crate) fn redacted(url: &str) -> String {
     let start = url.find("://").map_or(0, |at| at + 3);
+    let is_short = || {
+        let user = url.split('@').next().unwrap_or_default();
+        !user.contains(['/', ':'])
+    };
+    if start == 0 && !is_short() {
+        return url.rsplit('@').next().unwrap_or_default().to_owned();
+    }
     let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
     match url[start..end].rfind('@') {
         Some(at) => format!("{}{}", &url[..start], &url[start + at + 1..]),
@@ -399,6 +456,7 @@ mod tests {
             tls: Tls::default(),
             proxy: None,
             timeout: Duration::from_secs(1),
+            submodules: false,
         }
     }
 
@@ -465,5 +523,38 @@ mod tests {
         assert!(!shown.contains("hunter2"), "{shown}");
         let key = remote("https://host/a/b", ssh("key", None, "known")).check();
         assert_eq!(key.err().unwrap().reason(), "CredentialsInvalid");
+    }
+
+    #[test]
+    fn repositories_are_the_same_whatever_parts_no_mirror() {
+        let basic = || Credentials::Basic { username: "me".into(), password: "x".into() };
+        let one = remote("https://host/a/b", basic());
+        let ssh = |known_hosts: &str, url: &str| {
+            let (identity, known_hosts) = ("key".into(), known_hosts.into());
+            remote(url, Credentials::Ssh { identity, passphrase: None, known_hosts })
+        };
+        let ca = Tls { ca: Some("x".into()), client: None };
+        let client = ClientCertificate { certificate: "x".into(), key: "y".into() };
+        let proxy = Proxy { address: "http://proxy".into(), login: None };
+        for (a, b, want) in [
+            (one.clone(), one.clone(), true),
+            (one.clone(), Remote { timeout: Duration::from_secs(2), ..one.clone() }, true),
+            (one.clone(), Remote { submodules: true, ..one.clone() }, true),
+            (one.clone(), Remote { tls: ca, ..one.clone() }, true),
+            (one.clone(), Remote { url: "https://HOST:443/a/b/".into(), ..one.clone() }, true),
+            (one.clone(), Remote { url: "https://host/a/c".into(), ..one.clone() }, false),
+            (one.clone(), remote("https://host/a/b", Credentials::Anonymous), false),
+            (one.clone(), Remote { proxy: Some(proxy), ..one.clone() }, false),
+            (
+                one.clone(),
+                Remote { tls: Tls { ca: None, client: Some(client) }, ..one.clone() },
+                false,
+            ),
+            (ssh("a", "ssh://git@host/a"), ssh("b", "git@host:/a"), true),
+            (ssh("a", "ssh://git@host/a"), ssh("a", "git@host:a"), false),
+        ] {
+            assert_eq!(a.is_same_repository(&b), want, "{a:?} {b:?}");
+            assert_eq!(b.is_same_repository(&a), want, "{a:?} {b:?}");
+        }
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use plumb_api::GitRepository;
 use plumb_core::ErrorClass;
-use plumb_source::{Cancel, Remote, Revision, SourceError};
+use plumb_source::{Cancel, CommitId, Remote, Revision};
 
 use super::trust::By;
-use super::{Missed, Problem, SLOW_RETRY};
+use super::{Missed, SLOW_RETRY};
 use crate::daemon::{Daemon, Panicked};
 use crate::metrics::Kind;
 use crate::names::{Key, Name};
@@ -50,17 +50,15 @@ impl Daemon {
                     let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
                     let fetch =
                         move |cancel: &Cancel| mirrors.fetch_commit(&target, &commit, cancel);
-                    match self.blocking(Kind::GitRepository, fetch).await {
-                        Ok(Ok(())) => {
-                            match self.verify(name, object, remote, commit, By::Any).await {
-                                Ok(()) => Ok(()),
-                                Err(Missed::CutShort) => return None,
-                                Err(Missed::Problem(problem)) => Err(problem),
-                            }
-                        }
-                        Ok(Err(SourceError::Cancelled)) => return None,
-                        Ok(Err(error)) => Err(error.into()),
-                        Err(Panicked) => Err(Problem::panicked()),
+                    let brought = async {
+                        self.blocking(Kind::GitRepository, fetch).await??;
+                        self.verify(name, object, remote, commit, By::Any).await?;
+                        self.bring_submodules(remote, commit).await
+                    };
+                    match brought.await {
+                        Ok(()) => Ok(()),
+                        Err(Missed::CutShort) => return None,
+                        Err(Missed::Problem(problem)) => Err(problem),
                     }
                 }
             };
@@ -82,6 +80,22 @@ impl Daemon {
         self.state.lock().sources.get_mut(name)?.wants.next_look(cap)
     }
 
+    /// Brings the submodules of a commit that is at hand, where the spec asks for them. That comes
+    /// after its verification: nobody is asked for what an unsigned commit names.
+    pub(super) async fn bring_submodules(
+        self: &Arc<Self>,
+        remote: &Remote,
+        commit: CommitId,
+    ) -> Result<(), Missed> {
+        if !remote.submodules {
+            return Ok(());
+        }
+        let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
+        let fetch = move |cancel: &Cancel| mirrors.fetch_submodules(&target, &commit, cancel);
+        self.blocking(Kind::GitRepository, fetch).await??;
+        Ok(())
+    }
+
     /// Tells the mirror which commits are still named by somebody.
     pub(crate) async fn keep_commits(self: &Arc<Self>, name: &Name) {
         let (remote, wanted, commits) = {
@@ -96,7 +110,8 @@ impl Daemon {
             let others: Vec<Name> = store
                 .sources
                 .iter()
-                .filter(|(other, s)| *other != name && s.remote.as_ref() == Some(&remote))
+                .filter(|(other, _)| *other != name)
+                .filter(|(_, s)| s.remote.as_ref().is_some_and(|r| r.is_same_repository(&remote)))
                 .map(|(other, _)| other.clone())
                 .collect();
             let mut all = wanted.clone();
@@ -105,7 +120,7 @@ impl Daemon {
             }
             // What was applied stays enforced when its source is deleted.
             let applied = store.apps.values().flat_map(|app| app.rendered.iter().chain(&app.good));
-            let here = applied.filter(|rendered| rendered.remote == remote);
+            let here = applied.filter(|rendered| rendered.remote.is_same_repository(&remote));
             all.extend(here.map(|rendered| rendered.revision.commit.to_string()));
             (remote, wanted, all)
         };
