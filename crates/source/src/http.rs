@@ -2,7 +2,7 @@
 //! happened.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,9 @@ const RESULT: &str = "application/x-git-upload-pack-result";
 /// kilobytes.
 const API_VERSION: &str = "2022-11-28";
 const MAX_API_ANSWER: u64 = 1 << 20;
+
+/// Digits of the longest object ids.
+const MAX_ID: u64 = 64;
 
 /// The requests of one call.
 pub(crate) struct Session<'a> {
@@ -128,9 +131,12 @@ impl<'a> Session<'a> {
             self.check_status(&response, trusted)?;
             let content_type = content_type(&response);
             if content_type != ADVERTISEMENT {
+                // Servers of plain files give them any type.
+                if lists_references(response) {
+                    return Err(SourceError::DumbHttp { url: self.shown() });
+                }
                 return Err(self.not_git(match content_type.as_str() {
                     "text/html" => "it is a web page".into(),
-                    "text/plain" => "it speaks only the dumb HTTP protocol".into(),
                     other => format!("its content type is {other:?}"),
                 }));
             }
@@ -508,6 +514,17 @@ fn reader(response: http::Response<Body>, limit: u64) -> Answer {
     let body = response.into_body().into_with_config();
     // The packet reader counts; ureq's own limit would be an error of another kind.
     PktReader::new(AnswerBody::Http(body.limit(u64::MAX).reader()), limit)
+}
+
+/// Whether an answer is what `git update-server-info` writes: an object id, a tab and a name.
+fn lists_references(response: http::Response<Body>) -> bool {
+    let mut start = Vec::new();
+    let body = response.into_body().into_reader();
+    if body.take(MAX_ID + 1).read_to_end(&mut start).is_err() {
+        return false;
+    }
+    let id = start.split(|byte| *byte == b'\t').next().unwrap_or_default();
+    matches!(id.len(), 40 | 64) && id.len() < start.len() && id.iter().all(u8::is_ascii_hexdigit)
 }
 
 fn content_type(response: &http::Response<Body>) -> String {
