@@ -122,6 +122,13 @@ impl Call<'_> {
                 Err(error) => return Err(self.explain(session, reference, error)),
             };
             let Found { name, id, peeled } = found;
+            // It would stand in statuses.
+            if matches!(reference, Reference::Default | Reference::Semver { .. })
+                && session.is_secret(&name)
+            {
+                let why = "a reference is named by the credentials that were sent".into();
+                return Err(SourceError::Protocol { why });
+            }
             let commit = peeled.unwrap_or(id);
             let tag = Some(id).filter(|id| want == Want::Tag && *id != commit);
             let target = Target { listed: id, commit, tag, branch: None, advertised: true };

@@ -15,6 +15,7 @@ use url::Url;
 
 use crate::agents::Agents;
 use crate::cancel::Watch;
+use crate::mask::Secrets;
 use crate::pkt::PktReader;
 use crate::remote::{Authorization, CheckedRemote, basic};
 use crate::session::{Answer, Body as AnswerBody, Carrier, Endpoint};
@@ -33,6 +34,9 @@ const RESULT: &str = "application/x-git-upload-pack-result";
 /// kilobytes.
 const API_VERSION: &str = "2022-11-28";
 const MAX_API_ANSWER: u64 = 1 << 20;
+
+/// Bytes of a user's name from which on it may be a token.
+const MIN_TOKEN: usize = 20;
 
 /// Digits of the longest object ids.
 const MAX_ID: u64 = 64;
@@ -84,18 +88,34 @@ impl<'a> Session<'a> {
         self.authorization = Some(basic(username, password));
     }
 
-    /// A server may say what it was sent. Nobody is told that.
+    /// A server, or a proxy, may say what it was sent. Nobody is told that.
     pub(crate) fn hide_secrets(&self, error: SourceError) -> SourceError {
-        let Some((_, sent)) = self.authorization.as_deref().and_then(|v| v.split_once(' ')) else {
-            return error;
-        };
-        let pair = STANDARD.decode(sent).ok().and_then(|pair| String::from_utf8(pair).ok());
-        let password = pair.as_deref().and_then(|pair| pair.split_once(':')).map(|(_, p)| p);
-        error.reword(|text| {
-            for secret in [Some(sent), password].into_iter().flatten().filter(|s| !s.is_empty()) {
-                *text = text.replace(secret, "(hidden)");
+        let secrets = self.secrets();
+        error.reword(|text| secrets.hide(text))
+    }
+
+    /// What was sent to log in.
+    pub(crate) fn secrets(&self) -> Secrets {
+        let sent = self.authorization.as_deref().and_then(|value| value.split_once(' '));
+        let login = self.remote.proxy.as_ref().and_then(|proxy| {
+            let pair = (proxy.username().unwrap_or_default(), proxy.password()?);
+            Some(STANDARD.encode(format!("{}:{}", pair.0, pair.1)))
+        });
+        let values = sent.map(|(_, value)| value.to_owned()).into_iter().chain(login);
+        let mut secrets = Vec::new();
+        for value in values {
+            let pair = STANDARD.decode(&value).ok().and_then(|pair| String::from_utf8(pair).ok());
+            if let Some((username, password)) = pair.as_deref().and_then(|p| p.split_once(':')) {
+                secrets.push(password.to_owned());
+                // Some take a token for a name.
+                secrets.extend((username.len() >= MIN_TOKEN).then(|| username.to_owned()));
             }
-        })
+            // Some writings of base64 do without these, and with others of these.
+            let value = value.trim_end_matches('=');
+            secrets.push(value.replace('+', "-").replace('/', "_"));
+            secrets.push(value.to_owned());
+        }
+        Secrets::new(secrets)
     }
 
     /// Asks what the server offers, following redirects. Credentials go to the origin they were

@@ -90,6 +90,14 @@ impl Session<'_> {
         }
     }
 
+    /// Whether a name that a server chose is made of what it was sent. Over SSH nothing secret is.
+    pub(crate) fn is_secret(&self, name: &str) -> bool {
+        match self {
+            Self::Http(http) => http.secrets().name(name),
+            Self::Ssh(_) => false,
+        }
+    }
+
     /// Our error for one of the wire's.
     pub(crate) fn wire_error(
         &self,
