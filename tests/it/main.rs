@@ -32,6 +32,7 @@ mod kustomize;
 mod leader;
 mod logs;
 mod main_job;
+mod marks;
 mod nested;
 mod ordering;
 mod outage;
