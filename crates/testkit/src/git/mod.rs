@@ -112,8 +112,17 @@ impl GitServer {
 
     /// From now on the repository is for this user only (basic auth).
     pub fn require(&self, name: &str, user: &str, password: &str) {
-        let expected = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
-        self.state.passwords.lock().expect("not poisoned").insert(format!("{name}.git"), expected);
+        self.expect(name, format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))));
+    }
+
+    /// From now on the repository is for who has this token.
+    pub fn require_bearer(&self, name: &str, token: &str) {
+        self.expect(name, format!("Bearer {token}"));
+    }
+
+    fn expect(&self, name: &str, authorization: String) {
+        let mut passwords = self.state.passwords.lock().expect("not poisoned");
+        passwords.insert(format!("{name}.git"), authorization);
     }
 
     /// From now on the repository is for everybody.

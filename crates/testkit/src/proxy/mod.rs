@@ -12,10 +12,13 @@ pub use rule::{Fault, Match, Rule, RuleId};
 use crate::control_plane::ControlPlane;
 use crate::runtime;
 use crate::server::{Answer, Body, Cut, Handler, Server, full};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use exchange::Record;
 use futures::stream;
-use http::{HeaderName, Request, Response, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderName, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use kube::{Client, Config};
@@ -59,10 +62,7 @@ impl Proxy {
     pub async fn to_api(plane: &ControlPlane, seed: u64) -> Proxy {
         let mut config = Config::new(plane.server().parse().expect("a URL"));
         let pem = plane.ca().lines().filter(|line| !line.starts_with("-----"));
-        let der = base64::Engine::decode(
-            &base64::engine::general_purpose::STANDARD,
-            pem.collect::<String>(),
-        );
+        let der = STANDARD.decode(pem.collect::<String>());
         config.root_cert = Some(vec![der.expect("PEM is base64")]);
         Proxy::start(config, seed).await
     }
@@ -300,22 +300,29 @@ impl Handler for State {
                 Action::HoldAnswer(_) => record.fault("answer held".to_owned()),
             }
 
-            let (mut limit, mut lag) = (None, Duration::ZERO);
+            let mut shape = Shape::default();
             match action.clone() {
                 Action::Pass | Action::HoldAnswer(_) => {}
                 Action::HoldRequest(held) => held.wait(&seen).await,
                 Action::Fault(fault, gate) => match fault {
                     Fault::Delay(time) => tokio::time::sleep(time).await,
-                    Fault::Lag(time) => lag = time,
+                    Fault::Lag(time) => shape.lag = time,
                     Fault::CutBefore => return Err(Cut),
                     Fault::CutAfter => {}
-                    Fault::CutBody(bytes) => limit = Some(bytes),
+                    Fault::CutBody(bytes) => shape.end = Some((bytes, End::Cut)),
+                    Fault::EndBody(bytes) => shape.end = Some((bytes, End::Whole)),
+                    Fault::Damage(at) => shape.damage = Some(at),
                     Fault::Status { code, retry_after } => {
                         return Ok(own(&record, status(code, retry_after)));
                     }
                     Fault::Answer { code, body } => {
-                        return Ok(own(&record, answer(code, body)));
+                        let headers = [("content-type", "application/json".to_owned())];
+                        return Ok(own(&record, answer(code, &headers, body.into())));
                     }
+                    Fault::Respond { code, headers, body } => {
+                        return Ok(own(&record, answer(code, &headers, body.into())));
+                    }
+                    Fault::Quote { code } => return Ok(own(&record, quoted(code, &head))),
                     Fault::Expired => return Ok(own(&record, expired())),
                     Fault::Stall => opened(gate).await,
                     Fault::Partition => {
@@ -343,7 +350,7 @@ impl Handler for State {
                 _ => {}
             }
             record.status(response.status().as_u16());
-            Ok(self.recorded(record, response, limit, lag))
+            Ok(self.recorded(record, response, shape))
         })
     }
 }
@@ -359,10 +366,12 @@ impl State {
         self: Arc<Self>,
         record: Arc<Record>,
         response: Response<kube::client::Body>,
-        limit: Option<usize>,
-        lag: Duration,
+        shape: Shape,
     ) -> Response<Body> {
         let (mut head, body) = response.into_parts();
+        if matches!(shape.end, Some((_, End::Whole))) {
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
         for name in HOP_BY_HOP {
             // The length stays true: a body that is cut must be shorter than it promised.
             if name != header::CONTENT_LENGTH {
@@ -383,8 +392,8 @@ impl State {
             state: self,
             record,
             body,
-            left: limit.unwrap_or(usize::MAX),
-            lag,
+            shape,
+            sent: 0,
             passed: None,
         };
         let frames = stream::try_unfold(flow, |mut flow| async move {
@@ -392,6 +401,25 @@ impl State {
         });
         Response::from_parts(head, BodyExt::boxed_unsync(StreamBody::new(frames)))
     }
+}
+
+/// What becomes of a response body on its way.
+#[derive(Default)]
+struct Shape {
+    /// Bytes after which it ends, and how.
+    end: Option<(usize, End)>,
+    /// The place of a byte that is changed.
+    damage: Option<usize>,
+    /// How much later each piece is passed on.
+    lag: Duration,
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    /// The connection is closed.
+    Cut,
+    /// As if it were whole.
+    Whole,
 }
 
 /// One response on its way.
@@ -402,26 +430,32 @@ struct Flow {
     cut: watch::Receiver<bool>,
     /// Bytes that the server still owes.
     promised: Option<usize>,
-    /// Bytes until the connection is cut.
-    left: usize,
-    /// How much later each piece is passed on.
-    lag: Duration,
+    shape: Shape,
+    /// Bytes that were passed on.
+    sent: usize,
     /// When the last piece was.
     passed: Option<Instant>,
 }
 
 impl Flow {
     async fn next(&mut self) -> Result<Option<Bytes>, Cut> {
-        if self.left == 0 {
-            return Err(Cut);
-        }
+        let left = match self.shape.end {
+            None => usize::MAX,
+            Some((bytes, _)) if self.sent < bytes => bytes - self.sent,
+            Some((_, End::Cut)) => return Err(Cut),
+            Some((_, End::Whole)) => {
+                self.record.complete();
+                return Ok(None);
+            }
+        };
         let frame = tokio::select! {
             _ = self.cut.wait_for(|cut| *cut) => return Err(Cut),
             frame = self.body.frame() => frame,
         };
         // What comes in a burst is late together, lest it piles up.
-        if !self.lag.is_zero() && self.passed.is_none_or(|at| at.elapsed() >= self.lag) {
-            tokio::time::sleep(self.lag).await;
+        let lag = self.shape.lag;
+        if !lag.is_zero() && self.passed.is_none_or(|at| at.elapsed() >= lag) {
+            tokio::time::sleep(lag).await;
         }
         self.passed = Some(Instant::now());
         tokio::select! {
@@ -436,8 +470,9 @@ impl Flow {
             Some(Err(_broken)) => Err(Cut),
             Some(Ok(frame)) => {
                 let mut piece = frame.into_data().unwrap_or_default();
-                piece.truncate(self.left);
-                self.left -= piece.len();
+                piece.truncate(left);
+                piece = self.damaged(piece);
+                self.sent += piece.len();
                 self.record.received(&piece);
                 self.promised = self.promised.map(|owed| owed.saturating_sub(piece.len()));
                 if self.promised == Some(0) {
@@ -449,20 +484,30 @@ impl Flow {
     }
 }
 
+impl Flow {
+    fn damaged(&self, piece: Bytes) -> Bytes {
+        let place = self.shape.damage.and_then(|at| at.checked_sub(self.sent));
+        let Some(at) = place.filter(|at| *at < piece.len()) else { return piece };
+        let mut bytes = piece.to_vec();
+        bytes[at] ^= 0x55;
+        bytes.into()
+    }
+}
+
 async fn opened(mut gate: Gate) {
     let _gone = gate.wait_for(|gone| *gone).await;
 }
 
 /// An answer of the proxy itself.
-fn own(record: &Record, response: Response<String>) -> Response<Body> {
+fn own(record: &Record, response: Response<Bytes>) -> Response<Body> {
     record.status(response.status().as_u16());
-    record.received(response.body().as_bytes());
+    record.received(response.body());
     record.complete();
     response.map(full)
 }
 
 /// What an API server says when it is overloaded, starting or broken.
-fn status(code: u16, retry_after: Option<u32>) -> Response<String> {
+fn status(code: u16, retry_after: Option<u32>) -> Response<Bytes> {
     let code = StatusCode::from_u16(code).expect("an HTTP status");
     let reason = match code.as_u16() {
         401 => "Unauthorized",
@@ -490,19 +535,38 @@ fn status(code: u16, retry_after: Option<u32>) -> Response<String> {
         response = response.header(header::RETRY_AFTER, seconds);
         body["details"] = json!({ "retryAfterSeconds": seconds });
     }
-    response.body(body.to_string()).expect("a response")
+    response.body(body.to_string().into()).expect("a response")
 }
 
-fn answer(code: u16, body: String) -> Response<String> {
-    Response::builder()
-        .status(code)
-        .header("content-type", "application/json")
-        .body(body)
-        .expect("a response")
+fn answer(code: u16, headers: &[(&str, String)], body: Bytes) -> Response<Bytes> {
+    let mut response = Response::builder().status(code);
+    for (name, value) in headers {
+        response = response.header(*name, value);
+    }
+    response.body(body).expect("a response")
+}
+
+/// Says what the client sent of itself: in clear words, in headers, in a place to go to, and as an
+/// error of Git.
+fn quoted(code: u16, head: &Parts) -> Response<Bytes> {
+    let sent = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let sent = sent.unwrap_or("nothing");
+    let pair = sent.strip_prefix("Basic ").and_then(|pair| STANDARD.decode(pair).ok());
+    let words = format!("{sent} {}", String::from_utf8_lossy(&pair.unwrap_or_default()));
+    let dashes = words.replace([' ', ':', '='], "-");
+    let kind = if head.method == Method::GET { "advertisement" } else { "result" };
+    let body = format!("{:04x}ERR {words}", words.len() + 8);
+    let headers = [
+        ("content-type", format!("application/x-git-upload-pack-{kind}")),
+        ("location", format!("/{dashes}/info/refs?service=git-upload-pack&x={dashes}")),
+        ("www-authenticate", words.clone()),
+        ("x-words", words),
+    ];
+    answer(code, &headers, body.into())
 }
 
 /// A watch begins with 200 whatever its resource version; that it is too old is its first event.
-fn expired() -> Response<String> {
+fn expired() -> Response<Bytes> {
     let event = json!({
         "type": "ERROR",
         "object": {
@@ -517,6 +581,6 @@ fn expired() -> Response<String> {
     });
     Response::builder()
         .header("content-type", "application/json")
-        .body(format!("{event}\n"))
+        .body(format!("{event}\n").into())
         .expect("a response")
 }

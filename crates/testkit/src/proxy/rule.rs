@@ -102,6 +102,10 @@ pub enum Fault {
     CutAfter,
     /// The connection closes after that many bytes of the response body.
     CutBody(usize),
+    /// The response body ends after that many bytes as if it were whole.
+    EndBody(usize),
+    /// The byte of the response body at this place, counted from 0, is another one.
+    Damage(usize),
     /// Answered by the proxy with this status, in the API server's form.
     Status {
         /// HTTP status.
@@ -115,6 +119,21 @@ pub enum Fault {
         code: u16,
         /// The whole body.
         body: String,
+    },
+    /// Answered by the proxy as this says: a redirect, or what a hostile server sends.
+    Respond {
+        /// HTTP status.
+        code: u16,
+        /// Names and values.
+        headers: Vec<(&'static str, String)>,
+        /// The whole body.
+        body: Vec<u8>,
+    },
+    /// Answered by the proxy with this status and, wherever an answer of a Git server has room for it,
+    /// with the client's Authorization header.
+    Quote {
+        /// HTTP status.
+        code: u16,
     },
     /// A watch that is answered with the event `410 Expired`.
     Expired,

@@ -148,13 +148,49 @@ async fn cuts_come_before_after_and_within() {
         assert_eq!(setup.exists(name).await, done, "{name}");
         setup.proxy.remove(rule);
     }
-    let list = || Request::get(setup.path()).body(Vec::new()).unwrap();
-    let whole = setup.client.request_text(list()).await.unwrap();
+    let get = || Request::get(format!("{}/after", setup.path())).body(Vec::new()).unwrap();
+    let whole = setup.client.request_text(get()).await.unwrap();
     setup.proxy.add(Rule::new(Match::method("GET"), Fault::CutBody(20)));
-    setup.client.request_text(list()).await.unwrap_err();
+    setup.client.request_text(get()).await.unwrap_err();
     let cut = setup.proxy.exchanges().pop().unwrap();
     assert_eq!(cut.response, whole.as_bytes()[..20]);
     assert!(!cut.complete);
+    setup.proxy.clear();
+    setup.proxy.add(Rule::new(Match::method("GET"), Fault::EndBody(20)));
+    assert_eq!(setup.client.request_text(get()).await.unwrap(), whole[..20]);
+    assert!(setup.proxy.exchanges().pop().unwrap().complete);
+    setup.proxy.clear();
+    setup.proxy.add(Rule::new(Match::method("GET"), Fault::Damage(1)));
+    let damaged = setup.client.request_text(get()).await.unwrap();
+    let changed: Vec<usize> =
+        (0..whole.len()).filter(|at| whole.as_bytes()[*at] != damaged.as_bytes()[*at]).collect();
+    assert_eq!((changed, damaged.len()), (vec![1], whole.len()));
+}
+
+#[tokio::test]
+async fn answers_of_its_own_are_what_was_said_or_sent() {
+    let setup = setup("own").await;
+    let get = || {
+        let request = Request::get(setup.path()).header("authorization", "Bearer hunter2");
+        setup.client.send(request.body(kube::client::Body::empty()).unwrap())
+    };
+    let headers = vec![("location", "/there".to_owned())];
+    let moved = Fault::Respond { code: 302, headers, body: b"moved".to_vec() };
+    setup.proxy.add(Rule::new(Match::any(), moved));
+    let response = get().await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["location"]),
+        (302, &"/there".parse().unwrap())
+    );
+    setup.proxy.clear();
+    setup.proxy.add(Rule::new(Match::any(), Fault::Quote { code: 500 }));
+    let response = get().await.unwrap();
+    assert_eq!(response.status().as_u16(), 500);
+    let body = response.into_body().collect_bytes().await.unwrap();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let length = usize::from_str_radix(&text[..4], 16).unwrap();
+    assert_eq!(length, text.len(), "{text}");
+    assert!(text[4..].starts_with("ERR Bearer "), "{text}");
 }
 
 #[tokio::test]
