@@ -182,7 +182,7 @@ impl Refusal {
             }
             Self::OtherPurpose { .. } => "sign with git, or with `ssh-keygen -Y sign -n git`",
             Self::Unsupported { .. } => {
-                "sign with OpenPGP (RSA, ECDSA on NIST curves, Ed25519, Ed448) or SSH"
+                "sign with OpenPGP (RSA, ECDSA on NIST curves, Ed25519, Ed448) or with an SSH key itself"
             }
             Self::UnknownKey { .. } => {
                 "if the key is to be trusted, add its public part to the Secret that verify.secretRef \

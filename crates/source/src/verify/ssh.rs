@@ -58,6 +58,9 @@ pub(super) fn verify(
     if signature.version() != SshSig::VERSION {
         return Err(unreadable(format!("version {} is not known", signature.version())));
     }
+    if signature.public_key().is_certificate() {
+        return Err(Refusal::Unsupported { what: "an SSH certificate".into() });
+    }
     let key = name(signature.public_key());
     let trusted: Vec<&SshKey> =
         keys.iter().filter(|trusted| trusted.key.key_data() == signature.public_key()).collect();

@@ -3,7 +3,7 @@
 use jiff::{Timestamp, ToSpan as _};
 use plumb_source::{CommitId, KeysError, Refusal, Signer, TrustedKeys, verify_commit, verify_tag};
 
-use crate::signers::{Gpg, ssh_key, ssh_public, ssh_sign};
+use crate::signers::{Gpg, ssh_certificate, ssh_key, ssh_public, ssh_sign};
 
 const TREE: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -176,6 +176,25 @@ fn every_algorithm_of_ssh_keygen_is_verified_or_refused() {
         let error =
             TrustedKeys::of_secret([("a.sshpub", ssh_public(&key).as_bytes())]).unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
+    }
+}
+
+/// Also by a key that is trusted itself: whoever vouched for it, and for how long, nobody would ask.
+#[test]
+fn a_certificate_of_ssh_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    for (kind, bits) in [("ed25519", "256"), ("ecdsa", "256"), ("rsa", "2048")] {
+        let [authority, ada] =
+            ["ca", "ada"].map(|name| ssh_key(dir.path(), &format!("{name}-{kind}"), kind, bits));
+        let (authority, ada) = (authority.unwrap(), ada.unwrap());
+        let lines = [ssh_public(&ada), ssh_public(&authority)].concat();
+        let trusted = keys(&[("all.sshpub", lines.as_bytes())]);
+        check(&ssh_sign(&ada, "git", &[], &payload()), &trusted).unwrap();
+        let certificate = ssh_certificate(&authority, &ada);
+        let refusal = check(&ssh_sign(&certificate, "git", &[], &payload()), &trusted).unwrap_err();
+        assert!(refusal.to_string().contains("an SSH certificate is not supported"), "{refusal}");
+        assert_eq!(refusal.reason(), "UnsupportedSignature");
+        assert!(refusal.hint().contains("with an SSH key itself"));
     }
 }
 

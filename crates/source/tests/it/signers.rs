@@ -115,6 +115,14 @@ pub(crate) fn ssh_public(key: &Path) -> String {
     std::fs::read_to_string(key.with_extension("pub")).unwrap()
 }
 
+/// Has an authority vouch for a key, and returns the file of the certificate.
+pub(crate) fn ssh_certificate(authority: &Path, key: &Path) -> PathBuf {
+    let mut command = Command::new("ssh-keygen");
+    command.args(["-q", "-I", "somebody", "-n", "git", "-s"]).arg(authority);
+    run(command.arg(key.with_extension("pub")), b"").unwrap();
+    PathBuf::from(format!("{}-cert.pub", key.display()))
+}
+
 /// Signs as git has it done.
 pub(crate) fn ssh_sign(key: &Path, namespace: &str, more: &[&str], payload: &[u8]) -> String {
     let mut command = Command::new("ssh-keygen");
