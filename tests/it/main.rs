@@ -50,6 +50,7 @@ mod running;
 mod scope;
 mod scrape;
 mod secrets;
+mod ssh;
 mod tampering;
 mod tenants;
 mod torture;
