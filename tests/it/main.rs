@@ -22,6 +22,7 @@ mod dependencies;
 mod drift;
 mod end;
 mod fairness;
+mod faults;
 mod guard;
 mod handover;
 mod inherit;
