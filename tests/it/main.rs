@@ -40,6 +40,9 @@ mod outage;
 mod ownership;
 mod pinning;
 mod pods;
+#[path = "../../crates/source/tests/it/programs.rs"]
+#[expect(dead_code, reason = "it is shared, and not all of it is used here")]
+mod programs;
 mod quiet;
 mod races;
 mod receiver;
@@ -50,6 +53,7 @@ mod rewrite;
 mod running;
 mod scope;
 mod scrape;
+mod secrecy;
 mod secrets;
 mod ssh;
 mod tampering;

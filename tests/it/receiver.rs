@@ -20,17 +20,17 @@ const OLD: &str = "the secret of before-2f61d0a9e48c";
 const NEW: &str = "the secret of now-c03e6f8d51b7";
 
 /// Where an agent takes hooks.
-struct Hooks(String);
+pub(crate) struct Hooks(String);
 
 impl Hooks {
-    async fn of(agent: &mut Agent) -> Self {
+    pub(crate) async fn of(agent: &mut Agent) -> Self {
         let line = agent.wait_for_log("taking webhooks", LIMIT).await;
         let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next());
         Self(address.unwrap_or_else(|| panic!("no address in {line}")).to_owned())
     }
 
     /// What GitHub sends for a push to main: the status of the answer.
-    async fn push(&self, url: &str, secret: &str, delivery: &str) -> u16 {
+    pub(crate) async fn push(&self, url: &str, secret: &str, delivery: &str) -> u16 {
         let body = json!({
             "ref": "refs/heads/main",
             "repository": {"clone_url": url, "html_url": url.strip_suffix(".git").unwrap_or(url)},
@@ -40,10 +40,18 @@ impl Hooks {
         mac.update(body.as_bytes());
         let bytes = mac.finalize().into_bytes();
         let signature = bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let headers = format!(
+            "X-GitHub-Event: push\r\nX-GitHub-Delivery: {delivery}\r\n\
+             X-Hub-Signature-256: sha256={signature}\r\n",
+        );
+        self.post("github", &headers, &body).await
+    }
+
+    /// Sends a hook as it is told: the status of the answer.
+    pub(crate) async fn post(&self, service: &str, headers: &str, body: &str) -> u16 {
         let request = format!(
-            "POST /hook/github HTTP/1.1\r\nHost: plumb\r\nContent-Type: application/json\r\n\
-             X-GitHub-Event: push\r\nX-GitHub-Delivery: {delivery}\r\n\
-             X-Hub-Signature-256: sha256={signature}\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST /hook/{service} HTTP/1.1\r\nHost: plumb\r\nContent-Type: application/json\r\n\
+             {headers}Content-Length: {}\r\n\r\n{body}",
             body.len(),
         );
         let mut stream = TcpStream::connect(&self.0).await.unwrap();
@@ -54,7 +62,7 @@ impl Hooks {
     }
 
     /// Sends the same until it is answered with this status.
-    async fn wait(&self, url: &str, secret: &str, status: u16) {
+    pub(crate) async fn wait(&self, url: &str, secret: &str, status: u16) {
         wait_for(&format!("a hook to be answered {status}"), LIMIT, async || {
             match self.push(url, secret, "again and again").await {
                 got if got == status => Ok(()),
@@ -76,7 +84,7 @@ fn secret(world: &World, values: &[(&str, &str)]) -> Value {
     })
 }
 
-const FLAGS: [&str; 2] = ["--receiver-addr=127.0.0.1:0", "--receiver-secret=hooks"];
+pub(crate) const FLAGS: [&str; 2] = ["--receiver-addr=127.0.0.1:0", "--receiver-secret=hooks"];
 
 /// The interval is an hour: what comes before comes by the hook.
 #[test]
