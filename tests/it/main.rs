@@ -23,6 +23,7 @@ mod drift;
 mod end;
 mod fairness;
 mod faults;
+mod gitea;
 mod guard;
 mod handover;
 mod inherit;

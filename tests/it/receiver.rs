@@ -29,6 +29,11 @@ impl Hooks {
         Self(address.unwrap_or_else(|| panic!("no address in {line}")).to_owned())
     }
 
+    /// The URL of a service's hook.
+    pub(crate) fn url(&self, service: &str) -> String {
+        format!("http://{}/hook/{service}", self.0)
+    }
+
     /// What GitHub sends for a push to main: the status of the answer.
     pub(crate) async fn push(&self, url: &str, secret: &str, delivery: &str) -> u16 {
         let body = json!({

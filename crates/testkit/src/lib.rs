@@ -9,7 +9,7 @@
 //!   `controlplane/` when they are missing. [`Tool::peer`] gives those of `peers/`, which we are
 //!   compared with, in the same way.
 //! - [`GitServer`] and [`Repo`]: Git's own server, and repositories that a test scripts. [`Sshd`]:
-//!   OpenSSH's.
+//!   OpenSSH's. [`Gitea`]: a whole host.
 //! - [`Proxy`]: stands before either, records what passes and injects faults.
 //! - [`Webhook`]: an admission webhook that allows, refuses or hangs.
 //! - [`Aggregated`]: an API server beside Kubernetes' own, that can do little and may break.
@@ -48,7 +48,7 @@ mod webhook;
 pub use agent::Agent;
 pub use aggregated::Aggregated;
 pub use control_plane::{Audit, AuditEvent, ControlPlane, Identity, Options, Requests};
-pub use git::{Change, GitRequest, GitServer, HOST_KEYS, Repo, SshKey, Sshd};
+pub use git::{Change, GitRequest, GitServer, Gitea, HOST_KEYS, Repo, SshKey, Sshd};
 pub use golden::golden;
 pub use history::{History, Version};
 pub use objects::{Hand, Kind, Refused};

@@ -4,7 +4,7 @@
 //! Versions stand in one place, the `go.mod` files in `controlplane/` and `peers/`. The cache lies
 //! outside the checkout, `${XDG_CACHE_HOME:-$HOME/.cache}/plumb/<module>-<version>/`, so that a
 //! fresh clone builds nothing twice. `KUBEBUILDER_ASSETS` names a directory whose binaries of the
-//! control plane come first, `PLUMB_KUSTOMIZE` and `PLUMB_SOPS` the peers of those names.
+//! control plane come first, `PLUMB_KUSTOMIZE`, `PLUMB_SOPS` and `PLUMB_GITEA` the peers of those names.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -102,6 +102,8 @@ pub enum Tool {
     Kustomize,
     /// A peer: what encrypts files in repositories.
     Sops,
+    /// A peer: a Git server with webhooks and pull requests.
+    Gitea,
 }
 
 /// A folder with a `go.mod` and what is built from it.
@@ -122,6 +124,10 @@ const KUBERNETES: Module = Module::new("controlplane", "kubernetes", "k8s.io/kub
 const KWOK: Module = Module::new("controlplane", "kwok", "sigs.k8s.io/kwok");
 const KUSTOMIZE: Module = Module::new("peers", "kustomize", "sigs.k8s.io/kustomize/kustomize/v5");
 const SOPS: Module = Module::new("peers", "sops", "github.com/getsops/sops/v3");
+const GITEA: Module = Module::new("peers", "gitea", "code.gitea.io/gitea");
+
+/// What Gitea reads when it runs, beside its binary.
+const GITEA_FILES: [&str; 3] = ["options", "public", "templates"];
 
 impl Module {
     fn dir(&self) -> PathBuf {
@@ -159,6 +165,7 @@ impl Tool {
             Tool::Kwok => "kwok",
             Tool::Kustomize => "kustomize",
             Tool::Sops => "sops",
+            Tool::Gitea => "gitea",
         }
     }
 
@@ -168,6 +175,7 @@ impl Tool {
             Tool::Kwok => &KWOK,
             Tool::Kustomize => &KUSTOMIZE,
             Tool::Sops => &SOPS,
+            Tool::Gitea => &GITEA,
             _ => &KUBERNETES,
         }
     }
@@ -182,6 +190,16 @@ impl Tool {
             Tool::Kwok => "sigs.k8s.io/kwok/cmd/kwok",
             Tool::Kustomize => "sigs.k8s.io/kustomize/kustomize/v5",
             Tool::Sops => "github.com/getsops/sops/v3/cmd/sops",
+            Tool::Gitea => "code.gitea.io/gitea",
+        }
+    }
+
+    /// What `go build` is told beyond what all are: build tags, and whether there is C in it.
+    const fn build(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            // Its database is SQLite, in C.
+            Tool::Gitea => (&["-tags", "sqlite,sqlite_unlock_notify"], "1"),
+            _ => (&[], "0"),
         }
     }
 
@@ -194,6 +212,7 @@ impl Tool {
             Tool::Scheduler | Tool::Kubectl | Tool::Kustomize => "a minute",
             Tool::Kwok => "2 minutes",
             Tool::Sops => "3 minutes",
+            Tool::Gitea => "10 minutes",
         }
     }
 
@@ -202,6 +221,7 @@ impl Tool {
         match self {
             Tool::Kustomize => "PLUMB_KUSTOMIZE to the path of one",
             Tool::Sops => "PLUMB_SOPS to the path of one",
+            Tool::Gitea => "PLUMB_GITEA to the path of one",
             _ => "KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl",
         }
     }
@@ -211,6 +231,7 @@ impl Tool {
         let variable = match self {
             Tool::Kustomize => Some("PLUMB_KUSTOMIZE"),
             Tool::Sops => Some("PLUMB_SOPS"),
+            Tool::Gitea => Some("PLUMB_GITEA"),
             _ => None,
         };
         let given = variable.and_then(std::env::var_os);
@@ -384,12 +405,14 @@ fn build(tool: Tool, cache: &Path, go: &Path, count: &str) -> Result<(), ToolErr
                 }
             }
         });
+        let (more, cgo) = tool.build();
         let result = run(
             Command::new(go)
                 .args(["build", "-trimpath", "-ldflags", &flags, "-o"])
                 .arg(&temporary)
+                .args(more)
                 .arg(tool.package())
-                .env("CGO_ENABLED", "0"),
+                .env("CGO_ENABLED", cgo),
             &module.dir(),
         );
         done.store(true, Ordering::Relaxed);
@@ -399,6 +422,9 @@ fn build(tool: Tool, cache: &Path, go: &Path, count: &str) -> Result<(), ToolErr
     if let Err(error) = result {
         let _absent = fs::remove_file(&temporary);
         return Err(error);
+    }
+    if tool == Tool::Gitea {
+        copy_files(&dir, go)?;
     }
     fs::rename(&temporary, &target).map_err(io_at(&target))?;
     say(&format!("built {name} in {} s: {}", start.elapsed().as_secs(), target.display()));
@@ -438,12 +464,40 @@ fn go_version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()??, numbers.next()??))
 }
 
+/// Where Go keeps the source of a module.
+fn source(module: &Module, go: &Path) -> Result<PathBuf, ToolError> {
+    run(Command::new(go).args(["mod", "download", module.path]), &module.dir())?;
+    let list = ["list", "-m", "-f", "{{.Dir}}", module.path];
+    Ok(run(Command::new(go).args(list), &module.dir())?.trim().into())
+}
+
+/// Puts what Gitea reads when it runs beside its binary: Go may clean its own places.
+fn copy_files(to: &Path, go: &Path) -> Result<(), ToolError> {
+    fn copy(from: &Path, to: &Path) -> io::Result<()> {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            let to = to.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                copy(&entry.path(), &to)?;
+            } else {
+                // A copy of the file would be as read-only as that is.
+                fs::write(&to, fs::read(entry.path())?)?;
+            }
+        }
+        Ok(())
+    }
+    let from = source(&GITEA, go)?;
+    for name in GITEA_FILES {
+        let from = from.join(name);
+        copy(&from, &to.join(name)).map_err(io_at(&from))?;
+    }
+    Ok(())
+}
+
 fn write_stages(path: &Path, go: &Path) -> Result<(), ToolError> {
-    let module = KWOK.dir();
     check_go(Tool::Kwok, go, path)?;
-    run(Command::new(go).args(["mod", "download", KWOK.path]), &module)?;
-    let source = run(Command::new(go).args(["list", "-m", "-f", "{{.Dir}}", KWOK.path]), &module)?;
-    let source = Path::new(source.trim());
+    let source = source(&KWOK, go)?;
     let mut all = String::new();
     for stage in STAGES {
         let dir = source.join(stage);
@@ -489,107 +543,4 @@ fn say(text: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::scratch::Scratch;
-
-    #[test]
-    fn versions_come_from_the_go_mod_files() {
-        let text = "module x\n\ngo 1.26.0\n\nrequire (\n\tk8s.io/kubernetes v1.37.2 // indirect\n)\n\
-                    require sigs.k8s.io/kwok v0.8.0\n\nreplace a.b/c v1.0.0 => a.b/c v2.0.0\n";
-        assert_eq!(pinned(text, "k8s.io/kubernetes"), Some("v1.37.2"));
-        assert_eq!(pinned(text, "sigs.k8s.io/kwok"), Some("v0.8.0"));
-        assert_eq!(pinned(text, "a.b/c"), None);
-        assert_eq!(pinned(text, "k8s.io"), None);
-        for tool in Tool::CONTROL_PLANE.into_iter().chain([Tool::Kustomize, Tool::Sops]) {
-            assert!(tool.module().version().unwrap().starts_with('v'), "{}", tool.name());
-        }
-    }
-
-    #[test]
-    fn go_versions_are_read() {
-        for (text, want) in [
-            ("go1.26.8", Some((1, 26))),
-            ("go1.27rc1", Some((1, 27))),
-            ("devel go1.27-abcdef Mon", Some((1, 27))),
-            ("go2.0", Some((2, 0))),
-            ("gccgo", None),
-            ("", None),
-        ] {
-            assert_eq!(go_version(text), want, "{text}");
-        }
-    }
-
-    #[test]
-    fn without_go_the_error_says_what_to_install() {
-        let cache = tempfile::tempdir().unwrap();
-        let error = Tools::ready_in(cache.path(), None, Path::new("/nowhere/go")).unwrap_err();
-        let text = error.to_string();
-        assert!(matches!(error, ToolError::NoGo { .. }), "{text}");
-        assert!(text.contains("install Go 1.26 or newer"), "{text}");
-    }
-
-    #[test]
-    fn an_old_go_is_refused() {
-        let cache = Scratch::new("tools");
-        let go = cache.script("go", "#!/bin/sh\necho go1.20.3\n");
-        let error = Tools::ready_in(cache.path(), None, &go).unwrap_err();
-        assert!(matches!(error, ToolError::OldGo { .. }), "{error}");
-        assert!(error.to_string().contains("found go1.20.3"), "{error}");
-    }
-
-    #[test]
-    fn given_assets_come_first_and_the_rest_is_built() {
-        let dir = Scratch::new("tools");
-        let (assets, cache) = (dir.path().join("assets"), dir.path().join("cache"));
-        fs::create_dir_all(&assets).unwrap();
-        for tool in [Tool::Etcd, Tool::Apiserver, Tool::Kubectl] {
-            fs::write(assets.join(tool.name()), "").unwrap();
-        }
-        // A stand-in for go: it notes what it builds and writes the file that it is asked for.
-        let log = dir.path().join("log");
-        let source = dir.path().join("kwok");
-        for stage in STAGES {
-            fs::create_dir_all(source.join(stage)).unwrap();
-            fs::write(source.join(stage).join("stage.yaml"), format!("# {stage}")).unwrap();
-            fs::write(source.join(stage).join("kustomization.yaml"), "# not a stage").unwrap();
-        }
-        let script = format!(
-            "#!/bin/sh\ncase $1 in env) echo go1.26.0;; list) echo {};; build) echo \"$7 CGO=\
-             $CGO_ENABLED\" >>{}; : >$6;; esac\n",
-            source.display(),
-            log.display()
-        );
-        let go = dir.script("go", &script);
-
-        let tools = Tools::ready_in(&cache, Some(&assets), &go).unwrap();
-        assert_eq!(tools.path(Tool::Etcd), assets.join("etcd"));
-        assert!(tools.path(Tool::Kwok).starts_with(&cache));
-        assert_eq!(
-            fs::read_to_string(&log).unwrap(),
-            "sigs.k8s.io/kwok/cmd/kwok CGO=0\nk8s.io/kubernetes/cmd/kube-scheduler CGO=0\n\
-             k8s.io/kubernetes/cmd/kube-controller-manager CGO=0\n"
-        );
-        let stages = fs::read_to_string(tools.stages()).unwrap();
-        assert_eq!(stages.matches("---").count(), 3);
-        assert!(!stages.contains("not a stage"));
-        assert!(Tools::ready_in(&cache, Some(&assets), Path::new("/nowhere/go")).is_ok());
-    }
-
-    #[test]
-    fn a_peer_is_built_once_and_only_when_asked_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let go = dir.path().join("go");
-        fs::write(&go, "#!/bin/sh\ncase $1 in env) echo go1.26.0;; build) echo $7 >$6;; esac\n")
-            .unwrap();
-        fs::set_permissions(&go, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let path = Tool::Kustomize.peer_in(dir.path(), &go).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "sigs.k8s.io/kustomize/kustomize/v5\n");
-        assert_eq!(Tool::Kustomize.peer_in(dir.path(), Path::new("/nowhere/go")).unwrap(), path);
-        assert!(!Tool::CONTROL_PLANE.contains(&Tool::Kustomize));
-
-        fs::remove_file(&path).unwrap();
-        let error = Tool::Kustomize.peer_in(dir.path(), Path::new("/nowhere/go")).unwrap_err();
-        assert!(error.to_string().contains("or set PLUMB_KUSTOMIZE"), "{error}");
-    }
-}
+mod tests;

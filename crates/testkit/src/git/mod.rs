@@ -1,10 +1,12 @@
 //! Git servers: Git's own `git http-backend` behind a small HTTP server, and OpenSSH.
 
 mod cgi;
+mod gitea;
 mod repo;
 mod signing;
 mod sshd;
 
+pub use gitea::Gitea;
 pub use repo::{Change, Repo};
 pub use signing::SshKey;
 pub use sshd::{HOST_KEYS, Sshd};
