@@ -57,6 +57,7 @@ mod scrape;
 mod secrecy;
 mod secrets;
 mod ssh;
+mod submodules;
 mod tampering;
 mod tenants;
 mod torture;

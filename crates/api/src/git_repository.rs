@@ -94,6 +94,12 @@ pub struct GitRepositorySpec {
     #[schemars(length(max = 65536))]
     pub ignore: Option<String>,
 
+    /// Read submodules, and those in them, in their places, from the repositories that .gitmodules
+    /// names. Credentials go to those at the same scheme, host and port as `url` only. A commit whose
+    /// submodules cannot be fetched is not used. When left out, a submodule is an empty directory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recurse_submodules: bool,
+
     /// While true, the repository is not looked at. Applications keep the last revision.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,

@@ -243,7 +243,9 @@ impl Daemon {
         let Resolved { revision, tag } = resolved?;
         let by = By::Resolved(revision.name.clone(), tag);
         self.verify(name, object, &remote, revision.commit, &by).await?;
-        if let Some(text) = self.check_history(name, object, &remote, &revision).await? {
+        let rewritten = self.check_history(name, object, &remote, &revision).await?;
+        self.bring_submodules(&remote, revision.commit).await?;
+        if let Some(text) = rewritten {
             self.tell_rewrite(object, &revision, &text);
         }
         Ok((remote, revision))

@@ -151,7 +151,8 @@ impl<'s, 't> Loader<'s, 't> {
                 Ok(Found::File(Arc::new(real), content))
             }
             Some(EntryKind::Submodule) => {
-                Err(invalid!("{real} is a Git submodule, whose content is another repository"))
+                Err(invalid!("{real} is a Git submodule, whose content is another repository")
+                    .hinting("set spec.recurseSubmodules in the GitRepository"))
             }
             _ => Err(TreeError::NotFound(real).into()),
         }

@@ -125,7 +125,9 @@ impl RenderError {
                 format!("remove `{pattern}`, or take the path back in with a `!` pattern")
             }
             Self::Submodule { .. } => {
-                "point a source at the submodule's own repository instead".into()
+                "set spec.recurseSubmodules in the GitRepository; where that is set, .gitmodules \
+                 does not name a repository for it"
+                    .into()
             }
             Self::KustomizationFile { file } => format!("set the path to {}", dir(file)),
             Self::Helm { .. } => "commit the output of `helm template` instead".into(),

@@ -435,6 +435,7 @@ fn submodules_are_passed_over_but_not_as_the_path() {
     for at in ["a/sub", "a/sub/y.yaml"] {
         let failure = failed(&tree, at);
         assert_eq!(failure.to_string(), format!("path {at} leads into the Git submodule a/sub"));
+        assert!(failure.error.hint().unwrap().contains("recurseSubmodules"));
         assert!(failure.inputs.unchanged_in(&tree).unwrap());
         assert!(!failure.inputs.unchanged_in(&tree.tree).unwrap());
     }

@@ -1,5 +1,6 @@
 //! One call that may need the network: find a commit, fetch it, check it, anchor it.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,6 +34,8 @@ pub(crate) struct Call<'a> {
     pub(crate) tokens: &'a Tokens,
     pub(crate) cancel: &'a Cancel,
     pub(crate) deadline: Instant,
+    /// Bytes of the packs that came.
+    pub(crate) received: Cell<u64>,
 }
 
 /// What to ask a server for to get a commit.
@@ -345,6 +348,7 @@ impl Call<'_> {
         let received = store.receive(&repo, session, &endpoint, &server, &request, self.limits);
         self.traffic.fetched(received.as_ref().ok().copied());
         let bytes = received.map_err(|error| not_our_ref(error, target))?;
+        self.received.set(self.received.get() + bytes);
         tracing::debug!(url = %self.remote.url, bytes, "fetched");
 
         let taken = self.accept(&repo, target, depth);

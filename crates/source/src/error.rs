@@ -255,6 +255,25 @@ pub enum SourceError {
     /// The repository uses SHA-256 object ids.
     #[error("the repository uses SHA-256 object ids, which are not supported")]
     Sha256Repository,
+    /// The file that names the submodules cannot be used.
+    #[error("{file} is not usable: {why}")]
+    InvalidModules {
+        /// Its path.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A submodule cannot be had.
+    #[error("submodule {path} cannot be fetched from {url}")]
+    Submodule {
+        /// Where it stands in the repository.
+        path: String,
+        /// Its URL, without any credentials in it.
+        url: String,
+        /// Why not.
+        #[source]
+        source: Box<SourceError>,
+    },
     /// The server sends more than is accepted.
     #[error("{what} of the repository exceed the limit of {limit}")]
     TooLarge {
@@ -339,6 +358,7 @@ impl SourceError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Ssh(error) => error.class(),
+            Self::Submodule { source, .. } => source.class(),
             Self::UnknownHost { .. }
             | Self::ConnectionRefused { .. }
             | Self::Connect { .. }
@@ -381,6 +401,7 @@ impl SourceError {
             | Self::EmptyRepository
             | Self::NoSemverMatch { .. }
             | Self::Sha256Repository
+            | Self::InvalidModules { .. }
             | Self::TooLarge { .. }
             | Self::Unverified { .. }
             | Self::Locked { .. } => ErrorClass::WaitForUser,
@@ -424,6 +445,8 @@ impl SourceError {
             Self::EmptyRepository => "EmptyRepository",
             Self::NoSemverMatch { .. } => "NoMatchingVersion",
             Self::Sha256Repository => "UnsupportedObjectFormat",
+            Self::InvalidModules { .. } => "SubmodulesInvalid",
+            Self::Submodule { .. } => "SubmoduleFailed",
             Self::TooLarge { .. } => "RepositoryTooLarge",
             Self::Cancelled => "Cancelled",
             Self::Interrupted { .. } => "ConnectionBroken",
@@ -503,6 +526,10 @@ impl SourceError {
             Self::TooLarge { .. } => {
                 "keep manifests in a repository of their own, without large files"
             }
+            Self::InvalidModules { .. } => {
+                "correct it in the repository; what `git submodule add` writes is usable"
+            }
+            Self::Submodule { source, .. } => return source.submodule_hint(),
             Self::Unverified { source, .. } => source.hint(),
             Self::NotInCache { .. } => {
                 "the cache was lost; it fills again as soon as the Git server answers"

@@ -559,7 +559,7 @@ fn content_type(response: &http::Response<Body>) -> String {
 
 /// Whether credentials given for one URL may go to another: the same origin, or the same host
 /// moved from plain `http` to `https` on the usual ports.
-fn may_see_credentials(from: &Url, to: &Url) -> bool {
+pub(crate) fn may_see_credentials(from: &Url, to: &Url) -> bool {
     if from.host_str() != to.host_str() {
         return false;
     }

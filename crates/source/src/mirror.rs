@@ -348,6 +348,7 @@ impl Store {
             }
         }
         self.clean_tags()?;
+        self.clean_modules()?;
         for dir in [self.path.clone(), self.path.join(ANCHORS)] {
             for name in files(&dir)? {
                 if has_extension(&name, "lock") || has_extension(&name, "new") {

@@ -1,5 +1,6 @@
 //! All mirrors of one cache directory, and what can be asked of them.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -18,6 +19,7 @@ use crate::github::Tokens;
 use crate::mirror::{Store, cache_error, files, remove_dir};
 use crate::remote::CheckedRemote;
 use crate::session::Endpoint;
+use crate::snapshot::Part;
 use crate::ssh::OpenIdentity;
 use crate::wire::Server;
 use crate::{
@@ -44,6 +46,8 @@ pub struct Limits {
     /// References in one listing. Only servers without protocol version 2, and version ranges,
     /// make long ones.
     pub refs: usize,
+    /// Submodules of one commit, those in others included. Each has a mirror of its own.
+    pub submodules: usize,
     /// Packs after which they are made one. Each fetch adds one and each look-up searches all;
     /// up to some dozens that is not noticed.
     pub packs: usize,
@@ -58,6 +62,7 @@ impl Default for Limits {
             unpacked_bytes: 8 << 30,
             objects: 1_000_000,
             refs: 200_000,
+            submodules: 100,
             packs: 32,
         }
     }
@@ -69,6 +74,8 @@ pub struct Mirrors {
     dir: PathBuf,
     limits: Limits,
     open: Mutex<HashMap<String, Arc<Mirror>>>,
+    /// The mirrors that [`Mirrors::retain`] was last told to keep.
+    direct: Mutex<Option<BTreeSet<String>>>,
     pub(crate) traffic: Counters,
     tokens: Tokens,
     _lock: DirLock,
@@ -170,6 +177,8 @@ pub(crate) struct Mirror {
 pub(crate) struct Holds {
     /// Handed out since the last keep: the caller had no chance yet to name them.
     pub(crate) fresh: BTreeSet<Oid>,
+    /// What the last keep named, if anybody has named this mirror itself.
+    pub(crate) named: Option<BTreeSet<Oid>>,
     /// Open snapshots by commit.
     pub(crate) pins: BTreeMap<Oid, usize>,
     /// The commit fetched last, a good one to compare the next with.
@@ -259,7 +268,8 @@ impl Mirrors {
         }
         let traffic = Counters::default();
         let tokens = Tokens::default();
-        Ok(Self { dir: mirrors, limits, open: Mutex::default(), traffic, tokens, _lock: lock })
+        let (open, direct) = (Mutex::default(), Mutex::default());
+        Ok(Self { dir: mirrors, limits, open, direct, traffic, tokens, _lock: lock })
     }
 
     /// Finds the commit that a reference names now and fetches it if it is not here yet. One
@@ -328,13 +338,24 @@ impl Mirrors {
     /// Whether a commit can be opened, as far as is known: when a reader has met damage since, it has
     /// to be fetched again. No network at all.
     pub fn has(&self, remote: &Remote, commit: &CommitId) -> Result<bool, SourceError> {
-        Ok(self.mirror(&remote.check()?).is_here(commit.oid(), None))
+        let mirror = self.mirror(&remote.check()?);
+        Ok(mirror.is_here(commit.oid(), None)
+            && (!remote.submodules || self.has_modules(&mirror, *commit)?))
     }
 
-    /// Opens a commit for reading. No network at all; [`SourceError::NotInCache`] when it was
-    /// never fetched with these credentials, or the cache was lost.
+    /// Opens a commit for reading, with its submodules if the remote asks for them. No network at
+    /// all; [`SourceError::NotInCache`] when it was never fetched with these credentials, or the
+    /// cache was lost.
     pub fn snapshot(&self, remote: &Remote, commit: &CommitId) -> Result<Snapshot, SourceError> {
-        let mirror = self.mirror(&remote.check()?);
+        let part = Self::part(self.mirror(&remote.check()?), commit)?;
+        if !remote.submodules {
+            return Ok(part.alone());
+        }
+        self.with_modules(part)?.ok_or(SourceError::NotInCache { commit: *commit })
+    }
+
+    /// Opens one commit of one mirror.
+    pub(crate) fn part(mirror: Arc<Mirror>, commit: &CommitId) -> Result<Part, SourceError> {
         let not_here = || SourceError::NotInCache { commit: *commit };
         let repo = match mirror.store.open() {
             Ok(repo) => repo.ok_or_else(not_here)?,
@@ -349,7 +370,7 @@ impl Mirrors {
         }
         *holds.pins.entry(commit.oid()).or_default() += 1;
         drop(holds);
-        Snapshot::open(repo, *commit, mirror)
+        Part::open(repo, *commit, mirror)
     }
 
     /// Lets go of every commit of a remote but these. Commits that were resolved or fetched since
@@ -359,60 +380,106 @@ impl Mirrors {
         let remote = remote.check()?;
         let mirror = self.mirror(&remote);
         let deadline = Instant::now() + remote.timeout;
-        let _writing = mirror.board.write(&Cancel::new(), deadline)?;
+        let named: BTreeSet<Oid> = commits.iter().map(|c| c.oid()).collect();
+        lock(&mirror.holds).named = Some(named.clone());
+        self.tidy(&remote.id, &mirror, &named, deadline).map(|_| ())
+    }
+
+    /// Lets go of every commit of a mirror but these and those that are submodules of others.
+    /// Returns how many are left.
+    pub(crate) fn tidy(
+        &self,
+        id: &str,
+        mirror: &Mirror,
+        named: &BTreeSet<Oid>,
+        deadline: Instant,
+    ) -> Result<usize, SourceError> {
+        let writing = mirror.board.write(&Cancel::new(), deadline)?;
         let Some(repo) = mirror.store.open()? else {
-            return Ok(());
+            return Ok(0);
         };
         let mut kept = mirror.store.anchors(&repo)?;
         {
             let mut holds = lock(&mirror.holds);
-            let mut wanted: BTreeSet<Oid> = commits.iter().map(|c| c.oid()).collect();
+            let mut wanted = named.clone();
             wanted.append(&mut holds.fresh);
             wanted.extend(holds.pins.keys());
+            // Pinned until it is recorded that they are lent, so in this order.
+            wanted.append(&mut self.lent(id)?);
             for dropped in kept.difference(&wanted) {
                 mirror.store.drop_tags(&repo, *dropped)?;
                 mirror.store.drop_anchor(&repo, *dropped)?;
             }
             kept = kept.intersection(&wanted).copied().collect();
         }
+        let lenders = mirror.store.keep_modules(&kept)?;
         let packs = mirror.store.packs()?.len();
         if packs > self.limits.packs {
             mirror.store.consolidate(&repo, &kept)?;
             mirror.store.write_shallow(&mirror.store.boundary(&repo, &kept)?)?;
-            tracing::debug!(url = %remote.url, packs, "made many packs one");
+            tracing::debug!(mirror = id, packs, "made many packs one");
         }
-        Ok(())
+        drop(writing);
+        self.tidy_modules(lenders, deadline)?;
+        Ok(kept.len())
     }
 
-    /// Removes the mirrors of all remotes but these; those in use stay until the next call.
+    /// Removes the mirrors of all remotes but these and of the submodules of their commits; those in
+    /// use stay until the next call.
     pub fn retain(&self, remotes: &[Remote]) -> Result<(), SourceError> {
         // A remote that is not valid has no mirror.
-        let ids: BTreeSet<String> = remotes
+        let mut ids: BTreeSet<String> = remotes
             .iter()
             .filter_map(|remote| remote.check().ok())
             .map(|remote| remote.id)
             .collect();
+        for (_, mirror) in lock(&self.open).iter().filter(|(id, _)| !ids.contains(*id)) {
+            lock(&mirror.holds).named = None;
+        }
+        *lock(&self.direct) = Some(ids.clone());
+        ids.append(&mut self.lenders(&ids)?);
         for name in files(&self.dir)? {
             // What bears another name belongs to a call that is under way.
-            if ids.contains(&name) || !is_id(&name) {
-                continue;
+            if !ids.contains(&name) && is_id(&name) {
+                self.remove_idle(&name)?;
             }
-            let mut open = lock(&self.open);
-            // Ours is the only reference to a mirror that nobody uses.
-            let idle = open.get(&name).is_none_or(|mirror| Arc::strong_count(mirror) == 1);
-            if idle {
-                open.remove(&name);
-                remove_dir(&self.dir.join(&name))?;
-            }
+        }
+        Ok(())
+    }
+
+    /// Removes a mirror that nobody uses.
+    pub(crate) fn remove_idle(&self, id: &str) -> Result<(), SourceError> {
+        let mut open = lock(&self.open);
+        // Ours is the only reference to a mirror that nobody uses.
+        let idle = open.get(id).is_none_or(|mirror| Arc::strong_count(mirror) == 1);
+        if idle {
+            open.remove(id);
+            remove_dir(&self.dir.join(id))?;
         }
         Ok(())
     }
 
     pub(crate) fn mirror(&self, remote: &CheckedRemote) -> Arc<Mirror> {
+        self.mirror_of(&remote.id)
+    }
+
+    pub(crate) fn mirror_of(&self, id: &str) -> Arc<Mirror> {
         let mut open = lock(&self.open);
-        open.entry(remote.id.clone())
-            .or_insert_with(|| Arc::new(Mirror::new(self.dir.join(&remote.id))))
+        open.entry(id.to_owned())
+            .or_insert_with(|| Arc::new(Mirror::new(self.dir.join(id))))
             .clone()
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn direct(&self) -> &Mutex<Option<BTreeSet<String>>> {
+        &self.direct
     }
 
     /// What was asked of Git servers since the start.
@@ -426,7 +493,11 @@ impl Mirrors {
         }
     }
 
-    fn call<'a>(&'a self, remote: &Remote, cancel: &'a Cancel) -> Result<Call<'a>, SourceError> {
+    pub(crate) fn call<'a>(
+        &'a self,
+        remote: &Remote,
+        cancel: &'a Cancel,
+    ) -> Result<Call<'a>, SourceError> {
         let remote = remote.check()?;
         cancel.check()?;
         Ok(Call {
@@ -437,6 +508,7 @@ impl Mirrors {
             traffic: &self.traffic,
             tokens: &self.tokens,
             cancel,
+            received: Cell::new(0),
         })
     }
 }

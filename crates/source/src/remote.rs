@@ -25,6 +25,8 @@ pub struct Remote {
     pub proxy: Option<Proxy>,
     /// The longest that one call may take, with all its requests and waiting.
     pub timeout: Duration,
+    /// Whether a commit is here only with its submodules, and read with them in their places.
+    pub submodules: bool,
 }
 
 impl fmt::Debug for Remote {
@@ -36,6 +38,7 @@ impl fmt::Debug for Remote {
             .field("tls", &self.tls)
             .field("proxy", &self.proxy)
             .field("timeout", &self.timeout)
+            .field("submodules", &self.submodules)
             .finish()
     }
 }
@@ -194,14 +197,20 @@ impl CheckedRemote {
     }
 }
 
-impl Remote {
-    pub(crate) fn check(&self) -> Result<CheckedRemote, SourceError> {
-        let invalid =
-            |why: &str| SourceError::InvalidUrl { url: redacted(&self.url), why: why.into() };
-        if let Some(address) = Address::short(&self.url) {
-            return self.check_ssh(address.map_err(invalid)?);
+/// A URL whose parts were looked at.
+pub(crate) enum Place {
+    /// `http` or `https`, without a final slash.
+    Http(Url),
+    Ssh(Address),
+}
+
+impl Place {
+    pub(crate) fn of(text: &str) -> Result<Self, SourceError> {
+        let invalid = |why: &str| SourceError::InvalidUrl { url: redacted(text), why: why.into() };
+        if let Some(address) = Address::short(text) {
+            return Ok(Self::Ssh(address.map_err(invalid)?));
         }
-        let mut url = match Url::parse(&self.url) {
+        let mut url = match Url::parse(text) {
             Ok(url) => url,
             Err(url::ParseError::RelativeUrlWithoutBase) => {
                 return Err(invalid("it has no scheme; write https://host/path or user@host:path"));
@@ -214,17 +223,35 @@ impl Remote {
         }
         let named = !url.username().is_empty() && url.scheme() != "ssh";
         if named || url.password().is_some() {
-            return Err(SourceError::CredentialsInUrl { url: redacted(&self.url) });
+            return Err(SourceError::CredentialsInUrl { url: redacted(text) });
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(invalid("it must not have a query or a fragment"));
         }
         if url.scheme() == "ssh" {
-            return self.check_ssh(Address::long(&url).map_err(invalid)?);
+            return Ok(Self::Ssh(Address::long(&url).map_err(invalid)?));
         }
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
+        Ok(Self::Http(url))
+    }
 
+    pub(crate) fn url(&self) -> &Url {
+        match self {
+            Self::Http(url) => url,
+            Self::Ssh(address) => &address.url,
+        }
+    }
+}
+
+impl Remote {
+    pub(crate) fn check(&self) -> Result<CheckedRemote, SourceError> {
+        let invalid =
+            |why: &str| SourceError::InvalidUrl { url: redacted(&self.url), why: why.into() };
+        let url = match Place::of(&self.url)? {
+            Place::Http(url) => url,
+            Place::Ssh(address) => return self.check_ssh(address),
+        };
         if url.scheme() == "http" && self.tls.client.is_some() {
             return Err(invalid("a client certificate can be shown over https only"));
         }
@@ -326,7 +353,8 @@ impl Remote {
 }
 
 /// Whether two remotes have one mirror between them: the same repository, asked by the same one in the
-/// same way. How long it may take, whom to trust for the answer and how the URL is spelled part none.
+/// same way. How long it may take, whom to trust for the answer, how the URL is spelled and
+/// what is read of a commit part none.
 pub fn same_mirror(one: &Remote, other: &Remote) -> bool {
     // Mostly they are equal, which is cheap to see.
     one == other || one.mirror().is_some_and(|mirror| other.mirror() == Some(mirror))
@@ -425,6 +453,7 @@ mod tests {
             tls: Tls::default(),
             proxy: None,
             timeout: Duration::from_secs(1),
+            submodules: false,
         }
     }
 

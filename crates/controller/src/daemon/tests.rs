@@ -286,6 +286,7 @@ async fn the_last_application_of_a_former_mirror_takes_it_along() {
         tls: Tls::default(),
         proxy: None,
         timeout: Duration::from_secs(1),
+        submodules: false,
     };
     let revision = Revision { name: "main".into(), commit: "1".repeat(40).parse().unwrap() };
     let spec = stand.daemon.state.lock().apps[&name].object.spec.clone();

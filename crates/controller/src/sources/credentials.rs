@@ -40,6 +40,7 @@ impl Daemon {
             tls: Tls::default(),
             proxy: None,
             timeout: spec.timeout.into(),
+            submodules: spec.recurse_submodules,
         };
         let found = self.secrets(name, object).await?;
         if let Some(reference) = &spec.secret_ref {

@@ -10,7 +10,7 @@ use plumb_core::ErrorClass;
 use plumb_source::{Cancel, CommitId, Remote, Revision};
 
 use super::trust::By;
-use super::{Missed, Problem, SLOW_RETRY};
+use super::{Missed, SLOW_RETRY};
 use crate::daemon::{Daemon, Panicked};
 use crate::metrics::Kind;
 use crate::names::{Key, Name};
@@ -100,7 +100,8 @@ impl Daemon {
         let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
         let fetch = move |cancel: &Cancel| mirrors.fetch_commit(&target, &commit, cancel);
         self.blocking(Kind::GitRepository, fetch).await??;
-        self.verify_aside(name, object, remote, commit, &By::Any).await
+        self.verify_aside(name, object, remote, commit, &By::Any).await?;
+        self.bring_submodules(remote, commit).await
     }
 
     /// Tells those that ask for a commit what became of it.
@@ -113,6 +114,22 @@ impl Daemon {
         for app in told {
             self.call(Key::App(app));
         }
+    }
+
+    /// Brings the submodules of a commit that is at hand, where the spec asks for them. That comes
+    /// after its verification: nobody is asked for what an unsigned commit names.
+    pub(super) async fn bring_submodules(
+        &self,
+        remote: &Remote,
+        commit: CommitId,
+    ) -> Result<(), Missed> {
+        if !remote.submodules {
+            return Ok(());
+        }
+        let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
+        let fetch = move |cancel: &Cancel| mirrors.fetch_submodules(&target, &commit, cancel);
+        self.blocking(Kind::GitRepository, fetch).await??;
+        Ok(())
     }
 
     /// Tells the mirror which commits are still named by somebody.

@@ -50,7 +50,7 @@ impl Daemon {
         let Ok(by) = self.fetch_told(object, &remote, &revision).await else { return };
         // What is to be said is why that of the ref is not taken.
         let verified = self.verify_aside(name, object, &remote, revision.commit, &by).await;
-        if verified.is_ok() {
+        if verified.is_ok() && self.bring_submodules(&remote, revision.commit).await.is_ok() {
             self.put_back(name, object, &remote, Some(revision));
         }
     }
@@ -110,6 +110,7 @@ impl Daemon {
         let remote = self.remote(&name, object).await?;
         let by = self.fetch_told(object, &remote, &revision).await?;
         self.verify(&name, object, &remote, revision.commit, &by).await?;
+        self.bring_submodules(&remote, revision.commit).await?;
         Ok((remote, revision))
     }
 

@@ -47,6 +47,7 @@ mod tests {
                 tls: Tls::default(),
                 proxy: None,
                 timeout: Duration::from_mins(minutes),
+                submodules: minutes > 1,
             };
             let commit = digit.repeat(40).parse().unwrap();
             known.revision = Some(Revision { name: "main".into(), commit });

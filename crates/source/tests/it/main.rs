@@ -18,6 +18,7 @@ mod ssh;
 #[path = "../../../testkit/src/git/sshd.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is shared, and not all of it is used here")]
 mod sshd;
+mod submodules;
 mod tags;
 mod tls;
 mod transfer;
@@ -103,6 +104,7 @@ fn remote(url: &str) -> Remote {
         tls: Tls::default(),
         proxy: None,
         timeout: Duration::from_secs(20),
+        submodules: false,
     }
 }
 

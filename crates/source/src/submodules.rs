@@ -1,0 +1,468 @@
+//! Submodules: commits of other repositories that stand in a commit's tree. Each repository has a
+//! mirror of its own, like any other.
+//!
+//! Which commits of which mirrors belong to a commit is recorded in its own mirror, in
+//! `plumb-modules/<commit>`, once all of them are here. The record says what is read with the commit,
+//! without any network, and what others' commits are kept for; it goes with its commit.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use git2::Oid;
+use plumb_core::RelPath;
+
+use crate::call::Call;
+use crate::cancel::lock;
+use crate::gitmodules;
+use crate::http::may_see_credentials;
+use crate::mirror::{Store, cache_error, files, has_extension, remove_file};
+use crate::mirrors::Mirror;
+use crate::remote::{Place, redacted};
+use crate::snapshot::{Part, Snapshot};
+use crate::wire::clean;
+use crate::{Cancel, CommitId, Credentials, Limits, Mirrors, Remote, SourceError};
+
+/// The directory of the records.
+const RECORDS: &str = "plumb-modules";
+
+/// Submodules in submodules; nobody is known to have more than three levels. One repository that has another,
+/// which has the first again, is as deep as their histories.
+const MAX_DEPTH: usize = 8;
+
+/// One submodule of a commit, at any depth.
+pub(crate) struct Module {
+    /// The name of its mirror.
+    pub(crate) mirror: String,
+    pub(crate) commit: CommitId,
+    /// From the root of the outermost repository.
+    pub(crate) path: RelPath,
+}
+
+impl Module {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.splitn(3, ' ');
+        let mirror = words.next()?.to_owned();
+        let commit = words.next()?.parse().ok()?;
+        let text = words.next()?;
+        let path = RelPath::parse(text).ok().filter(|path| path.as_str() == text)?;
+        Some(Self { mirror, commit, path })
+    }
+}
+
+impl Store {
+    fn record(&self, commit: &str) -> PathBuf {
+        self.path.join(RECORDS).join(commit)
+    }
+
+    /// The submodules of a commit, which were here once; `None` when they were not asked for yet.
+    pub(crate) fn modules(&self, commit: Oid) -> Result<Option<Vec<Module>>, SourceError> {
+        self.read_record(&commit.to_string())
+    }
+
+    fn read_record(&self, commit: &str) -> Result<Option<Vec<Module>>, SourceError> {
+        let path = self.record(commit);
+        match fs::read_to_string(&path) {
+            // One that cannot be understood is written anew.
+            Ok(text) => Ok(text.lines().map(Module::parse).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+            Err(error) => Err(cache_error("read", &path, error)),
+        }
+    }
+
+    fn write_modules(&self, commit: Oid, modules: &[Module]) -> Result<(), SourceError> {
+        let path = self.record(&commit.to_string());
+        let fresh = path.with_extension("new");
+        let line = |module: &Module| {
+            let Module { mirror, commit, path } = module;
+            format!("{mirror} {commit} {}\n", path.as_str())
+        };
+        let text: String = modules.iter().map(line).collect();
+        fs::create_dir_all(self.path.join(RECORDS))
+            .and_then(|()| fs::write(&fresh, text))
+            .and_then(|()| fs::rename(&fresh, &path))
+            .map_err(|e| cache_error("write", &path, e))
+    }
+
+    /// The submodules of all commits.
+    pub(crate) fn all_modules(&self) -> Result<Vec<Module>, SourceError> {
+        let mut all = Vec::new();
+        for name in files(&self.path.join(RECORDS))? {
+            all.extend(self.read_record(&name)?.unwrap_or_default());
+        }
+        Ok(all)
+    }
+
+    /// Forgets the submodules of all commits but these. Returns the mirrors that they were in.
+    pub(crate) fn keep_modules(
+        &self,
+        kept: &BTreeSet<Oid>,
+    ) -> Result<BTreeSet<String>, SourceError> {
+        let kept: BTreeSet<String> = kept.iter().map(ToString::to_string).collect();
+        let mut left = BTreeSet::new();
+        for name in files(&self.path.join(RECORDS))? {
+            if !kept.contains(&name) {
+                let modules = self.read_record(&name)?.unwrap_or_default();
+                left.extend(modules.into_iter().map(|module| module.mirror));
+                remove_file(&self.record(&name))?;
+            }
+        }
+        Ok(left)
+    }
+
+    /// Removes what a kill left behind.
+    pub(crate) fn clean_modules(&self) -> Result<(), SourceError> {
+        let dir = self.path.join(RECORDS);
+        for name in files(&dir)?.iter().filter(|name| has_extension(name, "new")) {
+            remove_file(&dir.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+/// A repository whose submodules are to be fetched.
+struct Node {
+    remote: Remote,
+    part: Part,
+    path: RelPath,
+    /// The mirrors from the outermost repository to this one.
+    line: Vec<String>,
+}
+
+impl Node {
+    /// The submodules that the commit has and names a repository for: path, URL as it is written,
+    /// commit. As with Git, what stands in one place only is none.
+    fn modules(&self) -> Result<Vec<(RelPath, String, CommitId)>, SourceError> {
+        let file = self.path.child(gitmodules::FILE);
+        let bad = |why: String| SourceError::InvalidModules { file: file.to_string(), why };
+        let limit = gitmodules::MAX_BYTES;
+        let text = match self.part.read_at_root(gitmodules::FILE, limit)? {
+            None => return Ok(Vec::new()),
+            Some(Err(size)) => {
+                return Err(bad(format!("it has {size} bytes, more than the limit of {limit}")));
+            }
+            Some(Ok(text)) => String::from_utf8(text).map_err(|_| bad("it is not UTF-8".into()))?,
+        };
+        let named = gitmodules::parse(&text)
+            .map_err(|line| bad(format!("line {line} is not in the syntax of Git")))?;
+        let mut modules = Vec::new();
+        for (path, url) in named {
+            if let Some(commit) = self.part.gitlink(&path)? {
+                modules.push((path, url, commit));
+            }
+        }
+        if self.line.len() > MAX_DEPTH && !modules.is_empty() {
+            let again = self.line.iter().enumerate().any(|(i, id)| self.line[..i].contains(id));
+            let why = if again { ", and one of the repositories contains itself" } else { "" };
+            return Err(bad(format!(
+                "submodules are more than {MAX_DEPTH} levels deep in one another{why}"
+            )));
+        }
+        Ok(modules)
+    }
+
+    fn join(&self, path: &RelPath) -> RelPath {
+        path.segments().fold(self.path.clone(), |at, segment| at.child(segment))
+    }
+}
+
+impl Mirrors {
+    /// Makes sure that the submodules of a commit are here, where the remote asks for them; the
+    /// commit itself is. No network when they are. One call takes no longer than the remote's
+    /// time-out, and all that it fetches is no larger than one fetch may be.
+    pub fn fetch_submodules(
+        &self,
+        remote: &Remote,
+        commit: &CommitId,
+        cancel: &Cancel,
+    ) -> Result<(), SourceError> {
+        if !remote.submodules || self.has(remote, commit)? {
+            return Ok(());
+        }
+        let call = self.call(remote, cancel)?;
+        let (top, deadline) = (Arc::clone(&call.mirror), call.deadline);
+        let mut limits = self.limits().clone();
+        let mut modules: Vec<Module> = Vec::new();
+        // Nobody lets go of them before it is recorded what they are for.
+        let mut parts = Vec::new();
+        let mut todo = vec![Node {
+            remote: remote.clone(),
+            part: Self::part(Arc::clone(&top), commit)?,
+            path: RelPath::root(),
+            line: vec![call.remote.id.clone()],
+        }];
+        while let Some(node) = todo.pop() {
+            for (path, url, commit) in node.modules()? {
+                let path = node.join(&path);
+                if modules.len() >= limits.submodules {
+                    let limit = limits.submodules as u64;
+                    return Err(SourceError::TooLarge { what: "submodules", limit });
+                }
+                let brought = self.bring_module(&node, &url, commit, &mut limits, cancel, deadline);
+                let (remote, id, part) = brought.map_err(|error| match error {
+                    SourceError::Cancelled => error,
+                    // What is left of it is not what anybody knows of.
+                    SourceError::TooLarge { what: "bytes", .. } => SourceError::TooLarge {
+                        what: "bytes of the submodules",
+                        limit: self.limits().pack_bytes,
+                    },
+                    error => {
+                        let url = shown(&node.remote, &url);
+                        let source = Box::new(with_url(error, &url));
+                        SourceError::Submodule { path: path.to_string(), url, source }
+                    }
+                })?;
+                let line = node.line.iter().cloned().chain([id.clone()]).collect();
+                modules.push(Module { mirror: id, commit, path: path.clone() });
+                todo.push(Node { remote, part, path, line });
+            }
+            parts.push(node.part);
+        }
+        // What is written is gone before its commit is, and not written after that.
+        let _writing = top.board.write(cancel, deadline)?;
+        top.store.write_modules(commit.oid(), &modules)?;
+        drop(parts);
+        Ok(())
+    }
+
+    /// Fetches the commit of one submodule.
+    fn bring_module(
+        &self,
+        node: &Node,
+        url: &str,
+        commit: CommitId,
+        limits: &mut Limits,
+        cancel: &Cancel,
+        deadline: Instant,
+    ) -> Result<(Remote, String, Part), SourceError> {
+        let url = gitmodules::resolve(&node.remote.url, url)
+            .map_err(|why| SourceError::InvalidUrl { url: url.into(), why: why.into() })?;
+        let remote = node.remote.of_submodule(url)?;
+        let call = Call { deadline, limits: &*limits, ..self.call(&remote, cancel)? };
+        call.bring(commit, None)?;
+        let (received, id, mirror) =
+            (call.received.get(), call.remote.id.clone(), Arc::clone(&call.mirror));
+        limits.pack_bytes = limits.pack_bytes.saturating_sub(received);
+        let part = Self::part(mirror, &commit)?;
+        Ok((remote, id, part))
+    }
+
+    /// Whether the submodules of a commit are here.
+    pub(crate) fn has_modules(
+        &self,
+        mirror: &Mirror,
+        commit: CommitId,
+    ) -> Result<bool, SourceError> {
+        let modules = mirror.store.modules(commit.oid())?;
+        Ok(modules.is_some_and(|modules| {
+            modules.iter().all(|m| self.mirror_of(&m.mirror).is_here(m.commit.oid(), None))
+        }))
+    }
+
+    /// A commit with its submodules in their places; `None` when not all are here.
+    pub(crate) fn with_modules(&self, top: Part) -> Result<Option<Snapshot>, SourceError> {
+        let Some(modules) = top.modules()? else { return Ok(None) };
+        let mut parts = Vec::new();
+        for Module { mirror, commit, path } in modules {
+            match Self::part(self.mirror_of(&mirror), &commit) {
+                Ok(part) => parts.push((path, part)),
+                Err(SourceError::NotInCache { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        let (owner, commit) = (top.mirror(), top.commit());
+        let snapshot = Snapshot::of(top, parts)?;
+        if snapshot.is_none() {
+            // What is recorded is not so: it is found out anew.
+            remove_file(&owner.store.record(&commit.to_string()))?;
+        }
+        Ok(snapshot)
+    }
+
+    /// The commits of a mirror that are submodules of others' commits.
+    pub(crate) fn lent(&self, id: &str) -> Result<BTreeSet<Oid>, SourceError> {
+        let mut lent = BTreeSet::new();
+        for name in files(self.dir())? {
+            let modules = Store { path: self.dir().join(name) }.all_modules()?;
+            let here = modules.iter().filter(|module| module.mirror == id);
+            lent.extend(here.map(|module| module.commit.oid()));
+        }
+        Ok(lent)
+    }
+
+    /// The mirrors in which the submodules of these mirrors' commits are.
+    pub(crate) fn lenders(&self, ids: &BTreeSet<String>) -> Result<BTreeSet<String>, SourceError> {
+        let mut lenders = BTreeSet::new();
+        for id in ids {
+            let modules = Store { path: self.dir().join(id) }.all_modules()?;
+            lenders.extend(modules.into_iter().map(|module| module.mirror));
+        }
+        Ok(lenders)
+    }
+
+    /// Lets go of what nobody names in mirrors that lent commits.
+    pub(crate) fn tidy_modules(
+        &self,
+        ids: BTreeSet<String>,
+        deadline: Instant,
+    ) -> Result<(), SourceError> {
+        for id in ids {
+            let mirror = self.mirror_of(&id);
+            let named = lock(&mirror.holds).named.clone();
+            let direct = lock(self.direct()).as_ref().map(|direct| direct.contains(&id));
+            let named = match (named, direct) {
+                (Some(named), _) => named,
+                (None, Some(false)) => BTreeSet::new(),
+                // Who may name it has not done so yet.
+                (None, _) => continue,
+            };
+            let kept = self.tidy(&id, &mirror, &named, deadline)?;
+            drop(mirror);
+            if kept == 0 && direct == Some(false) {
+                self.remove_idle(&id)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Remote {
+    /// Where a submodule of this repository is and how to get in. Credentials go along to the same
+    /// origin only, and so to none that is named by a repository of another one. Authorities to
+    /// trust and the proxy, which say by which way and not who, go along always.
+    pub(crate) fn of_submodule(&self, url: String) -> Result<Self, SourceError> {
+        let (here, there) = (Place::of(&self.url)?, Place::of(&url)?);
+        let same = may_see_credentials(here.url(), there.url());
+        if !same && matches!(there, Place::Ssh(_)) {
+            return Err(SourceError::InvalidCredentials {
+                why: format!(
+                    "an ssh url needs a private key, and the one there is, if any, is for {}",
+                    here.url().host_str().unwrap_or_default()
+                ),
+            });
+        }
+        let mut remote = Self { url, submodules: true, ..self.clone() };
+        if !same {
+            remote.credentials = Credentials::Anonymous;
+            remote.tls.client = None;
+        }
+        Ok(remote)
+    }
+}
+
+/// An error about a URL that was found in a repository, with what may be shown of that.
+fn with_url(error: SourceError, shown: &str) -> SourceError {
+    match error {
+        SourceError::InvalidUrl { why, .. } => SourceError::InvalidUrl { url: shown.into(), why },
+        SourceError::CredentialsInUrl { .. } => SourceError::CredentialsInUrl { url: shown.into() },
+        error => error,
+    }
+}
+
+/// A submodule's URL as errors show it: whole, in few words, and without what may be credentials.
+fn shown(parent: &Remote, url: &str) -> String {
+    let whole = gitmodules::resolve(&parent.url, url).unwrap_or_else(|_| url.to_owned());
+    let end = whole.find(['?', '#']).unwrap_or(whole.len());
+    clean(&redacted(&whole[..end]))
+}
+
+impl SourceError {
+    /// What a person can do about it, of a submodule, whose URL and commit stand in the repository.
+    pub(crate) fn submodule_hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::InvalidUrl { .. } | Self::UnsupportedScheme { .. } => {
+                "correct it in .gitmodules: an https://, http:// or ssh:// URL, or one relative to \
+                 its own repository, such as ../other.git"
+            }
+            Self::CredentialsInUrl { .. } => {
+                "remove them from .gitmodules; those of the GitRepository go to submodules at the \
+                 same scheme, host and port"
+            }
+            Self::InvalidCredentials { .. } | Self::Unauthorized { sent: false, .. } => {
+                "credentials go to submodules at the same scheme, host and port as spec.url only; \
+                 name the submodule by a relative URL in .gitmodules if it is there, such as \
+                 ../other.git"
+            }
+            Self::RefNotFound { .. } => {
+                "push the submodule's commit to its own repository, too; servers without version \
+                 2 of the protocol give only commits that are on a branch"
+            }
+            _ => return self.hint(),
+        };
+        Some(hint.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{ClientCertificate, Proxy, Tls};
+
+    fn remote(url: &str, credentials: Credentials) -> Remote {
+        Remote {
+            url: url.into(),
+            credentials,
+            tls: Tls::default(),
+            proxy: None,
+            timeout: Duration::from_secs(1),
+            submodules: true,
+        }
+    }
+
+    #[test]
+    fn credentials_go_along_to_the_same_origin_only() {
+        let basic = || Credentials::Basic { username: "me".into(), password: "x".into() };
+        let client = ClientCertificate { certificate: "x".into(), key: "y".into() };
+        let proxy = Proxy { address: "http://proxy".into(), login: None };
+        let from = |url: &str| Remote {
+            tls: Tls { ca: Some("ca".into()), client: Some(client.clone()) },
+            proxy: Some(proxy.clone()),
+            ..remote(url, basic())
+        };
+        for (url, other, along) in [
+            ("https://host/a", "https://host/b", true),
+            ("https://host/a", "https://HOST:443/b", true),
+            ("http://host/a", "https://host/b", true),
+            ("https://host/a", "http://host/b", false),
+            ("https://host/a", "https://host:8443/b", false),
+            ("https://host/a", "https://host.evil/b", false),
+            ("https://host/a", "https://evil/host/b", false),
+        ] {
+            let remote = from(url).of_submodule(other.to_owned()).unwrap();
+            assert_eq!(remote.url, other);
+            assert_eq!(remote.credentials != Credentials::Anonymous, along, "{url} {other}");
+            assert_eq!(remote.tls.client.is_some(), along, "{url} {other}");
+            assert!(remote.tls.ca.is_some() && remote.proxy.is_some(), "{url} {other}");
+        }
+        // Who had none there has none further on, either.
+        let far = from("https://host/a").of_submodule("https://evil/b".into()).unwrap();
+        let back = far.of_submodule("https://host/c".into()).unwrap();
+        assert_eq!(back.credentials, Credentials::Anonymous);
+
+        let ssh = |url: &str| {
+            let (identity, known_hosts) = ("key".into(), "known".into());
+            remote(url, Credentials::Ssh { identity, passphrase: None, known_hosts })
+        };
+        for (url, other, along) in [
+            ("git@host:a", "git@host:b", true),
+            ("git@host:a", "ssh://me@host:22/b", true),
+            ("git@host:a", "git@other:b", false),
+            ("git@host:a", "ssh://git@host:2222/b", false),
+        ] {
+            let remote = ssh(url).of_submodule(other.to_owned());
+            let reason = remote.as_ref().err().map(SourceError::reason);
+            assert_eq!(reason, (!along).then_some("CredentialsInvalid"), "{url} {other}");
+        }
+        let open = ssh("git@host:a").of_submodule("https://host/b".into()).unwrap();
+        assert_eq!(open.credentials, Credentials::Anonymous);
+        for other in ["file:///etc", "https://me:x@host/b", "ext::sh -c id", "/srv/b", ""] {
+            assert!(from("https://host/a").of_submodule(other.into()).is_err(), "{other}");
+        }
+    }
+}
