@@ -293,6 +293,14 @@ fn a_kustomization_that_cannot_be_built_leaves_live_objects_alone() {
         })
         .await;
 
+        // What Git LFS keeps elsewhere is no content of a ConfigMap, either.
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n";
+        world.repo.commit(&[("prod/big", Some(pointer))], "a pointer");
+        commit_overlay(&world.repo, "secretGenerator: [{name: big, files: [big]}]\n", "its use");
+        world.look().await;
+        let parts = ["prod/big:1: the file is a Git LFS pointer", "out of Git LFS"];
+        world.wait_refused(&world.apps(), "web", "BuildFailed", &parts).await;
+
         let mended = commit_overlay(&world.repo, "# mended\n", "mended");
         world.look().await;
         world.wait_applied("web", &mended).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plumb_core::{FieldPath, Object, Place, RelPath, is_lfs_pointer};
+use plumb_core::{FieldPath, Object, Place, RelPath};
 use plumb_yaml::Marking;
 use serde_json::Value;
 
@@ -35,14 +35,6 @@ pub(crate) fn read_resources(
     source: &Source<'_>,
     marking: Marking,
 ) -> Result<Vec<Res>> {
-    if is_lfs_pointer(text) {
-        let place = Place { file: Arc::clone(file), document: 0, line: 1, column: 1 };
-        return Err(invalid!(
-            "the file is a Git LFS pointer, its content is not in the repository"
-        )
-        .hinting("keep manifests out of Git LFS")
-        .at(&place));
-    }
     let documents = plumb_yaml::read_nodes(text, file, &source.options.limits.file, marking)?;
     documents
         .into_iter()

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use plumb_core::{EntryKind, PathError, Purpose, RelPath, Tree, TreeError, follow};
+use plumb_core::{
+    EntryKind, PathError, Place, Purpose, RelPath, Tree, TreeError, follow, is_lfs_pointer,
+};
 
 use crate::budget::Budget;
 use crate::error::{Error, Problem, Result, invalid};
@@ -148,7 +150,16 @@ impl<'s, 't> Loader<'s, 't> {
             Some(EntryKind::Directory) => Ok(Found::Directory),
             Some(EntryKind::File) => {
                 let content = self.source.read(&real, purpose)?;
-                Ok(Found::File(Arc::new(real), content))
+                let real = Arc::new(real);
+                if is_lfs_pointer(&content) {
+                    let place = Place { file: real, document: 0, line: 1, column: 1 };
+                    return Err(invalid!(
+                        "the file is a Git LFS pointer, its content is not in the repository"
+                    )
+                    .hinting("keep what is built out of Git LFS")
+                    .at(&place));
+                }
+                Ok(Found::File(real, content))
             }
             Some(EntryKind::Submodule) => {
                 Err(invalid!("{real} is a Git submodule, whose content is another repository")

@@ -279,7 +279,9 @@ impl Call<'_> {
                 self.ensure_once(session, target, known, Haves::Nothing)
             }
             // What we said we have may not be what we have.
-            Err(SourceError::BadObjects { .. }) if self.has_anchors()? => {
+            Err(SourceError::BadObjects { .. } | SourceError::Incomplete { .. })
+                if self.has_anchors()? =>
+            {
                 self.ensure_once(session, target, known, Haves::Nothing)
             }
             result => result,
@@ -390,7 +392,7 @@ impl Call<'_> {
         let base = lock(&mirror.holds).last.filter(|last| Store::is_anchored(repo, *last));
         match mirror.store.is_complete(repo, commit.oid(), base, Check::Exists, self.limits) {
             Ok(true) => self.take_in(repo, commit.oid(), tag),
-            Ok(false) => Err(bad("a part of the commit's tree is missing")),
+            Ok(false) => Err(SourceError::Incomplete { why: "a part of its tree is missing" }),
             Err(SourceError::Corrupt { source }) => Err(bad(&source.to_string())),
             Err(error) => Err(error),
         }
@@ -496,7 +498,11 @@ fn not_our_ref(error: SourceError, target: &Target<'_>) -> SourceError {
         {
             SourceError::RefNotFound {
                 reference: format!("commit {}", target.listed),
-                hint: Some("it was never pushed, or the server removed it".into()),
+                hint: Some(
+                    "it was never pushed, or the server removed it, or its repository is shallow \
+                     and ends before it"
+                        .into(),
+                ),
             }
         }
         error => error,

@@ -274,6 +274,18 @@ pub enum SourceError {
         #[source]
         source: Box<SourceError>,
     },
+    /// The server does not have, or does not send, all of a commit.
+    #[error("the Git server does not give all of the commit: {why}")]
+    Incomplete {
+        /// What tells that.
+        why: &'static str,
+    },
+    /// The server is one for clients that find out by themselves what they need.
+    #[error("{url} speaks only the dumb HTTP protocol")]
+    DumbHttp {
+        /// The repository.
+        url: String,
+    },
     /// The server sends more than is accepted.
     #[error("{what} of the repository exceed the limit of {limit}")]
     TooLarge {
@@ -401,6 +413,8 @@ impl SourceError {
             | Self::EmptyRepository
             | Self::NoSemverMatch { .. }
             | Self::Sha256Repository
+            | Self::Incomplete { .. }
+            | Self::DumbHttp { .. }
             | Self::InvalidModules { .. }
             | Self::TooLarge { .. }
             | Self::Unverified { .. }
@@ -445,6 +459,8 @@ impl SourceError {
             Self::EmptyRepository => "EmptyRepository",
             Self::NoSemverMatch { .. } => "NoMatchingVersion",
             Self::Sha256Repository => "UnsupportedObjectFormat",
+            Self::Incomplete { .. } => "IncompleteRepository",
+            Self::DumbHttp { .. } => "DumbHTTP",
             Self::InvalidModules { .. } => "SubmodulesInvalid",
             Self::Submodule { .. } => "SubmoduleFailed",
             Self::TooLarge { .. } => "RepositoryTooLarge",
@@ -525,6 +541,18 @@ impl SourceError {
             }
             Self::TooLarge { .. } => {
                 "keep manifests in a repository of their own, without large files"
+            }
+            Self::Sha256Repository => {
+                "Git makes those with `git init --object-format=sha256`; push to one with SHA-1 \
+                 ids, which is what it makes otherwise"
+            }
+            Self::Incomplete { .. } => {
+                "the repository on the server is a partial clone, or damaged: clone it there without \
+                 --filter, or see what `git fsck` says"
+            }
+            Self::DumbHttp { .. } => {
+                "have the server run `git http-backend`, as Git's documentation of that says, or \
+                 use ssh"
             }
             Self::InvalidModules { .. } => {
                 "correct it in the repository; what `git submodule add` writes is usable"

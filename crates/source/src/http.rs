@@ -2,7 +2,7 @@
 //! happened.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,9 @@ const SECRET: usize = 8;
 /// Bytes of a user's name from which on it may be a token, which some hosts take there. Those of hosts
 /// have 20 and more, and names of people fewer.
 const TOKEN: usize = 20;
+
+/// Digits of the longest object ids.
+const MAX_ID: u64 = 64;
 
 /// The requests of one call.
 pub(crate) struct Session<'a> {
@@ -162,9 +165,12 @@ impl<'a> Session<'a> {
             self.check_status(&response, trusted)?;
             let content_type = content_type(&response);
             if content_type != ADVERTISEMENT {
+                // Servers of plain files give them any type.
+                if lists_references(response) {
+                    return Err(SourceError::DumbHttp { url: self.shown() });
+                }
                 return Err(self.not_git(match content_type.as_str() {
                     "text/html" => "it is a web page".into(),
-                    "text/plain" => "it speaks only the dumb HTTP protocol".into(),
                     other => format!("its content type is {other:?}"),
                 }));
             }
@@ -544,6 +550,17 @@ fn reader(response: http::Response<Body>, limit: u64) -> Answer {
     let body = response.into_body().into_with_config();
     // The packet reader counts; ureq's own limit would be an error of another kind.
     PktReader::new(AnswerBody::Http(body.limit(u64::MAX).reader()), limit)
+}
+
+/// Whether an answer is what `git update-server-info` writes: an object id, a tab and a name.
+fn lists_references(response: http::Response<Body>) -> bool {
+    let mut start = Vec::new();
+    let body = response.into_body().into_reader();
+    if body.take(MAX_ID + 1).read_to_end(&mut start).is_err() {
+        return false;
+    }
+    let id = start.split(|byte| *byte == b'\t').next().unwrap_or_default();
+    matches!(id.len(), 40 | 64) && id.len() < start.len() && id.iter().all(u8::is_ascii_hexdigit)
 }
 
 fn content_type(response: &http::Response<Body>) -> String {

@@ -161,6 +161,7 @@ pub(crate) fn wire_error(
         WireError::NotGit(why) => SourceError::NotGit { url: carrier.shown(), why },
         WireError::Protocol(why) => SourceError::Protocol { why },
         WireError::Sha256 => SourceError::Sha256Repository,
+        WireError::Partial => SourceError::Incomplete { why: "it is a partial clone itself" },
         WireError::TooManyRefs => SourceError::TooLarge { what: "references", limit },
     }
 }

@@ -44,6 +44,8 @@ pub(crate) enum WireError {
     NotGit(String),
     Protocol(String),
     Sha256,
+    /// The server's own repository is a partial clone.
+    Partial,
     TooManyRefs,
 }
 
@@ -399,6 +401,7 @@ pub(crate) fn read_pack<R: Read, E: From<WireError>>(
     mut pack: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut in_pack = false;
+    let mut partial = false;
     // Version 2 has named sections; version 0 starts with the lines of our own requests.
     let mut section = match server {
         Server::V2(_) => String::new(),
@@ -431,7 +434,9 @@ pub(crate) fn read_pack<R: Read, E: From<WireError>>(
                         pack(bytes)?;
                     }
                 }
-                Some((2, _)) => {}
+                // What a server that fails says of the cause.
+                Some((2, said)) => partial |= says_partial(said),
+                Some((3, _)) if partial => return Err(WireError::Partial.into()),
                 Some((3, message)) => {
                     return Err(WireError::Server(clean(&pkt::text(message))).into());
                 }
@@ -446,6 +451,12 @@ pub(crate) fn read_pack<R: Read, E: From<WireError>>(
             }
         }
     }
+}
+
+/// Whether Git's own words are that it lacks what a partial clone leaves out.
+fn says_partial(said: &[u8]) -> bool {
+    let words = b"from promisor remote";
+    said.windows(words.len()).any(|window| window == words)
 }
 
 fn is_v0_line(data: &[u8]) -> bool {

@@ -238,6 +238,30 @@ fn what_cannot_be_built_is_told_with_its_place() {
     assert!(failure.inputs.unchanged_in(&tree.file("base/deployment.yaml", "x")).unwrap());
 }
 
+/// What Git LFS keeps elsewhere is told wherever a kustomization reads it, also as data.
+#[test]
+fn pointers_of_git_lfs_are_told_and_never_applied() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    for fields in [
+        "resources: [big]",
+        "resources: [a.yaml]\npatches: [{path: big}]",
+        "resources: [a.yaml]\nconfigMapGenerator: [{name: b, files: [big]}]",
+        "resources: [a.yaml]\nconfigMapGenerator: [{name: b, envs: [big]}]",
+        "resources: [a.yaml]\nsecretGenerator: [{name: b, files: [big]}]",
+    ] {
+        let tree = overlays()
+            .file("lfs/kustomization.yaml", fields)
+            .file("lfs/a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")
+            .file("lfs/big", pointer);
+        let failure = failed(&tree, "lfs");
+        let text = failure.to_string();
+        let want = "the file is a Git LFS pointer, its content is not in the repository";
+        assert!(text.contains("lfs/big:1: ") && text.contains(want), "{fields}: {text}");
+        assert_eq!(failure.error.class(), ErrorClass::WaitForUser, "{fields}");
+        assert!(failure.error.hint().unwrap().contains("Git LFS"), "{fields}");
+    }
+}
+
 #[test]
 fn limits_hold_for_kustomize_too() {
     let defaults = RenderLimits::default();

@@ -428,7 +428,7 @@ fn lies_about_objects_are_found_out() {
     huge_count[8..12].copy_from_slice(&[0xff; 4]);
     let truncated = good[..good.len() - 15].to_vec();
     let bodies: Vec<(&str, Vec<u8>, &[&str])> = vec![
-        ("a missing blob", framed(&no_blob), &["ProtocolError"]),
+        ("a missing blob", framed(&no_blob), &["IncompleteRepository"]),
         ("another commit", framed(&wrong_commit), &["ProtocolError"]),
         ("a flipped byte", framed(&flipped), &["ProtocolError"]),
         ("a huge count", framed(&huge_count), &["RepositoryTooLarge"]),

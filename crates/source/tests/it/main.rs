@@ -7,6 +7,7 @@ mod credentials;
 mod failures;
 mod github;
 mod history;
+mod partly;
 mod programs;
 mod refs;
 mod repo;

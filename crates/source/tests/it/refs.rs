@@ -218,5 +218,6 @@ fn sha256_repositories_are_refused_clearly() {
             )
             .unwrap_err();
         assert!(matches!(error, SourceError::Sha256Repository), "{error}");
+        assert!(error.hint().unwrap().contains("SHA-1"), "{error:?}");
     }
 }
