@@ -567,19 +567,4 @@ impl SourceError {
         };
         Some(hint.to_owned())
     }
-
-    /// Changes the texts that are a server's words, which may be of what it was sent.
-    pub(crate) fn reword(mut self, change: impl Fn(&mut String)) -> Self {
-        match &mut self {
-            Self::Redirect { why: text, .. }
-            | Self::NotGit { why: text, .. }
-            | Self::RefNotFound { hint: Some(text), .. }
-            | Self::NoSemverMatch { highest: Some(text), .. }
-            | Self::Server { message: text }
-            | Self::Protocol { why: text }
-            | Self::BadObjects { why: text } => change(text),
-            _ => {}
-        }
-        self
-    }
 }

@@ -15,6 +15,7 @@ use url::Url;
 
 use crate::agents::Agents;
 use crate::cancel::Watch;
+use crate::mask::Secrets;
 use crate::pkt::PktReader;
 use crate::remote::{Authorization, CheckedRemote, basic};
 use crate::session::{Answer, Body as AnswerBody, Carrier, Endpoint};
@@ -39,12 +40,9 @@ const RESULT: &str = "application/x-git-upload-pack-result";
 const API_VERSION: &str = "2022-11-28";
 const MAX_API_ANSWER: u64 = 1 << 20;
 
-/// Bytes of a password from which on a name is not taken to hold it by chance.
-const SECRET: usize = 8;
-
 /// Bytes of a user's name from which on it may be a token, which some hosts take there. Those of hosts
 /// have 20 and more, and names of people fewer.
-const TOKEN: usize = 20;
+const MIN_TOKEN: usize = 20;
 
 /// Digits of the longest object ids.
 const MAX_ID: u64 = 64;
@@ -96,37 +94,38 @@ impl<'a> Session<'a> {
         self.authorization = Some(basic(username, password));
     }
 
-    /// A server may say what it was sent. Nobody is told that.
+    /// A server, or a proxy, may say what it was sent. Nobody is told that.
     pub(crate) fn hide_secrets(&self, error: SourceError) -> SourceError {
         let secrets = self.secrets();
-        error.reword(|text| {
-            for secret in &secrets {
-                *text = text.replace(secret, "(hidden)");
+        error.reword(|text| secrets.hide(text))
+    }
+
+    /// What was sent to log in.
+    fn secrets(&self) -> Secrets {
+        let sent = self.authorization.as_deref().and_then(|value| value.split_once(' '));
+        let login = self.remote.proxy.as_ref().and_then(|proxy| {
+            let pair = (proxy.username().unwrap_or_default(), proxy.password()?);
+            Some(STANDARD.encode(format!("{}:{}", pair.0, pair.1)))
+        });
+        let values = sent.map(|(_, value)| value.to_owned()).into_iter().chain(login);
+        let mut secrets = Vec::new();
+        for value in values {
+            let pair = STANDARD.decode(&value).ok().and_then(|pair| String::from_utf8(pair).ok());
+            if let Some((username, password)) = pair.as_deref().and_then(|p| p.split_once(':')) {
+                secrets.push(password.to_owned());
+                secrets.extend((username.len() >= MIN_TOKEN).then(|| username.to_owned()));
             }
-        })
+            // Some writings of base64 do without these, and with others of these.
+            let value = value.trim_end_matches('=');
+            secrets.push(value.replace('+', "-").replace('/', "_"));
+            secrets.push(value.to_owned());
+        }
+        Secrets::new(secrets)
     }
 
     /// Whether a text that a server chose holds what it was sent.
     pub(crate) fn gives_away(&self, text: &str) -> bool {
-        self.secrets().iter().any(|secret| secret.len() >= SECRET && text.contains(secret))
-    }
-
-    /// What was sent to get in: the value of the header, the password in it, and the user's name if it
-    /// may be a token.
-    fn secrets(&self) -> Vec<String> {
-        let Some((scheme, sent)) = self.authorization.as_deref().and_then(|v| v.split_once(' '))
-        else {
-            return Vec::new();
-        };
-        let mut secrets = vec![sent.to_owned()];
-        let pair = STANDARD.decode(sent).ok().filter(|_| scheme == "Basic");
-        let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
-        if let Some((name, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) {
-            secrets.push(password.to_owned());
-            secrets.extend((name.len() >= TOKEN).then(|| name.to_owned()));
-        }
-        secrets.retain(|secret| !secret.is_empty());
-        secrets
+        self.secrets().are_in_name(text)
     }
 
     /// Asks what the server offers, following redirects. Credentials go to the origin they were

@@ -24,6 +24,7 @@ mod gitmodules;
 mod history;
 mod http;
 mod lookup;
+mod mask;
 mod mirror;
 mod mirrors;
 mod pkt;

@@ -505,8 +505,7 @@ mod tests {
         assert!(!format!("{:?}", basic("hunter2")).contains("hunter2"));
 
         let one = remote("https://host/a/b", basic("x"));
-        let patient =
-            Remote { timeout: Duration::from_mins(2), submodules: true, ..one.clone() };
+        let patient = Remote { timeout: Duration::from_mins(2), submodules: true, ..one.clone() };
         let tls = Tls { ca: Some("another".into()), client: None };
         let trusting = Remote { tls, url: "https://HOST:443/a/b/".into(), ..one.clone() };
         assert!(same_mirror(&one, &patient) && same_mirror(&one, &trusting));

@@ -10,7 +10,7 @@ use plumb_core::ErrorClass;
 use plumb_source::{Cancel, CommitId, Remote, Revision};
 
 use super::trust::By;
-use super::{Missed, SLOW_RETRY};
+use super::{Missed, Problem, SLOW_RETRY};
 use crate::daemon::{Daemon, Panicked};
 use crate::metrics::Kind;
 use crate::names::{Key, Name};
