@@ -41,6 +41,11 @@ pub(crate) struct Controller {
     #[arg(long, env = "PLUMB_CACHE_DIR", value_name = "DIR", default_value = "/var/cache/plumb")]
     pub(crate) cache_dir: PathBuf,
 
+    /// How much of the disk the Git objects may take, as 3Gi or 500M; `none` for as much as there is. The
+    /// volume should be larger by a gigabyte: one fetch, and the old beside the new while packs are made one
+    #[arg(long, env = "PLUMB_CACHE_LIMIT", value_name = "BYTES", default_value = "3Gi", value_parser = parse_bytes)]
+    pub(crate) cache_limit: Bytes,
+
     /// Where /livez, /readyz and /metrics are served; `none` serves nothing
     #[arg(long, env = "PLUMB_METRICS_ADDR", value_name = "ADDR", default_value = "0.0.0.0:8080", value_parser = parse_addr)]
     pub(crate) metrics_addr: Listen,
@@ -212,6 +217,36 @@ fn parse_addr(text: &str) -> Result<Listen, String> {
         .map_err(|_| "give an IP address and a port, as in 127.0.0.1:8080, or `none`".to_owned())
 }
 
+/// A number of bytes, if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bytes(pub(crate) Option<u64>);
+
+/// As Kubernetes writes sizes, without fractions.
+fn parse_bytes(text: &str) -> Result<Bytes, String> {
+    if text == "none" {
+        return Ok(Bytes(None));
+    }
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = match unit {
+        "" => Some(1),
+        "k" => Some(1_000),
+        "M" => Some(1_000_000),
+        "G" => Some(1_000_000_000),
+        "T" => Some(1_000_000_000_000),
+        "Ki" => Some(1 << 10),
+        "Mi" => Some(1 << 20),
+        "Gi" => Some(1 << 30),
+        "Ti" => Some(1 << 40),
+        _ => None,
+    };
+    let bytes = number.parse().ok().zip(unit).and_then(|(n, unit): (u64, u64)| n.checked_mul(unit));
+    match bytes {
+        Some(bytes) if bytes > 0 => Ok(Bytes(Some(bytes))),
+        _ => Err("give a number of bytes, as in 3Gi or 500M, or `none`".to_owned()),
+    }
+}
+
 /// A name as service accounts have; or none, as an empty variable gives it.
 fn parse_account(text: &str) -> Result<String, String> {
     if text.is_empty() || is_name(text) {
@@ -261,6 +296,22 @@ mod tests {
             .filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
         {
             assert!(arg.get_env().is_some(), "{} has none", arg.get_id());
+        }
+    }
+
+    #[test]
+    fn numbers_of_bytes() {
+        for (text, bytes) in [
+            ("none", Ok(Bytes(None))),
+            ("1", Ok(Bytes(Some(1)))),
+            ("3Gi", Ok(Bytes(Some(3 << 30)))),
+            ("500M", Ok(Bytes(Some(500_000_000)))),
+            ("2k", Ok(Bytes(Some(2000)))),
+        ] {
+            assert_eq!(parse_bytes(text), bytes, "{text}");
+        }
+        for text in ["", "0", "0Gi", "Gi", "-1", "1.5Gi", "3GB", "3 Gi", "99999999999Gi"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
         }
     }
 

@@ -47,6 +47,7 @@ async fn serve(args: Controller) -> Result<(), Failure> {
         args.identity.filter(|identity| !identity.is_empty()).unwrap_or_else(random_identity);
     let settings = Settings {
         cache_dir: args.cache_dir,
+        cache_limit: args.cache_limit.0,
         metrics_addr: args.metrics_addr.0,
         concurrent: args.concurrent.into(),
         namespaces: args.namespaces.into_iter().filter(|ns| !ns.is_empty()).collect(),
@@ -68,7 +69,7 @@ async fn serve(args: Controller) -> Result<(), Failure> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = settings.identity, "starting");
     plumb_controller::run(client, settings, stop)
         .await
-        .map_err(|error| Failure::new(error.class(), &error))
+        .map_err(|error| Failure::new(error.class(), &error).with_hint(error.hint()))
 }
 
 /// Ends at the first SIGTERM or SIGINT after this call.

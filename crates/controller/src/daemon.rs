@@ -35,7 +35,9 @@ use crate::apps::application_resource;
 use crate::error::ControllerError;
 use crate::events::{self, ClusterEvents, Event, Events, Regarding, Severity};
 use crate::lease::{self, ClusterLease, Elector, LeaderState, Leadership};
-use crate::metrics::{BuildInfo, Kind, Metrics, ObjectState, Outcome, QueueFigures, SightFigures};
+use crate::metrics::{
+    BuildInfo, CacheFigures, Kind, Metrics, ObjectState, Outcome, QueueFigures, SightFigures,
+};
 use crate::names::{Key, Name};
 use crate::queue::{self, Lane, QueueHandle, RunOptions};
 use crate::queues::{LOOKS_PER_RUN, Queues};
@@ -48,6 +50,8 @@ use crate::state::{State, epoch_of};
 pub struct Settings {
     /// Where mirrors live; no other process may use the directory.
     pub cache_dir: PathBuf,
+    /// Bytes that all of them may take; `None` for as many as there are.
+    pub cache_limit: Option<u64>,
     /// Where probes and metrics are served; `None` serves none.
     pub metrics_addr: Option<SocketAddr>,
     /// Runs under way at once.
@@ -158,11 +162,11 @@ pub async fn run(
         },
     );
     let dir = settings.cache_dir.clone();
-    let mirrors =
-        tokio::task::spawn_blocking(move || Mirrors::open(&dir, plumb_source::Limits::default()))
-            .await
-            .map_err(|_| ControllerError::Panicked { what: "opening the cache" })?
-            .map_err(|source| ControllerError::Cache { dir: settings.cache_dir.clone(), source })?;
+    let limits = plumb_source::Limits { cache_bytes: settings.cache_limit, ..Default::default() };
+    let mirrors = tokio::task::spawn_blocking(move || Mirrors::open(&dir, limits))
+        .await
+        .map_err(|_| ControllerError::Panicked { what: "opening the cache" })?
+        .map_err(|source| ControllerError::Cache { dir: settings.cache_dir.clone(), source })?;
     let (daemon, outbox, signals) =
         Daemon::new(&cluster, mirrors, &leadership, &metrics, settings.clone());
     let Queues { sources, apps } = daemon.queue.clone();
@@ -179,6 +183,18 @@ pub async fn run(
         SightFigures {
             members: engine.map_or(0, plumb_engine::Engine::member_count),
             unreadable_kinds: engine.map_or(0, plumb_engine::Engine::blind_count),
+        }
+    });
+
+    let (kept, limit) = (Arc::downgrade(&daemon.mirrors), settings.cache_limit);
+    metrics.watch_cache(move || {
+        let usage = kept.upgrade().map(|mirrors| mirrors.usage()).unwrap_or_default();
+        CacheFigures {
+            mirrors: usage.mirrors,
+            bytes: usage.bytes,
+            limit,
+            evicted: usage.evicted,
+            rebuilt: usage.rebuilt,
         }
     });
 
@@ -388,6 +404,8 @@ impl Daemon {
             };
             self.metrics.set_leading(Some(epoch));
             self.take_over(epoch, last.replace(epoch));
+            // Before anything is fetched: what is in nobody's way may be in the way of that.
+            self.forget_mirrors().await;
             let work_off = async |queue: &QueueHandle<Key>, concurrency| {
                 let mut lost = self.leadership.subscribe();
                 let end = async {

@@ -41,6 +41,14 @@ pub enum ControllerError {
 }
 
 impl ControllerError {
+    /// What a person can do about it, where there is something to say beyond the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Cache { source, .. } => source.hint(),
+            _ => None,
+        }
+    }
+
     /// What to do about it.
     pub fn class(&self) -> ErrorClass {
         match self {

@@ -7,7 +7,7 @@ mod process;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -134,6 +134,21 @@ pub struct SightFigures {
     pub unreadable_kinds: usize,
 }
 
+/// What the mirrors of Git repositories take at the moment of a scrape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheFigures {
+    /// How many there are.
+    pub mirrors: usize,
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// Bytes that they may take, if that is limited.
+    pub limit: Option<u64>,
+    /// Mirrors removed since the start because nobody named them.
+    pub evicted: u64,
+    /// Mirrors found damaged since the start, and made anew.
+    pub rebuilt: u64,
+}
+
 /// One metric, for the documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
@@ -203,6 +218,7 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+type CacheReader = Box<dyn Fn() -> CacheFigures + Send + Sync>;
 type QueueReader = Box<dyn Fn() -> QueueFigures + Send + Sync>;
 type SightReader = Box<dyn Fn() -> SightFigures + Send + Sync>;
 
@@ -211,6 +227,7 @@ struct Inner {
     descriptions: Vec<Description>,
     queues: Mutex<Vec<(Kind, QueueReader)>>,
     sight: Mutex<Option<SightReader>>,
+    cache: Mutex<Option<CacheReader>>,
     reconciles: Family<RunLabels, Counter>,
     durations: Family<KindLabels, Histogram, fn() -> Histogram>,
     panics: Family<KindLabels, Counter>,
@@ -226,6 +243,11 @@ struct Inner {
     git_polls: Family<OutcomeLabels, Counter>,
     git_fetches: Family<OutcomeLabels, Counter>,
     git_received: Counter,
+    mirrors: Gauge,
+    cache_bytes: Gauge,
+    cache_limit: Gauge,
+    mirrors_evicted: Counter,
+    mirrors_rebuilt: Counter,
     hooks: Family<HookLabels, Counter>,
     api_requests: Family<RequestLabels, Counter>,
     events_sent: Counter,
@@ -307,6 +329,7 @@ impl Metrics {
         let inner = Inner {
             queues: Mutex::default(),
             sight: Mutex::default(),
+            cache: Mutex::default(),
             reconciles: to.add(
                 "plumb_reconciles",
                 "Reconciles by how they ended",
@@ -384,6 +407,33 @@ impl Metrics {
                 "Packs received from Git servers",
                 Counter::default(),
             ),
+            mirrors: to.add(
+                "plumb_mirrors",
+                "Mirrors of Git repositories in the cache",
+                Gauge::default(),
+            ),
+            cache_bytes: to.add_with_unit(
+                "plumb_cache",
+                Unit::Bytes,
+                "What the mirrors take on the disk",
+                Gauge::default(),
+            ),
+            cache_limit: to.add_with_unit(
+                "plumb_cache_limit",
+                Unit::Bytes,
+                "What the mirrors may take on the disk; 0 for as much as there is",
+                Gauge::default(),
+            ),
+            mirrors_evicted: to.add(
+                "plumb_mirrors_evicted",
+                "Mirrors removed because nobody names them",
+                Counter::default(),
+            ),
+            mirrors_rebuilt: to.add(
+                "plumb_mirrors_rebuilt",
+                "Mirrors that were found damaged and made anew",
+                Counter::default(),
+            ),
             hooks: to.add(
                 "plumb_hooks",
                 "Webhooks by service and by what became of them",
@@ -434,6 +484,15 @@ impl Metrics {
                 show(&self.inner.members, figures.members);
                 show(&self.inner.unreadable_kinds, figures.unreadable_kinds);
             }
+            let cache = self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(read) = &*cache {
+                let figures = read();
+                show(&self.inner.mirrors, figures.mirrors);
+                show_bytes(&self.inner.cache_bytes, figures.bytes);
+                show_bytes(&self.inner.cache_limit, figures.limit.unwrap_or(0));
+                self.inner.mirrors_evicted.inner().store(figures.evicted, Ordering::Relaxed);
+                self.inner.mirrors_rebuilt.inner().store(figures.rebuilt, Ordering::Relaxed);
+            }
         }
         let mut text = String::new();
         text::encode(&mut text, &self.inner.registry)?;
@@ -450,6 +509,12 @@ impl Metrics {
     pub fn watch_sight(&self, read: impl Fn() -> SightFigures + Send + Sync + 'static) {
         let mut sight = self.inner.sight.lock().unwrap_or_else(PoisonError::into_inner);
         *sight = Some(Box::new(read));
+    }
+
+    /// Has what mirrors take read at every scrape.
+    pub fn watch_cache(&self, read: impl Fn() -> CacheFigures + Send + Sync + 'static) {
+        let mut cache = self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        *cache = Some(Box::new(read));
     }
 
     /// Counts one reconcile of a kind; a panic is also counted as such.
@@ -563,6 +628,10 @@ fn set<L: Clone + std::hash::Hash + Eq>(family: &Family<L, Gauge>, labels: &L, v
 }
 
 fn show(gauge: &Gauge, value: usize) {
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+fn show_bytes(gauge: &Gauge, value: u64) {
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 

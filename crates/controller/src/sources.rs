@@ -131,7 +131,6 @@ impl Daemon {
                     let known = store.sources.get(name).and_then(|source| source.remote.as_ref());
                     known.is_some_and(|known| known != remote)
                 };
-                let untidy = moved || self.untidy.load(Ordering::Relaxed);
                 // At once: their runs under way end early for this revision.
                 let Some(called) = self.take_revision(name, &object, remote.clone(), revision)
                 else {
@@ -140,7 +139,7 @@ impl Daemon {
                 for key in called {
                     self.call(key);
                 }
-                if untidy {
+                if moved || self.untidy.load(Ordering::Relaxed) && self.knows_mirrors() {
                     self.forget_mirrors().await;
                 }
                 let news = self.say_source(name, &object, Ok(revision)).await;

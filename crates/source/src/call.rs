@@ -14,7 +14,7 @@ use crate::github::{self, CheckedApp, Tokens};
 use crate::http;
 use crate::lookup::{self, Found};
 use crate::mirror::{Check, Store, peel};
-use crate::mirrors::{Counters, Mirror, Want};
+use crate::mirrors::{Counters, Mirror, Mirrors, Want};
 use crate::remote::{Authorization, CheckedRemote};
 use crate::session::{Endpoint, Session};
 use crate::ssh;
@@ -27,6 +27,7 @@ const MAX_LISTING: u64 = 64 << 20;
 
 /// One call with network.
 pub(crate) struct Call<'a> {
+    pub(crate) all: &'a Mirrors,
     pub(crate) mirror: Arc<Mirror>,
     pub(crate) remote: CheckedRemote,
     pub(crate) limits: &'a Limits,
@@ -158,7 +159,11 @@ impl Call<'_> {
 
     /// Fetches a commit by its id unless it is here.
     pub(crate) fn bring(&self, commit: CommitId, branch: Option<&str>) -> Result<(), SourceError> {
-        if self.mirror.is_here(commit.oid(), None) {
+        // Of what may be damaged this may be whole.
+        if self.mirror.is_here(commit.oid(), None)
+            || self.mirror.suspect.load(Ordering::SeqCst)
+                && self.mirror.is_whole(commit.oid(), self.limits)
+        {
             return Ok(());
         }
         let target = Target {
@@ -253,7 +258,7 @@ impl Call<'_> {
         }
     }
 
-    /// Makes sure that a commit is here, and repairs the mirror once when it is damaged.
+    /// Makes sure that a commit is here, and makes the mirror anew when it is damaged.
     fn ensure(
         &self,
         session: &Session<'_>,
@@ -263,29 +268,28 @@ impl Call<'_> {
         if self.mirror.is_here(target.commit, target.tag) {
             return Ok(CommitId::of(target.commit));
         }
-        let mirror = &self.mirror;
+        let mirror = &*self.mirror;
         let _writing = mirror.board.write(self.cancel, self.deadline)?;
-        match self.ensure_once(session, target, known, Haves::Anchors) {
+        let from = (session, known);
+        let result = self
+            .look_closely()
+            .and_then(|()| self.ensure_in(&mirror.store, from, target, Haves::Anchors));
+        let result = match result {
             Err(SourceError::Corrupt { source }) => {
                 let url = &self.remote.url;
-                tracing::warn!(%url, %source, "the mirror is damaged and is fetched anew");
-                mirror.store.wipe()?;
-                {
-                    let mut holds = lock(&mirror.holds);
-                    holds.fresh.clear();
-                    holds.last = None;
-                }
-                mirror.suspect.store(false, Ordering::SeqCst);
-                self.ensure_once(session, target, known, Haves::Nothing)
+                tracing::warn!(%url, %source, "the mirror is damaged and is made anew");
+                self.rebuild(from, target)
             }
             // What we said we have may not be what we have.
             Err(SourceError::BadObjects { .. } | SourceError::Incomplete { .. })
                 if self.has_anchors()? =>
             {
-                self.ensure_once(session, target, known, Haves::Nothing)
+                self.ensure_in(&mirror.store, from, target, Haves::Nothing)
             }
             result => result,
-        }
+        };
+        self.all.measure(mirror);
+        result
     }
 
     fn has_anchors(&self) -> Result<bool, SourceError> {
@@ -294,30 +298,87 @@ impl Call<'_> {
         Ok(!store.anchors(&repo)?.is_empty())
     }
 
+    /// Reads everything that is anchored, if somebody has met damage.
+    fn look_closely(&self) -> Result<(), SourceError> {
+        let mirror = &*self.mirror;
+        if !mirror.suspect.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let repo = mirror.store.open_or_create()?;
+        if !mirror.store.is_sound(&repo, self.limits)? {
+            return Err(SourceError::Corrupt {
+                source: Arc::new(git2::Error::from_str("an object is missing or is another one")),
+            });
+        }
+        mirror.suspect.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Makes the mirror anew, with what can be read of it and what is wanted. The old one stays as long as
+    /// that does not succeed: what can be read of it may be needed before the server answers.
+    fn rebuild(
+        &self,
+        from: (&Session<'_>, Option<(&Endpoint, &Server)>),
+        target: &Target<'_>,
+    ) -> Result<CommitId, SourceError> {
+        let mirror = &*self.mirror;
+        let fresh = Store { path: mirror.store.path.with_extension("rebuild") };
+        fresh.wipe()?;
+        let salvaged = match mirror.store.salvage(&fresh, self.limits) {
+            Ok(true) => Ok(()),
+            // It only takes room.
+            Ok(false) | Err(SourceError::Corrupt { .. }) => {
+                let mut holds = lock(&mirror.holds);
+                holds.fresh.clear();
+                holds.last = None;
+                mirror.store.wipe().and_then(|()| fresh.wipe())
+            }
+            Err(error) => Err(error),
+        };
+        let made = salvaged
+            .and_then(|()| self.ensure_in(&fresh, from, target, Haves::Anchors))
+            .and_then(|commit| fresh.replace(&mirror.store).map(|()| commit));
+        if made.is_ok() {
+            mirror.suspect.store(false, Ordering::SeqCst);
+            self.all.rebuilt.fetch_add(1, Ordering::Relaxed);
+        } else {
+            fresh.wipe()?;
+        }
+        made
+    }
+
+    /// Makes sure that a commit is in a store, and tries again when there was no room and some was made.
+    fn ensure_in(
+        &self,
+        store: &Store,
+        from: (&Session<'_>, Option<(&Endpoint, &Server)>),
+        target: &Target<'_>,
+        haves: Haves,
+    ) -> Result<CommitId, SourceError> {
+        loop {
+            let result = self.ensure_once(store, from, target, haves);
+            let wanted = match &result {
+                // Nobody knows how much is still to come.
+                Err(SourceError::CacheFull { brought, .. }) => Some(brought.saturating_mul(2)),
+                Err(SourceError::DiskFull { .. }) => None,
+                _ => return result,
+            };
+            if !self.all.make_room(wanted, &self.mirror) {
+                return result;
+            }
+        }
+    }
+
     fn ensure_once(
         &self,
-        session: &Session<'_>,
+        store: &Store,
+        (session, known): (&Session<'_>, Option<(&Endpoint, &Server)>),
         target: &Target<'_>,
-        known: Option<(&Endpoint, &Server)>,
         haves: Haves,
     ) -> Result<CommitId, SourceError> {
         let mirror = &*self.mirror;
-        let store = &mirror.store;
         let repo = store.open_or_create()?;
         let anchors = store.anchors(&repo)?;
-        if mirror.suspect.load(Ordering::SeqCst) {
-            for anchor in &anchors {
-                if !store.is_complete(&repo, *anchor, None, Check::Content, self.limits)? {
-                    return Err(SourceError::Corrupt {
-                        source: Arc::new(git2::Error::from_str("an object is missing")),
-                    });
-                }
-            }
-            for tag in store.all_tags(&repo)? {
-                store.raw(&repo, tag, ObjectType::Tag)?;
-            }
-            mirror.suspect.store(false, Ordering::SeqCst);
-        }
         if mirror.claim(&repo, target.commit, target.tag) {
             return Ok(CommitId::of(target.commit));
         }
@@ -326,7 +387,7 @@ impl Call<'_> {
             && store.is_complete(&repo, target.commit, None, Check::Exists, self.limits)?
         {
             // A kill came between the pack and the anchor, or it was let go and is wanted again.
-            return self.take_in(&repo, target.commit, target.tag);
+            return self.take_in(store, &repo, target.commit, target.tag);
         }
         let haves = match haves {
             Haves::Anchors => anchors,
@@ -347,29 +408,35 @@ impl Call<'_> {
             commits_only: false,
         };
         let packs = store.packs()?;
-        let received = store.receive(&repo, session, &endpoint, &server, &request, self.limits);
+        let mut incoming = self.all.incoming();
+        let admit = |bytes| incoming.admit(bytes);
+        let from = (session, &endpoint, &server);
+        let received = store.receive(&repo, from, &request, self.limits, admit);
         self.traffic.fetched(received.as_ref().ok().copied());
         let bytes = received.map_err(|error| not_our_ref(error, target))?;
         self.received.set(self.received.get() + bytes);
         tracing::debug!(url = %self.remote.url, bytes, "fetched");
 
-        let taken = self.accept(&repo, target, depth);
+        let taken = self.accept(store, &repo, target, depth);
         if taken.is_err() {
             // Nothing in the new pack is of use, and the next try brings it again.
             store.remove_packs_but(&packs)?;
         }
+        // What came in counts until it is seen on the disk.
+        self.all.measure(mirror);
         taken
     }
 
     /// Checks what came and anchors it.
     fn accept(
         &self,
+        store: &Store,
         repo: &Repository,
         target: &Target<'_>,
         depth: u32,
     ) -> Result<CommitId, SourceError> {
         let mirror = &*self.mirror;
-        repo.odb().and_then(|odb| odb.refresh()).map_err(|e| mirror.store.git_error("read", e))?;
+        repo.odb().and_then(|odb| odb.refresh()).map_err(|e| store.git_error("read", e))?;
         let bad = |why: &str| SourceError::BadObjects { why: why.into() };
         let wanted = target.commit;
         let found = repo.odb().is_ok_and(|odb| odb.exists(wanted));
@@ -390,32 +457,37 @@ impl Call<'_> {
             return Err(bad("the wanted tag is not among them"));
         }
         let base = lock(&mirror.holds).last.filter(|last| Store::is_anchored(repo, *last));
-        match mirror.store.is_complete(repo, commit.oid(), base, Check::Exists, self.limits) {
-            Ok(true) => self.take_in(repo, commit.oid(), tag),
+        match store.is_complete(repo, commit.oid(), base, Check::Exists, self.limits) {
+            Ok(true) => self.take_in(store, repo, commit.oid(), tag),
             Ok(false) => Err(SourceError::Incomplete { why: "a part of its tree is missing" }),
             Err(SourceError::Corrupt { source }) => Err(bad(&source.to_string())),
             Err(error) => Err(error),
         }
     }
 
-    /// Anchors a complete commit, and its tag.
+    /// Anchors a complete commit, and its tag. When that fails neither is.
     fn take_in(
         &self,
+        store: &Store,
         repo: &Repository,
         commit: Oid,
         tag: Option<Oid>,
     ) -> Result<CommitId, SourceError> {
-        let store = &self.mirror.store;
         {
             let mut holds = lock(&self.mirror.holds);
             if let Some(tag) = tag {
                 store.anchor_tag(repo, commit, tag)?;
             }
-            store.anchor(repo, commit)?;
+            if !Store::is_anchored(repo, commit)
+                && let Err(error) = store.anchor(repo, commit)
+            {
+                tag.map_or(Ok(()), |tag| store.drop_tag(commit, tag))?;
+                return Err(error);
+            }
             holds.fresh.insert(commit);
             holds.last = Some(commit);
         }
-        store.write_shallow(&store.boundary(repo, &store.anchors(repo)?)?)?;
+        store.write_shallow(repo);
         Ok(CommitId::of(commit))
     }
 }

@@ -357,6 +357,27 @@ pub enum SourceError {
         #[source]
         source: Cause,
     },
+    /// The disk that the cache directory is on takes nothing more.
+    #[error("the disk is full: cannot {action} {}", path.display())]
+    DiskFull {
+        /// What was tried: "create", "write".
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The operating system's error.
+        #[source]
+        source: Cause,
+    },
+    /// The mirrors take all the room that they may.
+    #[error("the cache is full: {} of {} are taken", quantity(*taken), quantity(*limit))]
+    CacheFull {
+        /// Bytes that all mirrors take.
+        taken: u64,
+        /// Bytes that they may take.
+        limit: u64,
+        /// Bytes that this fetch had brought when there was no room for more.
+        brought: u64,
+    },
     /// Another process uses the cache directory.
     #[error("cache directory {} is in use by another process", dir.display())]
     Locked {
@@ -387,6 +408,8 @@ impl SourceError {
             | Self::BadObjects { .. }
             | Self::NotInCache { .. }
             | Self::Corrupt { .. }
+            | Self::DiskFull { .. }
+            | Self::CacheFull { .. }
             | Self::CacheIo { .. } => ErrorClass::Retry,
             Self::InvalidUrl { .. }
             | Self::UnsupportedScheme { .. }
@@ -471,6 +494,8 @@ impl SourceError {
             Self::NotInCache { .. } => "NotInCache",
             Self::Corrupt { .. } => "CacheDamaged",
             Self::CacheIo { .. } => "CacheFailed",
+            Self::DiskFull { .. } => "DiskFull",
+            Self::CacheFull { .. } => "CacheFull",
             Self::Locked { .. } => "CacheLocked",
         }
     }
@@ -562,9 +587,52 @@ impl SourceError {
             Self::NotInCache { .. } => {
                 "the cache was lost; it fills again as soon as the Git server answers"
             }
-            Self::Locked { .. } => "give each process a cache directory of its own",
+            Self::DiskFull { .. } => {
+                "make room on the volume of the cache; it should be larger than --cache-limit by what \
+                 one fetch may bring"
+            }
+            Self::CacheFull { .. } => {
+                "raise --cache-limit, and the volume with it, or delete GitRepositories that are not \
+                 needed"
+            }
+            Self::Locked { .. } => {
+                "give each process a cache directory of its own, and let an old one end before a new \
+                 one begins"
+            }
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+}
+
+/// A number of bytes as people write it, in units of 1024.
+fn quantity(bytes: u64) -> String {
+    let units = [(30, "Gi"), (20, "Mi"), (10, "Ki")];
+    let Some((shift, unit)) = units.into_iter().find(|(shift, _)| bytes >> shift > 0) else {
+        return bytes.to_string();
+    };
+    let tenths = u128::from(bytes) * 10 >> shift;
+    match (tenths / 10, tenths % 10) {
+        (whole, 0) => format!("{whole}{unit}"),
+        (whole, tenth) => format!("{whole}.{tenth}{unit}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quantity;
+
+    #[test]
+    fn bytes_are_told_in_units() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1Ki"),
+            (3 << 30, "3Gi"),
+            ((3 << 30) - 1, "2.9Gi"),
+            (1_600_000, "1.5Mi"),
+        ] {
+            assert_eq!(quantity(bytes), text);
+        }
     }
 }

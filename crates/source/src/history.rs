@@ -60,7 +60,10 @@ impl Call<'_> {
                     depth,
                     commits_only: true,
                 };
-                scratch.receive(&repo, session, &endpoint, &server, &request, self.limits)?;
+                let mut incoming = self.all.incoming();
+                let admit = |bytes| incoming.admit(bytes);
+                let server = (session, &endpoint, &server);
+                scratch.receive(&repo, server, &request, self.limits, admit)?;
                 if let Some(known) = walk(&repo, past, from, to) {
                     return Ok(known);
                 }

@@ -2,7 +2,8 @@
 //!
 //! A commit counts as present when an anchor `refs/plumb/<id>` points to it. The anchor is written
 //! last, after the commit's whole tree was found to be there, so a kill at any moment leaves
-//! either a usable commit or leftovers that the next start removes.
+//! either a usable commit or leftovers that the next start removes. What keeps it in order is in
+//! `care.rs`.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -19,14 +20,13 @@ use crate::wire::{FetchRequest, Server, WireError, read_pack};
 use crate::{CommitId, Limits, SourceError};
 
 /// Below it lie our anchors; no server's reference is ever stored.
-const ANCHORS: &str = "refs/plumb/";
+pub(crate) const ANCHORS: &str = "refs/plumb/";
+
+/// The extension of what another repository takes the place of.
+const OLD: &str = "old";
 
 /// Tags that may point to one another before a commit comes. Git itself makes them point to commits.
 const MAX_TAGS: usize = 10;
-
-/// Files above this size are not compared with each other when packs are made one: each would be in
-/// memory, and all that are compared with it.
-const MAX_COMPARED: i64 = 1 << 20;
 
 /// Where one mirror lies.
 #[derive(Debug)]
@@ -49,7 +49,13 @@ impl Store {
         match Repository::open_bare(&self.path) {
             Ok(repo) => Ok(Some(repo)),
             Err(_) if !self.path.exists() => Ok(None),
-            Err(error) => Err(self.git_error("open", error)),
+            Err(error) => {
+                // What is needed for that says nothing of what is in it.
+                if !self.mend_frame()? {
+                    return Err(self.git_error("open", error));
+                }
+                Repository::open_bare(&self.path).map(Some).map_err(|e| self.git_error("open", e))
+            }
         }
     }
 
@@ -58,15 +64,45 @@ impl Store {
         if let Some(repo) = self.open()? {
             return Ok(repo);
         }
-        let fresh = self.path.with_extension("new");
-        remove_dir(&fresh)?;
+        let fresh = Self { path: self.path.with_extension("new") };
+        fresh.wipe()?;
         let mut options = RepositoryInitOptions::new();
         options.bare(true).external_template(false).no_reinit(true).mkpath(true);
-        Repository::init_opts(&fresh, &options).map_err(|e| self.git_error("create", e))?;
-        fs::rename(&fresh, &self.path).map_err(|e| cache_error("create", &self.path, e))?;
+        let made = Repository::init_opts(&fresh.path, &options)
+            .map_err(|e| self.git_error("create", e))
+            .and_then(|_| fresh.mend_frame())
+            .and_then(|_| fresh.replace(self));
+        if let Err(error) = made {
+            fresh.wipe()?;
+            return Err(error);
+        }
         self.open()?.ok_or_else(|| {
             cache_error("open", &self.path, io::Error::from(io::ErrorKind::NotFound))
         })
+    }
+
+    /// Moves the repository to where another one is, which goes. A kill in between leaves the old one
+    /// under the name that [`Store::restore`] knows.
+    pub(crate) fn replace(&self, other: &Self) -> Result<(), SourceError> {
+        let old = Self { path: other.path.with_extension(OLD) };
+        old.wipe()?;
+        let moved = |from: &Path, to: &Path| match fs::rename(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        };
+        moved(&other.path, &old.path)
+            .and_then(|()| fs::rename(&self.path, &other.path))
+            .map_err(|e| cache_error("create", &other.path, e))?;
+        old.wipe()
+    }
+
+    /// Puts the old repository back, if a kill came before there was a new one.
+    pub(crate) fn restore(&self) -> Result<(), SourceError> {
+        let old = self.path.with_extension(OLD);
+        if !old.is_dir() || self.path.exists() {
+            return Ok(());
+        }
+        fs::rename(&old, &self.path).map_err(|e| cache_error("restore", &self.path, e))
     }
 
     /// Removes the repository.
@@ -96,10 +132,9 @@ impl Store {
             .map_err(|e| self.git_error("write", e))
     }
 
-    pub(crate) fn drop_anchor(&self, repo: &Repository, commit: Oid) -> Result<(), SourceError> {
-        repo.find_reference(&format!("{ANCHORS}{commit}"))
-            .and_then(|mut reference| reference.delete())
-            .map_err(|e| self.git_error("write", e))
+    /// Lets go of a commit. Not by libgit2, which needs room on the disk for that.
+    pub(crate) fn drop_anchor(&self, commit: Oid) -> Result<(), SourceError> {
+        remove_file(&self.path.join(format!("{ANCHORS}{commit}")))
     }
 
     /// Whether a commit and everything in its tree is here. Subtrees that `base`, a complete
@@ -213,15 +248,32 @@ impl Store {
         Ok(boundary)
     }
 
-    /// Sends a fetch and stores the pack that comes back; returns its size in bytes.
+    /// Sends a fetch and stores the pack that comes back; returns its size in bytes. Each piece is let
+    /// in by `admit` before it is written. Nothing of a pack that fails stays on the disk.
     pub(crate) fn receive(
         &self,
         repo: &Repository,
-        session: &Session<'_>,
-        endpoint: &Endpoint,
-        server: &Server,
+        (session, endpoint, server): (&Session<'_>, &Endpoint, &Server),
         request: &FetchRequest,
         limits: &Limits,
+        mut admit: impl FnMut(u64) -> Result<(), SourceError>,
+    ) -> Result<u64, SourceError> {
+        let packs = self.packs()?;
+        let received =
+            self.receive_pack(repo, (session, endpoint, server), request, limits, &mut admit);
+        if received.is_err() {
+            self.remove_packs_but(&packs)?;
+        }
+        received
+    }
+
+    fn receive_pack(
+        &self,
+        repo: &Repository,
+        (session, endpoint, server): (&Session<'_>, &Endpoint, &Server),
+        request: &FetchRequest,
+        limits: &Limits,
+        admit: &mut dyn FnMut(u64) -> Result<(), SourceError>,
     ) -> Result<u64, SourceError> {
         let wire = |e| session.wire_error(e, "bytes", limits.pack_bytes);
         let body = request.encode(server).map_err(wire)?;
@@ -249,6 +301,7 @@ impl Store {
                     limit: limits.pack_bytes,
                 }));
             }
+            admit(piece.len() as u64)?;
             // Before libgit2 gets it, which loads whole what it needs.
             unpacking.feed(piece)?;
             // libgit2 keeps the reason for itself until it is asked.
@@ -271,98 +324,51 @@ impl Store {
         Ok(names.iter().filter_map(|name| name.strip_suffix(".pack")).map(String::from).collect())
     }
 
-    /// Removes every pack but some. The index goes first: a pack without one is not looked at.
+    /// Removes every pack but some, and what is half written. The index goes first: a pack without one
+    /// is not looked at.
     pub(crate) fn remove_packs_but(&self, kept: &BTreeSet<String>) -> Result<(), SourceError> {
         let dir = self.pack_dir();
         let mut names = files(&dir)?;
         names.sort_by_key(|name| !has_extension(name, "idx"));
         for name in names {
-            let stem = name.split('.').next().unwrap_or_default();
-            if stem.starts_with("pack-") && !kept.contains(stem) {
+            if !kept.contains(name.split('.').next().unwrap_or_default()) {
                 remove_file(&dir.join(&name))?;
             }
         }
         Ok(())
     }
 
-    /// Writes one pack with the given commits and their tags, and removes all others. libgit2 has no garbage
-    /// collection, and each fetch leaves a pack that every look-up has to search.
-    pub(crate) fn consolidate(
-        &self,
-        repo: &Repository,
-        commits: &BTreeSet<Oid>,
-    ) -> Result<(), SourceError> {
-        let tags = self.all_tags(repo)?;
-        let write = || -> Result<Option<String>, git2::Error> {
-            let mut config = repo.config()?;
-            // The first is what libgit2 1.9 takes for the second.
-            config.set_i64("pack.deltaCacheSize", MAX_COMPARED)?;
-            config.set_i64("core.bigFileThreshold", MAX_COMPARED)?;
-            let mut builder = repo.packbuilder()?;
-            builder.set_threads(1);
-            for commit in commits {
-                builder.insert_commit(*commit)?;
-            }
-            for tag in tags {
-                builder.insert_object(tag, None)?;
-            }
-            if builder.object_count() == 0 {
-                return Ok(None);
-            }
-            builder.write(&self.pack_dir(), 0)?;
-            Ok(builder.name()?.map(|name| format!("pack-{name}")))
-        };
-        let name = write().map_err(|e| self.git_error("write", e))?;
-        self.remove_packs_but(&name.into_iter().collect())?;
-        repo.odb().and_then(|odb| odb.refresh()).map_err(|e| self.git_error("read", e))
-    }
-
-    /// Tells git itself, should anybody point it at the mirror, where history ends.
-    pub(crate) fn write_shallow(&self, boundary: &[Oid]) -> Result<(), SourceError> {
+    /// Tells git itself, should anybody point it at the mirror, where history ends. Nothing else reads
+    /// it, so that it cannot be written is no failure.
+    pub(crate) fn write_shallow(&self, repo: &Repository) {
         let path = self.path.join("shallow");
-        if boundary.is_empty() {
-            return remove_file(&path);
-        }
-        let fresh = self.path.join("shallow.new");
-        let mut text = Vec::new();
-        for id in boundary {
-            text.extend_from_slice(id.to_string().as_bytes());
-            text.push(b'\n');
-        }
-        fs::write(&fresh, text)
-            .and_then(|()| fs::rename(&fresh, &path))
-            .map_err(|e| cache_error("write", &path, e))
-    }
-
-    /// Removes what a kill left behind.
-    pub(crate) fn clean(&self) -> Result<(), SourceError> {
-        let dir = self.pack_dir();
-        let names: BTreeSet<String> = files(&dir)?.into_iter().collect();
-        for name in &names {
-            let half = |this: &str, other: &str| {
-                name.strip_suffix(this)
-                    .is_some_and(|stem| !names.contains(&format!("{stem}{other}")))
-            };
-            if !name.starts_with("pack-") || half(".pack", ".idx") || half(".idx", ".pack") {
-                remove_file(&dir.join(name))?;
+        let boundary = self.anchors(repo).and_then(|anchors| self.boundary(repo, &anchors));
+        let written = boundary.and_then(|boundary| {
+            if boundary.is_empty() {
+                return remove_file(&path);
             }
-        }
-        self.clean_tags()?;
-        self.clean_modules()?;
-        for dir in [self.path.clone(), self.path.join(ANCHORS)] {
-            for name in files(&dir)? {
-                if has_extension(&name, "lock") || has_extension(&name, "new") {
-                    remove_file(&dir.join(name))?;
-                }
+            let mut text = String::new();
+            for id in boundary {
+                text.push_str(&id.to_string());
+                text.push('\n');
             }
+            write_whole(&path, &text)
+        });
+        if let Err(error) = written {
+            tracing::debug!(%error, "cannot tell where history ends");
         }
-        Ok(())
     }
 
     /// An error of libgit2 about our own files: the disk's fault or damage.
     pub(crate) fn git_error(&self, action: &'static str, error: git2::Error) -> SourceError {
+        // It gives the system's words only.
+        let full = ["No space left on device", "Disk quota exceeded", "File too large"];
+        let is_full = full.iter().any(|words| error.message().contains(words));
         let source = Arc::new(error);
         match source.class() {
+            git2::ErrorClass::Os | git2::ErrorClass::Filesystem if is_full => {
+                SourceError::DiskFull { action, path: self.path.clone(), source }
+            }
             git2::ErrorClass::Os | git2::ErrorClass::Filesystem | git2::ErrorClass::NoMemory
                 if source.code() != git2::ErrorCode::NotFound =>
             {
@@ -380,7 +386,7 @@ impl Store {
         }
     }
 
-    fn pack_dir(&self) -> PathBuf {
+    pub(crate) fn pack_dir(&self) -> PathBuf {
         self.path.join("objects/pack")
     }
 }
@@ -427,7 +433,25 @@ pub(crate) fn peel(repo: &Repository, id: Oid) -> Result<Option<CommitId>, Sourc
 }
 
 pub(crate) fn cache_error(action: &'static str, path: &Path, source: io::Error) -> SourceError {
-    SourceError::CacheIo { action, path: path.to_owned(), source: Arc::new(source) }
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    let (path, kind, source) = (path.to_owned(), source.kind(), Arc::new(source));
+    match kind {
+        StorageFull | QuotaExceeded | FileTooLarge => {
+            SourceError::DiskFull { action, path, source }
+        }
+        _ => SourceError::CacheIo { action, path, source },
+    }
+}
+
+/// Writes a file so that whoever reads it finds the old text or the new one.
+pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), SourceError> {
+    let fresh = path.with_extension("new");
+    let written = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, path));
+    written.map_err(|error| {
+        // What is half written would take room that is wanted.
+        drop(fs::remove_file(&fresh));
+        cache_error("write", path, error)
+    })
 }
 
 /// The names in a directory; none when it does not exist.
@@ -460,6 +484,7 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), SourceError> {
 
 pub(crate) fn remove_dir(path: &Path) -> Result<(), SourceError> {
     match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => remove_file(path),
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(cache_error("remove", path, error))
         }

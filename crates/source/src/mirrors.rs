@@ -16,11 +16,13 @@ use crate::board::Board;
 use crate::call::Call;
 use crate::cancel::lock;
 use crate::github::Tokens;
-use crate::mirror::{Store, cache_error, files, remove_dir};
-use crate::remote::CheckedRemote;
+use crate::mirror::{Check, Store, cache_error, files, remove_dir};
+use crate::remote::{CheckedRemote, ID_LENGTH};
+use crate::room::{Names, Room};
 use crate::session::Endpoint;
 use crate::snapshot::Part;
 use crate::ssh::OpenIdentity;
+use crate::tidy::shown;
 use crate::wire::Server;
 use crate::{
     Cancel, CommitId, Descent, Reference, Remote, Resolved, Revision, Snapshot, SourceError,
@@ -51,6 +53,9 @@ pub struct Limits {
     /// Packs after which they are made one. Each fetch adds one and each look-up searches all;
     /// up to some dozens that is not noticed.
     pub packs: usize,
+    /// Bytes that all mirrors together may take on the disk; `None` for as many as there are. While packs
+    /// are made one, and while a damaged mirror is made anew, the old and the new are both there beyond it.
+    pub cache_bytes: Option<u64>,
 }
 
 impl Default for Limits {
@@ -64,6 +69,7 @@ impl Default for Limits {
             refs: 200_000,
             submodules: 100,
             packs: 32,
+            cache_bytes: None,
         }
     }
 }
@@ -73,11 +79,14 @@ impl Default for Limits {
 pub struct Mirrors {
     dir: PathBuf,
     limits: Limits,
-    open: Mutex<HashMap<String, Arc<Mirror>>>,
-    /// The mirrors that [`Mirrors::retain`] was last told to keep.
-    direct: Mutex<Option<BTreeSet<String>>>,
+    pub(crate) open: Mutex<HashMap<String, Arc<Mirror>>>,
+    /// What [`Mirrors::retain`] was last told to keep.
+    pub(crate) named: Mutex<Option<Names>>,
     pub(crate) traffic: Counters,
     tokens: Tokens,
+    pub(crate) room: Mutex<Room>,
+    pub(crate) evicted: AtomicU64,
+    pub(crate) rebuilt: AtomicU64,
     _lock: DirLock,
 }
 
@@ -160,8 +169,9 @@ pub(crate) enum Want {
 
 /// One mirror in use.
 pub(crate) struct Mirror {
+    pub(crate) id: String,
     pub(crate) store: Store,
-    /// Set when a reader met damage; the next resolve then checks every byte.
+    /// Set when a reader met damage, or the start did; the next resolve then checks every byte.
     pub(crate) suspect: AtomicBool,
     pub(crate) board: Arc<Board<Key, Resolved>>,
     /// What the server last said it offers, so that a poll is one request.
@@ -186,9 +196,10 @@ pub(crate) struct Holds {
 }
 
 impl Mirror {
-    fn new(path: PathBuf) -> Self {
+    fn new(dir: &Path, id: &str) -> Self {
         Self {
-            store: Store { path },
+            id: id.to_owned(),
+            store: Store { path: dir.join(id) },
             suspect: AtomicBool::new(false),
             board: Board::new(),
             endpoint: Mutex::new(None),
@@ -232,6 +243,29 @@ impl Mirror {
         }
     }
 
+    /// Whether a commit can be opened.
+    pub(crate) fn opens(&self, commit: Oid) -> bool {
+        let Ok(Some(repo)) = self.store.open() else { return false };
+        if !self.claim(&repo, commit, None) {
+            return false;
+        }
+        let opens = repo.find_commit(commit).is_ok_and(|commit| commit.tree().is_ok());
+        if !opens {
+            self.doubt();
+        }
+        opens
+    }
+
+    /// Whether everything of a commit is here as its id says. Reads all of it.
+    pub(crate) fn is_whole(&self, commit: Oid, limits: &Limits) -> bool {
+        let Ok(Some(repo)) = self.store.open() else { return false };
+        self.claim(&repo, commit, None)
+            && matches!(
+                self.store.is_complete(&repo, commit, None, Check::Content, limits),
+                Ok(true)
+            )
+    }
+
     /// Whether a commit, with a tag of it, is here and nothing says that it cannot be read.
     pub(crate) fn is_here(&self, commit: Oid, tag: Option<Oid>) -> bool {
         !self.suspect.load(Ordering::SeqCst)
@@ -258,18 +292,51 @@ impl Mirrors {
         let mirrors = dir.join("mirrors");
         fs::create_dir_all(&mirrors).map_err(|e| cache_error("create", &mirrors, e))?;
         let lock = DirLock::take(dir)?;
+        let mut room = Room::new(limits.cache_bytes);
+        let mut open = HashMap::new();
         for name in files(&mirrors)? {
-            let path = mirrors.join(&name);
-            if is_id(&name) {
-                Store { path }.clean()?;
-            } else {
-                remove_dir(&path)?;
+            if let Some(id) = name.split('.').next().filter(|id| is_id(id)) {
+                Store { path: mirrors.join(id) }.restore()?;
             }
         }
-        let traffic = Counters::default();
-        let tokens = Tokens::default();
-        let (open, direct) = (Mutex::default(), Mutex::default());
-        Ok(Self { dir: mirrors, limits, open, direct, traffic, tokens, _lock: lock })
+        for name in files(&mirrors)? {
+            let path = mirrors.join(&name);
+            if !is_id(&name) || !path.is_dir() {
+                remove_dir(&path)?;
+                continue;
+            }
+            let mirror = Mirror::new(&mirrors, &name);
+            let store = &mirror.store;
+            let mended = store.mend();
+            // Without knowing what was let go: the packs of more than one fetch may hold some of it.
+            let loose = store.packs().is_ok_and(|packs| packs.len() > 1);
+            room.found(&name, store.size(), store.changed(), loose);
+            match mended {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::warn!(mirror = shown(&name), "a mirror in the cache may be damaged");
+                    mirror.doubt();
+                    open.insert(name, Arc::new(mirror));
+                }
+                Err(error) => {
+                    tracing::warn!(mirror = shown(&name), %error, "a mirror in the cache cannot be mended");
+                    mirror.doubt();
+                    open.insert(name, Arc::new(mirror));
+                }
+            }
+        }
+        Ok(Self {
+            dir: mirrors,
+            limits,
+            open: Mutex::new(open),
+            named: Mutex::default(),
+            traffic: Counters::default(),
+            tokens: Tokens::default(),
+            room: Mutex::new(room),
+            evicted: AtomicU64::default(),
+            rebuilt: AtomicU64::default(),
+            _lock: lock,
+        })
     }
 
     /// Finds the commit that a reference names now and fetches it if it is not here yet. One
@@ -335,12 +402,21 @@ impl Mirrors {
         self.call(remote, cancel)?.descent(*from, *to)
     }
 
-    /// Whether a commit can be opened, as far as is known: when a reader has met damage since, it has
-    /// to be fetched again. No network at all.
+    /// Whether a commit can be opened. That a part of it is damaged may turn out only when that is read.
+    /// No network at all.
     pub fn has(&self, remote: &Remote, commit: &CommitId) -> Result<bool, SourceError> {
         let mirror = self.mirror(&remote.check()?);
-        Ok(mirror.is_here(commit.oid(), None)
-            && (!remote.submodules || self.has_modules(&mirror, *commit)?))
+        Ok(mirror.opens(commit.oid())
+            && (!remote.submodules || self.has_modules(&mirror, *commit, Mirror::opens)?))
+    }
+
+    /// Whether everything of a commit can be read, which reads all of it: for whoever could not read a
+    /// part. No network at all.
+    pub fn is_whole(&self, remote: &Remote, commit: &CommitId) -> Result<bool, SourceError> {
+        let mirror = self.mirror(&remote.check()?);
+        let is_whole = |mirror: &Mirror, commit| mirror.is_whole(commit, &self.limits);
+        Ok(is_whole(&mirror, commit.oid())
+            && (!remote.submodules || self.has_modules(&mirror, *commit, is_whole)?))
     }
 
     /// Opens a commit for reading, with its submodules if the remote asks for them. No network at
@@ -373,101 +449,21 @@ impl Mirrors {
         Part::open(repo, *commit, mirror)
     }
 
-    /// Lets go of every commit of a remote but these. Commits that were resolved or fetched since
-    /// the last call stay for one more, because their names may not have reached the caller's list
-    /// yet, and so do those of open snapshots. Many packs are made one.
-    pub fn keep(&self, remote: &Remote, commits: &[CommitId]) -> Result<(), SourceError> {
-        let remote = remote.check()?;
-        let mirror = self.mirror(&remote);
-        let deadline = Instant::now() + remote.timeout;
-        let named: BTreeSet<Oid> = commits.iter().map(|c| c.oid()).collect();
-        lock(&mirror.holds).named = Some(named.clone());
-        self.tidy(&remote.id, &mirror, &named, deadline).map(|_| ())
-    }
-
-    /// Lets go of every commit of a mirror but these and those that are submodules of others.
-    /// Returns how many are left.
-    pub(crate) fn tidy(
-        &self,
-        id: &str,
-        mirror: &Mirror,
-        named: &BTreeSet<Oid>,
-        deadline: Instant,
-    ) -> Result<usize, SourceError> {
-        let writing = mirror.board.write(&Cancel::new(), deadline)?;
-        let Some(repo) = mirror.store.open()? else {
-            return Ok(0);
-        };
-        let mut kept = mirror.store.anchors(&repo)?;
-        {
-            let mut holds = lock(&mirror.holds);
-            let mut wanted = named.clone();
-            wanted.append(&mut holds.fresh);
-            wanted.extend(holds.pins.keys());
-            // Pinned until it is recorded that they are lent, so in this order.
-            wanted.append(&mut self.lent(id)?);
-            for dropped in kept.difference(&wanted) {
-                mirror.store.drop_tags(&repo, *dropped)?;
-                mirror.store.drop_anchor(&repo, *dropped)?;
-            }
-            kept = kept.intersection(&wanted).copied().collect();
-        }
-        let lenders = mirror.store.keep_modules(&kept)?;
-        let packs = mirror.store.packs()?.len();
-        if packs > self.limits.packs {
-            mirror.store.consolidate(&repo, &kept)?;
-            mirror.store.write_shallow(&mirror.store.boundary(&repo, &kept)?)?;
-            tracing::debug!(mirror = id, packs, "made many packs one");
-        }
-        drop(writing);
-        self.tidy_modules(lenders, deadline)?;
-        Ok(kept.len())
-    }
-
-    /// Removes the mirrors of all remotes but these and of the submodules of their commits; those in
-    /// use stay until the next call.
-    pub fn retain(&self, remotes: &[Remote]) -> Result<(), SourceError> {
-        // A remote that is not valid has no mirror.
-        let mut ids: BTreeSet<String> = remotes
-            .iter()
-            .filter_map(|remote| remote.check().ok())
-            .map(|remote| remote.id)
-            .collect();
-        for (_, mirror) in lock(&self.open).iter().filter(|(id, _)| !ids.contains(*id)) {
-            lock(&mirror.holds).named = None;
-        }
-        *lock(&self.direct) = Some(ids.clone());
-        ids.append(&mut self.lenders(&ids)?);
-        for name in files(&self.dir)? {
-            // What bears another name belongs to a call that is under way.
-            if !ids.contains(&name) && is_id(&name) {
-                self.remove_idle(&name)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes a mirror that nobody uses.
-    pub(crate) fn remove_idle(&self, id: &str) -> Result<(), SourceError> {
-        let mut open = lock(&self.open);
-        // Ours is the only reference to a mirror that nobody uses.
-        let idle = open.get(id).is_none_or(|mirror| Arc::strong_count(mirror) == 1);
-        if idle {
-            open.remove(id);
-            remove_dir(&self.dir.join(id))?;
-        }
-        Ok(())
-    }
-
+    /// The mirror of a remote, for use.
     pub(crate) fn mirror(&self, remote: &CheckedRemote) -> Arc<Mirror> {
         self.mirror_of(&remote.id)
     }
 
+    /// The mirror of a name, for use: whoever made room before did not know of that.
     pub(crate) fn mirror_of(&self, id: &str) -> Arc<Mirror> {
+        lock(&self.room).touch(id);
+        self.at_rest(id)
+    }
+
+    /// The mirror of a name, to see to it.
+    pub(crate) fn at_rest(&self, id: &str) -> Arc<Mirror> {
         let mut open = lock(&self.open);
-        open.entry(id.to_owned())
-            .or_insert_with(|| Arc::new(Mirror::new(self.dir.join(id))))
-            .clone()
+        open.entry(id.to_owned()).or_insert_with(|| Arc::new(Mirror::new(&self.dir, id))).clone()
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -476,10 +472,6 @@ impl Mirrors {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    pub(crate) fn direct(&self) -> &Mutex<Option<BTreeSet<String>>> {
-        &self.direct
     }
 
     /// What was asked of Git servers since the start.
@@ -504,6 +496,7 @@ impl Mirrors {
             mirror: self.mirror(&remote),
             deadline: Instant::now() + remote.timeout,
             remote,
+            all: self,
             limits: &self.limits,
             traffic: &self.traffic,
             tokens: &self.tokens,
@@ -513,8 +506,8 @@ impl Mirrors {
     }
 }
 
-fn is_id(name: &str) -> bool {
-    name.len() == 40 && name.bytes().all(|b| b.is_ascii_hexdigit())
+pub(crate) fn is_id(name: &str) -> bool {
+    name.len() == ID_LENGTH && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ use crate::SourceError;
 use crate::address::Address;
 use crate::github::{CheckedApp, GitHubApp, Installation};
 
+/// Characters of a mirror's id.
+pub(crate) const ID_LENGTH: usize = 64;
+
 /// A repository on a server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Remote {
@@ -175,7 +178,8 @@ pub(crate) struct CheckedRemote {
     /// Names the mirror: equal for equal URL, credentials, client certificate and proxy. Content
     /// fetched with one credential is never served to another. A proxy counts as one: it reaches
     /// what others do not reach, and may answer for the server what it likes. The authorities do
-    /// not, for whoever they vouch for has to answer at the same address.
+    /// not, for whoever they vouch for has to answer at the same address. The first half names the
+    /// place alone, as [`place`] does.
     pub(crate) id: String,
 }
 
@@ -231,8 +235,7 @@ impl Place {
         if url.scheme() == "ssh" {
             return Ok(Self::Ssh(Address::long(&url).map_err(invalid)?));
         }
-        let path = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&path);
+        trim(&mut url);
         Ok(Self::Http(url))
     }
 
@@ -282,7 +285,7 @@ impl Remote {
                 return Err(SourceError::InvalidCredentials { why });
             }
         };
-        let id = digest(&[url.as_str(), &access])[..40].to_owned();
+        let id = mirror_id(&http_place(&url), &access);
         let (tls, timeout) = (self.tls.clone(), self.timeout);
         Ok(CheckedRemote { url, authorization, tls, proxy, ssh: None, timeout, id })
     }
@@ -301,8 +304,7 @@ impl Remote {
             });
         }
         let url = address.url.clone();
-        // The path that is sent says more than the URL does.
-        let id = digest(&[url.as_str(), &address.path, &self.access()])[..40].to_owned();
+        let id = mirror_id(&ssh_place(&address), &self.access());
         Ok(CheckedRemote {
             url,
             authorization: Authorization::None,
@@ -358,6 +360,41 @@ impl Remote {
 pub fn same_mirror(one: &Remote, other: &Remote) -> bool {
     // Mostly they are equal, which is cheap to see.
     one == other || one.mirror().is_some_and(|mirror| other.mirror() == Some(mirror))
+}
+
+/// What the ids of all mirrors of a URL begin with, whoever asks for it; `None` when it is no URL of a
+/// repository.
+pub(crate) fn place(url: &str) -> Option<String> {
+    match Place::of(url).ok()? {
+        Place::Http(url) => Some(http_place(&url)),
+        Place::Ssh(address) => Some(ssh_place(&address)),
+    }
+}
+
+fn http_place(url: &Url) -> String {
+    half(&digest(&[url.as_str()])).to_owned()
+}
+
+fn ssh_place(address: &Address) -> String {
+    // The path that is sent says more than the URL does.
+    half(&digest(&[address.url.as_str(), &address.path])).to_owned()
+}
+
+/// The name of the mirror of a place for those who have this access. Its second half tells nobody that
+/// two places are asked with the same credentials.
+fn mirror_id(place: &str, access: &str) -> String {
+    format!("{place}{}", half(&digest(&[place, access])))
+}
+
+/// So much of a digest that nobody finds another text with the same: 128 bits.
+fn half(digest: &str) -> &str {
+    &digest[..ID_LENGTH / 2]
+}
+
+/// Without slashes at its end, which say nothing.
+fn trim(url: &mut Url) {
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&path);
 }
 
 /// A digest of texts that tells apart where one ends and the next begins, in hexadecimal digits.
@@ -532,6 +569,22 @@ mod tests {
         ] {
             assert_ne!(id(url, credentials), plain, "{url}");
         }
+        // Whoever asks, the place is one.
+        for (url, id) in [
+            ("https://HOST:443/a/b/", &anonymous),
+            ("https://host/a/b", &id("https://host/a/b", basic("x"))),
+            ("ssh://HOST/a/b", &plain),
+            ("git@host:/a/b", &plain),
+            ("git@host:a/b", &id("git@host:a/b", ssh("other", None, "known"))),
+        ] {
+            let place = place(url).unwrap();
+            assert!(id.starts_with(&place) && id.len() == 2 * place.len(), "{url}");
+            assert_eq!(id.len(), ID_LENGTH);
+        }
+        assert_ne!(place("https://host/a/b"), place("https://host/a/c"));
+        assert_ne!(place("git@host:a/b"), place("git@host:/a/b"));
+        assert_eq!([place("file:///a"), place("a"), place("git@host:-a")], [None, None, None]);
+
         let shown = format!("{:?}", ssh("hunter2", Some("hunter2"), "hunter2"));
         assert!(!shown.contains("hunter2"), "{shown}");
         let key = remote("https://host/a/b", ssh("key", None, "known")).check();

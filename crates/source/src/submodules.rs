@@ -19,7 +19,7 @@ use crate::call::Call;
 use crate::cancel::lock;
 use crate::gitmodules;
 use crate::http::may_see_credentials;
-use crate::mirror::{Store, cache_error, files, has_extension, remove_file};
+use crate::mirror::{Store, cache_error, files, has_extension, remove_file, write_whole};
 use crate::mirrors::Mirror;
 use crate::remote::{Place, redacted};
 use crate::snapshot::{Part, Snapshot};
@@ -74,18 +74,16 @@ impl Store {
         }
     }
 
-    fn write_modules(&self, commit: Oid, modules: &[Module]) -> Result<(), SourceError> {
+    pub(crate) fn write_modules(&self, commit: Oid, modules: &[Module]) -> Result<(), SourceError> {
         let path = self.record(&commit.to_string());
-        let fresh = path.with_extension("new");
         let line = |module: &Module| {
             let Module { mirror, commit, path } = module;
             format!("{mirror} {commit} {}\n", path.as_str())
         };
         let text: String = modules.iter().map(line).collect();
-        fs::create_dir_all(self.path.join(RECORDS))
-            .and_then(|()| fs::write(&fresh, text))
-            .and_then(|()| fs::rename(&fresh, &path))
-            .map_err(|e| cache_error("write", &path, e))
+        let dir = self.path.join(RECORDS);
+        fs::create_dir_all(&dir).map_err(|e| cache_error("create", &dir, e))?;
+        write_whole(&path, &text)
     }
 
     /// The submodules of all commits.
@@ -180,10 +178,14 @@ impl Mirrors {
         commit: &CommitId,
         cancel: &Cancel,
     ) -> Result<(), SourceError> {
-        if !remote.submodules || self.has(remote, commit)? {
+        if !remote.submodules {
             return Ok(());
         }
         let call = self.call(remote, cancel)?;
+        // What is damaged is made good now.
+        if self.has_modules(&call.mirror, *commit, |mirror, commit| mirror.is_here(commit, None))? {
+            return Ok(());
+        }
         let (top, deadline) = (Arc::clone(&call.mirror), call.deadline);
         let mut limits = self.limits().clone();
         let mut modules: Vec<Module> = Vec::new();
@@ -225,6 +227,10 @@ impl Mirrors {
         // What is written is gone before its commit is, and not written after that.
         let _writing = top.board.write(cancel, deadline)?;
         top.store.write_modules(commit.oid(), &modules)?;
+        for module in &modules {
+            // Who looked before who is named did not know of this.
+            lock(&self.room).touch(&module.mirror);
+        }
         drop(parts);
         Ok(())
     }
@@ -251,16 +257,17 @@ impl Mirrors {
         Ok((remote, id, part))
     }
 
-    /// Whether the submodules of a commit are here.
+    /// Whether the submodules of a commit are known, and each is here in the sense asked for.
     pub(crate) fn has_modules(
         &self,
         mirror: &Mirror,
         commit: CommitId,
+        is_here: impl Fn(&Mirror, Oid) -> bool,
     ) -> Result<bool, SourceError> {
         let modules = mirror.store.modules(commit.oid())?;
-        Ok(modules.is_some_and(|modules| {
-            modules.iter().all(|m| self.mirror_of(&m.mirror).is_here(m.commit.oid(), None))
-        }))
+        let is_here =
+            |module: &Module| is_here(&self.mirror_of(&module.mirror), module.commit.oid());
+        Ok(modules.is_some_and(|modules| modules.iter().all(is_here)))
     }
 
     /// A commit with its submodules in their places; `None` when not all are here.
@@ -295,7 +302,10 @@ impl Mirrors {
     }
 
     /// The mirrors in which the submodules of these mirrors' commits are.
-    pub(crate) fn lenders(&self, ids: &BTreeSet<String>) -> Result<BTreeSet<String>, SourceError> {
+    pub(crate) fn lenders<'i>(
+        &self,
+        ids: impl IntoIterator<Item = &'i String>,
+    ) -> Result<BTreeSet<String>, SourceError> {
         let mut lenders = BTreeSet::new();
         for id in ids {
             let modules = Store { path: self.dir().join(id) }.all_modules()?;
@@ -311,19 +321,19 @@ impl Mirrors {
         deadline: Instant,
     ) -> Result<(), SourceError> {
         for id in ids {
-            let mirror = self.mirror_of(&id);
+            let mirror = self.at_rest(&id);
             let named = lock(&mirror.holds).named.clone();
-            let direct = lock(self.direct()).as_ref().map(|direct| direct.contains(&id));
-            let named = match (named, direct) {
+            let is_named = lock(&self.named).as_ref().map(|names| names.has(&id));
+            let named = match (named, is_named) {
                 (Some(named), _) => named,
                 (None, Some(false)) => BTreeSet::new(),
                 // Who may name it has not done so yet.
                 (None, _) => continue,
             };
-            let kept = self.tidy(&id, &mirror, &named, deadline)?;
+            let left = self.tidy(&mirror, &named, deadline)?;
             drop(mirror);
-            if kept == 0 && direct == Some(false) {
-                self.remove_idle(&id)?;
+            if left == 0 && is_named == Some(false) {
+                self.evict(&id)?;
             }
         }
         Ok(())

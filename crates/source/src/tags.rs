@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use git2::{ObjectType, Oid, Repository};
 
-use crate::mirror::{Store, bounded, files, has_extension, remove_file};
+use crate::mirror::{Store, bounded, remove_dir, remove_file};
 use crate::unpack::MAX_COMMIT;
 use crate::{CommitId, SourceError};
 
 /// Below it lie the anchors of tags, by commit.
-const TAG_ANCHORS: &str = "refs/plumb-tags/";
+pub(crate) const TAG_ANCHORS: &str = "refs/plumb-tags/";
 
 /// Tags that are kept of one commit. What is forgotten is fetched again when it is asked for.
 const MAX_TAGS_KEPT: usize = 16;
@@ -77,33 +77,21 @@ impl Store {
         tag: Oid,
     ) -> Result<(), SourceError> {
         if self.tags(repo, commit)?.len() >= MAX_TAGS_KEPT {
-            self.drop_tags(repo, commit)?;
+            self.drop_tags(commit)?;
         }
         repo.reference(&anchor(commit, tag), tag, true, "")
             .map(|_| ())
             .map_err(|e| self.git_error("write", e))
     }
 
-    /// Lets go of the tags of a commit.
-    pub(crate) fn drop_tags(&self, repo: &Repository, commit: Oid) -> Result<(), SourceError> {
-        for tag in self.tags(repo, commit)? {
-            repo.find_reference(&anchor(commit, tag))
-                .and_then(|mut reference| reference.delete())
-                .map_err(|e| self.git_error("write", e))?;
-        }
-        Ok(())
+    /// Lets go of a tag of a commit.
+    pub(crate) fn drop_tag(&self, commit: Oid, tag: Oid) -> Result<(), SourceError> {
+        remove_file(&self.path.join(anchor(commit, tag)))
     }
 
-    /// Removes the locks that a kill left behind.
-    pub(crate) fn clean_tags(&self) -> Result<(), SourceError> {
-        let dir = self.path.join(TAG_ANCHORS);
-        for commit in files(&dir)? {
-            let dir = dir.join(commit);
-            for name in files(&dir)?.iter().filter(|name| has_extension(name, "lock")) {
-                remove_file(&dir.join(name))?;
-            }
-        }
-        Ok(())
+    /// Lets go of the tags of a commit.
+    pub(crate) fn drop_tags(&self, commit: Oid) -> Result<(), SourceError> {
+        remove_dir(&self.path.join(format!("{TAG_ANCHORS}{commit}")))
     }
 
     /// Reads a commit or a tag as it was signed. libgit2 compares what it reads with the id.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plumb_api::conditions::reasons;
-use plumb_core::{Digest, ErrorClass, Hasher, Inputs, Object, RelPath};
+use plumb_core::{Digest, ErrorClass, Hasher, Inputs, Object, RelPath, TreeError};
 use plumb_render::{RenderError, render};
 use plumb_source::{Cancel, CommitId, Remote, Revision, SourceError, same_mirror};
 
@@ -188,6 +188,12 @@ impl Daemon {
                     Err(failure) => match failure.error {
                         RenderError::Interrupted if cancel.is_cancelled() => Err(Failed::CutShort),
                         RenderError::Interrupted => Err(too_long(limit)),
+                        // The files are damaged. A look at the source brings them anew.
+                        RenderError::Tree(TreeError::Read { .. })
+                            if !mirrors.is_whole(&remote, &commit).map_err(failed)? =>
+                        {
+                            Err(Failed::Asked)
+                        }
                         _ => broken(failure),
                     },
                 }

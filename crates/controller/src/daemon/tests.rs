@@ -121,6 +121,7 @@ pub(crate) struct Stand {
 fn settings(dir: &tempfile::TempDir) -> Settings {
     Settings {
         cache_dir: dir.path().into(),
+        cache_limit: None,
         metrics_addr: None,
         concurrent: 1,
         namespaces: BTreeSet::new(),
@@ -199,6 +200,17 @@ impl Stand {
 /// A repository that nobody answers for: port 1 is nobody's.
 const NOBODY: &str = "http://127.0.0.1:1/repo.git";
 
+fn anonymous(url: &str) -> Remote {
+    Remote {
+        url: url.into(),
+        credentials: Credentials::Anonymous,
+        tls: Tls::default(),
+        proxy: None,
+        timeout: Duration::from_secs(1),
+        submodules: false,
+    }
+}
+
 #[tokio::test]
 async fn a_panic_is_told_in_the_status_in_our_words() {
     let stand = Stand::new(Api::new());
@@ -258,36 +270,43 @@ async fn a_run_that_is_cut_off_ends_its_blocking_work() {
     // The runtime waits for its blocking threads at its end: without a cancel this hangs.
 }
 
+/// With whatever credentials it was read: its Secret may not be there just now.
 #[tokio::test]
-async fn one_repository_that_was_never_read_does_not_keep_the_mirrors_of_others() {
+async fn what_was_not_read_yet_keeps_the_mirrors_of_its_url_and_no_others() {
     let stand = Stand::new(Api::new());
-    let old = stand.dir.path().join("mirrors").join("0".repeat(40));
-    let make = || std::fs::create_dir_all(&old).unwrap();
-    // One that was read before this process began may have any mirror.
-    make();
-    stand.source("read", NOBODY, Some("main@sha1:1111111111111111111111111111111111111111"));
-    stand.daemon.forget_mirrors().await;
-    assert!(old.exists());
-    stand.daemon.state.lock().remove_source(&Name::new("ns", "read"));
-    stand.source("never", NOBODY, None);
-    stand.daemon.forget_mirrors().await;
-    assert!(!old.exists());
+    let mirrors = stand.dir.path().join("mirrors");
+    let mirror = |url: &str, password: &str| {
+        let credentials = Credentials::Basic { username: "me".into(), password: password.into() };
+        let remote = Remote { credentials, ..anonymous(url) };
+        let count = || std::fs::read_dir(&mirrors).unwrap().count();
+        let before = count();
+        // It fails after the mirror was made.
+        let commit = "1".repeat(40).parse().unwrap();
+        stand.daemon.mirrors.fetch_commit(&remote, &commit, &Cancel::new()).unwrap_err();
+        assert_eq!(count(), before + 1);
+    };
+    mirror(NOBODY, "old");
+    mirror(NOBODY, "new");
+    mirror("http://127.0.0.1:1/another.git", "old");
+    let here = async || {
+        stand.daemon.forget_mirrors().await;
+        std::fs::read_dir(&mirrors).unwrap().count()
+    };
+    stand.source("repo", NOBODY, Some("main@sha1:1111111111111111111111111111111111111111"));
+    assert_eq!(here().await, 2);
+    assert!(stand.daemon.untidy.load(Ordering::Relaxed), "it is to be asked again");
+    stand.daemon.state.lock().remove_source(&Name::new("ns", "repo"));
+    assert_eq!(here().await, 0);
+    assert!(!stand.daemon.untidy.load(Ordering::Relaxed));
 }
 
 #[tokio::test]
 async fn the_last_application_of_a_former_mirror_takes_it_along() {
     let stand = Stand::new(Api::new());
     let name = stand.app("web");
-    let old = stand.dir.path().join("mirrors").join("0".repeat(40));
+    let old = stand.dir.path().join("mirrors").join("0".repeat(64));
     std::fs::create_dir_all(&old).unwrap();
-    let remote = Remote {
-        url: NOBODY.into(),
-        credentials: Credentials::Anonymous,
-        tls: Tls::default(),
-        proxy: None,
-        timeout: Duration::from_secs(1),
-        submodules: false,
-    };
+    let remote = anonymous(NOBODY);
     let revision = Revision { name: "main".into(), commit: "1".repeat(40).parse().unwrap() };
     let spec = stand.daemon.state.lock().apps[&name].object.spec.clone();
     let rendered = Rendered {

@@ -21,6 +21,9 @@ fn filled() -> Metrics {
     metrics.pruned("apps", "web", 1);
     metrics.drift_corrected("apps", "web", 2);
     metrics.watch_sight(|| SightFigures { members: 5, unreadable_kinds: 1 });
+    let (limit, evicted) = (Some(3 << 30), 4);
+    let cache = CacheFigures { mirrors: 6, bytes: 1 << 20, limit, evicted, rebuilt: 1 };
+    metrics.watch_cache(move || cache);
     metrics.git_polled(GitOutcome::Ok);
     metrics.git_fetched(GitOutcome::Failed, 1);
     metrics.git_received(212);
@@ -54,6 +57,11 @@ fn a_scrape_reads_as_documented() {
         r#"plumb_git_polls_total{outcome="ok"} 1"#,
         r#"plumb_git_fetches_total{outcome="failed"} 1"#,
         "plumb_git_received_bytes_total 212",
+        "plumb_mirrors 6",
+        "plumb_cache_bytes 1048576",
+        "plumb_cache_limit_bytes 3221225472",
+        "plumb_mirrors_evicted_total 4",
+        "plumb_mirrors_rebuilt_total 1",
         r#"plumb_hooks_total{service="github",outcome="asked"} 1"#,
         r#"plumb_api_requests_total{verb="apply",code="200"} 1"#,
         "plumb_events_sent_total 1",

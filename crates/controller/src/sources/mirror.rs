@@ -6,15 +6,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use plumb_api::GitRepository;
+use plumb_api::conditions::READY;
 use plumb_core::ErrorClass;
 use plumb_source::{Cancel, CommitId, Remote, Revision};
 
 use super::trust::By;
 use super::{Missed, Problem, SLOW_RETRY};
 use crate::daemon::{Daemon, Panicked};
+use crate::events::Severity;
 use crate::metrics::Kind;
 use crate::names::{Key, Name};
 use crate::state::Source;
+
+/// Why a source is not ready that waits for room on the disk.
+const FOR_ROOM: [&str; 2] = ["CacheFull", "DiskFull"];
 
 impl Daemon {
     /// Brings the commits that applications ask for, after a look that came to this. Returns when the
@@ -134,16 +139,17 @@ impl Daemon {
 
     /// Tells the mirror which commits are still named by somebody.
     pub(crate) async fn keep_commits(self: &Arc<Self>, name: &Name) {
-        let (remote, wanted, commits) = {
+        let (object, remote, wanted, commits) = {
             let store = self.state.lock();
             let wanted = store.commits_to_keep(name);
             let Some(source) = store.sources.get(name) else { return };
+            let object = Arc::clone(&source.object);
             let Some(remote) = source.remote.clone() else { return };
             if source.kept == wanted {
                 return;
             }
             let all = store.commits_of_mirror(&remote);
-            (remote, wanted, all)
+            (object, remote, wanted, all)
         };
         let commits: Vec<_> = commits.iter().filter_map(|commit| commit.parse().ok()).collect();
         let mirrors = Arc::clone(&self.mirrors);
@@ -155,40 +161,67 @@ impl Daemon {
                     source.kept = wanted;
                 }
             }
-            Ok(Err(error)) => tracing::warn!(source = %name, %error, "cannot tidy the mirror"),
+            Ok(Err(error)) => {
+                tracing::warn!(source = %name, %error, "cannot tidy the mirror");
+                // Everything that is named is still there, so it is no problem of the source; yet.
+                let message = Problem::from(error);
+                let reason = (message.reason.as_str(), "Tidy");
+                let about = (Kind::GitRepository, &object.metadata);
+                self.note(about, Severity::Warning, reason, &message.message, None);
+            }
             Err(Panicked) => {}
         }
     }
 
+    /// Whether it is known of each GitRepository which mirror it names, if it has one.
+    pub(super) fn knows_mirrors(&self) -> bool {
+        let may_have_one = |source: &Source| {
+            let status = source.written.as_ref().or(source.object.status.as_ref());
+            status.is_some_and(|status| status.revision.is_some())
+        };
+        let store = self.state.lock();
+        !store.sources.values().any(|source| source.remote.is_none() && may_have_one(source))
+    }
+
     /// Mirrors that nobody names any more are deleted.
     pub(crate) async fn forget_mirrors(self: &Arc<Self>) {
-        let remotes: Vec<Remote> = {
+        if self.knows_mirrors() {
+            self.untidy.store(false, Ordering::Relaxed);
+        }
+        let moment = self.mirrors.moment();
+        let (remotes, urls): (Vec<Remote>, Vec<String>) = {
             let store = self.state.lock();
-            // One that was not read yet in this process may name any mirror, if it was read ever.
-            let may_have_one = |source: &Source| {
-                let status = source.written.as_ref().or(source.object.status.as_ref());
-                status.is_some_and(|status| status.revision.is_some())
-            };
-            if store.sources.values().any(|s| s.remote.is_none() && may_have_one(s)) {
-                return;
-            }
             let named = store.sources.values().filter_map(|source| source.remote.clone());
             // What was applied stays enforced when its source is deleted.
-            named
-                .chain(
-                    store
-                        .apps
-                        .values()
-                        .flat_map(|app| app.rendered.iter().chain(&app.good))
-                        .map(|rendered| rendered.remote.clone()),
-                )
-                .collect()
+            let applied = store.apps.values().flat_map(|app| app.rendered.iter().chain(&app.good));
+            let remotes = named.chain(applied.map(|rendered| rendered.remote.clone())).collect();
+            // One that was not read yet in this process may name any mirror of its URL: its Secret may
+            // not be there just now.
+            let unread = store.sources.values().filter(|source| source.remote.is_none());
+            (remotes, unread.map(|source| source.object.spec.url.clone()).collect())
         };
-        self.untidy.store(false, Ordering::Relaxed);
         let mirrors = Arc::clone(&self.mirrors);
-        let retain = move |_: &Cancel| mirrors.retain(&remotes);
+        let retain = move |_: &Cancel| mirrors.retain(moment, &remotes, &urls);
+        let before = self.mirrors.usage().evicted;
         if let Ok(Err(error)) = self.blocking(Kind::GitRepository, retain).await {
             tracing::warn!(%error, "cannot delete unused mirrors");
+        }
+        if self.mirrors.usage().evicted == before {
+            return;
+        }
+        // There is more room now.
+        let waits = |source: &Source| {
+            let status = source.written.as_ref().or(source.object.status.as_ref());
+            let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+            conditions.iter().any(|c| c.type_ == READY && FOR_ROOM.contains(&c.reason.as_str()))
+        };
+        let waiting: Vec<Key> = {
+            let store = self.state.lock();
+            let waiting = store.sources.iter().filter(|(_, source)| waits(source));
+            waiting.map(|(name, _)| Key::Source(name.clone())).collect()
+        };
+        for key in waiting {
+            self.call(key);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What stays on disk: anchors, packs, leftovers, locks and damage.
+//! What stays on disk: anchors, packs, leftovers and locks.
 
 use std::fs;
 
@@ -104,6 +104,26 @@ fn leftovers_of_a_kill_are_removed() {
     mirrors.snapshot(&remote, &first).unwrap();
 }
 
+#[test]
+fn a_kill_while_a_mirror_is_put_into_its_place_loses_nothing() {
+    let world = World::new();
+    let first = world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
+    world.main();
+    let (cache, mirror, remote) = (world.cache(), world.mirror_dir(), world.remote());
+    drop(world.mirrors);
+    // The old one was moved away, and the new one is not there yet.
+    fs::rename(&mirror, mirror.with_extension("old")).unwrap();
+    fs::create_dir_all(mirror.with_extension("rebuild").join("objects")).unwrap();
+    let mirrors = Mirrors::open(&cache, Limits::default()).unwrap();
+    assert!(mirrors.is_whole(&remote, &first).unwrap());
+    drop(mirrors);
+    // It is, and the old one has not gone yet.
+    fs::create_dir_all(mirror.with_extension("old").join("objects")).unwrap();
+    let mirrors = Mirrors::open(&cache, Limits::default()).unwrap();
+    assert!(mirrors.is_whole(&remote, &first).unwrap());
+    assert_eq!(count(&cache.join("mirrors"), ""), 1);
+}
+
 /// Commits `n` times and fetches each.
 fn commits(world: &World, n: usize) -> Vec<CommitId> {
     (0..n)
@@ -191,74 +211,25 @@ fn mirrors_that_nobody_names_go() {
     world.repo.commit("refs/heads/main", &[("a.yaml", "1")]);
     let main = world.main();
     let remote = world.remote();
-    world.mirrors.retain(std::slice::from_ref(&remote)).unwrap();
+    let retain = |remotes: &[Remote], urls: &[String]| {
+        world.mirrors.retain(world.mirrors.moment(), remotes, urls).unwrap();
+    };
+    let here = || count(&world.cache().join("mirrors"), "");
+    retain(std::slice::from_ref(&remote), &[]);
     world.mirrors.snapshot(&remote, &main.commit).unwrap();
+    // Whoever asks for the URL.
+    retain(&[], std::slice::from_ref(&remote.url));
     let open = world.mirrors.snapshot(&remote, &main.commit).unwrap();
-    world.mirrors.retain(&[]).unwrap();
+    retain(&[], &[world.server.url("other.git")]);
     assert_eq!(open.read(&path("a.yaml"), 9).unwrap(), b"1");
     drop(open);
-    world.mirrors.retain(&[]).unwrap();
-    assert_eq!(count(&world.cache().join("mirrors"), ""), 0);
+    // Somebody took it up after it was asked who names what.
+    let moment = world.mirrors.moment();
+    assert!(world.mirrors.has(&remote, &main.commit).unwrap());
+    world.mirrors.retain(moment, &[], &[]).unwrap();
+    assert_eq!((here(), world.mirrors.usage().mirrors), (1, 1));
+    retain(&[], &[]);
+    assert_eq!((here(), world.mirrors.usage().mirrors), (0, 0));
+    assert_eq!((world.mirrors.usage().bytes, world.mirrors.usage().evicted), (0, 1));
     assert_eq!(world.main(), main);
-}
-
-#[test]
-fn a_damaged_mirror_is_fetched_anew() {
-    type Damage = fn(&std::path::Path);
-    fn each_pack(mirror: &std::path::Path, change: impl Fn(&std::path::Path)) {
-        for entry in fs::read_dir(mirror.join("objects/pack")).unwrap() {
-            let file = entry.unwrap().path();
-            if file.extension().unwrap() == "pack" {
-                change(&file);
-            }
-        }
-    }
-    let damages: [(&str, Damage); 4] = [
-        ("no packs", |mirror| {
-            fs::remove_dir_all(mirror.join("objects/pack")).unwrap();
-        }),
-        ("no HEAD", |mirror| fs::remove_file(mirror.join("HEAD")).unwrap()),
-        ("a pack of zeros", |mirror| {
-            each_pack(mirror, |file| {
-                let length = fs::metadata(file).unwrap().len();
-                fs::remove_file(file).unwrap();
-                fs::write(file, vec![0; usize::try_from(length).unwrap()]).unwrap();
-            });
-        }),
-        ("a flipped byte", |mirror| {
-            each_pack(mirror, |file| {
-                let mut bytes = fs::read(file).unwrap();
-                // Inside the compressed data of the only file.
-                let at = bytes.len() - 40;
-                bytes[at] ^= 0xff;
-                fs::remove_file(file).unwrap();
-                fs::write(file, bytes).unwrap();
-            });
-        }),
-    ];
-    for (what, damage) in damages {
-        let world = World::new();
-        let numbers: Vec<String> = (0..2000).map(|i| (i * 7919 % 1000).to_string()).collect();
-        let text = numbers.join("\n");
-        let first = world.repo.commit("refs/heads/main", &[("a.yaml", &text)]);
-        world.main();
-        let remote = world.remote();
-        damage(&world.mirror_dir());
-        // A reader meets the damage.
-        let read = || {
-            let snapshot = world.mirrors.snapshot(&remote, &first).ok()?;
-            snapshot.read(&path("a.yaml"), 1 << 20).ok()
-        };
-        assert_eq!(read(), None, "{what}");
-        let has = || world.mirrors.has(&remote, &first).unwrap();
-        assert!(!has(), "{what}");
-        // The next poll repairs it, although the reference has not moved.
-        assert_eq!(world.main().commit, first, "{what}");
-        assert!(has(), "{what}");
-        assert_eq!(read().unwrap(), text.as_bytes(), "{what}");
-        // And goes back to polling.
-        world.server.take_log();
-        world.main();
-        assert_eq!(world.server.take_log().len(), 1, "{what}");
-    }
 }

@@ -459,7 +459,7 @@ fn lies_about_objects_are_found_out() {
             }
             _ => panic!("{what}: {result:?}"),
         }
-        world.mirrors.retain(&[]).unwrap();
+        world.mirrors.retain(world.mirrors.moment(), &[], &[]).unwrap();
     }
 }
 

@@ -166,7 +166,7 @@ fn what_a_question_is_answered_in_stays_while_other_mirrors_go() {
     let server = Server::with(move |request| {
         // Somebody lets go of all mirrors while the server looks for an answer.
         if let Some(mirrors) = hook.get().filter(|_| request.is_fetch()) {
-            mirrors.retain(&[]).unwrap();
+            mirrors.retain(mirrors.moment(), &[], &[]).unwrap();
         }
         backend(&root, request)
     });

@@ -4,13 +4,16 @@
 
 mod cache;
 mod credentials;
+mod damage;
 mod failures;
 mod github;
 mod history;
+mod kill;
 mod partly;
 mod programs;
 mod refs;
 mod repo;
+mod room;
 mod secrecy;
 mod server;
 mod signatures;

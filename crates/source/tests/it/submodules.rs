@@ -362,7 +362,7 @@ fn commits_of_submodules_stay_as_long_as_those_that_have_them() {
     let (second, two) = make("2");
     drop(world.take().unwrap());
     // Nobody names the submodule's repository itself, and it stays.
-    world.mirrors.retain(std::slice::from_ref(&with)).unwrap();
+    world.mirrors.retain(world.mirrors.moment(), std::slice::from_ref(&with), &[]).unwrap();
     assert_eq!(world.mirrors_on_disk(), 2);
     let keep = |commits: &[CommitId]| {
         // What was handed out stays for one more.
@@ -385,7 +385,7 @@ fn commits_of_submodules_stay_as_long_as_those_that_have_them() {
     assert!(world.mirrors.has(&with, &second).unwrap());
     assert!(!world.mirrors.has(&with, &first).unwrap());
     // The next commit of the submodule lets go of the one before.
-    world.mirrors.retain(std::slice::from_ref(&with)).unwrap();
+    world.mirrors.retain(world.mirrors.moment(), std::slice::from_ref(&with), &[]).unwrap();
     let (third, three) = make("3");
     drop(world.take().unwrap());
     keep(&[second, third]);
@@ -403,7 +403,7 @@ fn commits_of_submodules_stay_as_long_as_those_that_have_them() {
     keep(&[plain]);
     assert_eq!(world.mirrors_on_disk(), 1);
     drop(world.take().unwrap());
-    world.mirrors.retain(&[]).unwrap();
+    world.mirrors.retain(world.mirrors.moment(), &[], &[]).unwrap();
     assert_eq!(world.mirrors_on_disk(), 0);
 }
 
