@@ -10,6 +10,7 @@ mod adopt;
 mod applying;
 mod bad_input;
 mod bounds;
+mod cache;
 mod checks;
 mod claims;
 mod cli;
