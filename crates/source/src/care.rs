@@ -62,6 +62,7 @@ impl Store {
         for id in named {
             doubtful |= !odb.exists(id);
         }
+        self.write_shallow(&repo);
         Ok(doubtful)
     }
 

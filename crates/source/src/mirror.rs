@@ -352,6 +352,9 @@ impl Store {
                 text.push_str(&id.to_string());
                 text.push('\n');
             }
+            if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+                return Ok(());
+            }
             write_whole(&path, &text)
         });
         if let Err(error) = written {

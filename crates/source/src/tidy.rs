@@ -91,6 +91,8 @@ impl Mirrors {
         if packs > self.limits().packs || lock(&self.room).is_wasteful(&mirror.id) {
             self.pack(mirror, &repo, &kept)?;
             tracing::debug!(mirror = shown(&mirror.id), packs, "made many packs one");
+        } else {
+            mirror.store.write_shallow(&repo);
         }
         Ok((kept.len(), lenders))
     }

@@ -84,6 +84,7 @@ fn below(dir: &Path) -> Vec<PathBuf> {
         }
         all.push(path);
     }
+    all.sort();
     all
 }
 
