@@ -42,6 +42,7 @@ mod outage;
 mod ownership;
 mod pinning;
 mod pods;
+mod polling;
 #[path = "../../crates/source/tests/it/programs.rs"]
 #[expect(dead_code, reason = "it is shared, and not all of it is used here")]
 mod programs;

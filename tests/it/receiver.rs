@@ -17,7 +17,7 @@ use crate::scrape::Probe;
 use crate::world::{LIMIT, World, config_map};
 
 const OLD: &str = "the secret of before-2f61d0a9e48c";
-const NEW: &str = "the secret of now-c03e6f8d51b7";
+pub(crate) const NEW: &str = "the secret of now-c03e6f8d51b7";
 
 /// Where an agent takes hooks.
 pub(crate) struct Hooks(String);
@@ -78,7 +78,7 @@ impl Hooks {
     }
 }
 
-fn secret(world: &World, values: &[(&str, &str)]) -> Value {
+pub(crate) fn secret(world: &World, values: &[(&str, &str)]) -> Value {
     let data: serde_json::Map<String, Value> = values
         .iter()
         .map(|(key, value)| ((*key).to_owned(), STANDARD.encode(value).into()))

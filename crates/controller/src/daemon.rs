@@ -43,6 +43,7 @@ use crate::queue::{self, Lane, QueueHandle, RunOptions};
 use crate::queues::{LOOKS_PER_RUN, Queues};
 use crate::receiver::server::Receiver;
 use crate::server::{Heartbeat, Probes, Readiness, Server};
+use crate::sources::{Polls, moved};
 use crate::state::{State, epoch_of};
 
 /// What the daemon is told from outside, checked.
@@ -111,9 +112,6 @@ const OWN_KINDS: &str = "custom resources";
 /// How often the main loop shows that it lives.
 const BEAT: Duration = Duration::from_secs(5);
 
-/// Intervals are moved by up to this share, so that objects created together do not stay together.
-const JITTER: f64 = 0.05;
-
 /// Everything that runs share.
 pub(crate) struct Daemon {
     pub(crate) engine: Engine,
@@ -137,6 +135,10 @@ pub(crate) struct Daemon {
     pub(crate) untidy: AtomicBool,
     /// What of the mirrors' traffic the metrics have been told.
     told: Mutex<Traffic>,
+    /// Who may ask which Git server.
+    pub(crate) polls: Mutex<Polls>,
+    /// What moments are counted from.
+    pub(crate) started: Instant,
 }
 
 /// Runs until `stop` ends. Errors are those of the start; later faults are retried.
@@ -176,6 +178,8 @@ pub async fn run(
             busy: queue.running(),
         });
     }
+    let seen = Arc::downgrade(&daemon);
+    metrics.watch_hosts(move || seen.upgrade().map_or(0, |daemon| daemon.servers_waited_for()));
     let seen = Arc::downgrade(&daemon);
     metrics.watch_sight(move || {
         let daemon = seen.upgrade();
@@ -374,6 +378,8 @@ impl Daemon {
             under_way: UnderWay::default(),
             untidy: AtomicBool::new(true),
             told: Mutex::default(),
+            polls: Mutex::default(),
+            started: Instant::now(),
         };
         (Arc::new(daemon), outbox, signals)
     }
@@ -454,10 +460,13 @@ impl Daemon {
         let mut store = self.state.lock();
         let marks = store.apps.values().filter_map(|app| epoch_of(&app.object.metadata));
         self.epoch.store(acting_epoch(lease, marks), Ordering::Relaxed);
+        self.withdraw_all();
+        let now = Instant::now();
         for (name, source) in &mut store.sources {
             if !alone {
                 source.forget();
             }
+            source.asked = now;
             self.queue.add(Key::Source(name.clone()), Lane::Urgent);
         }
         for (name, app) in &mut store.apps {
@@ -474,8 +483,20 @@ impl Daemon {
     /// Asks for a run at once, because of something that is new to it: a failure before does not hold
     /// it up.
     pub(crate) fn call(&self, key: Key) {
-        self.state.lock().note_news(&key);
-        self.queue.add(key, Lane::Urgent);
+        self.call_all([key]);
+    }
+
+    /// The same for many at one moment, so that one listing is news enough for all of them.
+    pub(crate) fn call_all(&self, keys: impl IntoIterator<Item = Key>) {
+        let keys: Vec<Key> = keys.into_iter().collect();
+        let now = Instant::now();
+        {
+            let mut store = self.state.lock();
+            keys.iter().for_each(|key| store.note_news(key, now));
+        }
+        for key in keys {
+            self.queue.add(key, Lane::Urgent);
+        }
     }
 
     /// The epoch that this process acts in, since it last began to lead.
@@ -633,7 +654,12 @@ impl Daemon {
     /// An interval, moved a little.
     pub(crate) fn jitter(&self, interval: Duration) -> Duration {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-        interval.mul_f64(1.0 + JITTER * (2.0 * random.f64() - 1.0))
+        moved(interval, random.f64())
+    }
+
+    /// What seeds jitter.
+    pub(crate) fn seed(&self) -> u64 {
+        self.settings.seed
     }
 }
 

@@ -105,6 +105,8 @@ pub enum GitOutcome {
     Ok,
     /// It was not.
     Failed,
+    /// It was not, or not asked at all, since the server wants to be left alone.
+    PutOff,
 }
 
 impl GitOutcome {
@@ -112,6 +114,7 @@ impl GitOutcome {
         match self {
             Self::Ok => "ok",
             Self::Failed => "failed",
+            Self::PutOff => "put_off",
         }
     }
 }
@@ -220,6 +223,7 @@ struct ReasonLabels {
 
 type CacheReader = Box<dyn Fn() -> CacheFigures + Send + Sync>;
 type QueueReader = Box<dyn Fn() -> QueueFigures + Send + Sync>;
+type HostsReader = Box<dyn Fn() -> usize + Send + Sync>;
 type SightReader = Box<dyn Fn() -> SightFigures + Send + Sync>;
 
 struct Inner {
@@ -228,6 +232,7 @@ struct Inner {
     queues: Mutex<Vec<(Kind, QueueReader)>>,
     sight: Mutex<Option<SightReader>>,
     cache: Mutex<Option<CacheReader>>,
+    hosts: Mutex<Option<HostsReader>>,
     reconciles: Family<RunLabels, Counter>,
     durations: Family<KindLabels, Histogram, fn() -> Histogram>,
     panics: Family<KindLabels, Counter>,
@@ -241,6 +246,8 @@ struct Inner {
     members: Gauge,
     unreadable_kinds: Gauge,
     git_polls: Family<OutcomeLabels, Counter>,
+    git_shared: Counter,
+    git_hosts_waited_for: Gauge,
     git_fetches: Family<OutcomeLabels, Counter>,
     git_received: Counter,
     mirrors: Gauge,
@@ -330,6 +337,7 @@ impl Metrics {
             queues: Mutex::default(),
             sight: Mutex::default(),
             cache: Mutex::default(),
+            hosts: Mutex::default(),
             reconciles: to.add(
                 "plumb_reconciles",
                 "Reconciles by how they ended",
@@ -393,8 +401,18 @@ impl Metrics {
             ),
             git_polls: to.add(
                 "plumb_git_polls",
-                "Ref listings asked of Git servers",
+                "Ref listings asked of Git servers; put_off are those that a server asked to wait with",
                 Family::default(),
+            ),
+            git_shared: to.add(
+                "plumb_git_polls_shared",
+                "Looks at GitRepositories that a ref listing answered which another look had asked for",
+                Counter::default(),
+            ),
+            git_hosts_waited_for: to.add(
+                "plumb_git_hosts_waited_for",
+                "Git servers that do not answer, or asked to wait",
+                Gauge::default(),
             ),
             git_fetches: to.add(
                 "plumb_git_fetches",
@@ -493,6 +511,10 @@ impl Metrics {
                 self.inner.mirrors_evicted.inner().store(figures.evicted, Ordering::Relaxed);
                 self.inner.mirrors_rebuilt.inner().store(figures.rebuilt, Ordering::Relaxed);
             }
+            let hosts = self.inner.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(read) = &*hosts {
+                show(&self.inner.git_hosts_waited_for, read());
+            }
         }
         let mut text = String::new();
         text::encode(&mut text, &self.inner.registry)?;
@@ -515,6 +537,12 @@ impl Metrics {
     pub fn watch_cache(&self, read: impl Fn() -> CacheFigures + Send + Sync + 'static) {
         let mut cache = self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner);
         *cache = Some(Box::new(read));
+    }
+
+    /// Has the number of Git servers that are waited for read at every scrape.
+    pub fn watch_hosts(&self, read: impl Fn() -> usize + Send + Sync + 'static) {
+        let mut hosts = self.inner.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        *hosts = Some(Box::new(read));
     }
 
     /// Counts one reconcile of a kind; a panic is also counted as such.
@@ -572,6 +600,11 @@ impl Metrics {
     pub fn git_polled(&self, outcome: GitOutcome) {
         let outcome = outcome.as_str();
         add(&self.inner.git_polls, &OutcomeLabels { outcome }, 1);
+    }
+
+    /// Counts a look that another one's listing answered.
+    pub fn git_shared(&self) {
+        self.inner.git_shared.inc();
     }
 
     /// Counts fetches that ended alike.

@@ -2,30 +2,35 @@
 
 mod credentials;
 mod mirror;
+mod places;
+mod polls;
 mod recall;
 mod rewrite;
 mod trust;
 
+pub(crate) use places::moved;
+pub(crate) use polls::Polls;
 pub(crate) use rewrite::Turn;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plumb_api::conditions::{self, READY, reasons};
 use plumb_api::{Condition, GitReference, GitRepository, GitRepositoryStatus, names};
 use plumb_core::ErrorClass;
-use plumb_source::{Cancel, Reference, Remote, Resolved, Revision, SourceError};
+use plumb_source::{Reference, Remote, Resolved, Revision, SourceError};
 
 use crate::daemon::{Daemon, PANICKED, Panicked, chain};
 use crate::events::Severity;
-use crate::metrics::{GitOutcome, Kind, Outcome};
+use crate::metrics::{Kind, Outcome};
 use crate::names::{Key, Name};
 use crate::queue::Lane;
 use crate::state::{Source, annotation, commit_of};
 use crate::status::{Say, Waits, brief, build_conditions, with_hint};
 
+use self::places::Place;
 use self::trust::By;
 pub(crate) use self::trust::{Trust, Word};
 
@@ -53,6 +58,8 @@ impl Problem {
 enum Missed {
     /// It was cut short, by a shutdown or with the lease, and found out nothing.
     CutShort,
+    /// It waits for its place at the server, and is called.
+    Parked,
     Problem(Problem),
 }
 
@@ -92,6 +99,16 @@ const SLOW_RETRY: Duration = Duration::from_mins(1);
 /// been asked for some time already.
 pub(crate) const STATUS_RETRY: Duration = Duration::from_secs(5);
 
+/// A look that came to a revision.
+struct Come {
+    remote: Remote,
+    revision: Revision,
+    /// When the listing began that says so.
+    began: Instant,
+    /// The place at the server, if it needed one.
+    place: Option<Place>,
+}
+
 impl Daemon {
     /// Looks at a GitRepository once and plans the next look.
     pub(crate) async fn run_source(self: &Arc<Self>, name: &Name) -> Outcome {
@@ -99,19 +116,15 @@ impl Daemon {
         else {
             return Outcome::Unchanged;
         };
-        let key = Key::Source(name.clone());
-        let spec = &object.spec;
         let (mut distrusted, keys) = self.take_keys(name, &object).await;
         if keys.is_ok() {
             distrusted.extend(self.review(name, &object).await);
         }
         // What they stand on has to be verified anew, and was if it is at hand.
-        for key in distrusted {
-            self.call(key);
-        }
+        self.call_all(distrusted);
         let result = match keys {
             Err(missed) => Err(missed),
-            Ok(()) if spec.suspend => self.stand_still(&object).await,
+            Ok(()) if object.spec.suspend => self.stand_still(&object).await,
             Ok(()) => {
                 let resolved = self.resolve(name, &object).await;
                 if let Err(Missed::Problem(problem)) = &resolved
@@ -122,9 +135,32 @@ impl Daemon {
                 resolved
             }
         };
+        let (result, began, mut place) = match result {
+            Ok(Come { remote, revision, began, place }) => (Ok((remote, revision)), began, place),
+            Err(missed) => (Err(missed), Instant::now(), None),
+        };
+        if !self.state.lock().sources.get(name).is_some_and(|source| source.wants.any()) {
+            // The rest of the look needs no server.
+            place = None;
+        }
+        let outcome = self.conclude(name, &object, &result, began, place).await;
+        self.give_back(name);
+        outcome
+    }
+
+    /// Says what a look came to, and plans the next one.
+    async fn conclude(
+        self: &Arc<Self>,
+        name: &Name,
+        object: &Arc<GitRepository>,
+        result: &Result<(Remote, Revision), Missed>,
+        began: Instant,
+        mut place: Option<Place>,
+    ) -> Outcome {
+        let key = Key::Source(name.clone());
+        let spec = &object.spec;
         let interval = Duration::from(spec.interval);
-        let bring = async || self.bring_wanted(name, &object, &result).await;
-        match &result {
+        match result {
             Ok((remote, revision)) => {
                 let moved = {
                     let store = self.state.lock();
@@ -132,20 +168,24 @@ impl Daemon {
                     known.is_some_and(|known| known != remote)
                 };
                 // At once: their runs under way end early for this revision.
-                let Some(called) = self.take_revision(name, &object, remote.clone(), revision)
+                let Some((apps, twins)) =
+                    self.take_revision(name, object, (remote, revision), began)
                 else {
                     return self.out_of_date(name);
                 };
-                for key in called {
-                    self.call(key);
+                self.call_all(apps);
+                for twin in twins {
+                    self.queue.add(twin, Lane::Urgent);
                 }
                 if moved || self.untidy.load(Ordering::Relaxed) && self.knows_mirrors() {
                     self.forget_mirrors().await;
                 }
-                let news = self.say_source(name, &object, Ok(revision)).await;
-                let missing = bring().await;
+                let news = self.say_source(name, object, Ok(revision)).await;
+                let missing = self.bring_wanted(name, object, result, &mut place).await;
+                drop(place);
                 self.keep_commits(name).await;
-                let next = (!spec.suspend).then(|| self.jitter(interval));
+                let next = (!spec.suspend)
+                    .then(|| self.pace(began, interval).saturating_sub(began.elapsed()));
                 if let Some(wait) = next.into_iter().chain(missing).min() {
                     self.queue.add_after(key, wait, Lane::Routine);
                 }
@@ -156,21 +196,29 @@ impl Daemon {
                 self.queue.add_after(key, STATUS_RETRY, Lane::Routine);
                 Outcome::Retry
             }
+            Err(Missed::Parked) => Outcome::Waiting,
             Err(Missed::Problem(problem)) => {
                 tracing::warn!(source = %name, reason = problem.reason, "{}", problem.message);
                 let (wait, first) = {
                     let mut store = self.state.lock();
-                    let Some(source) = store.sources.get_mut(name).filter(|s| s.is_of(&object))
+                    let Some(source) = store.sources.get_mut(name).filter(|s| s.is_of(object))
                     else {
                         return self.out_of_date(name);
                     };
                     let first = source.problem.replace(problem.message.clone()).is_none();
-                    let generation = object.metadata.generation.unwrap_or(0);
-                    // Another problem than before means that somebody is at work on it.
-                    let cap = interval.min(SLOW_RETRY);
-                    (source.backoff.failed(generation, &problem.reason, cap), first)
+                    // The next try is not told this again.
+                    source.asked = Instant::now();
+                    let wait = if let Some(until) = source.paused.take() {
+                        until.saturating_duration_since(Instant::now())
+                    } else {
+                        let generation = object.metadata.generation.unwrap_or(0);
+                        // Another problem than before means that somebody is at work on it.
+                        let cap = interval.min(SLOW_RETRY);
+                        source.backoff.failed(generation, &problem.reason, cap)
+                    };
+                    (wait, first)
                 };
-                let news = self.say_source(name, &object, Err(problem)).await;
+                let news = self.say_source(name, object, Err(problem)).await;
                 // After a restart the status may have told it already, and those that wait have not.
                 if news || first {
                     let waiting: Vec<Key> = self.state.lock().dependants(name).collect();
@@ -178,7 +226,8 @@ impl Daemon {
                         self.queue.add(key, Lane::Routine);
                     }
                 }
-                let wait = bring().await.map_or(wait, |missing| missing.min(wait));
+                let missing = self.bring_wanted(name, object, result, &mut place).await;
+                let wait = missing.map_or(wait, |missing| missing.min(wait));
                 self.queue.add_after(key, wait, Lane::Routine);
                 match problem.class {
                     ErrorClass::Retry => Outcome::Retry,
@@ -219,47 +268,31 @@ impl Daemon {
         self: &Arc<Self>,
         name: &Name,
         object: &GitRepository,
-    ) -> Result<(Remote, Revision), Missed> {
+    ) -> Result<Come, Missed> {
         let remote = self.remote(name, object).await?;
         self.recall(name, object, &remote).await;
-        let reference = reference_of(object.spec.reference.as_ref());
-        let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
-        let with_tag = trust::wants_tag(object);
-        let resolved = self
-            .blocking(Kind::GitRepository, move |cancel: &Cancel| {
-                if with_tag {
-                    return mirrors.resolve_tag(&target, &reference, cancel);
-                }
-                let revision = mirrors.resolve(&target, &reference, cancel)?;
-                Ok(Resolved { revision, tag: None })
-            })
-            .await?;
-        if matches!(resolved, Err(SourceError::Cancelled)) {
-            return Err(Missed::CutShort);
-        }
-        let outcome = if resolved.is_ok() { GitOutcome::Ok } else { GitOutcome::Failed };
-        self.metrics.git_polled(outcome);
-        let Resolved { revision, tag } = resolved?;
+        let (looked, mut place) = self.look(name, object, &remote).await?;
+        let Resolved { revision, tag } = looked.resolved;
         let by = By::Resolved(revision.name.clone(), tag);
         self.verify(name, object, &remote, revision.commit, &by).await?;
-        let rewritten = self.check_history(name, object, &remote, &revision).await?;
-        self.bring_submodules(&remote, revision.commit).await?;
-        if let Some(text) = rewritten {
+        let turned = self.check_history(name, object, (&remote, &revision), &mut place).await?;
+        self.bring_submodules(name, &remote, revision.commit, &mut place).await?;
+        if let Some(text) = turned {
             self.tell_rewrite(object, &revision, &text);
         }
-        Ok((remote, revision))
+        Ok(Come { remote, revision, began: looked.began, place })
     }
 
-    /// Takes a revision in, if its object is still what was looked at, and the keys that it was verified
-    /// by still count. Returns who has to look at it: the applications, and sources that follow the same
-    /// ref and stand elsewhere.
+    /// Takes a revision in, which a listing that began at a moment named, if its object is still what was
+    /// looked at, and the keys that it was verified by still count. Returns who has to look at it: the
+    /// applications, and sources that follow the same ref and stand elsewhere.
     fn take_revision(
         &self,
         name: &Name,
         object: &GitRepository,
-        remote: Remote,
-        revision: &Revision,
-    ) -> Option<Vec<Key>> {
+        (remote, revision): (&Remote, &Revision),
+        began: Instant,
+    ) -> Option<(Vec<Key>, Vec<Key>)> {
         let mut store = self.state.lock();
         let counts = |source: &&Source| source.is_of(object) && source.trusts(&revision.commit);
         let before = store.sources.get(name).filter(counts)?;
@@ -267,21 +300,22 @@ impl Daemon {
         let seq = moved.then(|| store.number(name, revision.commit));
         let source = store.sources.get_mut(name)?;
         let news = source.revision.as_ref() != Some(revision)
-            || source.remote.as_ref() != Some(&remote)
+            || source.remote.as_ref() != Some(remote)
             || source.problem.is_some();
         let forced = annotation(&object.metadata, names::REQUESTED_AT)
             != object.status.as_ref().and_then(|s| s.last_handled_reconcile_at.as_deref());
         source.seq = seq.unwrap_or(source.seq);
         source.revision = Some(revision.clone());
-        source.remote = Some(remote);
+        source.remote = Some(remote.clone());
+        source.looked = source.looked.max(Some(began));
         source.problem = None;
         source.backoff.succeeded();
         let ignores = object.metadata.generation
             != object.status.as_ref().and_then(|status| status.observed_generation);
         if !(news || ignores || forced) {
-            return Some(Vec::new());
+            return Some((Vec::new(), Vec::new()));
         }
-        let mut keys: Vec<Key> = store.dependants(name).collect();
+        let keys: Vec<Key> = store.dependants(name).collect();
         for key in &keys {
             if let Some(app) = store.apps.get_mut(key.name()) {
                 // A newer revision takes over from a run that is under way.
@@ -293,15 +327,19 @@ impl Daemon {
                 }
             }
         }
+        let mut lagging = Vec::new();
         if moved {
             // What leaves the applications of one may have gone to those of another.
-            let lagging = |twin: &Name| {
-                store.sources.get(twin).is_some_and(|twin| twin.revision.as_ref() != Some(revision))
-            };
-            let twins = store.twins(name).into_iter().filter(lagging);
-            keys.extend(twins.map(Key::Source));
+            for name in store.twins(name) {
+                let Some(twin) = store.sources.get_mut(&name) else { continue };
+                if twin.revision.as_ref() != Some(revision) {
+                    // What was heard here is new enough for it, and what was heard before is not.
+                    twin.asked = twin.asked.max(began);
+                    lagging.push(Key::Source(name));
+                }
+            }
         }
-        Some(keys)
+        Some((keys, lagging))
     }
 
     /// Writes the status if it says something new. Returns whether it did.

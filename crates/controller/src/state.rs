@@ -6,7 +6,7 @@ mod neighbours;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plumb_api::{Application, GitRepository, names};
 use plumb_core::{Digest, GroupKind, Inputs, ObjectKey};
@@ -44,6 +44,12 @@ pub(crate) struct Source {
     pub(crate) seq: u64,
     /// Where it was read, with credentials.
     pub(crate) remote: Option<Remote>,
+    /// When a look was last asked for: what was heard before is no answer to that.
+    pub(crate) asked: Instant,
+    /// When the listing began that last answered it.
+    pub(crate) looked: Option<Instant>,
+    /// Until when its server asked its last look to wait.
+    pub(crate) paused: Option<Instant>,
     /// What was last read of the Secrets that its spec names.
     pub(crate) found: Arc<Found>,
     /// The commits that are trusted, if its spec asks for signatures.
@@ -173,6 +179,7 @@ impl Source {
     pub(crate) fn forget(&mut self) {
         self.revision = None;
         self.remote = None;
+        self.looked = None;
         self.found = Arc::default();
         self.trust = None;
         self.word = None;
@@ -256,6 +263,9 @@ impl Store {
                 revision: None,
                 seq: 0,
                 remote: None,
+                asked: Instant::now(),
+                looked: None,
+                paused: None,
                 found: Arc::default(),
                 trust: None,
                 word: None,
@@ -397,12 +407,20 @@ impl Store {
         keys
     }
 
-    /// Something came that may end what an Application failed for.
-    pub(crate) fn note_news(&mut self, key: &Key) {
-        if let Key::App(name) = key
-            && let Some(app) = self.apps.get_mut(name)
-        {
-            app.news = true;
+    /// Something came that may end what an Application failed for, or asks for a look at a
+    /// GitRepository: at what it is from then on.
+    pub(crate) fn note_news(&mut self, key: &Key, now: Instant) {
+        match key {
+            Key::App(name) => {
+                if let Some(app) = self.apps.get_mut(name) {
+                    app.news = true;
+                }
+            }
+            Key::Source(name) => {
+                if let Some(source) = self.sources.get_mut(name) {
+                    source.asked = source.asked.max(now);
+                }
+            }
         }
     }
 

@@ -59,6 +59,11 @@ impl Wants {
         Need::Look
     }
 
+    /// Whether anything is asked for.
+    pub(crate) fn any(&self) -> bool {
+        !self.commits.is_empty()
+    }
+
     /// Forgets what nobody names any more. Returns what is left to be brought.
     pub(crate) fn retain(&mut self, named: impl Fn(&CommitId) -> bool) -> Vec<CommitId> {
         self.commits.retain(|commit, _| named(commit));

@@ -12,7 +12,7 @@ use url::{Host, Url};
 const USER: &str = "git";
 
 /// The port of SSH.
-const PORT: u16 = 22;
+pub(crate) const PORT: u16 = 22;
 
 /// Whether a URL, in either form, is one for SSH, as far as can be told without looking at it closely.
 pub fn is_ssh(url: &str) -> bool {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::cancel::lock;
+use crate::concerns::WAITING;
 use crate::{Cancel, SourceError};
 
 /// Waiting for others, with a deadline and a switch.
@@ -106,9 +107,7 @@ impl<K: Clone + Eq + Hash + Send + 'static, V: Clone + Send + Sync + 'static> Bo
         cancel.check()?;
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(SourceError::Timeout {
-                doing: "waiting for another fetch of the same repository",
-            });
+            return Err(SourceError::Timeout { doing: WAITING });
         }
         let (state, _) =
             self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);

@@ -4,17 +4,19 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use git2::{ObjectType, Oid, Repository};
 
 use crate::agents::Agents;
 use crate::cancel::lock;
+use crate::concerns::SEARCHING;
 use crate::github::{self, CheckedApp, Tokens};
 use crate::http;
 use crate::lookup::{self, Found};
 use crate::mirror::{Check, Store, peel};
-use crate::mirrors::{Counters, Mirror, Mirrors, Want};
+use crate::mirrors::{Counters, Looked, Mirror, Mirrors, Want};
+use crate::polls::{Asked, Heard};
 use crate::remote::{Authorization, CheckedRemote};
 use crate::session::{Endpoint, Session};
 use crate::ssh;
@@ -24,6 +26,10 @@ use crate::{Cancel, CommitId, Limits, Reference, Resolved, Revision, SourceError
 /// Bytes that an answer without a pack may have. A hundred thousand references of common length
 /// are about ten megabytes.
 const MAX_LISTING: u64 = 64 << 20;
+
+/// How long whoever asks looks for the versions of others in what it has listed. Who was not answered by
+/// then asks himself.
+const FOR_OTHERS: Duration = Duration::from_secs(1);
 
 /// One call with network.
 pub(crate) struct Call<'a> {
@@ -113,57 +119,141 @@ impl Call<'_> {
     fn go_on(&self) -> Result<(), SourceError> {
         self.cancel.check()?;
         if Instant::now() >= self.deadline {
-            return Err(SourceError::Timeout { doing: "looking for the highest version" });
+            return Err(SourceError::Timeout { doing: SEARCHING });
         }
         Ok(())
     }
 
+    /// Lists a reference, with those of others in the same question, and fetches its commit.
     pub(crate) fn resolve(
         &self,
         reference: &Reference,
         want: Want,
-    ) -> Result<Resolved, SourceError> {
-        let query = lookup::Query::new(reference)?;
+        others: &[Reference],
+    ) -> Result<Looked, SourceError> {
+        let asked = Asked::new(reference, others)?;
         self.with_session(|session| {
-            let (endpoint, server, refs) =
-                self.list(session, &query.prefixes(), |name| query.wants(name))?;
-            let found = match query.pick(&refs, || self.go_on()) {
-                Ok(found) => found,
-                Err(error) => return Err(self.explain(session, reference, error)),
+            let began = Instant::now();
+            let listed = self.list(session, &asked.prefixes(), |name| asked.wants(name));
+            let (endpoint, server, refs) = match listed {
+                // That may be so for the others' sake.
+                Err(SourceError::TooLarge { .. }) if !asked.is_alone() => {
+                    let own = Asked::alone(reference)?;
+                    self.list(session, &own.prefixes(), |name| own.wants(name))?
+                }
+                listed => listed?,
             };
-            let Found { name, id, peeled } = found;
-            let chosen = matches!(reference, Reference::Default | Reference::Semver { .. });
-            if chosen && session.gives_away(&name) {
-                // It would stand in a status, and with the commit nobody would hide it.
-                let why = "it names a reference by what it was sent to get in".into();
-                return Err(SourceError::Protocol { why });
+            let chosen = |reference: &Reference| {
+                matches!(reference, Reference::Default | Reference::Semver { .. })
+            };
+            // It would stand in a status, and with the commit nobody would hide it.
+            let gives_away = |reference: &Reference, found: &Found| {
+                chosen(reference) && session.gives_away(&found.name)
+            };
+            let found = match asked.own(&refs, || self.go_on()) {
+                Ok(found) if gives_away(reference, &found) => {
+                    let why = "it names a reference by what it was sent to get in".into();
+                    Err(SourceError::Protocol { why })
+                }
+                found => found.map_err(|error| self.explain(session, reference, error)),
+            };
+            if let Err(error @ (SourceError::Cancelled | SourceError::Timeout { .. })) = found {
+                // That says nothing of the repository.
+                return Err(error);
             }
-            let commit = peeled.unwrap_or(id);
-            let tag = Some(id).filter(|id| want == Want::Tag && *id != commit);
-            let target = Target { listed: id, commit, tag, branch: None, advertised: true };
-            let commit =
-                self.ensure(session, &target, Some((&endpoint, &server))).map_err(|error| {
-                    match error {
-                        SourceError::NotACommit { .. } => {
-                            SourceError::NotACommit { reference: reference.to_string() }
-                        }
-                        error => error,
-                    }
-                })?;
-            // A server that does not peel gave the tag in place of the commit.
-            let tag =
-                tag.or_else(|| Some(id).filter(|id| want == Want::Tag && *id != commit.oid()));
-            Ok(Resolved { revision: Revision { name, commit }, tag: tag.map(TagId::of) })
+            let own = std::iter::once((reference, found.clone()));
+            let end = Instant::now() + FOR_OTHERS;
+            let others = asked
+                .others(&refs, || {
+                    if Instant::now() < end { self.go_on() } else { Err(SourceError::Cancelled) }
+                })
+                .filter(|(other, found)| !gives_away(other, found));
+            let answers: Vec<_> =
+                own.chain(others.map(|(other, found)| (other, Ok(found)))).collect();
+            lock(&self.mirror.answers).hear(self.remote.trust(), began, answers.into_iter());
+            let known = Some((&endpoint, &server));
+            let resolved = self.take(session, reference, want, &found?, known)?;
+            Ok(Looked { resolved, began, listed: true })
         })
+    }
+
+    /// What a listing that began at a moment or later says of a reference, if its commit is here. No
+    /// network at all.
+    pub(crate) fn known(
+        &self,
+        reference: &Reference,
+        want: Want,
+        since: Instant,
+    ) -> Option<Result<Looked, SourceError>> {
+        let heard = self.heard(reference, since)?;
+        let found = match heard.found {
+            Ok(found) => found,
+            Err(error) => return Some(Err(error)),
+        };
+        let (commit, tag) = parts(&found, want);
+        self.mirror.is_here(commit, tag).then(|| {
+            let revision = Revision { name: found.name, commit: CommitId::of(commit) };
+            let resolved = Resolved { revision, tag: tag.map(TagId::of) };
+            Ok(Looked { resolved, began: heard.began, listed: false })
+        })
+    }
+
+    /// The same, and fetches its commit. `None` where the server has to be asked again: what it listed
+    /// then it may not have any more.
+    pub(crate) fn fetch_known(
+        &self,
+        reference: &Reference,
+        want: Want,
+        since: Instant,
+    ) -> Option<Result<Looked, SourceError>> {
+        let heard = self.heard(reference, since)?;
+        let found = heard.found.ok()?;
+        let (endpoint, server) = self.mirror.known_endpoint()?;
+        let known = Some((&endpoint, &server));
+        let resolved =
+            self.with_session(|session| self.take(session, reference, want, &found, known));
+        match resolved {
+            Err(SourceError::Server { .. }) => None,
+            Err(error) if is_stale(&error) => None,
+            resolved => Some(resolved.map(|resolved| Looked {
+                resolved,
+                began: heard.began,
+                listed: false,
+            })),
+        }
+    }
+
+    fn heard(&self, reference: &Reference, since: Instant) -> Option<Heard> {
+        lock(&self.mirror.answers).since(self.remote.trust(), reference, since).cloned()
+    }
+
+    /// Makes sure that what was found is here.
+    fn take(
+        &self,
+        session: &Session<'_>,
+        reference: &Reference,
+        want: Want,
+        found: &Found,
+        known: Option<(&Endpoint, &Server)>,
+    ) -> Result<Resolved, SourceError> {
+        let (commit, tag) = parts(found, want);
+        let id = found.id;
+        let target = Target { listed: id, commit, tag, branch: None, advertised: true };
+        let commit = self.ensure(session, &target, known).map_err(|error| match error {
+            SourceError::NotACommit { .. } => {
+                SourceError::NotACommit { reference: reference.to_string() }
+            }
+            error => error,
+        })?;
+        // A server that does not peel gave the tag in place of the commit.
+        let tag = tag.or_else(|| Some(id).filter(|id| want == Want::Tag && *id != commit.oid()));
+        let revision = Revision { name: found.name.clone(), commit };
+        Ok(Resolved { revision, tag: tag.map(TagId::of) })
     }
 
     /// Fetches a commit by its id unless it is here.
     pub(crate) fn bring(&self, commit: CommitId, branch: Option<&str>) -> Result<(), SourceError> {
-        // Of what may be damaged this may be whole.
-        if self.mirror.is_here(commit.oid(), None)
-            || self.mirror.suspect.load(Ordering::SeqCst)
-                && self.mirror.is_whole(commit.oid(), self.limits)
-        {
+        if self.mirror.is_sound(commit.oid(), self.limits) {
             return Ok(());
         }
         let target = Target {
@@ -490,6 +580,12 @@ impl Call<'_> {
         store.write_shallow(repo);
         Ok(CommitId::of(commit))
     }
+}
+
+/// The commit that was found, and the annotated tag before it where that is wanted.
+fn parts(found: &Found, want: Want) -> (Oid, Option<Oid>) {
+    let commit = found.peeled.unwrap_or(found.id);
+    (commit, Some(found.id).filter(|id| want == Want::Tag && *id != commit))
 }
 
 /// Whether an object is here and is a commit.

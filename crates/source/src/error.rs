@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use plumb_core::ErrorClass;
 
 use crate::{CommitId, Refusal};
@@ -185,6 +186,16 @@ pub enum SourceError {
         url: String,
         /// The HTTP status.
         status: u16,
+    },
+    /// The server asks to be left alone for a while (429 or 503, with `Retry-After`).
+    #[error("{host} answered with HTTP status {status} and asks to wait until {until}")]
+    Busy {
+        /// Host and port.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+        /// When it may be asked again, within an hour.
+        until: Timestamp,
     },
     /// The server sends us somewhere that is not followed.
     #[error("{url} redirects in a way that is not followed: {why}")]
@@ -400,6 +411,7 @@ impl SourceError {
             | Self::Timeout { .. }
             | Self::CommandFailed { missing: false, .. }
             | Self::HttpStatus { .. }
+            | Self::Busy { .. }
             | Self::NoAppToken { retry: true, .. }
             | Self::Cancelled
             | Self::Interrupted { .. }
@@ -475,6 +487,7 @@ impl SourceError {
             Self::HttpStatus { .. }
             | Self::CommandFailed { missing: false, .. }
             | Self::Server { .. } => "ServerError",
+            Self::Busy { .. } => "ServerBusy",
             Self::Redirect { .. } => "RedirectRefused",
             Self::NotGit { .. } => "NotAGitRepository",
             Self::RefNotFound { .. } => "RefNotFound",
@@ -554,6 +567,10 @@ impl SourceError {
             }
             Self::Timeout { .. } => {
                 "the server may be slow or out of reach; spec.timeout bounds one try"
+            }
+            Self::Busy { .. } => {
+                "until then nothing is asked of it, not even when a person or a webhook asks for a \
+                 look; a longer spec.interval asks less often"
             }
             Self::NotGit { .. } => "check the url: it must be the one that `git clone` takes",
             Self::EmptyRepository => "push a first commit",

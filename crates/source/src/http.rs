@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use rustls::AlertDescription;
 use serde_json::Value;
 use ureq::{Body, Proxy, ProxyProtocol, http};
@@ -15,7 +16,9 @@ use url::Url;
 
 use crate::agents::Agents;
 use crate::cancel::Watch;
+use crate::concerns::ASKING_FOR_A_TOKEN;
 use crate::mask::Secrets;
+use crate::pause::retry_after;
 use crate::pkt::PktReader;
 use crate::remote::{Authorization, CheckedRemote, basic};
 use crate::session::{Answer, Body as AnswerBody, Carrier, Endpoint};
@@ -256,9 +259,7 @@ impl<'a> Session<'a> {
             }
         });
         let slow = |error| match error {
-            SourceError::Timeout { .. } => {
-                SourceError::Timeout { doing: "waiting for a token of the GitHub App" }
-            }
+            SourceError::Timeout { .. } => SourceError::Timeout { doing: ASKING_FOR_A_TOKEN },
             error => error,
         };
         let response = asked.map_err(slow)?;
@@ -370,7 +371,11 @@ impl<'a> Session<'a> {
                 sent: self.authorization(trusted).is_some(),
             }),
             404 | 410 => Err(SourceError::RepositoryNotFound { url }),
-            status => Err(SourceError::HttpStatus { url, status }),
+            // Where a redirect leads nobody may speak for the host of the url.
+            status => match pause_of(response).filter(|_| trusted && matches!(status, 429 | 503)) {
+                Some(until) => Err(SourceError::Busy { host: self.host(), status, until }),
+                None => Err(SourceError::HttpStatus { url, status }),
+            },
         }
     }
 
@@ -560,6 +565,12 @@ fn lists_references(response: http::Response<Body>) -> bool {
     }
     let id = start.split(|byte| *byte == b'\t').next().unwrap_or_default();
     matches!(id.len(), 40 | 64) && id.len() < start.len() && id.iter().all(u8::is_ascii_hexdigit)
+}
+
+/// Until when a server asks to be left alone.
+fn pause_of(response: &http::Response<Body>) -> Option<Timestamp> {
+    let value = response.headers().get("retry-after")?.to_str().ok()?;
+    retry_after(value, Timestamp::now())
 }
 
 fn content_type(response: &http::Response<Body>) -> String {

@@ -19,6 +19,7 @@ mod board;
 mod call;
 mod cancel;
 mod care;
+mod concerns;
 mod error;
 mod github;
 mod gitmodules;
@@ -28,7 +29,9 @@ mod lookup;
 mod mask;
 mod mirror;
 mod mirrors;
+mod pause;
 mod pkt;
+mod polls;
 mod reference;
 mod remote;
 mod room;
@@ -45,12 +48,15 @@ mod wire;
 
 pub use address::is_ssh;
 pub use cancel::Cancel;
+pub use concerns::Concerns;
 pub use error::{Cause, SourceError};
 pub use github::{GitHubApp, Installation};
 pub use history::Descent;
-pub use mirrors::{Limits, Mirrors, Traffic};
+pub use mirrors::{Limits, Looked, Mirrors, Question, Traffic};
 pub use reference::{CommitId, Reference, Resolved, Revision};
-pub use remote::{ClientCertificate, Credentials, Proxy, ProxyLogin, Remote, Tls, same_mirror};
+pub use remote::{
+    ClientCertificate, Credentials, Proxy, ProxyLogin, Remote, Tls, Way, same_mirror,
+};
 pub use snapshot::{CommitInfo, Snapshot};
 pub use tags::TagId;
 pub use tidy::{Moment, Usage};

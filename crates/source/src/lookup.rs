@@ -21,7 +21,7 @@ pub(crate) enum Query<'r> {
 }
 
 /// What a reference names.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     /// As the revision shows it.
     pub(crate) name: String,
@@ -44,16 +44,6 @@ impl<'r> Query<'r> {
         match self {
             Self::Exact(_, name) => vec![name.clone()],
             Self::Highest(versions) => vec![format!("{TAGS}{}", versions.prefix())],
-        }
-    }
-
-    /// Whether a listed name is worth keeping; a prefix matches longer names too.
-    pub(crate) fn wants(&self, listed: &str) -> bool {
-        match self {
-            Self::Exact(_, name) => listed == name,
-            Self::Highest(versions) => {
-                listed.strip_prefix(TAGS).is_some_and(|tag| tag.starts_with(versions.prefix()))
-            }
         }
     }
 
@@ -163,9 +153,7 @@ mod tests {
             (Reference::Name("refs/heads/main".into()), "refs/heads/main"),
         ] {
             let query = Query::new(&reference).unwrap();
-            let listed: Vec<Listed> =
-                all.iter().filter(|r| query.wants(&r.name)).cloned().collect();
-            assert_eq!(query.pick(&listed, || Ok(())).unwrap().name, name);
+            assert_eq!(query.pick(&all, || Ok(())).unwrap().name, name);
         }
         let query = Query::new(&Reference::Default).unwrap();
         let mut detached = refs(&["HEAD"]);

@@ -17,6 +17,7 @@ use crate::call::Call;
 use crate::cancel::lock;
 use crate::github::Tokens;
 use crate::mirror::{Check, Store, cache_error, files, remove_dir};
+use crate::polls::Answers;
 use crate::remote::{CheckedRemote, ID_LENGTH};
 use crate::room::{Names, Room};
 use crate::session::Endpoint;
@@ -155,6 +156,37 @@ impl Counters {
     }
 }
 
+/// What is asked of a repository.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'q> {
+    /// What is followed.
+    pub reference: &'q Reference,
+    /// Whether of an annotated tag the tag object is wanted, too.
+    pub with_tag: bool,
+    /// What others follow in the same repository, the first ones before the last. If a listing is
+    /// needed, it asks for these, too.
+    pub others: &'q [Reference],
+    /// A listing that began at this moment, or later, is news enough.
+    pub since: Instant,
+}
+
+impl Question<'_> {
+    fn want(&self) -> Want {
+        if self.with_tag { Want::Tag } else { Want::Commit }
+    }
+}
+
+/// What a look came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// What the reference leads to.
+    pub resolved: Resolved,
+    /// When the listing began that says so.
+    pub began: Instant,
+    /// Whether that was asked for by this look, and not by an earlier one.
+    pub listed: bool,
+}
+
 /// Equal questions to a server: the reference, whom to trust for it, and what is wanted of it.
 pub(crate) type Key = (Reference, Option<String>, Want);
 
@@ -173,7 +205,9 @@ pub(crate) struct Mirror {
     pub(crate) store: Store,
     /// Set when a reader met damage, or the start did; the next resolve then checks every byte.
     pub(crate) suspect: AtomicBool,
-    pub(crate) board: Arc<Board<Key, Resolved>>,
+    pub(crate) board: Arc<Board<Key, Looked>>,
+    /// What its listings said.
+    pub(crate) answers: Mutex<Answers>,
     /// What the server last said it offers, so that a poll is one request.
     endpoint: Mutex<Option<(Endpoint, Server)>>,
     /// Agents at rest, with the CA bundle they were made for.
@@ -202,6 +236,7 @@ impl Mirror {
             store: Store { path: dir.join(id) },
             suspect: AtomicBool::new(false),
             board: Board::new(),
+            answers: Mutex::default(),
             endpoint: Mutex::new(None),
             agents: Mutex::new(None),
             identity: OpenIdentity::default(),
@@ -264,6 +299,13 @@ impl Mirror {
                 self.store.is_complete(&repo, commit, None, Check::Content, limits),
                 Ok(true)
             )
+    }
+
+    /// Whether a commit is here and can be read whole, as far as is known.
+    pub(crate) fn is_sound(&self, commit: Oid, limits: &Limits) -> bool {
+        // Of what may be damaged this may be whole.
+        self.is_here(commit, None)
+            || self.suspect.load(Ordering::SeqCst) && self.is_whole(commit, limits)
     }
 
     /// Whether a commit, with a tag of it, is here and nothing says that it cannot be read.
@@ -348,7 +390,8 @@ impl Mirrors {
         reference: &Reference,
         cancel: &Cancel,
     ) -> Result<Revision, SourceError> {
-        Ok(self.look(remote, reference, Want::Commit, cancel)?.revision)
+        let question = Question { reference, with_tag: false, others: &[], since: Instant::now() };
+        Ok(self.look(remote, &question, cancel)?.resolved.revision)
     }
 
     /// The same, and of an annotated tag the tag object, too.
@@ -358,26 +401,74 @@ impl Mirrors {
         reference: &Reference,
         cancel: &Cancel,
     ) -> Result<Resolved, SourceError> {
-        self.look(remote, reference, Want::Tag, cancel)
+        let question = Question { reference, with_tag: true, others: &[], since: Instant::now() };
+        Ok(self.look(remote, &question, cancel)?.resolved)
     }
 
-    fn look(
+    /// Finds what a reference leads to, by a listing that is new enough or by asking for one, and
+    /// fetches it if it is not here yet.
+    pub fn look(
         &self,
         remote: &Remote,
-        reference: &Reference,
-        want: Want,
+        question: &Question<'_>,
         cancel: &Cancel,
-    ) -> Result<Resolved, SourceError> {
+    ) -> Result<Looked, SourceError> {
+        let Question { reference, others, since, .. } = *question;
         reference.check()?;
         let call = self.call(remote, cancel)?;
         if let Reference::Commit { id, branch } = reference {
+            let began = Instant::now();
             let commit: CommitId = id.parse()?;
             call.bring(commit, branch.as_deref())?;
             let revision = Revision { name: branch.clone().unwrap_or_default(), commit };
-            return Ok(Resolved { revision, tag: None });
+            return Ok(Looked { resolved: Resolved { revision, tag: None }, began, listed: false });
+        }
+        let want = question.want();
+        let known = call.known(reference, want, since);
+        if let Some(known) = known.or_else(|| call.fetch_known(reference, want, since)) {
+            return known;
         }
         let key = (reference.clone(), call.remote.trust().map(String::from), want);
-        call.mirror.board.ask(&key, cancel, call.deadline, || call.resolve(reference, want))
+        let asked = Cell::new(false);
+        let ask = || {
+            asked.set(true);
+            call.resolve(reference, want, others)
+        };
+        let looked = call.mirror.board.ask(&key, cancel, call.deadline, ask)?;
+        Ok(Looked { listed: asked.get(), ..looked })
+    }
+
+    /// What [`Mirrors::look`] says without any network: `None` where it would need that.
+    pub fn known(
+        &self,
+        remote: &Remote,
+        question: &Question<'_>,
+    ) -> Option<Result<Looked, SourceError>> {
+        let cancel = Cancel::new();
+        let call = self.call(remote, &cancel).ok()?;
+        let Reference::Commit { id, branch } = question.reference else {
+            return call.known(question.reference, question.want(), question.since);
+        };
+        let commit: CommitId = id.parse().ok()?;
+        let revision = Revision { name: branch.clone().unwrap_or_default(), commit };
+        let resolved = Resolved { revision, tag: None };
+        let here = call.mirror.is_here(commit.oid(), None);
+        here.then(|| Ok(Looked { resolved, began: Instant::now(), listed: false }))
+    }
+
+    /// Which commit a listing that began at a moment or later says a reference leads to, whether it is
+    /// here or not. No network and no disk. Where a server does not peel its tags it is the tag.
+    pub fn listed(
+        &self,
+        remote: &Remote,
+        reference: &Reference,
+        since: Instant,
+    ) -> Option<CommitId> {
+        let remote = remote.check().ok()?;
+        let mirror = self.mirror(&remote);
+        let answers = lock(&mirror.answers);
+        let found = answers.since(remote.trust(), reference, since)?.found.as_ref().ok()?;
+        Some(CommitId::of(found.peeled.unwrap_or(found.id)))
     }
 
     /// Makes sure that a commit is here. No network when it is.
@@ -408,6 +499,15 @@ impl Mirrors {
         let mirror = self.mirror(&remote.check()?);
         Ok(mirror.opens(commit.oid())
             && (!remote.submodules || self.has_modules(&mirror, *commit, Mirror::opens)?))
+    }
+
+    /// Whether a commit can be read whole, as far as is known: where somebody has met damage, all of it is
+    /// read. No network at all, and none in [`Mirrors::fetch_commit`] when it is so.
+    pub fn is_sound(&self, remote: &Remote, commit: &CommitId) -> Result<bool, SourceError> {
+        let mirror = self.mirror(&remote.check()?);
+        let is_sound = |mirror: &Mirror, commit| mirror.is_sound(commit, &self.limits);
+        Ok(is_sound(&mirror, commit.oid())
+            && (!remote.submodules || self.has_modules(&mirror, *commit, is_sound)?))
     }
 
     /// Whether everything of a commit can be read, which reads all of it: for whoever could not read a

@@ -8,7 +8,7 @@ use ureq::ProxyProtocol;
 use url::Url;
 
 use crate::SourceError;
-use crate::address::Address;
+use crate::address::{Address, PORT as SSH_PORT};
 use crate::github::{CheckedApp, GitHubApp, Installation};
 
 /// Characters of a mirror's id.
@@ -192,6 +192,18 @@ pub(crate) struct CheckedSsh {
 }
 
 impl CheckedRemote {
+    /// Its server, and what of that is one to ask.
+    pub(crate) fn way(&self) -> Way {
+        let host = self.url.host_str().unwrap_or_default();
+        let port = self.url.port_or_known_default().unwrap_or(SSH_PORT);
+        let mut host = format!("{host}:{port}");
+        if let Some(proxy) = &self.proxy {
+            host = format!("{host} by {}:{}", proxy.host(), proxy.port());
+        }
+        let mirror = digest(&[self.id.as_str(), self.trust().unwrap_or_default()]);
+        Way { host, mirror }
+    }
+
     /// Whom to trust for it: who is asked with another answer to that is not asked for all.
     pub(crate) fn trust(&self) -> Option<&str> {
         match &self.ssh {
@@ -248,6 +260,12 @@ impl Place {
 }
 
 impl Remote {
+    /// Where its server is, and what of that is one to ask. Errors are those of a remote that cannot
+    /// be used.
+    pub fn way(&self) -> Result<Way, SourceError> {
+        Ok(self.check()?.way())
+    }
+
     pub(crate) fn check(&self) -> Result<CheckedRemote, SourceError> {
         let invalid =
             |why: &str| SourceError::InvalidUrl { url: redacted(&self.url), why: why.into() };
@@ -467,6 +485,23 @@ impl Proxy {
     }
 }
 
+/// Where a repository's server is, and what of it is one to ask. Both are names without credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Way {
+    /// The server: host and port, and the proxy that leads to it.
+    pub host: String,
+    /// The repository, as it is seen with these credentials by who trusts these authorities.
+    pub mirror: String,
+}
+
+impl Way {
+    /// Whether it is this host, with or without a port.
+    pub(crate) fn leads_to(&self, host: &str) -> bool {
+        let rest = self.host.strip_prefix(host);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', ' ']))
+    }
+}
+
 /// A URL without what stands before the last `@`, whether or not it parses: a password that was written
 /// into it may hold what ends the part that is for it.
 pub(crate) fn redacted(url: &str) -> String {
@@ -524,6 +559,36 @@ mod tests {
             for text in [format!("{error} {error:?}"), format!("{remote:?}")] {
                 assert!(!text.contains("hun") && !text.contains("ter2"), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn a_way_is_a_server_and_what_of_it_is_one_to_ask() {
+        let plain = remote("https://host/a", Credentials::Anonymous);
+        let way = |change: &dyn Fn(&mut Remote)| {
+            let mut remote = plain.clone();
+            change(&mut remote);
+            remote.way().unwrap()
+        };
+        let basic = Credentials::Basic { username: "me".into(), password: "x".into() };
+        let proxy = Proxy { address: "http://proxy:3128".into(), login: None };
+        let here = plain.way().unwrap();
+        for (host, leads) in
+            [("host", true), ("host:443", true), ("hos", false), ("host:44", false), ("x", false)]
+        {
+            assert_eq!(here.leads_to(host), leads, "{host}");
+        }
+        for (what, change, host, same) in [
+            ("itself", (&|_: &mut Remote| ()) as &dyn Fn(&mut Remote), "host:443", true),
+            ("patience", &|r| r.timeout = Duration::from_secs(9), "host:443", true),
+            ("another repository", &|r| r.url = "https://host/b".into(), "host:443", false),
+            ("credentials", &|r| r.credentials = basic.clone(), "host:443", false),
+            ("authorities", &|r| r.tls.ca = Some("x".into()), "host:443", false),
+            ("a port", &|r| r.url = "https://host:8443/a".into(), "host:8443", false),
+            ("a proxy", &|r| r.proxy = Some(proxy.clone()), "host:443 by proxy:3128", false),
+        ] {
+            let way = way(change);
+            assert_eq!((way.host.as_str(), way.mirror == here.mirror), (host, same), "{what}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is said of a run: status, events, metrics and log lines.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use plumb_api::conditions::{DRIFTED, HEALTHY, READY, reasons};
@@ -204,7 +205,7 @@ impl Daemon {
                 tracing::warn!(application = %run.name, "cannot write status: {}", chain(&error));
                 self.again(run);
                 let key = Key::App(run.name.clone());
-                self.state.lock().note_news(&key);
+                self.state.lock().note_news(&key, Instant::now());
                 self.queue.add_after(key, STATUS_RETRY, Lane::Routine);
             }
             return false;

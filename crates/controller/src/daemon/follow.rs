@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::StreamExt as _;
 use futures::stream::SelectAll;
@@ -71,12 +72,6 @@ impl Daemon {
         }
     }
 
-    fn add_all(&self, keys: impl IntoIterator<Item = Key>) {
-        for key in keys {
-            self.call(key);
-        }
-    }
-
     /// Returns whether this was a complete list.
     fn take_source(self: &Arc<Self>, event: WatchEvent<GitRepository>, part: Part<'_>) -> bool {
         match event {
@@ -91,12 +86,12 @@ impl Daemon {
                 let keys: Vec<Key> =
                     objects.into_iter().flat_map(|(_, o)| store.put_source(o)).collect();
                 drop(store);
-                self.add_all(keys);
+                self.call_all(keys);
                 return true;
             }
             WatchEvent::Changed(_, object) => {
                 let keys = self.state.lock().put_source(object);
-                self.add_all(keys);
+                self.call_all(keys);
             }
             WatchEvent::Deleted(_, object) => {
                 self.drop_source(&Name::of(&object.metadata));
@@ -113,7 +108,8 @@ impl Daemon {
         self.events
             .forget(gone.and_then(|o| o.metadata.uid.clone()).as_deref().unwrap_or_default());
         self.queue.remove(&Key::Source(name.clone()));
-        self.add_all(keys);
+        self.withdraw(name);
+        self.call_all(keys);
         let daemon = Arc::clone(self);
         tokio::spawn(async move { daemon.forget_mirrors().await });
     }
@@ -132,13 +128,13 @@ impl Daemon {
                 let keys: Vec<Key> =
                     objects.into_iter().flat_map(|(_, o)| self.put_app(&mut store, o)).collect();
                 drop(store);
-                self.add_all(keys);
+                self.call_all(keys);
                 return true;
             }
             WatchEvent::Changed(_, object) => {
                 self.follow_kinds(&[&object]);
                 let keys = self.put_app(&mut self.state.lock(), object);
-                self.add_all(keys);
+                self.call_all(keys);
             }
             WatchEvent::Deleted(_, object) => {
                 self.drop_app(&Name::of(&object.metadata));
@@ -204,7 +200,7 @@ impl Daemon {
                 }
                 Signal::Freed(set) => {
                     if let Some(key) = app_of(&set) {
-                        store.note_news(&key);
+                        store.note_news(&key, Instant::now());
                         self.queue.add(key, Lane::Urgent);
                     }
                 }

@@ -71,9 +71,7 @@ impl Daemon {
             let changed = store.named.told(part, told);
             changed.iter().flat_map(|named| store.wake_askers(named)).collect()
         };
-        for key in woken {
-            self.call(key);
-        }
+        self.call_all(woken);
     }
 
     /// Reads, as an account, what the spec of an object of ours names, but for what it has read before

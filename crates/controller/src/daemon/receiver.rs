@@ -3,7 +3,7 @@
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use plumb_api::GitRepository;
@@ -56,15 +56,18 @@ impl Hooks for Inbox {
             tracing::info!(sources = looks.len(), "a webhook asks for looks");
         }
         let asked = looks.len();
+        let mut at_once = Vec::new();
         for (name, wait) in looks {
             tracing::debug!(source = %name, ?wait, "a webhook asks for a look");
             let key = Key::Source(name);
             if wait.is_zero() {
-                self.daemon.call(key);
+                at_once.push(key);
             } else {
+                self.daemon.state.lock().note_news(&key, Instant::now());
                 self.daemon.queue.add_after(key, wait, Lane::Urgent);
             }
         }
+        self.daemon.call_all(at_once);
         asked
     }
 

@@ -24,7 +24,10 @@ fn filled() -> Metrics {
     let (limit, evicted) = (Some(3 << 30), 4);
     let cache = CacheFigures { mirrors: 6, bytes: 1 << 20, limit, evicted, rebuilt: 1 };
     metrics.watch_cache(move || cache);
+    metrics.watch_hosts(|| 2);
     metrics.git_polled(GitOutcome::Ok);
+    metrics.git_polled(GitOutcome::PutOff);
+    metrics.git_shared();
     metrics.git_fetched(GitOutcome::Failed, 1);
     metrics.git_received(212);
     metrics.hook(Service::GitHub, HookOutcome::Asked);
@@ -55,6 +58,9 @@ fn a_scrape_reads_as_documented() {
         "plumb_members 5",
         "plumb_unreadable_kinds 1",
         r#"plumb_git_polls_total{outcome="ok"} 1"#,
+        r#"plumb_git_polls_total{outcome="put_off"} 1"#,
+        "plumb_git_polls_shared_total 1",
+        "plumb_git_hosts_waited_for 2",
         r#"plumb_git_fetches_total{outcome="failed"} 1"#,
         "plumb_git_received_bytes_total 212",
         "plumb_mirrors 6",

@@ -11,7 +11,7 @@ use plumb_core::ErrorClass;
 use plumb_source::{Cancel, CommitId, Remote, Revision};
 
 use super::trust::By;
-use super::{Missed, Problem, SLOW_RETRY};
+use super::{Missed, Place, Problem, SLOW_RETRY};
 use crate::daemon::{Daemon, Panicked};
 use crate::events::Severity;
 use crate::metrics::Kind;
@@ -29,6 +29,7 @@ impl Daemon {
         name: &Name,
         object: &GitRepository,
         look: &Result<(Remote, Revision), Missed>,
+        place: &mut Option<Place>,
     ) -> Option<Duration> {
         let (known, wanted) = self.wanted(name)?;
         if wanted.is_empty() {
@@ -37,7 +38,7 @@ impl Daemon {
         // Where to ask, and why nobody is to be asked.
         let (remote, mut shut) = match look {
             Ok((remote, _)) => (Some(remote.clone()), None),
-            Err(Missed::CutShort) => return None,
+            Err(Missed::CutShort | Missed::Parked) => return None,
             // What kept the ref from being read keeps commits from coming, too.
             Err(Missed::Problem(problem)) if problem.class == ErrorClass::Retry => {
                 (known, Some(problem.clone()))
@@ -49,13 +50,14 @@ impl Daemon {
         };
         for commit in wanted {
             let from = match (&remote, &shut) {
-                (Some(remote), Some(_)) => self.is_here(remote, commit).await.then_some(remote),
+                (Some(remote), Some(_)) => self.is_sound(remote, commit).await.then_some(remote),
                 (remote, _) => remote.as_ref(),
             };
             let result = match (from, &shut) {
-                (Some(remote), _) => match self.bring(name, object, remote, commit).await {
+                (Some(remote), _) => match self.bring(name, object, remote, commit, place).await {
                     Ok(()) => Ok(()),
-                    Err(Missed::CutShort) => return None,
+                    // One that waits for its place is called, and brings it then.
+                    Err(Missed::CutShort | Missed::Parked) => return None,
                     Err(Missed::Problem(problem)) => Err(problem),
                 },
                 (None, Some(problem)) => Err(problem.clone()),
@@ -77,8 +79,8 @@ impl Daemon {
     pub(super) async fn bring_at_hand(&self, name: &Name, object: &GitRepository) {
         let Some((Some(remote), wanted)) = self.wanted(name) else { return };
         for commit in wanted {
-            if self.is_here(&remote, commit).await
-                && self.bring(name, object, &remote, commit).await.is_ok()
+            if self.is_sound(&remote, commit).await
+                && self.verify_aside(name, object, &remote, commit, &By::Any).await.is_ok()
             {
                 self.answer(name, &commit, &Ok(()));
             }
@@ -96,17 +98,16 @@ impl Daemon {
 
     /// Brings one commit, without a server if it is at hand, and sees who signed it.
     async fn bring(
-        &self,
+        self: &Arc<Self>,
         name: &Name,
         object: &GitRepository,
         remote: &Remote,
         commit: CommitId,
+        place: &mut Option<Place>,
     ) -> Result<(), Missed> {
-        let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
-        let fetch = move |cancel: &Cancel| mirrors.fetch_commit(&target, &commit, cancel);
-        self.blocking(Kind::GitRepository, fetch).await??;
+        self.fetch(name, remote, commit, place).await?;
         self.verify_aside(name, object, remote, commit, &By::Any).await?;
-        self.bring_submodules(remote, commit).await
+        self.bring_submodules(name, remote, commit, place).await
     }
 
     /// Tells those that ask for a commit what became of it.
@@ -124,12 +125,18 @@ impl Daemon {
     /// Brings the submodules of a commit that is at hand, where the spec asks for them. That comes
     /// after its verification: nobody is asked for what an unsigned commit names.
     pub(super) async fn bring_submodules(
-        &self,
+        self: &Arc<Self>,
+        name: &Name,
         remote: &Remote,
         commit: CommitId,
+        place: &mut Option<Place>,
     ) -> Result<(), Missed> {
-        if !remote.submodules {
+        if !remote.submodules || self.is_sound(remote, commit).await {
             return Ok(());
+        }
+        // Most are on the same server.
+        if place.is_none() {
+            *place = Some(self.enter(name, remote)?);
         }
         let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
         let fetch = move |cancel: &Cancel| mirrors.fetch_submodules(&target, &commit, cancel);

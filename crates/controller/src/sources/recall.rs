@@ -1,6 +1,7 @@
 //! Where a source stood before: after a restart, and while it is suspended.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use plumb_api::GitRepository;
 use plumb_api::conditions::reasons;
@@ -8,7 +9,7 @@ use plumb_core::ErrorClass;
 use plumb_source::{Cancel, CommitId, Reference, Remote, Resolved, Revision};
 
 use super::trust::{self, By};
-use super::{Missed, Problem, revision_of};
+use super::{Come, Missed, Place, Problem, revision_of};
 use crate::daemon::Daemon;
 use crate::metrics::Kind;
 use crate::names::{Key, Name};
@@ -47,10 +48,23 @@ impl Daemon {
         }
         let Some(revision) = told_revision(object) else { return };
         let Ok(remote) = self.remote(name, object).await else { return };
-        let Ok(by) = self.fetch_told(object, &remote, &revision).await else { return };
+        let mut place = None;
+        let told = (object, &revision);
+        let by = match self.fetch_told(name, told, &remote, &mut place).await {
+            Ok(by) => by,
+            Err(missed) => {
+                if matches!(missed, Missed::Parked) {
+                    // What is to be said does not wait for that: the next look tries it again.
+                    self.withdraw(name);
+                }
+                return;
+            }
+        };
         // What is to be said is why that of the ref is not taken.
         let verified = self.verify_aside(name, object, &remote, revision.commit, &by).await;
-        if verified.is_ok() && self.bring_submodules(&remote, revision.commit).await.is_ok() {
+        if verified.is_ok()
+            && self.bring_submodules(name, &remote, revision.commit, &mut place).await.is_ok()
+        {
             self.put_back(name, object, &remote, Some(revision));
         }
     }
@@ -91,7 +105,9 @@ impl Daemon {
     pub(super) async fn stand_still(
         self: &Arc<Self>,
         object: &GitRepository,
-    ) -> Result<(Remote, Revision), Missed> {
+    ) -> Result<Come, Missed> {
+        let began = Instant::now();
+        let mut place = None;
         let name = Name::of(&object.metadata);
         let known = {
             let store = self.state.lock();
@@ -101,44 +117,56 @@ impl Daemon {
         if let Some((remote, revision)) = known {
             let by = By::Named(revision.name.clone());
             self.verify(&name, object, &remote, revision.commit, &by).await?;
-            return Ok((remote, revision));
+            return Ok(Come { remote, revision, began, place });
         }
         let Some(revision) = told_revision(object) else {
             let message = "suspended before it was ever read".to_owned();
             return Err(Problem::user(reasons::SUSPENDED, message).into());
         };
         let remote = self.remote(&name, object).await?;
-        let by = self.fetch_told(object, &remote, &revision).await?;
+        let by = self.fetch_told(&name, (object, &revision), &remote, &mut place).await?;
         self.verify(&name, object, &remote, revision.commit, &by).await?;
-        self.bring_submodules(&remote, revision.commit).await?;
-        Ok((remote, revision))
+        self.bring_submodules(&name, &remote, revision.commit, &mut place).await?;
+        Ok(Come { remote, revision, began, place })
     }
 
     /// Brings the revision that a status names, unless it is here. Returns by what it is verified.
     async fn fetch_told(
-        &self,
-        object: &GitRepository,
+        self: &Arc<Self>,
+        name: &Name,
+        (object, revision): (&GitRepository, &Revision),
         remote: &Remote,
-        revision: &Revision,
+        place: &mut Option<Place>,
     ) -> Result<By, Missed> {
-        let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
-        let Revision { name, commit } = revision.clone();
+        let Revision { name: tag, commit } = revision.clone();
+        if self.is_here(remote, commit).await {
+            return Ok(By::Named(tag));
+        }
         // A commit does not bring the tag along that it was verified by.
-        let tag = Some(tag_of(&name)).filter(|_| trust::wants_tag(object));
-        let fetch = move |cancel: &Cancel| {
-            if !mirrors.has(&target, &commit)? {
-                match tag.map(|tag| mirrors.resolve_tag(&target, &tag, cancel)) {
-                    Some(Ok(Resolved { revision, tag })) if revision.commit == commit => {
-                        return Ok(By::Resolved(revision.name, tag));
-                    }
-                    Some(Err(error)) if error.class() == ErrorClass::Retry => return Err(error),
-                    // It is gone or was moved, and so is what it proved.
-                    _ => mirrors.fetch_commit(&target, &commit, cancel)?,
-                }
+        if trust::wants_tag(object) {
+            if place.is_none() {
+                *place = Some(self.enter(name, remote)?);
             }
-            Ok(By::Named(name))
-        };
-        Ok(self.blocking(Kind::GitRepository, fetch).await??)
+            let (mirrors, target, tag) = (Arc::clone(&self.mirrors), remote.clone(), tag_of(&tag));
+            let resolve = move |cancel: &Cancel| mirrors.resolve_tag(&target, &tag, cancel);
+            match self.blocking(Kind::GitRepository, resolve).await? {
+                Ok(Resolved { revision, tag }) if revision.commit == commit => {
+                    return Ok(By::Resolved(revision.name, tag));
+                }
+                Err(error) if error.class() == ErrorClass::Retry => return Err(error.into()),
+                // It is gone or was moved, and so is what it proved.
+                _ => {}
+            }
+        }
+        self.fetch(name, remote, commit, place).await?;
+        Ok(By::Named(tag))
+    }
+
+    /// Whether a commit, with its submodules where they are asked for, can be read whole, as far as is known.
+    pub(super) async fn is_sound(&self, remote: &Remote, commit: CommitId) -> bool {
+        let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
+        let look = move |_: &Cancel| mirrors.is_sound(&target, &commit).unwrap_or(false);
+        self.blocking(Kind::GitRepository, look).await == Ok(true)
     }
 
     /// Whether a commit is in the mirror.

@@ -7,7 +7,7 @@ use plumb_api::{GitRepository, OnRewrite, names};
 use plumb_core::ErrorClass;
 use plumb_source::{Cancel, Descent, Reference, Remote, Revision, SourceError};
 
-use super::{Missed, Problem, reference_of, revision_of};
+use super::{Missed, Place, Problem, reference_of, revision_of};
 use crate::daemon::Daemon;
 use crate::events::Severity;
 use crate::metrics::Kind;
@@ -98,8 +98,8 @@ impl Daemon {
         self: &Arc<Self>,
         name: &Name,
         object: &GitRepository,
-        remote: &Remote,
-        revision: &Revision,
+        (remote, revision): (&Remote, &Revision),
+        place: &mut Option<Place>,
     ) -> Result<Option<String>, Missed> {
         let holds = object.spec.on_rewrite == OnRewrite::Hold;
         let reference = reference_of(object.spec.reference.as_ref());
@@ -108,16 +108,24 @@ impl Daemon {
             let Some(source) = store.sources.get(name) else { return Ok(None) };
             let status = source.written.as_ref().or(object.status.as_ref());
             let before = status.and_then(|status| revision_of(status.revision.as_deref()?));
-            (before, source.turn.clone())
+            let Some(before) = before.filter(|before| replaces(&reference, before, revision))
+            else {
+                return Ok(None);
+            };
+            // What one found out of a repository is so for all that read it.
+            let same = store.sources.values().filter(|other| other.remote == source.remote);
+            let turns = source.turn.iter().chain(same.filter_map(|other| other.turn.as_ref()));
+            let mut turns = turns.filter(|turn| turn.before == before && turn.after == *revision);
+            let known = turns.next().cloned();
+            (before, known)
         };
-        let Some(before) = before.filter(|before| replaces(&reference, before, revision)) else {
-            return Ok(None);
-        };
-        let known = known.filter(|turn| turn.before == before && turn.after == *revision);
         let turn = match known {
             Some(turn) => turn,
             None if is_fixed(&reference) => Turn { before, after: revision.clone(), is: Is::Moved },
             None => {
+                if place.is_none() {
+                    *place = Some(self.enter(name, remote)?);
+                }
                 let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
                 let (from, to) = (before.commit, revision.commit);
                 let step = Turn { before, after: revision.clone(), is: Is::OnTop };

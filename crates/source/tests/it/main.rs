@@ -10,6 +10,7 @@ mod github;
 mod history;
 mod kill;
 mod partly;
+mod polls;
 mod programs;
 mod refs;
 mod repo;

@@ -1,11 +1,12 @@
 //! Commits and tags of a repository that are signed, or not, from the server to the verdict.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use plumb_source::{
-    Cancel, CommitId, Mode, Reference, Refusal, Resolved, SourceError, Tagged, TrustedKeys,
-    Verified,
+    Cancel, CommitId, Mode, Question, Reference, Refusal, Resolved, SourceError, Tagged,
+    TrustedKeys, Verified,
 };
 
 use crate::World;
@@ -49,8 +50,9 @@ impl Signed {
     }
 
     fn resolve(&self, reference: &Reference) -> Resolved {
-        let cancel = Cancel::new();
-        self.world.mirrors.resolve_tag(&self.world.remote(), reference, &cancel).unwrap()
+        let question = Question { reference, with_tag: true, others: &[], since: Instant::now() };
+        let remote = self.world.remote();
+        self.world.mirrors.look(&remote, &question, &Cancel::new()).unwrap().resolved
     }
 
     fn verify(
