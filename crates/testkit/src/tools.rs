@@ -4,7 +4,8 @@
 //! Versions stand in one place, the `go.mod` files in `controlplane/` and `peers/`. The cache lies
 //! outside the checkout, `${XDG_CACHE_HOME:-$HOME/.cache}/plumb/<module>-<version>/`, so that a
 //! fresh clone builds nothing twice. `KUBEBUILDER_ASSETS` names a directory whose binaries of the
-//! control plane come first, `PLUMB_KUSTOMIZE`, `PLUMB_SOPS` and `PLUMB_GITEA` the peers of those names.
+//! control plane come first, `PLUMB_KUSTOMIZE`, `PLUMB_SOPS`, `PLUMB_GITEA` and `PLUMB_SOURCE_CONTROLLER` the
+//! peers of those names.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -104,6 +105,8 @@ pub enum Tool {
     Sops,
     /// A peer: a Git server with webhooks and pull requests.
     Gitea,
+    /// A peer: what fetches repositories for Flux.
+    SourceController,
 }
 
 /// A folder with a `go.mod` and what is built from it.
@@ -128,6 +131,8 @@ const GITEA: Module = Module::new("peers", "gitea", "code.gitea.io/gitea");
 
 /// What Gitea reads when it runs, beside its binary.
 const GITEA_FILES: [&str; 3] = ["options", "public", "templates"];
+const SOURCE_CONTROLLER: Module =
+    Module::new("peers", "source-controller", "github.com/fluxcd/source-controller");
 
 impl Module {
     fn dir(&self) -> PathBuf {
@@ -166,6 +171,7 @@ impl Tool {
             Tool::Kustomize => "kustomize",
             Tool::Sops => "sops",
             Tool::Gitea => "gitea",
+            Tool::SourceController => "source-controller",
         }
     }
 
@@ -176,8 +182,14 @@ impl Tool {
             Tool::Kustomize => &KUSTOMIZE,
             Tool::Sops => &SOPS,
             Tool::Gitea => &GITEA,
+            Tool::SourceController => &SOURCE_CONTROLLER,
             _ => &KUBERNETES,
         }
+    }
+
+    /// The folder whose `go.mod` pins it.
+    pub fn module_dir(self) -> PathBuf {
+        self.module().dir()
     }
 
     const fn package(self) -> &'static str {
@@ -190,6 +202,7 @@ impl Tool {
             Tool::Kwok => "sigs.k8s.io/kwok/cmd/kwok",
             Tool::Kustomize => "sigs.k8s.io/kustomize/kustomize/v5",
             Tool::Sops => "github.com/getsops/sops/v3/cmd/sops",
+            Tool::SourceController => "github.com/fluxcd/source-controller",
             Tool::Gitea => "code.gitea.io/gitea",
         }
     }
@@ -213,6 +226,7 @@ impl Tool {
             Tool::Kwok => "2 minutes",
             Tool::Sops => "3 minutes",
             Tool::Gitea => "10 minutes",
+            Tool::SourceController => "5 minutes",
         }
     }
 
@@ -222,6 +236,7 @@ impl Tool {
             Tool::Kustomize => "PLUMB_KUSTOMIZE to the path of one",
             Tool::Sops => "PLUMB_SOPS to the path of one",
             Tool::Gitea => "PLUMB_GITEA to the path of one",
+            Tool::SourceController => "PLUMB_SOURCE_CONTROLLER to the path of one",
             _ => "KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl",
         }
     }
@@ -232,6 +247,7 @@ impl Tool {
             Tool::Kustomize => Some("PLUMB_KUSTOMIZE"),
             Tool::Sops => Some("PLUMB_SOPS"),
             Tool::Gitea => Some("PLUMB_GITEA"),
+            Tool::SourceController => Some("PLUMB_SOURCE_CONTROLLER"),
             _ => None,
         };
         let given = variable.and_then(std::env::var_os);

@@ -10,6 +10,7 @@ mod kustomize;
 mod machine;
 mod pairs;
 mod samples;
+mod source;
 mod stage;
 mod waiting;
 mod yaml;
@@ -72,6 +73,12 @@ const BENCHES: &[Bench] = &[
         about: "N Deployments: Ready against available; a chain of 20 against as many bare writes",
         run: Run::Plane(waiting::run),
         table: Some(waiting::table),
+    },
+    Bench {
+        name: "source",
+        about: "follow a repository of 10,000 files, commits and refs: requests, bytes, walks; N of one URL against one",
+        run: Run::Plane(source::run),
+        table: Some(source::table),
     },
 ];
 
@@ -178,7 +185,7 @@ mod tests {
         let error = run(&args).await.unwrap_err().to_string();
         assert_eq!(
             error,
-            "there is no bench \"none\"; there are: yaml, kustomize, health, waiting"
+            "there is no bench \"none\"; there are: yaml, kustomize, health, waiting, source"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! A control plane with Plumb on it, and somebody who watches both.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use plumb_testkit::{
@@ -28,7 +28,7 @@ const fn kind(api_version: &'static str, name: &'static str, plural: &'static st
 pub(super) const DEPLOYMENT: Kind = kind("apps/v1", "Deployment", "deployments");
 pub(super) const CONFIG_MAP: Kind = kind("v1", "ConfigMap", "configmaps");
 pub(super) const APPLICATION: Kind = kind("plumb.dev/v1alpha1", "Application", "applications");
-const REPOSITORY: Kind = kind("plumb.dev/v1alpha1", "GitRepository", "gitrepositories");
+pub(super) const REPOSITORY: Kind = kind("plumb.dev/v1alpha1", "GitRepository", "gitrepositories");
 
 /// Versions as a watch that is not Plumb's tells of them, with the moment of each.
 pub(super) type News = UnboundedReceiver<(Instant, Version)>;
@@ -36,11 +36,12 @@ pub(super) type News = UnboundedReceiver<(Instant, Version)>;
 /// In the order in which they are to end.
 pub(super) struct Stage {
     agent: Option<Agent>,
+    cache: PathBuf,
     history: History,
     pub(super) hand: Hand,
     identity: Identity,
     pub(super) repo: Repo,
-    git: GitServer,
+    pub(super) git: GitServer,
     pub(super) plane: ControlPlane,
 }
 
@@ -62,6 +63,7 @@ impl Stage {
         let git = GitServer::start().await;
         Ok(Self {
             agent: None,
+            cache: PathBuf::new(),
             history: History::follow(&plane, watched).await,
             hand: Hand::new(&plane, "bench").await,
             identity: plane.service_account(HOME, "plumb", "cluster-admin").await,
@@ -100,8 +102,24 @@ impl Stage {
             .env("POD_NAMESPACE", HOME)
             .env("PLUMB_METRICS_ADDR", "127.0.0.1:0");
         let cache = builder.dir().join("cache");
+        self.cache.clone_from(&cache);
         let builder = builder.env("PLUMB_CACHE_DIR", cache);
         self.agent = Some(builder.args(["controller", "--concurrent", "8"]).start());
+    }
+
+    /// Where Plumb's mirrors are.
+    pub(super) fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// Plumb's process.
+    pub(super) fn process(&self) -> u32 {
+        self.agent.as_ref().map_or(0, Agent::id)
+    }
+
+    /// The identity that Plumb has.
+    pub(super) fn kubeconfig(&self) -> &Path {
+        self.identity.kubeconfig()
     }
 
     /// What a webhook of the Git server does after a push.
@@ -140,6 +158,17 @@ impl Stage {
         }
         Err(TaskError::Evidence { what: what.to_owned(), found })
     }
+}
+
+/// What a process has used of the processors, its children's share aside.
+pub(super) fn cpu_of(process: u32) -> Duration {
+    /// Ticks a second, which Linux tells to user space whatever it uses itself.
+    const TICKS: u64 = 100;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The second field is a name in parentheses that may hold anything.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|text| text.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS)
 }
 
 pub(super) fn refused(Refused { code, message }: Refused) -> TaskError {
