@@ -206,9 +206,10 @@ async fn measured(args: &BenchArgs, plumb: &Path) -> Result<Value, TaskError> {
         "packs": [packs(&after), packs(&fresh)],
         "figures": walks,
     });
-    let beside = match args.alone {
-        true => Vec::new(),
-        false => peer::beside(&stage, who, args.pairs.unwrap_or(ROUNDS)).await?,
+    let beside = if args.alone {
+        Vec::new()
+    } else {
+        peer::beside(&stage, who, args.pairs.unwrap_or(ROUNDS)).await?
     };
     let holds = |rows: &[Value]| rows.iter().all(|row| row["holds"] == true);
     let ends = [walking, sharing];

@@ -50,7 +50,7 @@ impl Flux {
         let definitions = definitions()?.display().to_string();
         kubectl(&stage.plane, &["apply", "--server-side", "-f", &definitions])?;
         let established = ["wait", "--for=condition=Established", "--timeout=60s", "-f"];
-        kubectl(&stage.plane, &[&established[..], &[&definitions]].concat())?;
+        kubectl(&stage.plane, &[&established[..], &[definitions.as_str()]].concat())?;
         let scratch = Scratch::new("flux");
         let storage = scratch.path().join("storage");
         std::fs::create_dir_all(&storage)
