@@ -71,6 +71,8 @@ impl Mirrors {
     ) -> Result<(usize, BTreeSet<String>), SourceError> {
         let _writing = mirror.board.write(&Cancel::new(), deadline)?;
         let Some(repo) = mirror.store.open()? else { return Ok(Default::default()) };
+        // libgit2 does without some of it that git itself does not.
+        mirror.store.mend_frame()?;
         let mut kept = mirror.store.anchors(&repo)?;
         {
             let mut holds = lock(&mirror.holds);

@@ -63,13 +63,21 @@ impl Look {
     }
 
     async fn run(&self) -> Outcome {
+        self.ask();
         self.stand.daemon.run_source(&self.name).await
+    }
+
+    /// Somebody asks for a look: what was heard before is no answer to that.
+    fn ask(&self) {
+        let key = Key::Source(self.name.clone());
+        self.stand.daemon.state.lock().note_news(&key, Instant::now());
     }
 
     /// A look that has asked the Git server and gets no answer until it stalls no more.
     async fn stalled(&self) -> tokio::task::JoinHandle<Outcome> {
         self.git.stall(true);
         self.git.forget();
+        self.ask();
         let (daemon, name) = (Arc::clone(&self.stand.daemon), self.name.clone());
         let look = tokio::spawn(async move { daemon.run_source(&name).await });
         let end = Instant::now() + Duration::from_mins(1);

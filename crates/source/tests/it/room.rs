@@ -156,6 +156,8 @@ fn commits_that_were_let_go_leave_the_disk() {
     let before = world.mirrors.usage().bytes;
     world.mirrors.keep(&remote, &[small]).unwrap();
     assert!(is_here(&world, &remote, &first), "it was new");
+    // Whoever asks may name it.
+    world.mirrors.keep(&remote, &[small]).unwrap();
     world.mirrors.keep(&remote, &[small]).unwrap();
     let after = world.mirrors.usage().bytes;
     assert!(before > 20_000 * KI && after < 200 * KI, "{before} {after}");
@@ -324,8 +326,9 @@ fn a_disk_that_is_full_at_any_moment_of_a_fetch() {
             }
         }
     }
-    // The pack takes about seven blocks, and pack, index, tag and commit take a file each.
-    assert!(failed["blocks"] > 7 && failed["files"] >= 4, "{failed:?}");
+    // The pack takes about seven blocks. Once there is room for the two files of a pack what lies around
+    // can be made one, which makes more.
+    assert!(failed["blocks"] > 7 && failed["files"] >= 2, "{failed:?}");
     assert!(failed.values().all(|times| *times < 40), "it worked in the end: {failed:?}");
 }
 

@@ -198,8 +198,8 @@ fn nothing_that_is_told_holds_a_secret() {
     assert!(told.contains("(hidden)") && told.contains("Unauthorized"), "{told}");
     assert!(log.contains("plumb_source") && log.contains("fetched"), "{log}");
     // A branch and a tag that are named so would stand in a status.
-    let named = "valid: a reference is named by the credentials";
-    assert_eq!(told.matches(named).count(), 2 * 2, "{told}");
+    let named = "it names a reference by what it was sent to get in\"";
+    assert_eq!(told.matches(named).count(), 2 * 3, "{told}");
     let lines = |pem: &str| {
         let lines = pem.lines().filter(|line| !line.starts_with("-----") && line.len() > 20);
         lines.map(String::from).collect::<Vec<_>>()
