@@ -251,7 +251,7 @@ fn one_process_has_a_cache_and_a_killed_one_has_none() {
         world.sync("web", "app", &commit).await;
 
         // A standby on the same volume ends before it asks anything, and says why.
-        let mut second = agent_on(&world, cache.path(), &["--identity", "another"]);
+        let mut second = agent_on(&world, cache.path(), &[]);
         let ended = second.wait(LIMIT).unwrap();
         assert_eq!(ended.code(), Some(3), "{}", second.logs());
         for part in [
@@ -267,7 +267,7 @@ fn one_process_has_a_cache_and_a_killed_one_has_none() {
 
         first.kill9();
         world.edit(&world.config_maps(), "a", &json!({"data": {"value": "by hand"}})).await;
-        let _third = agent_on(&world, cache.path(), &["--identity", "another"]);
+        let _third = agent_on(&world, cache.path(), &[]);
         world.wait_value("a", "1").await;
     });
 }

@@ -33,7 +33,6 @@ const HOOK: &str = "hook-secret-0d93b7e6c25a";
 /// What servers and proxies do not take.
 const WRONG: &str = "wrong-93e5c2d80f1b";
 /// What stands in a URL, where it may not.
-const IN_URL: &str = "url-58b0f6e3a94d";
 
 /// What the processes of an agent show of themselves to everybody on the machine, at all times.
 struct Shown {
@@ -245,7 +244,7 @@ fn no_credential_is_told_whatever_is_answered() {
         let front_app = front.through(&world.git.url("app"));
         let front_api = format!("{}/api", front.url());
         let ssh_url = sshd.url(world.git.repo("ssh").dir());
-        let table: [Case<'_>; 17] = [
+        let table: [Case<'_>; 16] = [
             ("repo", &repo, own(basic(PASSWORD)), None),
             ("basic-wrong", &repo, own(basic(WRONG)), refused),
             ("bearer", &world.git.url("bearer"), own(bearer(BEARER)), None),
@@ -286,12 +285,6 @@ fn no_credential_is_told_whatever_is_answered() {
                 &repo,
                 bob(by(socks5(socks.port), WRONG)),
                 Some("ProxyAuthenticationFailed"),
-            ),
-            (
-                "in-url",
-                &repo.replace("http://", &format!("http://ada:{IN_URL}@")),
-                (Value::Null, None),
-                Some("CredentialsInURL"),
             ),
         ];
         for case in table {
@@ -362,12 +355,7 @@ fn no_credential_is_told_whatever_is_answered() {
             ("applications", world.apps()),
             ("leases", world.api("coordination.k8s.io/v1", "Lease")),
         ] {
-            let mut items = api.list(&ListParams::default()).await.unwrap().items;
-            if let Some(item) = items.iter_mut().find(|o| o.metadata.name.as_deref() == Some("in-url"))
-            {
-                // There it is in the words of who wrote it.
-                item.data["spec"] = Value::Null;
-            }
+            let items = api.list(&ListParams::default()).await.unwrap().items;
             told.push((what, serde_json::to_string(&items).unwrap()));
         }
         let requests = api.exchanges().into_iter().map(|exchange| {
@@ -392,13 +380,12 @@ fn no_credential_is_told_whatever_is_answered() {
             assert!(text(what).contains(part), "{part} in {what}: {}", text(what));
         }
 
-        let passwords = [PASSWORD, BEARER, INSTALLATION, PASSPHRASE, PROXY, HOOK, WRONG, IN_URL];
+        let passwords = [PASSWORD, BEARER, INSTALLATION, PASSPHRASE, PROXY, HOOK, WRONG];
         let mut secrets: Vec<String> = passwords.map(String::from).into();
         secrets.extend(passwords.map(|password| STANDARD.encode(password)));
         for (user, password) in [
             ("ada", PASSWORD),
             ("ada", WRONG),
-            ("ada", IN_URL),
             ("bob", PROXY),
             ("bob", WRONG),
             ("x-access-token", INSTALLATION),

@@ -31,6 +31,10 @@ const MAX_LISTING: u64 = 64 << 20;
 /// then asks himself.
 const FOR_OTHERS: Duration = Duration::from_secs(1);
 
+/// Commits that a server is told of beside those that are known to be like what is wanted: the newest, for
+/// after a restart, and for a reference that is new.
+const OFFERED: usize = 8;
+
 /// One call with network.
 pub(crate) struct Call<'a> {
     pub(crate) all: &'a Mirrors,
@@ -57,6 +61,8 @@ struct Target<'t> {
     branch: Option<&'t str>,
     /// Whether `listed` stands in the server's listing.
     advertised: bool,
+    /// The commit that the reference led to before: the new one has most of it.
+    after: Option<Oid>,
 }
 
 impl Call<'_> {
@@ -238,13 +244,15 @@ impl Call<'_> {
     ) -> Result<Resolved, SourceError> {
         let (commit, tag) = parts(found, want);
         let id = found.id;
-        let target = Target { listed: id, commit, tag, branch: None, advertised: true };
+        let after = lock(&self.mirror.holds).led_to.get(reference).copied();
+        let target = Target { listed: id, commit, tag, branch: None, advertised: true, after };
         let commit = self.ensure(session, &target, known).map_err(|error| match error {
             SourceError::NotACommit { .. } => {
                 SourceError::NotACommit { reference: reference.to_string() }
             }
             error => error,
         })?;
+        lock(&self.mirror.holds).led_to.insert(reference.clone(), commit.oid());
         // A server that does not peel gave the tag in place of the commit.
         let tag = tag.or_else(|| Some(id).filter(|id| want == Want::Tag && *id != commit.oid()));
         let revision = Revision { name: found.name.clone(), commit };
@@ -262,6 +270,7 @@ impl Call<'_> {
             tag: None,
             branch,
             advertised: false,
+            after: None,
         };
         self.with_session(|session| {
             let known = self.mirror.known_endpoint();
@@ -414,10 +423,14 @@ impl Call<'_> {
         let mirror = &*self.mirror;
         let fresh = Store { path: mirror.store.path.with_extension("rebuild") };
         fresh.wipe()?;
+        let mut lost = false;
         let salvaged = match mirror.store.salvage(&fresh, self.limits) {
             Ok(true) => Ok(()),
             // It only takes room.
             Ok(false) | Err(SourceError::Corrupt { .. }) => {
+                lost = true;
+                // The next try finds no damage.
+                self.all.rebuilt.fetch_add(1, Ordering::Relaxed);
                 let mut holds = lock(&mirror.holds);
                 holds.fresh.clear();
                 holds.last = None;
@@ -430,7 +443,9 @@ impl Call<'_> {
             .and_then(|commit| fresh.replace(&mirror.store).map(|()| commit));
         if made.is_ok() {
             mirror.suspect.store(false, Ordering::SeqCst);
-            self.all.rebuilt.fetch_add(1, Ordering::Relaxed);
+            if !lost {
+                self.all.rebuilt.fetch_add(1, Ordering::Relaxed);
+            }
         } else {
             fresh.wipe()?;
         }
@@ -480,7 +495,7 @@ impl Call<'_> {
             return self.take_in(store, &repo, target.commit, target.tag);
         }
         let haves = match haves {
-            Haves::Anchors => anchors,
+            Haves::Anchors => self.offer(&repo, target, &anchors),
             Haves::Nothing => BTreeSet::new(),
         };
 
@@ -515,6 +530,26 @@ impl Call<'_> {
         // What came in counts until it is seen on the disk.
         self.all.measure(mirror);
         taken
+    }
+
+    /// Which commits the server is told that are here, of those that are. Each costs a hundred bytes, with
+    /// what has to be told of its history, and one that is much like the new one is as good as all.
+    fn offer(
+        &self,
+        repo: &Repository,
+        target: &Target<'_>,
+        anchors: &BTreeSet<Oid>,
+    ) -> BTreeSet<Oid> {
+        let last = lock(&self.mirror.holds).last;
+        let known = [target.after, last].into_iter().flatten().filter(|id| anchors.contains(id));
+        let mut offered: BTreeSet<Oid> = known.collect();
+        let mut newest: Vec<(i64, Oid)> = anchors
+            .iter()
+            .filter_map(|id| Some((repo.find_commit(*id).ok()?.time().seconds(), *id)))
+            .collect();
+        newest.sort_unstable_by_key(|(time, _)| std::cmp::Reverse(*time));
+        offered.extend(newest.into_iter().take(OFFERED).map(|(_, id)| id));
+        offered
     }
 
     /// Checks what came and anchors it.

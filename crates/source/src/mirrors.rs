@@ -227,6 +227,8 @@ pub(crate) struct Holds {
     pub(crate) pins: BTreeMap<Oid, usize>,
     /// The commit fetched last, a good one to compare the next with.
     pub(crate) last: Option<Oid>,
+    /// What references last led to.
+    pub(crate) led_to: HashMap<Reference, Oid>,
 }
 
 impl Mirror {

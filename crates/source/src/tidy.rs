@@ -87,6 +87,7 @@ impl Mirrors {
                 lock(&self.room).loosened(&mirror.id);
             }
             kept = kept.intersection(&wanted).copied().collect();
+            holds.led_to.retain(|_, commit| kept.contains(commit));
         }
         let lenders = mirror.store.keep_modules(&kept)?;
         let packs = mirror.store.packs()?.len();

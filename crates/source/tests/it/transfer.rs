@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
-use plumb_source::{Cancel, SourceError};
+use plumb_source::{Cancel, Limits, Mirrors, SourceError};
 
 use crate::server::{Request, Server, backend};
 use crate::{World, branch};
@@ -96,6 +96,36 @@ fn a_small_change_costs_little_also_when_history_is_rewritten() {
     // git itself agrees that everything is there.
     let mirror = crate::repo::Repo { path: world.mirror_dir() };
     mirror.git(&["fsck", "--full", "--connectivity-only"]);
+}
+
+#[test]
+fn a_small_change_costs_no_more_where_many_commits_are_here() {
+    let mut world = World::new();
+    let change = |world: &World, n: usize, text: &str| {
+        let text = format!("{text} {n}\n{}", "y".repeat(200));
+        let files = files(&text);
+        let files: Vec<(&str, &str)> =
+            files.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        world.repo.commit(&format!("refs/heads/b{n}"), &files)
+    };
+    for n in 0..60 {
+        let commit = change(&world, n, "first");
+        assert_eq!(world.resolve(&branch(&format!("b{n}"))).unwrap().commit, commit);
+    }
+    for restarted in [false, true] {
+        if restarted {
+            let other = tempfile::tempdir().unwrap();
+            // It gives the directory back first.
+            world.mirrors = Mirrors::open(other.path(), Limits::default()).unwrap();
+            world.mirrors = Mirrors::open(&world.cache(), Limits::default()).unwrap();
+        }
+        world.resolve(&branch("b59")).unwrap();
+        world.server.take_log();
+        let commit = change(&world, 7, if restarted { "third" } else { "second" });
+        assert_eq!(world.resolve(&branch("b7")).unwrap().commit, commit);
+        let log = world.server.take_log();
+        assert!(log.len() == 2 && bytes(&log) < 2048, "{} bytes", bytes(&log));
+    }
 }
 
 /// A server that holds its answers to listings until it is let go.
