@@ -94,7 +94,7 @@ fn entry(kind: u8, before: &[u8], content: &[u8]) -> Vec<u8> {
 fn delta_bomb() -> Vec<u8> {
     const PIECE: usize = 0xf000;
     const TIMES: usize = 2000;
-    let base = entry(3, &[], &[0; PIECE]);
+    let base = entry(3, &[], &vec![0; PIECE]);
     let copy = [0xa0_u8, 0xf0];
     let sizes = [groups(PIECE as u64), groups((PIECE * TIMES) as u64)].concat();
     let delta = [sizes, copy.repeat(TIMES)].concat();

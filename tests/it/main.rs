@@ -45,6 +45,7 @@ mod pods;
 mod polling;
 #[path = "../../crates/source/tests/it/programs.rs"]
 #[expect(dead_code, reason = "it is shared, and not all of it is used here")]
+#[expect(clippy::expect_used, reason = "it says which program is missing")]
 mod programs;
 mod quiet;
 mod races;

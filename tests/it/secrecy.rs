@@ -32,7 +32,6 @@ const PROXY: &str = "proxy-b45e0a7d19c3";
 const HOOK: &str = "hook-secret-0d93b7e6c25a";
 /// What servers and proxies do not take.
 const WRONG: &str = "wrong-93e5c2d80f1b";
-/// What stands in a URL, where it may not.
 
 /// What the processes of an agent show of themselves to everybody on the machine, at all times.
 struct Shown {

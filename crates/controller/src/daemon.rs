@@ -467,6 +467,7 @@ impl Daemon {
                 source.forget();
             }
             source.asked = now;
+            source.called = Some(now);
             self.queue.add(Key::Source(name.clone()), Lane::Urgent);
         }
         for (name, app) in &mut store.apps {
@@ -492,7 +493,9 @@ impl Daemon {
         let now = Instant::now();
         {
             let mut store = self.state.lock();
-            keys.iter().for_each(|key| store.note_news(key, now));
+            for key in &keys {
+                store.note_news(key, now);
+            }
         }
         for key in keys {
             self.queue.add(key, Lane::Urgent);

@@ -30,6 +30,7 @@ use crate::queue::Lane;
 use crate::state::{Source, annotation, commit_of};
 use crate::status::{Say, Waits, brief, build_conditions, with_hint};
 
+use self::mirror::FOR_ROOM;
 use self::places::Place;
 use self::trust::By;
 pub(crate) use self::trust::{Trust, Word};
@@ -99,6 +100,9 @@ const SLOW_RETRY: Duration = Duration::from_mins(1);
 /// been asked for some time already.
 pub(crate) const STATUS_RETRY: Duration = Duration::from_secs(5);
 
+/// The share of its interval that a source rests at least: a look may take longer than that.
+const LEAST: f64 = 0.1;
+
 /// A look that came to a revision.
 struct Come {
     remote: Remote,
@@ -112,8 +116,13 @@ struct Come {
 impl Daemon {
     /// Looks at a GitRepository once and plans the next look.
     pub(crate) async fn run_source(self: &Arc<Self>, name: &Name) -> Outcome {
-        let Some(object) = self.state.lock().sources.get(name).map(|s| Arc::clone(&s.object))
-        else {
+        let started = Instant::now();
+        let object = self.state.lock().sources.get_mut(name).map(|source| {
+            source.paused = None;
+            Arc::clone(&source.object)
+        });
+        let Some(object) = object else {
+            self.withdraw(name);
             return Outcome::Unchanged;
         };
         let (mut distrusted, keys) = self.take_keys(name, &object).await;
@@ -142,6 +151,15 @@ impl Daemon {
         if !self.state.lock().sources.get(name).is_some_and(|source| source.wants.any()) {
             // The rest of the look needs no server.
             place = None;
+        }
+        if place.is_none() && !matches!(result, Err(Missed::Parked)) {
+            // What was kept for it is for others.
+            self.give_back(name);
+        }
+        if !matches!(result, Err(Missed::Parked))
+            && let Some(source) = self.state.lock().sources.get_mut(name)
+        {
+            source.called = source.called.filter(|called| *called > started);
         }
         let outcome = self.conclude(name, &object, &result, began, place).await;
         self.give_back(name);
@@ -184,8 +202,11 @@ impl Daemon {
                 let missing = self.bring_wanted(name, object, result, &mut place).await;
                 drop(place);
                 self.keep_commits(name).await;
-                let next = (!spec.suspend)
-                    .then(|| self.pace(began, interval).saturating_sub(began.elapsed()));
+                let next = (!spec.suspend).then(|| {
+                    let due = self.pace(began, interval).saturating_sub(began.elapsed());
+                    // A look may take longer than its interval.
+                    due.max(interval.mul_f64(LEAST))
+                });
                 if let Some(wait) = next.into_iter().chain(missing).min() {
                     self.queue.add_after(key, wait, Lane::Routine);
                 }
@@ -199,6 +220,9 @@ impl Daemon {
             Err(Missed::Parked) => Outcome::Waiting,
             Err(Missed::Problem(problem)) => {
                 tracing::warn!(source = %name, reason = problem.reason, "{}", problem.message);
+                if FOR_ROOM.contains(&problem.reason.as_str()) {
+                    self.forget_mirrors().await;
+                }
                 let (wait, first) = {
                     let mut store = self.state.lock();
                     let Some(source) = store.sources.get_mut(name).filter(|s| s.is_of(object))
@@ -208,15 +232,13 @@ impl Daemon {
                     let first = source.problem.replace(problem.message.clone()).is_none();
                     // The next try is not told this again.
                     source.asked = Instant::now();
-                    let wait = if let Some(until) = source.paused.take() {
-                        until.saturating_duration_since(Instant::now())
-                    } else {
-                        let generation = object.metadata.generation.unwrap_or(0);
-                        // Another problem than before means that somebody is at work on it.
-                        let cap = interval.min(SLOW_RETRY);
-                        source.backoff.failed(generation, &problem.reason, cap)
-                    };
-                    (wait, first)
+                    let generation = object.metadata.generation.unwrap_or(0);
+                    // Another problem than before means that somebody is at work on it.
+                    let cap = interval.min(SLOW_RETRY);
+                    let wait = source.backoff.failed(generation, &problem.reason, cap);
+                    let paused = source.paused.take();
+                    let left = paused.map(|until| until.saturating_duration_since(Instant::now()));
+                    (left.map_or(wait, |left| left.max(wait)), first)
                 };
                 let news = self.say_source(name, object, Err(problem)).await;
                 // After a restart the status may have told it already, and those that wait have not.
@@ -447,6 +469,7 @@ impl Daemon {
         else {
             return;
         };
+        self.give_back(name);
         self.say_source(name, &object, Err(&Problem::panicked())).await;
         self.queue.add_after(Key::Source(name.clone()), SLOW_RETRY, Lane::Routine);
     }

@@ -46,6 +46,10 @@ pub(crate) struct Source {
     pub(crate) remote: Option<Remote>,
     /// When a look was last asked for: what was heard before is no answer to that.
     pub(crate) asked: Instant,
+    /// When somebody asked for the look that is to come, if anybody did.
+    pub(crate) called: Option<Instant>,
+    /// What it was last told that its reference leads to, by a listing of another one.
+    pub(crate) told: Option<CommitId>,
     /// When the listing began that last answered it.
     pub(crate) looked: Option<Instant>,
     /// Until when its server asked its last look to wait.
@@ -180,6 +184,8 @@ impl Source {
         self.revision = None;
         self.remote = None;
         self.looked = None;
+        self.paused = None;
+        self.told = None;
         self.found = Arc::default();
         self.trust = None;
         self.word = None;
@@ -264,6 +270,8 @@ impl Store {
                 seq: 0,
                 remote: None,
                 asked: Instant::now(),
+                called: Some(Instant::now()),
+                told: None,
                 looked: None,
                 paused: None,
                 found: Arc::default(),
@@ -419,6 +427,7 @@ impl Store {
             Key::Source(name) => {
                 if let Some(source) = self.sources.get_mut(name) {
                     source.asked = source.asked.max(now);
+                    source.called = Some(now);
                 }
             }
         }

@@ -10,7 +10,7 @@ use git2::{ObjectType, Oid, Repository};
 
 use crate::agents::Agents;
 use crate::cancel::lock;
-use crate::concerns::SEARCHING;
+use crate::concerns::{MAKING, SEARCHING};
 use crate::github::{self, CheckedApp, Tokens};
 use crate::http;
 use crate::lookup::{self, Found};
@@ -122,12 +122,22 @@ impl Call<'_> {
     }
 
     /// Whether there is time left and nobody ended it, for work that waits for nothing.
-    fn go_on(&self) -> Result<(), SourceError> {
+    fn go_on(&self, doing: &'static str) -> Result<(), SourceError> {
         self.cancel.check()?;
         if Instant::now() >= self.deadline {
-            return Err(SourceError::Timeout { doing: SEARCHING });
+            return Err(SourceError::Timeout { doing });
         }
         Ok(())
+    }
+
+    /// Asks for a token, if that is how to get in and there is none.
+    pub(crate) fn log_in(&self) -> Result<(), SourceError> {
+        match &self.remote.authorization {
+            Authorization::App { key, .. } if self.tokens.get(key).is_none() => {
+                self.with_session(|_| Ok(()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lists a reference, with those of others in the same question, and fetches its commit.
@@ -156,12 +166,14 @@ impl Call<'_> {
             let gives_away = |reference: &Reference, found: &Found| {
                 chosen(reference) && session.gives_away(&found.name)
             };
-            let found = match asked.own(&refs, || self.go_on()) {
+            let found = match asked.own(&refs, || self.go_on(SEARCHING)) {
                 Ok(found) if gives_away(reference, &found) => {
                     let why = "it names a reference by what it was sent to get in".into();
                     Err(SourceError::Protocol { why })
                 }
-                found => found.map_err(|error| self.explain(session, reference, error)),
+                // It is told to others, too.
+                found => found
+                    .map_err(|error| session.hide_secrets(self.explain(session, reference, error))),
             };
             if let Err(error @ (SourceError::Cancelled | SourceError::Timeout { .. })) = found {
                 // That says nothing of the repository.
@@ -171,7 +183,11 @@ impl Call<'_> {
             let end = Instant::now() + FOR_OTHERS;
             let others = asked
                 .others(&refs, || {
-                    if Instant::now() < end { self.go_on() } else { Err(SourceError::Cancelled) }
+                    if Instant::now() < end {
+                        self.go_on(SEARCHING)
+                    } else {
+                        Err(SourceError::Cancelled)
+                    }
                 })
                 .filter(|(other, found)| !gives_away(other, found));
             let answers: Vec<_> =
@@ -261,8 +277,22 @@ impl Call<'_> {
 
     /// Fetches a commit by its id unless it is here.
     pub(crate) fn bring(&self, commit: CommitId, branch: Option<&str>) -> Result<(), SourceError> {
-        if self.mirror.is_sound(commit.oid(), self.limits) {
+        if self.mirror.is_here(commit.oid(), None) {
             return Ok(());
+        }
+        if self.mirror.suspect.load(Ordering::SeqCst) {
+            let _writing = self.mirror.board.write(self.cancel, self.deadline)?;
+            match self.look_closely() {
+                Ok(()) if self.mirror.is_here(commit.oid(), None) => return Ok(()),
+                // Of what is damaged this may be whole.
+                Err(SourceError::Corrupt { .. })
+                    if self.mirror.is_whole(commit.oid(), self.limits) =>
+                {
+                    return Ok(());
+                }
+                Ok(()) | Err(SourceError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         let target = Target {
             listed: commit.oid(),
@@ -423,29 +453,24 @@ impl Call<'_> {
         let mirror = &*self.mirror;
         let fresh = Store { path: mirror.store.path.with_extension("rebuild") };
         fresh.wipe()?;
-        let mut lost = false;
-        let salvaged = match mirror.store.salvage(&fresh, self.limits) {
-            Ok(true) => Ok(()),
-            // It only takes room.
-            Ok(false) | Err(SourceError::Corrupt { .. }) => {
-                lost = true;
-                // The next try finds no damage.
-                self.all.rebuilt.fetch_add(1, Ordering::Relaxed);
-                let mut holds = lock(&mirror.holds);
-                holds.fresh.clear();
-                holds.last = None;
-                mirror.store.wipe().and_then(|()| fresh.wipe())
-            }
-            Err(error) => Err(error),
+        let whole = match mirror.store.salvage(&fresh, self.limits, &|| self.go_on(MAKING)) {
+            Err(SourceError::Corrupt { .. }) => fresh.wipe().map(|()| false),
+            salvaged => salvaged,
         };
-        let made = salvaged
-            .and_then(|()| self.ensure_in(&fresh, from, target, Haves::Anchors))
-            .and_then(|commit| fresh.replace(&mirror.store).map(|()| commit));
+        let ensure = || self.ensure_in(&fresh, from, target, Haves::Anchors);
+        let made = whole.and_then(|whole| match ensure() {
+            // What cannot be read whole takes the room of what can.
+            Err(SourceError::CacheFull { .. } | SourceError::DiskFull { .. }) if !whole => {
+                mirror.store.wipe()?;
+                self.all.measure(mirror);
+                ensure()
+            }
+            ensured => ensured,
+        });
+        let made = made.and_then(|commit| fresh.replace(&mirror.store).map(|()| commit));
         if made.is_ok() {
             mirror.suspect.store(false, Ordering::SeqCst);
-            if !lost {
-                self.all.rebuilt.fetch_add(1, Ordering::Relaxed);
-            }
+            self.all.rebuilt.fetch_add(1, Ordering::Relaxed);
         } else {
             fresh.wipe()?;
         }
@@ -468,7 +493,7 @@ impl Call<'_> {
                 Err(SourceError::DiskFull { .. }) => None,
                 _ => return result,
             };
-            if !self.all.make_room(wanted, &self.mirror) {
+            if !self.all.make_room(wanted, &self.mirror, &|| self.go_on(MAKING)) {
                 return result;
             }
         }
@@ -578,8 +603,12 @@ impl Call<'_> {
             .ok_or_else(|| SourceError::NotACommit { reference: format!("object {wanted}") })?;
         // What a server lists without peeling it may be a tag.
         let tag = target.tag.or(Some(wanted).filter(|wanted| *wanted != commit.oid()));
-        if tag.is_some_and(|tag| !is_tag(repo, tag)) {
-            return Err(bad("the wanted tag is not among them"));
+        if let Some(tag) = tag {
+            if !is_tag(repo, tag) {
+                return Err(bad("the wanted tag is not among them"));
+            }
+            // One that came as a difference shows its size only now.
+            store.raw(repo, tag, ObjectType::Tag)?;
         }
         let base = lock(&mirror.holds).last.filter(|last| Store::is_anchored(repo, *last));
         match store.is_complete(repo, commit.oid(), base, Check::Exists, self.limits) {

@@ -5,18 +5,19 @@
 //! Nothing is forced to the disk when it is written: a mirror can be fetched again, and after a power loss
 //! the damage is found. Whatever is read is compared with its id in any case.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-use git2::{ObjectType, Oid, Repository};
+use git2::{ObjectType, Oid, PackBuilder, Repository};
 
 use crate::mirror::{
     ANCHORS, Check, Store, cache_error, files, has_extension, remove_dir, remove_file, write_whole,
 };
 use crate::tags::TAG_ANCHORS;
+use crate::tidy::GoOn;
 use crate::{Limits, SourceError};
 
 /// Bytes above which files are not compared with each other when packs are made one: each would be in
@@ -143,7 +144,12 @@ impl Store {
 
     /// Copies what can be read of a damaged mirror into a new one, as far as whole commits go. Returns
     /// whether there is any.
-    pub(crate) fn salvage(&self, to: &Self, limits: &Limits) -> Result<bool, SourceError> {
+    pub(crate) fn salvage(
+        &self,
+        to: &Self,
+        limits: &Limits,
+        go_on: GoOn<'_>,
+    ) -> Result<bool, SourceError> {
         self.mend()?;
         let Some(repo) = self.open()? else { return Ok(false) };
         let commits = self.sound(&repo, limits)?;
@@ -160,12 +166,12 @@ impl Store {
         }
         let fresh = to.open_or_create()?;
         let ids = tags.iter().map(|(_, tag)| *tag);
-        self.write_pack(&repo, &commits, ids, &to.pack_dir())?;
+        self.write_pack((&repo, go_on), &commits, ids, &to.pack_dir())?;
         for (commit, tag) in tags {
             to.anchor_tag(&fresh, commit, tag)?;
         }
         for commit in commits {
-            if let Some(modules) = self.modules(commit)? {
+            if let Some(modules) = self.modules(commit) {
                 to.write_modules(commit, &modules)?;
             }
             to.anchor(&fresh, commit)?;
@@ -179,10 +185,11 @@ impl Store {
         &self,
         repo: &Repository,
         commits: &BTreeSet<Oid>,
+        go_on: GoOn<'_>,
     ) -> Result<(), SourceError> {
         let packs = self.packs()?;
         let tags = self.all_tags(repo)?;
-        let written = self.write_pack(repo, commits, tags, &self.pack_dir());
+        let written = self.write_pack((repo, go_on), commits, tags, &self.pack_dir());
         let kept = match &written {
             Ok(name) => name.iter().cloned().collect(),
             Err(_) => packs,
@@ -195,27 +202,66 @@ impl Store {
     /// Writes a pack of commits with their trees, and of tags. Returns its name, if there is anything in it.
     fn write_pack(
         &self,
-        repo: &Repository,
+        (repo, go_on): (&Repository, GoOn<'_>),
         commits: &BTreeSet<Oid>,
         tags: impl IntoIterator<Item = Oid>,
         to: &Path,
     ) -> Result<Option<String>, SourceError> {
-        let write = || -> Result<Option<String>, git2::Error> {
-            let mut builder = repo.packbuilder()?;
-            builder.set_threads(1);
-            for commit in commits {
-                builder.insert_commit(*commit)?;
+        let failed = |e| self.git_error("write", e);
+        let mut builder = repo.packbuilder().map_err(failed)?;
+        builder.set_threads(1);
+        let mut seen = HashSet::new();
+        for commit in commits {
+            builder.insert_object(*commit, None).map_err(failed)?;
+            let tree = repo.find_commit(*commit).map_err(failed)?.tree_id();
+            self.insert_tree((repo, go_on), &mut builder, tree, &mut seen)?;
+        }
+        for tag in tags {
+            builder.insert_object(tag, None).map_err(failed)?;
+        }
+        if builder.object_count() == 0 {
+            return Ok(None);
+        }
+        builder.set_progress_callback(|_, _, _| go_on().is_ok()).map_err(failed)?;
+        let written = builder.write(to, 0);
+        if written.is_err() {
+            go_on()?;
+        }
+        written.map_err(failed)?;
+        let name = builder.name().map_err(failed)?;
+        Ok(name.map(|name| format!("pack-{name}")))
+    }
+
+    /// Adds a tree and all below it, each once. Not by libgit2, which goes down whatever it has seen, and
+    /// calls itself for each level: trees of a hostile repository take years, or the whole stack.
+    fn insert_tree(
+        &self,
+        (repo, go_on): (&Repository, GoOn<'_>),
+        builder: &mut PackBuilder<'_>,
+        tree: Oid,
+        seen: &mut HashSet<Oid>,
+    ) -> Result<(), SourceError> {
+        let failed = |e| self.git_error("write", e);
+        let mut todo = vec![(tree, Vec::new())];
+        while let Some((id, name)) = todo.pop() {
+            if !seen.insert(id) {
+                continue;
             }
-            for tag in tags {
-                builder.insert_object(tag, None)?;
+            go_on()?;
+            let name = String::from_utf8_lossy(&name);
+            builder.insert_object(id, Some(&name)).map_err(failed)?;
+            for entry in &repo.find_tree(id).map_err(failed)? {
+                match entry.kind() {
+                    Some(ObjectType::Tree) => todo.push((entry.id(), entry.name_bytes().to_vec())),
+                    Some(ObjectType::Blob) if seen.insert(entry.id()) => {
+                        let name = String::from_utf8_lossy(entry.name_bytes());
+                        builder.insert_object(entry.id(), Some(&name)).map_err(failed)?;
+                    }
+                    _ => {}
+                }
             }
-            if builder.object_count() == 0 {
-                return Ok(None);
-            }
-            builder.write(to, 0)?;
-            Ok(builder.name()?.map(|name| format!("pack-{name}")))
-        };
-        write().map_err(|e| self.git_error("write", e))
+        }
+        Ok(())
     }
 
     /// Bytes that it takes on the disk. What goes meanwhile counts nothing.
@@ -290,6 +336,8 @@ fn disk_usage(path: &Path) -> u64 {
 mod tests {
     use super::*;
 
+    type Case<'c> = (&'c str, &'c [u8], &'c [u8], Option<bool>);
+
     #[test]
     fn a_pack_and_its_index_are_known_by_their_ends() {
         let dir = tempfile::tempdir().unwrap();
@@ -299,7 +347,7 @@ mod tests {
         let good = of(b"PACK", &sum);
         let good_index = of(b"\xfftOc", &[sum, [2; CHECKSUM]].concat());
         let zeros = vec![0; 200];
-        let cases: [(&str, &[u8], &[u8], Option<bool>); 9] = [
+        let cases: [Case<'_>; 9] = [
             ("good", &good, &good_index, Some(true)),
             ("a pack cut off", &good[..60], &good_index, Some(false)),
             ("an empty pack", &[], &good_index, None),

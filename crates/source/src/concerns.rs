@@ -2,10 +2,13 @@
 
 use jiff::Timestamp;
 
+use crate::submodules::READING;
 use crate::{SourceError, Way};
 
 /// What runs out of time where it is not the Git server that lets us wait.
 pub(crate) const WAITING: &str = "waiting for another fetch of the same repository";
+/// What we take our time for ourselves.
+pub(crate) const MAKING: &str = "making room in the cache";
 pub(crate) const SEARCHING: &str = "looking for the highest version";
 pub(crate) const ASKING_FOR_A_TOKEN: &str = "waiting for a token of the GitHub App";
 
@@ -16,8 +19,13 @@ pub enum Concerns {
     Host,
     /// This repository, and perhaps the whole host: there is no answer in time.
     Silence,
-    /// Everybody: the host wants to be left alone until then.
-    Pause(Timestamp),
+    /// The host wants to be left alone until then: by everybody, or by who asks with these credentials.
+    Pause {
+        /// Until when.
+        until: Timestamp,
+        /// Whether by everybody.
+        all: bool,
+    },
     /// All who ask for the same repository with the same credentials. The host answers.
     Repository,
     /// This question alone. It may not have come to the host at all.
@@ -40,10 +48,16 @@ impl SourceError {
             | Self::ConnectionRefused { .. }
             | Self::Connect { .. }
             | Self::ProxyUnreachable { .. } => Concerns::Host,
-            Self::Timeout { doing: WAITING | SEARCHING } => Concerns::Question,
-            Self::Timeout { doing: ASKING_FOR_A_TOKEN } => Concerns::Repository,
-            Self::Timeout { .. } => Concerns::Silence,
-            Self::Busy { until, .. } => Concerns::Pause(*until),
+            Self::Timeout { doing } => match *doing {
+                WAITING | SEARCHING | MAKING | READING => Concerns::Question,
+                ASKING_FOR_A_TOKEN => Concerns::Repository,
+                _ => Concerns::Silence,
+            },
+            // What counts somebody's requests counts them by who is logged in.
+            Self::Busy { until, status, sent, .. } => {
+                Concerns::Pause { until: *until, all: *status != 429 || !*sent }
+            }
+
             Self::ProxyUnauthorized { .. }
             | Self::ProxyRefused { .. }
             | Self::Tls { .. }

@@ -196,6 +196,8 @@ pub enum SourceError {
         status: u16,
         /// When it may be asked again, within an hour.
         until: Timestamp,
+        /// Whether credentials were sent.
+        sent: bool,
     },
     /// The server sends us somewhere that is not followed.
     #[error("{url} redirects in a way that is not followed: {why}")]
@@ -628,7 +630,7 @@ fn quantity(bytes: u64) -> String {
     let Some((shift, unit)) = units.into_iter().find(|(shift, _)| bytes >> shift > 0) else {
         return bytes.to_string();
     };
-    let tenths = u128::from(bytes) * 10 >> shift;
+    let tenths = (u128::from(bytes) * 10) >> shift;
     match (tenths / 10, tenths % 10) {
         (whole, 0) => format!("{whole}{unit}"),
         (whole, tenth) => format!("{whole}.{tenth}{unit}"),

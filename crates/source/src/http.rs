@@ -373,7 +373,10 @@ impl<'a> Session<'a> {
             404 | 410 => Err(SourceError::RepositoryNotFound { url }),
             // Where a redirect leads nobody may speak for the host of the url.
             status => match pause_of(response).filter(|_| trusted && matches!(status, 429 | 503)) {
-                Some(until) => Err(SourceError::Busy { host: self.host(), status, until }),
+                Some(until) => {
+                    let sent = self.authorization(trusted).is_some();
+                    Err(SourceError::Busy { host: self.host(), status, until, sent })
+                }
                 None => Err(SourceError::HttpStatus { url, status }),
             },
         }

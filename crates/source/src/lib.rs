@@ -58,6 +58,7 @@ pub use remote::{
     ClientCertificate, Credentials, Proxy, ProxyLogin, Remote, Tls, Way, same_mirror,
 };
 pub use snapshot::{CommitInfo, Snapshot};
+pub use submodules::Ask;
 pub use tags::TagId;
 pub use tidy::{Moment, Usage};
 pub use verify::{

@@ -14,6 +14,7 @@ use std::{fs, io};
 
 use git2::{Commit, ObjectType, Odb, OdbLookupFlags, Oid, Repository, RepositoryInitOptions, Tree};
 
+use crate::remote::ID_LENGTH;
 use crate::session::{Endpoint, Session};
 use crate::unpack::{MAX_COMMIT, MAX_DIRECTORY, Unpacking, too_large};
 use crate::wire::{FetchRequest, Server, WireError, read_pack};
@@ -367,15 +368,20 @@ impl Store {
         // It gives the system's words only.
         let full = ["No space left on device", "Disk quota exceeded", "File too large"];
         let is_full = full.iter().any(|words| error.message().contains(words));
-        let source = Arc::new(error);
+        let told_message = half_ids(error.message());
+        let source = if told_message == error.message() {
+            Arc::new(error)
+        } else {
+            Arc::new(git2::Error::new(error.code(), error.class(), told_message))
+        };
         match source.class() {
             git2::ErrorClass::Os | git2::ErrorClass::Filesystem if is_full => {
-                SourceError::DiskFull { action, path: self.path.clone(), source }
+                SourceError::DiskFull { action, path: told(&self.path), source }
             }
             git2::ErrorClass::Os | git2::ErrorClass::Filesystem | git2::ErrorClass::NoMemory
                 if source.code() != git2::ErrorCode::NotFound =>
             {
-                SourceError::CacheIo { action, path: self.path.clone(), source }
+                SourceError::CacheIo { action, path: told(&self.path), source }
             }
             _ => SourceError::Corrupt { source },
         }
@@ -437,13 +443,38 @@ pub(crate) fn peel(repo: &Repository, id: Oid) -> Result<Option<CommitId>, Sourc
 
 pub(crate) fn cache_error(action: &'static str, path: &Path, source: io::Error) -> SourceError {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    let (path, kind, source) = (path.to_owned(), source.kind(), Arc::new(source));
+    let (path, kind, source) = (told(path), source.kind(), Arc::new(source));
     match kind {
         StorageFull | QuotaExceeded | FileTooLarge => {
             SourceError::DiskFull { action, path, source }
         }
         _ => SourceError::CacheIo { action, path, source },
     }
+}
+
+/// A path as it may be told: of the names of mirrors, which are made of credentials, too, the half that
+/// is made of the place alone.
+pub(crate) fn told(path: &Path) -> PathBuf {
+    half_ids(&path.to_string_lossy()).into()
+}
+
+/// A text with the first half of each name of a mirror in it.
+fn half_ids(text: &str) -> String {
+    let mut told = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+        if digits == ID_LENGTH {
+            told.push_str(&rest[..ID_LENGTH / 2]);
+        } else {
+            told.push_str(&rest[..digits]);
+        }
+        rest = &rest[digits..];
+        let other = rest.find(|c: char| c.is_ascii_hexdigit()).unwrap_or(rest.len());
+        told.push_str(&rest[..other]);
+        rest = &rest[other..];
+    }
+    told
 }
 
 /// Writes a file so that whoever reads it finds the old text or the new one.
@@ -492,5 +523,26 @@ pub(crate) fn remove_dir(path: &Path) -> Result<(), SourceError> {
             Err(cache_error("remove", path, error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_names_of_mirrors_half_is_told() {
+        let id = "0123456789abcdef".repeat(4);
+        let half = &id[..32];
+        for (text, want) in [
+            (format!("/cache/mirrors/{id}/config"), format!("/cache/mirrors/{half}/config")),
+            (format!("cannot open '{id}.new'"), format!("cannot open '{half}.new'")),
+            (format!("{id}{id}"), format!("{id}{id}")),
+            ("a b, \u{e4} \u{f6}".into(), "a b, \u{e4} \u{f6}".into()),
+            ("1".repeat(40), "1".repeat(40)),
+            (String::new(), String::new()),
+        ] {
+            assert_eq!(half_ids(&text), want);
+        }
     }
 }

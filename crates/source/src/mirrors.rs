@@ -85,6 +85,10 @@ pub struct Mirrors {
     pub(crate) named: Mutex<Option<Names>>,
     pub(crate) traffic: Counters,
     tokens: Tokens,
+    /// Bytes that came for the submodules of commits that do not have all of them yet, by mirror.
+    pub(crate) brought: Mutex<HashMap<(String, Oid), u64>>,
+    /// Mirrors that are to be tidied once nobody is at work there.
+    pub(crate) untidy: Mutex<BTreeSet<String>>,
     pub(crate) room: Mutex<Room>,
     pub(crate) evicted: AtomicU64,
     pub(crate) rebuilt: AtomicU64,
@@ -374,6 +378,8 @@ impl Mirrors {
             limits,
             open: Mutex::new(open),
             named: Mutex::default(),
+            brought: Mutex::default(),
+            untidy: Mutex::default(),
             traffic: Counters::default(),
             tokens: Tokens::default(),
             room: Mutex::new(room),
@@ -405,6 +411,12 @@ impl Mirrors {
     ) -> Result<Resolved, SourceError> {
         let question = Question { reference, with_tag: true, others: &[], since: Instant::now() };
         Ok(self.look(remote, &question, cancel)?.resolved)
+    }
+
+    /// Gets in where that takes a question of its own, to another server it may be: a GitHub App asks for a
+    /// token, which is used until it is over.
+    pub fn log_in(&self, remote: &Remote, cancel: &Cancel) -> Result<(), SourceError> {
+        self.call(remote, cancel)?.log_in()
     }
 
     /// Finds what a reference leads to, by a listing that is new enough or by asking for one, and
@@ -454,7 +466,7 @@ impl Mirrors {
         let commit: CommitId = id.parse().ok()?;
         let revision = Revision { name: branch.clone().unwrap_or_default(), commit };
         let resolved = Resolved { revision, tag: None };
-        let here = call.mirror.is_here(commit.oid(), None);
+        let here = call.mirror.is_sound(commit.oid(), call.limits);
         here.then(|| Ok(Looked { resolved, began: Instant::now(), listed: false }))
     }
 
@@ -500,7 +512,7 @@ impl Mirrors {
     pub fn has(&self, remote: &Remote, commit: &CommitId) -> Result<bool, SourceError> {
         let mirror = self.mirror(&remote.check()?);
         Ok(mirror.opens(commit.oid())
-            && (!remote.submodules || self.has_modules(&mirror, *commit, Mirror::opens)?))
+            && (!remote.submodules || self.has_modules(&mirror, *commit, Mirror::opens)))
     }
 
     /// Whether a commit can be read whole, as far as is known: where somebody has met damage, all of it is
@@ -509,7 +521,7 @@ impl Mirrors {
         let mirror = self.mirror(&remote.check()?);
         let is_sound = |mirror: &Mirror, commit| mirror.is_sound(commit, &self.limits);
         Ok(is_sound(&mirror, commit.oid())
-            && (!remote.submodules || self.has_modules(&mirror, *commit, is_sound)?))
+            && (!remote.submodules || self.has_modules(&mirror, *commit, is_sound)))
     }
 
     /// Whether everything of a commit can be read, which reads all of it: for whoever could not read a
@@ -518,7 +530,7 @@ impl Mirrors {
         let mirror = self.mirror(&remote.check()?);
         let is_whole = |mirror: &Mirror, commit| mirror.is_whole(commit, &self.limits);
         Ok(is_whole(&mirror, commit.oid())
-            && (!remote.submodules || self.has_modules(&mirror, *commit, is_whole)?))
+            && (!remote.submodules || self.has_modules(&mirror, *commit, is_whole)))
     }
 
     /// Opens a commit for reading, with its submodules if the remote asks for them. No network at

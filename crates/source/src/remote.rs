@@ -10,6 +10,7 @@ use url::Url;
 use crate::SourceError;
 use crate::address::{Address, PORT as SSH_PORT};
 use crate::github::{CheckedApp, GitHubApp, Installation};
+use crate::tidy::shown;
 
 /// Characters of a mirror's id.
 pub(crate) const ID_LENGTH: usize = 64;
@@ -201,7 +202,7 @@ impl CheckedRemote {
             host = format!("{host} by {}:{}", proxy.host(), proxy.port());
         }
         let mirror = digest(&[self.id.as_str(), self.trust().unwrap_or_default()]);
-        Way { host, mirror }
+        Way { host, mirror, place: shown(&self.id).to_owned() }
     }
 
     /// Whom to trust for it: who is asked with another answer to that is not asked for all.
@@ -492,6 +493,8 @@ pub struct Way {
     pub host: String,
     /// The repository, as it is seen with these credentials by who trusts these authorities.
     pub mirror: String,
+    /// The repository, whoever sees it.
+    pub place: String,
 }
 
 impl Way {

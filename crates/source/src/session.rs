@@ -54,6 +54,14 @@ impl Session<'_> {
         }
     }
 
+    /// An error without what the server was sent to get in.
+    pub(crate) fn hide_secrets(&self, error: SourceError) -> SourceError {
+        match self {
+            Self::Http(http) => http.hide_secrets(error),
+            Self::Ssh(_) => error,
+        }
+    }
+
     /// Whether a text that the server chose holds what it was sent to get in.
     pub(crate) fn gives_away(&self, text: &str) -> bool {
         match self {

@@ -102,7 +102,7 @@ impl Part {
     }
 
     /// What is recorded of the commit's submodules.
-    pub(crate) fn modules(&self) -> Result<Option<Vec<Module>>, SourceError> {
+    pub(crate) fn modules(&self) -> Option<Vec<Module>> {
         self.mirror.store.modules(self.commit.oid())
     }
 
@@ -115,6 +115,11 @@ impl Part {
     pub(crate) fn gitlink(&self, path: &RelPath) -> Result<Option<CommitId>, SourceError> {
         let found = self.find(path.segments())?;
         Ok(found.filter(|(kind, _)| *kind == EntryKind::Submodule).map(|(_, id)| CommitId::of(id)))
+    }
+
+    /// Looks up what directories have, and keeps the last one open.
+    pub(crate) fn directories(&self) -> Directories<'_> {
+        Directories { part: self, last: None }
     }
 
     /// The content of a file at the root; `None` when there is none of that name, and the size of
@@ -140,6 +145,33 @@ impl Part {
         }
         let object = odb.read(id).map_err(|e| self.failed(e))?;
         Ok(Ok(object.data().to_vec()))
+    }
+}
+
+/// Directories of a commit, one after the other.
+pub(crate) struct Directories<'p> {
+    part: &'p Part,
+    last: Option<(RelPath, Option<git2::Tree<'p>>)>,
+}
+
+impl Directories<'_> {
+    /// The commit that a path has as a submodule.
+    pub(crate) fn gitlink(&mut self, path: &RelPath) -> Result<Option<CommitId>, SourceError> {
+        let Some(dir) = path.parent() else { return Ok(None) };
+        if self.last.as_ref().is_none_or(|(last, _)| *last != dir) {
+            let tree = match self.part.find(dir.segments())? {
+                Some((EntryKind::Directory, id)) => {
+                    Some(self.part.repo.find_tree(id).map_err(|e| self.part.failed(e))?)
+                }
+                _ => None,
+            };
+            self.last = Some((dir, tree));
+        }
+        let tree = self.last.as_ref().and_then(|(_, tree)| tree.as_ref());
+        let name = path.segments().last().unwrap_or_default();
+        let entry = tree.and_then(|tree| tree.get_name(name));
+        let link = entry.filter(|entry| kind(entry.filemode()) == EntryKind::Submodule);
+        Ok(link.map(|entry| CommitId::of(entry.id())))
     }
 }
 

@@ -19,12 +19,12 @@ use crate::call::Call;
 use crate::cancel::lock;
 use crate::gitmodules;
 use crate::http::may_see_credentials;
-use crate::mirror::{Store, cache_error, files, has_extension, remove_file, write_whole};
+use crate::mirror::{Store, cache_error, files, has_extension, remove_dir, write_whole};
 use crate::mirrors::Mirror;
 use crate::remote::{Place, redacted};
 use crate::snapshot::{Part, Snapshot};
 use crate::wire::clean;
-use crate::{Cancel, CommitId, Credentials, Limits, Mirrors, Remote, SourceError};
+use crate::{Cancel, CommitId, Credentials, Mirrors, Remote, SourceError};
 
 /// The directory of the records.
 const RECORDS: &str = "plumb-modules";
@@ -32,6 +32,10 @@ const RECORDS: &str = "plumb-modules";
 /// Submodules in submodules; nobody is known to have more than three levels. One repository that has another,
 /// which has the first again, is as deep as their histories.
 const MAX_DEPTH: usize = 8;
+
+/// Bytes of a path of a submodule, from the root of the outermost repository: what Linux opens at most.
+/// Each directory above it is kept by its whole path.
+const MAX_PATH: usize = 4096;
 
 /// One submodule of a commit, at any depth.
 pub(crate) struct Module {
@@ -49,8 +53,20 @@ impl Module {
         let commit = words.next()?.parse().ok()?;
         let text = words.next()?;
         let path = RelPath::parse(text).ok().filter(|path| path.as_str() == text)?;
-        Some(Self { mirror, commit, path })
+        (text.len() <= MAX_PATH).then_some(Self { mirror, commit, path })
     }
+
+    /// What a record says; `None` for one that is not whole, as a power loss may leave it.
+    fn parse_all(text: &str) -> Option<Vec<Self>> {
+        let mut lines: Vec<&str> = text.lines().collect();
+        let last = lines.pop()?;
+        (last == end(lines.len())).then(|| lines.into_iter().map(Self::parse).collect())?
+    }
+}
+
+/// The last line of a record, without which it is not whole.
+fn end(modules: usize) -> String {
+    format!("{modules} in all")
 }
 
 impl Store {
@@ -58,19 +74,23 @@ impl Store {
         self.path.join(RECORDS).join(commit)
     }
 
-    /// The submodules of a commit, which were here once; `None` when they were not asked for yet.
-    pub(crate) fn modules(&self, commit: Oid) -> Result<Option<Vec<Module>>, SourceError> {
+    /// The submodules of a commit, which were here once; `None` when they were not asked for yet, or what
+    /// is recorded cannot be read: that is written anew.
+    pub(crate) fn modules(&self, commit: Oid) -> Option<Vec<Module>> {
         self.read_record(&commit.to_string())
     }
 
-    fn read_record(&self, commit: &str) -> Result<Option<Vec<Module>>, SourceError> {
+    fn read_record(&self, commit: &str) -> Option<Vec<Module>> {
         let path = self.record(commit);
         match fs::read_to_string(&path) {
-            // One that cannot be understood is written anew.
-            Ok(text) => Ok(text.lines().map(Module::parse).collect()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
-            Err(error) => Err(cache_error("read", &path, error)),
+            Ok(text) => Module::parse_all(&text),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    let path = crate::mirror::told(&path);
+                    tracing::warn!(path = %path.display(), %error, "cannot read what submodules there are");
+                }
+                None
+            }
         }
     }
 
@@ -80,9 +100,12 @@ impl Store {
             let Module { mirror, commit, path } = module;
             format!("{mirror} {commit} {}\n", path.as_str())
         };
-        let text: String = modules.iter().map(line).collect();
+        let text: String = modules.iter().map(line).chain([end(modules.len())]).collect();
         let dir = self.path.join(RECORDS);
         fs::create_dir_all(&dir).map_err(|e| cache_error("create", &dir, e))?;
+        if path.is_dir() {
+            remove_dir(&path)?;
+        }
         write_whole(&path, &text)
     }
 
@@ -90,7 +113,7 @@ impl Store {
     pub(crate) fn all_modules(&self) -> Result<Vec<Module>, SourceError> {
         let mut all = Vec::new();
         for name in files(&self.path.join(RECORDS))? {
-            all.extend(self.read_record(&name)?.unwrap_or_default());
+            all.extend(self.read_record(&name).unwrap_or_default());
         }
         Ok(all)
     }
@@ -104,22 +127,41 @@ impl Store {
         let mut left = BTreeSet::new();
         for name in files(&self.path.join(RECORDS))? {
             if !kept.contains(&name) {
-                let modules = self.read_record(&name)?.unwrap_or_default();
+                let modules = self.read_record(&name).unwrap_or_default();
                 left.extend(modules.into_iter().map(|module| module.mirror));
-                remove_file(&self.record(&name))?;
+                remove_dir(&self.record(&name))?;
             }
         }
         Ok(left)
     }
 
-    /// Removes what a kill left behind.
+    /// Removes what a kill or a power loss left behind.
     pub(crate) fn clean_modules(&self) -> Result<(), SourceError> {
-        let dir = self.path.join(RECORDS);
-        for name in files(&dir)?.iter().filter(|name| has_extension(name, "new")) {
-            remove_file(&dir.join(name))?;
+        for name in files(&self.path.join(RECORDS))? {
+            if has_extension(&name, "new") || self.read_record(&name).is_none() {
+                remove_dir(&self.record(&name))?;
+            }
         }
         Ok(())
     }
+}
+
+/// What fetches one submodule is run by who is asked: with the remote of that, and when it may be asked.
+pub type Ask<'a> =
+    &'a dyn Fn(&Remote, &mut dyn FnMut() -> Result<(), SourceError>) -> Result<(), SourceError>;
+
+/// What runs out of time where no server lets us wait.
+pub(crate) const READING: &str = "reading which submodules there are";
+
+/// Commits whose submodules are being fetched, or were not all, of which it is known how much came.
+const MAX_UNDER_WAY: usize = 1024;
+
+/// One submodule that is wanted, and for which commit of which mirror.
+#[derive(Clone, Copy)]
+struct Wanted<'w> {
+    top: (&'w str, Oid),
+    url: &'w str,
+    commit: CommitId,
 }
 
 /// A repository whose submodules are to be fetched.
@@ -134,7 +176,10 @@ struct Node {
 impl Node {
     /// The submodules that the commit has and names a repository for: path, URL as it is written,
     /// commit. As with Git, what stands in one place only is none.
-    fn modules(&self) -> Result<Vec<(RelPath, String, CommitId)>, SourceError> {
+    fn modules(
+        &self,
+        go_on: impl Fn() -> Result<(), SourceError>,
+    ) -> Result<Vec<(RelPath, String, CommitId)>, SourceError> {
         let file = self.path.child(gitmodules::FILE);
         let bad = |why: String| SourceError::InvalidModules { file: file.to_string(), why };
         let limit = gitmodules::MAX_BYTES;
@@ -148,8 +193,16 @@ impl Node {
         let named = gitmodules::parse(&text)
             .map_err(|line| bad(format!("line {line} is not in the syntax of Git")))?;
         let mut modules = Vec::new();
+        // A directory may be large: those in one are looked up together.
+        let mut named: Vec<(RelPath, String)> = named.into_iter().collect();
+        named.sort_by(|(a, _), (b, _)| (a.parent(), a).cmp(&(b.parent(), b)));
+        let mut dirs = self.part.directories();
         for (path, url) in named {
-            if let Some(commit) = self.part.gitlink(&path)? {
+            go_on()?;
+            if let Some(commit) = dirs.gitlink(&path)? {
+                if self.path.as_str().len() + 1 + path.as_str().len() > MAX_PATH {
+                    return Err(bad(format!("a path is longer than {MAX_PATH} bytes")));
+                }
                 modules.push((path, url, commit));
             }
         }
@@ -170,24 +223,30 @@ impl Node {
 
 impl Mirrors {
     /// Makes sure that the submodules of a commit are here, where the remote asks for them; the
-    /// commit itself is. No network when they are. One call takes no longer than the remote's
-    /// time-out, and all that it fetches is no larger than one fetch may be.
+    /// commit itself is. No network when they are. Each that is not here is fetched within `ask`, which is
+    /// given its remote and what fetches it, and may refuse. One call takes no longer than the remote's
+    /// time-out, and all that is fetched for one commit is no larger than one fetch may be.
     pub fn fetch_submodules(
         &self,
         remote: &Remote,
         commit: &CommitId,
         cancel: &Cancel,
+        ask: Ask<'_>,
     ) -> Result<(), SourceError> {
         if !remote.submodules {
             return Ok(());
         }
         let call = self.call(remote, cancel)?;
-        // What is damaged is made good now.
-        if self.has_modules(&call.mirror, *commit, |mirror, commit| mirror.is_here(commit, None))? {
+        // What may be damaged is looked at now.
+        if self.has_modules(&call.mirror, *commit, |mirror, commit| mirror.is_here(commit, None)) {
             return Ok(());
         }
         let (top, deadline) = (Arc::clone(&call.mirror), call.deadline);
-        let mut limits = self.limits().clone();
+        let go_on = || {
+            cancel.check()?;
+            let late = Instant::now() >= deadline;
+            if late { Err(SourceError::Timeout { doing: READING }) } else { Ok(()) }
+        };
         let mut modules: Vec<Module> = Vec::new();
         // Nobody lets go of them before it is recorded what they are for.
         let mut parts = Vec::new();
@@ -198,13 +257,14 @@ impl Mirrors {
             line: vec![call.remote.id.clone()],
         }];
         while let Some(node) = todo.pop() {
-            for (path, url, commit) in node.modules()? {
+            for (path, url, module) in node.modules(go_on)? {
                 let path = node.join(&path);
-                if modules.len() >= limits.submodules {
-                    let limit = limits.submodules as u64;
+                if modules.len() >= self.limits().submodules {
+                    let limit = self.limits().submodules as u64;
                     return Err(SourceError::TooLarge { what: "submodules", limit });
                 }
-                let brought = self.bring_module(&node, &url, commit, &mut limits, cancel, deadline);
+                let wanted = Wanted { top: (&top.id, commit.oid()), url: &url, commit: module };
+                let brought = self.bring_module(&node, wanted, (cancel, deadline), ask);
                 let (remote, id, part) = brought.map_err(|error| match error {
                     SourceError::Cancelled => error,
                     // What is left of it is not what anybody knows of.
@@ -219,7 +279,7 @@ impl Mirrors {
                     }
                 })?;
                 let line = node.line.iter().cloned().chain([id.clone()]).collect();
-                modules.push(Module { mirror: id, commit, path: path.clone() });
+                modules.push(Module { mirror: id, commit: module, path: path.clone() });
                 todo.push(Node { remote, part, path, line });
             }
             parts.push(node.part);
@@ -227,6 +287,7 @@ impl Mirrors {
         // What is written is gone before its commit is, and not written after that.
         let _writing = top.board.write(cancel, deadline)?;
         top.store.write_modules(commit.oid(), &modules)?;
+        lock(&self.brought).remove(&(top.id.clone(), commit.oid()));
         for module in &modules {
             // Who looked before who is named did not know of this.
             lock(&self.room).touch(&module.mirror);
@@ -239,20 +300,31 @@ impl Mirrors {
     fn bring_module(
         &self,
         node: &Node,
-        url: &str,
-        commit: CommitId,
-        limits: &mut Limits,
-        cancel: &Cancel,
-        deadline: Instant,
+        wanted: Wanted<'_>,
+        (cancel, deadline): (&Cancel, Instant),
+        ask: Ask<'_>,
     ) -> Result<(Remote, String, Part), SourceError> {
+        let Wanted { top: (top, of), url, commit } = wanted;
         let url = gitmodules::resolve(&node.remote.url, url)
             .map_err(|why| SourceError::InvalidUrl { url: url.into(), why: why.into() })?;
         let remote = node.remote.of_submodule(url)?;
-        let call = Call { deadline, limits: &*limits, ..self.call(&remote, cancel)? };
-        call.bring(commit, None)?;
-        let (received, id, mirror) =
-            (call.received.get(), call.remote.id.clone(), Arc::clone(&call.mirror));
-        limits.pack_bytes = limits.pack_bytes.saturating_sub(received);
+        let key = (top.to_owned(), of);
+        let mut limits = self.limits().clone();
+        // Also by tries that came to nothing.
+        let before = lock(&self.brought).get(&key).copied().unwrap_or(0);
+        limits.pack_bytes = limits.pack_bytes.saturating_sub(before);
+        let call = Call { deadline, limits: &limits, ..self.call(&remote, cancel)? };
+        if !call.mirror.is_here(commit.oid(), None) {
+            let fetched = ask(&remote, &mut || call.bring(commit, None));
+            let mut brought = lock(&self.brought);
+            if brought.len() >= MAX_UNDER_WAY {
+                brought.clear();
+            }
+            *brought.entry(key).or_default() += call.received.get();
+            drop(brought);
+            fetched?;
+        }
+        let (id, mirror) = (call.remote.id.clone(), Arc::clone(&call.mirror));
         let part = Self::part(mirror, &commit)?;
         Ok((remote, id, part))
     }
@@ -263,16 +335,16 @@ impl Mirrors {
         mirror: &Mirror,
         commit: CommitId,
         is_here: impl Fn(&Mirror, Oid) -> bool,
-    ) -> Result<bool, SourceError> {
-        let modules = mirror.store.modules(commit.oid())?;
+    ) -> bool {
+        let modules = mirror.store.modules(commit.oid());
         let is_here =
             |module: &Module| is_here(&self.mirror_of(&module.mirror), module.commit.oid());
-        Ok(modules.is_some_and(|modules| modules.iter().all(is_here)))
+        modules.is_some_and(|modules| modules.iter().all(is_here))
     }
 
     /// A commit with its submodules in their places; `None` when not all are here.
     pub(crate) fn with_modules(&self, top: Part) -> Result<Option<Snapshot>, SourceError> {
-        let Some(modules) = top.modules()? else { return Ok(None) };
+        let Some(modules) = top.modules() else { return Ok(None) };
         let mut parts = Vec::new();
         for Module { mirror, commit, path } in modules {
             match Self::part(self.mirror_of(&mirror), &commit) {
@@ -285,7 +357,7 @@ impl Mirrors {
         let snapshot = Snapshot::of(top, parts)?;
         if snapshot.is_none() {
             // What is recorded is not so: it is found out anew.
-            remove_file(&owner.store.record(&commit.to_string()))?;
+            remove_dir(&owner.store.record(&commit.to_string()))?;
         }
         Ok(snapshot)
     }
@@ -315,26 +387,31 @@ impl Mirrors {
     }
 
     /// Lets go of what nobody names in mirrors that lent commits.
-    pub(crate) fn tidy_modules(
-        &self,
-        ids: BTreeSet<String>,
-        deadline: Instant,
-    ) -> Result<(), SourceError> {
+    pub(crate) fn tidy_modules(&self, mut ids: BTreeSet<String>, deadline: Instant) {
+        // Those that were busy the last time.
+        ids.append(&mut lock(&self.untidy));
         for id in ids {
-            let mirror = self.at_rest(&id);
-            let named = lock(&mirror.holds).named.clone();
-            let is_named = lock(&self.named).as_ref().map(|names| names.has(&id));
-            let named = match (named, is_named) {
-                (Some(named), _) => named,
-                (None, Some(false)) => BTreeSet::new(),
-                // Who may name it has not done so yet.
-                (None, _) => continue,
-            };
-            let left = self.tidy(&mirror, &named, deadline)?;
-            drop(mirror);
-            if left == 0 && is_named == Some(false) {
-                self.evict(&id)?;
+            if let Err(error) = self.tidy_module(&id, deadline) {
+                tracing::debug!(mirror = crate::tidy::shown(&id), %error, "cannot tidy a mirror yet");
+                lock(&self.untidy).insert(id);
             }
+        }
+    }
+
+    fn tidy_module(&self, id: &str, deadline: Instant) -> Result<(), SourceError> {
+        let mirror = self.at_rest(id);
+        let named = lock(&mirror.holds).named.clone();
+        let is_named = lock(&self.named).as_ref().map(|names| names.has(id));
+        let named = match (named, is_named) {
+            (Some(named), _) => named,
+            (None, Some(false)) => BTreeSet::new(),
+            // Who may name it has not done so yet.
+            (None, _) => return Ok(()),
+        };
+        let left = self.tidy(&mirror, &named, deadline)?;
+        drop(mirror);
+        if left == 0 && is_named == Some(false) {
+            self.evict(id)?;
         }
         Ok(())
     }

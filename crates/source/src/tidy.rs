@@ -4,12 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use std::time::Instant;
+use std::{fs, io};
 
 use git2::{Oid, Repository};
 
 use crate::cancel::lock;
-use crate::mirror::{files, remove_dir};
+use crate::mirror::{cache_error, files, remove_dir};
 use crate::mirrors::{Mirror, is_id};
 use crate::remote::{ID_LENGTH, place};
 use crate::room::{Names, Room, Step};
@@ -32,6 +34,13 @@ pub struct Usage {
     pub rebuilt: u64,
 }
 
+/// How long making the packs of a mirror one may take: it is not waited for, and libgit2 compares some
+/// megabytes a second.
+const PACKING: Duration = Duration::from_mins(10);
+
+/// Asked in the middle of long work.
+pub(crate) type GoOn<'a> = &'a dyn Fn() -> Result<(), SourceError>;
+
 impl Mirrors {
     /// Lets go of every commit of a remote but these. Commits that were resolved or fetched since
     /// the last call stay for one more, because their names may not have reached the caller's list
@@ -41,7 +50,8 @@ impl Mirrors {
         let mirror = self.mirror(&remote);
         let named: BTreeSet<Oid> = commits.iter().map(|commit| commit.oid()).collect();
         lock(&mirror.holds).named = Some(named.clone());
-        self.tidy(&mirror, &named, Instant::now() + remote.timeout).map(|_| ())
+        // Who finds it busy comes again.
+        self.tidy(&mirror, &named, Instant::now()).map(|_| ())
     }
 
     /// Lets go of every commit of a mirror but these and those that are submodules of others.
@@ -57,7 +67,7 @@ impl Mirrors {
             mirror.doubt();
         }
         let (left, lenders) = tidied?;
-        self.tidy_modules(lenders, deadline)?;
+        self.tidy_modules(lenders, deadline);
         Ok(left)
     }
 
@@ -74,13 +84,17 @@ impl Mirrors {
         // libgit2 does without some of it that git itself does not.
         mirror.store.mend_frame()?;
         let mut kept = mirror.store.anchors(&repo)?;
+        let held = {
+            let holds = lock(&mirror.holds);
+            holds.fresh.iter().chain(holds.pins.keys()).copied().collect::<Vec<_>>()
+        };
+        // Pinned until it is recorded that they are lent, so in this order.
+        let lent = self.lent(&mirror.id)?;
         {
             let mut holds = lock(&mirror.holds);
-            let mut wanted = named.clone();
+            let mut wanted: BTreeSet<Oid> = named.iter().copied().chain(held).chain(lent).collect();
             wanted.append(&mut holds.fresh);
             wanted.extend(holds.pins.keys());
-            // Pinned until it is recorded that they are lent, so in this order.
-            wanted.append(&mut self.lent(&mirror.id)?);
             for dropped in kept.difference(&wanted) {
                 mirror.store.drop_tags(*dropped)?;
                 mirror.store.drop_anchor(*dropped)?;
@@ -92,7 +106,12 @@ impl Mirrors {
         let lenders = mirror.store.keep_modules(&kept)?;
         let packs = mirror.store.packs()?.len();
         if packs > self.limits().packs || lock(&self.room).is_wasteful(&mirror.id) {
-            self.pack(mirror, &repo, &kept)?;
+            let end = Instant::now() + PACKING;
+            let go_on = || {
+                let late = Instant::now() >= end;
+                if late { Err(SourceError::Timeout { doing: "making packs one" }) } else { Ok(()) }
+            };
+            self.pack(mirror, &repo, &kept, &go_on)?;
             tracing::debug!(mirror = shown(&mirror.id), packs, "made many packs one");
         } else {
             mirror.store.write_shallow(&repo);
@@ -107,9 +126,10 @@ impl Mirrors {
         mirror: &Mirror,
         repo: &Repository,
         commits: &BTreeSet<Oid>,
+        go_on: GoOn<'_>,
     ) -> Result<(), SourceError> {
         let store = &mirror.store;
-        store.consolidate(repo, commits)?;
+        store.consolidate(repo, commits, go_on)?;
         store.write_shallow(repo);
         lock(&self.room).packed(&mirror.id, store.size());
         Ok(())
@@ -162,27 +182,38 @@ impl Mirrors {
         let mut open = lock(&self.open);
         // Ours is the only reference to a mirror that nobody uses.
         let idle = open.get(id).is_none_or(|mirror| Arc::strong_count(mirror) == 1);
-        if idle {
-            open.remove(id);
-            remove_dir(&self.dir().join(id))?;
-            lock(&self.room).forget(id);
-            self.evicted.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(mirror = shown(id), "removed a mirror that nobody names");
+        if !idle {
+            return Ok(false);
         }
-        Ok(idle)
+        open.remove(id);
+        let (path, gone) = (self.dir().join(id), self.dir().join(id).with_extension("gone"));
+        remove_dir(&gone)?;
+        match fs::rename(&path, &gone) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(cache_error("remove", &path, error));
+            }
+            _ => {}
+        }
+        lock(&self.room).forget(id);
+        // A large one takes its time, for which nobody else waits.
+        drop(open);
+        remove_dir(&gone)?;
+        self.evicted.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(mirror = shown(id), "removed a mirror that nobody names");
+        Ok(true)
     }
 
     /// Makes room for so many bytes more, or as much as there can be, on behalf of a mirror that the caller
     /// may write to. Returns whether there is more than before.
-    pub(crate) fn make_room(&self, bytes: Option<u64>, own: &Mirror) -> bool {
+    pub(crate) fn make_room(&self, bytes: Option<u64>, own: &Mirror, go_on: GoOn<'_>) -> bool {
         let before = lock(&self.room).taken();
         let mut tried = BTreeSet::new();
         loop {
             let step = lock(&self.room).next(bytes, &tried);
             let done = match &step {
                 Step::Enough | Step::Full => break,
-                Step::Pack(id) if *id == own.id => self.pack_anchored(own),
-                Step::Pack(id) => self.pack_other(id),
+                Step::Pack(id) if *id == own.id => self.pack_anchored(own, go_on),
+                Step::Pack(id) => self.pack_other(id, go_on),
                 Step::Evict(id) => self.evict(id).map(|_| ()),
             };
             if let Err(error) = done {
@@ -194,16 +225,16 @@ impl Mirrors {
     }
 
     /// Makes the packs of another mirror one, unless somebody is writing to it.
-    fn pack_other(&self, id: &str) -> Result<(), SourceError> {
+    fn pack_other(&self, id: &str, go_on: GoOn<'_>) -> Result<(), SourceError> {
         let mirror = self.at_rest(id);
         let _writing = mirror.board.write(&Cancel::new(), Instant::now())?;
-        self.pack_anchored(&mirror)
+        self.pack_anchored(&mirror, go_on)
     }
 
-    fn pack_anchored(&self, mirror: &Mirror) -> Result<(), SourceError> {
+    fn pack_anchored(&self, mirror: &Mirror, go_on: GoOn<'_>) -> Result<(), SourceError> {
         let Some(repo) = mirror.store.open()? else { return Ok(()) };
         let anchors = mirror.store.anchors(&repo)?;
-        self.pack(mirror, &repo, &anchors)
+        self.pack(mirror, &repo, &anchors, go_on)
     }
 
     /// Sees what a mirror takes now.

@@ -137,7 +137,11 @@ impl Mirrors {
         }
         let read = |id, kind| {
             let raw = mirror.store.raw(&repo, id, kind);
-            raw.inspect_err(|_| mirror.doubt())
+            raw.inspect_err(|error| {
+                if matches!(error, SourceError::Corrupt { .. }) {
+                    mirror.doubt();
+                }
+            })
         };
         let unverified = |what: String| move |source| SourceError::Unverified { what, source };
         let brief = format!("commit {}", &commit.to_string()[..BRIEF]);

@@ -250,7 +250,13 @@ impl Daemon {
             let source = store.sources.get_mut(&name);
             let is_here = |remote: &Remote| same_mirror(remote, &base.remote);
             let source = source.filter(|source| source.remote.as_ref().is_some_and(is_here));
-            source.map(|source| source.wants.need(commit, &run.name, run.wanted))
+            source.map(|source| {
+                let need = source.wants.need(commit, &run.name, run.wanted);
+                if matches!(need, Need::Look) {
+                    source.called = Some(Instant::now());
+                }
+                need
+            })
         };
         let brief = &commit.to_string()[..BRIEF_COMMIT];
         let trusted = self.trusts(run, base);

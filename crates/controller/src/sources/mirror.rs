@@ -1,14 +1,14 @@
 //! What a look does with the mirror besides reading the ref: it brings what applications ask for, and
 //! lets go of what nobody names any more.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plumb_api::GitRepository;
 use plumb_api::conditions::READY;
 use plumb_core::ErrorClass;
-use plumb_source::{Cancel, CommitId, Remote, Revision};
+use plumb_source::{Cancel, CommitId, Remote, Revision, SourceError};
 
 use super::trust::By;
 use super::{Missed, Place, Problem, SLOW_RETRY};
@@ -19,7 +19,7 @@ use crate::names::{Key, Name};
 use crate::state::Source;
 
 /// Why a source is not ready that waits for room on the disk.
-const FOR_ROOM: [&str; 2] = ["CacheFull", "DiskFull"];
+pub(super) const FOR_ROOM: [&str; 2] = ["CacheFull", "DiskFull"];
 
 impl Daemon {
     /// Brings the commits that applications ask for, after a look that came to this. Returns when the
@@ -131,17 +131,37 @@ impl Daemon {
         commit: CommitId,
         place: &mut Option<Place>,
     ) -> Result<(), Missed> {
-        if !remote.submodules || self.is_sound(remote, commit).await {
+        if !remote.submodules {
             return Ok(());
         }
-        // Most are on the same server.
-        if place.is_none() {
-            *place = Some(self.enter(name, remote)?);
-        }
+        // They may be on other servers, each of which has places of its own.
+        *place = None;
+        let missed: Arc<Mutex<Option<Missed>>> = Arc::default();
         let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
-        let fetch = move |cancel: &Cancel| mirrors.fetch_submodules(&target, &commit, cancel);
-        self.blocking(Kind::GitRepository, fetch).await??;
-        Ok(())
+        let (daemon, who, stopped) = (Arc::clone(self), name.clone(), Arc::clone(&missed));
+        let fetch = move |cancel: &Cancel| {
+            let ask =
+                |remote: &Remote, fetch: &mut dyn FnMut() -> Result<(), SourceError>| match daemon
+                    .enter(&who, remote)
+                {
+                    Ok(mut place) => {
+                        let fetched = fetch();
+                        place.note_fetch(&fetched);
+                        fetched
+                    }
+                    Err(why) => {
+                        *stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+                        Err(SourceError::Cancelled)
+                    }
+                };
+            mirrors.fetch_submodules(&target, &commit, cancel, &ask)
+        };
+        let fetched = self.blocking(Kind::GitRepository, fetch).await?;
+        let missed = missed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match missed {
+            Some(missed) => Err(missed),
+            None => Ok(fetched?),
+        }
     }
 
     /// Tells the mirror which commits are still named by somebody.
@@ -168,6 +188,8 @@ impl Daemon {
                     source.kept = wanted;
                 }
             }
+            // Somebody is at work there, and looks again.
+            Ok(Err(SourceError::Timeout { .. })) | Err(Panicked) => {}
             Ok(Err(error)) => {
                 tracing::warn!(source = %name, %error, "cannot tidy the mirror");
                 // Everything that is named is still there, so it is no problem of the source; yet.
@@ -176,7 +198,6 @@ impl Daemon {
                 let about = (Kind::GitRepository, &object.metadata);
                 self.note(about, Severity::Warning, reason, &message.message, None);
             }
-            Err(Panicked) => {}
         }
     }
 

@@ -61,7 +61,9 @@ impl Store {
             .mates(of)
             .map(|(_, mate)| (mate, reference_of(mate.object.spec.reference.as_ref())))
             .filter(|(mate, reference)| {
-                let is_due = mate.looked.is_none_or(|looked| looked < mate.since(now));
+                // One that fails looks often, and hears what is new then.
+                let is_due = mate.problem.is_none()
+                    && mate.looked.is_none_or(|looked| looked < mate.since(now));
                 is_due || !matches!(reference, Reference::Semver { .. })
             })
             .map(|(mate, reference)| (mate.looked, reference))
@@ -70,6 +72,9 @@ impl Store {
         mates.into_iter().map(|(_, reference)| reference).collect()
     }
 }
+
+/// How long a server may take for a listing before it counts as one that does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A place at a server, until it is dropped.
 pub(super) struct Place {
@@ -80,11 +85,22 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Notes what came of a fetch. That a commit does not come says nothing of the repository.
+    pub(super) fn note_fetch<T>(&mut self, fetched: &Result<T, SourceError>) {
+        if fetched.is_ok() || matches!(fetched, Err(SourceError::Busy { .. })) {
+            self.note(fetched, false);
+        }
+    }
+
     /// Notes what came of asking. What is worth more to others is kept.
     fn note<T>(&mut self, asked: &Result<T, SourceError>, listed: bool) {
         let verdict = match asked {
             Ok(_) => Verdict::Answered,
-            Err(error) => verdict_of(error, &self.way, listed),
+            Err(error) => match verdict_of(error, &self.way, listed) {
+                // Who has little time says nothing of the server.
+                Verdict::Silent(_) if self.began.elapsed() < PATIENCE => Verdict::Nothing,
+                verdict => verdict,
+            },
         };
         if verdict != Verdict::Nothing {
             self.verdict = verdict;
@@ -105,7 +121,8 @@ impl Drop for Place {
 fn verdict_of(error: &SourceError, way: &Way, listed: bool) -> Verdict {
     let problem = Problem::from(error.clone());
     match error.concerns(way) {
-        Concerns::Pause(until) => Verdict::Pause(problem, instant_of(until)),
+        Concerns::Pause { until, all: true } => Verdict::Pause(problem, instant_of(until)),
+        Concerns::Pause { until, all: false } => Verdict::PauseOne(problem, instant_of(until)),
         _ if listed => Verdict::Answered,
         Concerns::Host => Verdict::Unreachable(problem),
         Concerns::Silence => Verdict::Silent(problem),
@@ -165,8 +182,7 @@ impl Daemon {
         let (since, lane) = {
             let store = self.state.lock();
             let source = store.sources.get(name).ok_or(Missed::CutShort)?;
-            let asked = source.looked.is_none_or(|looked| looked < source.asked);
-            (source.since(now), if asked { Lane::Urgent } else { Lane::Routine })
+            (source.since(now), if source.called.is_some() { Lane::Urgent } else { Lane::Routine })
         };
         let mut polls = self.polls();
         let turn = polls.enter(&Ask { who: name, way: &way, since, lane }, now);
@@ -216,6 +232,10 @@ impl Daemon {
             }
             return Ok((known?, None));
         }
+        // Who gives tokens may be another server, and no place is held for it.
+        let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
+        let log_in = move |cancel: &Cancel| mirrors.log_in(&target, cancel);
+        self.blocking(Kind::GitRepository, log_in).await??;
         let mut place = self.enter(name, remote)?;
         let began = place.began;
         let others = self.state.lock().followed_by_mates(name, began);
@@ -225,19 +245,25 @@ impl Daemon {
             let question = Question { reference: &followed, with_tag, others: &others, since };
             let looked = mirrors.look(&target, &question, cancel);
             let listed = mirrors.listed(&target, &followed, began).is_some();
-            (looked, listed)
+            let fetched = matches!(followed, Reference::Commit { .. })
+                || mirrors.listed(&target, &followed, since).is_some();
+            (looked, listed, fetched)
         };
-        let (looked, listed) = self.blocking(Kind::GitRepository, ask).await?;
+        let (looked, listed, fetched) = self.blocking(Kind::GitRepository, ask).await?;
         if matches!(looked, Err(SourceError::Cancelled)) {
             return Err(Missed::CutShort);
         }
-        place.note(&looked, listed);
+        if fetched && !listed {
+            place.note_fetch(&looked);
+        } else {
+            place.note(&looked, listed);
+        }
         match &looked {
             Ok(looked) if looked.listed => self.metrics.git_polled(GitOutcome::Ok),
             Ok(_) => {}
             Err(error) => {
                 let until = match error.concerns(&place.way) {
-                    Concerns::Pause(until) => Some(instant_of(until)),
+                    Concerns::Pause { until, .. } => Some(instant_of(until)),
                     _ => None,
                 };
                 let outcome = if until.is_some() { GitOutcome::PutOff } else { GitOutcome::Failed };
@@ -255,24 +281,27 @@ impl Daemon {
 
     /// Calls the others for whom a listing has news.
     fn call_mates(&self, name: &Name, remote: &Remote, began: Instant) {
-        let mut heard: HashMap<Reference, Option<CommitId>> = HashMap::new();
-        let store = self.state.lock();
-        let moved: Vec<Key> = store
-            .mates(name)
-            // Those that failed look again soon, whatever is new.
-            .filter(|(_, mate)| mate.problem.is_none())
-            .filter(|(_, mate)| {
-                let Some(revision) = &mate.revision else { return false };
+        let mates: Vec<(Name, Reference, CommitId)> = {
+            let store = self.state.lock();
+            let mates = store.mates(name).filter_map(|(name, mate)| {
+                // Those that failed look again soon, whatever is new.
+                let revision = mate.revision.as_ref().filter(|_| mate.problem.is_none())?;
                 let reference = reference_of(mate.object.spec.reference.as_ref());
-                let ask = |reference: &Reference| self.mirrors.listed(remote, reference, began);
-                let commit = heard.entry(reference).or_insert_with_key(ask);
-                commit.is_some_and(|commit| commit != revision.commit)
-            })
-            .map(|(name, _)| Key::Source(name.clone()))
-            .collect();
-        drop(store);
-        for key in moved {
-            self.queue.add(key, Lane::Urgent);
+                Some((name.clone(), reference, revision.commit))
+            });
+            mates.collect()
+        };
+        let mut heard: HashMap<Reference, Option<CommitId>> = HashMap::new();
+        for (mate, reference, stands_at) in mates {
+            let ask = |reference: &Reference| self.mirrors.listed(remote, reference, began);
+            let commit = *heard.entry(reference).or_insert_with_key(ask);
+            let Some(commit) = commit.filter(|commit| *commit != stands_at) else { continue };
+            if let Some(source) = self.state.lock().sources.get_mut(&mate)
+                // It may be a tag that the server does not say the commit of.
+                && source.told.replace(commit) != Some(commit)
+            {
+                self.queue.add(Key::Source(mate), Lane::Urgent);
+            }
         }
     }
 
@@ -296,10 +325,7 @@ impl Daemon {
         let (mirrors, target) = (Arc::clone(&self.mirrors), remote.clone());
         let fetch = move |cancel: &Cancel| mirrors.fetch_commit(&target, &commit, cancel);
         let fetched = self.blocking(Kind::GitRepository, fetch).await?;
-        // A commit that does not come says nothing of the repository.
-        if fetched.is_ok() || matches!(&fetched, Err(SourceError::Busy { .. })) {
-            place.note(&fetched, false);
-        }
+        place.note_fetch(&fetched);
         Ok(fetched?)
     }
 

@@ -23,6 +23,10 @@ pub(crate) const PLACES: usize = LOOKS_PER_RUN / 2;
 /// older is not the last word.
 const FRESH: Duration = Duration::from_mins(1);
 
+/// How many urgent looks go before one that only is due, if there is any: those who are asked for more often
+/// than the server answers would be the only ones.
+const IN_A_ROW: u32 = 3;
+
 /// After how long that nobody asks a server it is forgotten what became of it. Those that failed try
 /// again before that.
 const FORGOTTEN: Duration = Duration::from_mins(5);
@@ -74,6 +78,8 @@ pub(crate) enum Verdict {
     Unreachable(Problem),
     /// It asks to be left alone until then.
     Pause(Problem, Instant),
+    /// It asks that of who asks for this repository with these credentials.
+    PauseOne(Problem, Instant),
     /// Nothing was found out.
     Nothing,
 }
@@ -101,8 +107,10 @@ struct Host {
     parked: BTreeMap<Ticket, Parked>,
     /// The last look had no answer: one at a time tries.
     troubled: bool,
-    /// The repository of that look.
+    /// The repository of that look, whoever asked for it.
     silent: Option<String>,
+    /// How many urgent ones were called since one that was not.
+    urgent: u32,
     /// What is told to everybody.
     down: Option<Told>,
     /// The same, until a time that the server named.
@@ -178,7 +186,8 @@ impl Polls {
                 let told = told(problem, None);
                 host.failures.insert(mirror.clone(), told.clone());
                 // One repository may be slow. Two in a row are no accident.
-                let other = host.silent.replace(mirror.clone()).filter(|other| other != mirror);
+                let place = &way.place;
+                let other = host.silent.replace(place.clone()).filter(|other| other != place);
                 if other.is_some() || host.down.is_some() {
                     host.down = Some(told);
                 }
@@ -187,6 +196,10 @@ impl Polls {
             Verdict::Unreachable(problem) => {
                 host.down = Some(told(problem, None));
                 host.troubled = true;
+            }
+            Verdict::PauseOne(problem, until) => {
+                host.failures.insert(mirror.clone(), told(problem, Some(until)));
+                host.answers();
             }
             Verdict::Pause(problem, until) => {
                 let longer = host.pause.as_ref().and_then(|pause| pause.until);
@@ -265,10 +278,11 @@ impl Polls {
             if let Some(known) = self.parked.get_mut(&parked.who) {
                 known.1 = None;
             }
+            host.urgent = if ticket.0 == Lane::Urgent { host.urgent + 1 } else { 0 };
             host.places.insert(parked.mirror, Some(parked.who.clone()));
             self.called.push((parked.who, ticket.0));
         }
-        host.failures.retain(|_, told| told.is_fresh(now));
+        host.failures.retain(|_, told| told.is_fresh(now) || told.is_on(now));
         if host.is_over(now) {
             self.hosts.remove(name);
         }
@@ -292,6 +306,7 @@ impl Host {
         let quiet = !self.troubled && self.failures.is_empty();
         self.places.is_empty()
             && self.parked.is_empty()
+            && !self.failures.values().any(|told| told.is_on(now))
             && self.paused_until(now).is_none()
             && (quiet || self.asked.is_none_or(|asked| asked + FORGOTTEN <= now))
     }
@@ -301,7 +316,7 @@ impl Host {
         // Nobody may ask, whoever asks for it.
         let paused = self.pause.as_ref().filter(|_| self.paused_until(now).is_some());
         let all = [self.failures.get(mirror), self.down.as_ref()];
-        let tells = |told: &&Told| told.began >= since && told.is_fresh(now);
+        let tells = |told: &&Told| told.is_on(now) || told.began >= since && told.is_fresh(now);
         paused.or_else(|| all.into_iter().flatten().find(tells)).cloned()
     }
 
@@ -312,14 +327,22 @@ impl Host {
 
     /// Who is next.
     fn next(&self) -> Option<Ticket> {
-        let mut parked = self.parked.iter();
-        parked.find(|(_, parked)| self.has_room_for(&parked.mirror)).map(|(ticket, _)| *ticket)
+        let mut free = self.parked.iter().filter(|(_, parked)| self.has_room_for(&parked.mirror));
+        let first = free.clone().next();
+        let routine = free.find(|(ticket, _)| ticket.0 == Lane::Routine);
+        let next = if self.urgent >= IN_A_ROW { routine.or(first) } else { first };
+        next.map(|(ticket, _)| *ticket)
     }
 }
 
 impl Told {
     fn is_fresh(&self, now: Instant) -> bool {
         now < self.found + FRESH
+    }
+
+    /// Whether the server named a time that is not over.
+    fn is_on(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
     }
 }
 

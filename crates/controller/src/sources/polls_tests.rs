@@ -2,9 +2,11 @@ use plumb_core::ErrorClass;
 
 use super::*;
 
+/// `host/repository`, or with who asks for it `host/repository@who`.
 fn way(text: &str) -> Way {
     let (host, mirror) = text.split_once('/').unwrap();
-    Way { host: host.into(), mirror: mirror.into() }
+    let place = mirror.split('@').next().unwrap();
+    Way { host: host.into(), mirror: mirror.into(), place: place.into() }
 }
 
 fn problem(text: &str) -> Problem {
@@ -242,4 +244,48 @@ fn a_server_that_asks_to_wait_is_asked_by_nobody_until_then_and_by_one_first() {
     assert_eq!(stand.enter("b", "host/2", 1050), GO);
     assert_eq!(stand.enter("a", "host/1", 1050), GO);
     assert_eq!(stand.waited_for(), 0);
+}
+
+#[test]
+fn those_who_are_asked_for_again_and_again_leave_some_turns_to_those_that_are_due() {
+    let mut stand = Stand::new();
+    assert_eq!(stand.enter("a", "host/1", 0), GO);
+    assert_eq!(stand.enter("due", "host/1", 0), PARK);
+    let mut turns = Vec::new();
+    for round in 0..5 {
+        let asked = format!("asked-{round}");
+        assert_eq!(stand.enter_in(Lane::Urgent, &asked, "host/1", 0), PARK);
+        let next = stand.leave("host/1", 1000, Verdict::Answered);
+        assert_eq!(stand.enter(&next[0], "host/1", 0), GO);
+        turns.extend(next);
+    }
+    assert_eq!(turns, ["asked-0", "asked-1", "asked-2", "due", "asked-3"]);
+}
+
+#[test]
+fn one_slow_repository_that_two_ask_for_does_not_speak_for_the_server() {
+    let mut stand = Stand::new();
+    for who in ["ada", "bob"] {
+        assert_eq!(stand.enter(who, &format!("host/slow@{who}"), 1000), GO);
+        let verdict = Verdict::Silent(problem("no answer"));
+        assert_eq!(stand.leave(&format!("host/slow@{who}"), 1000, verdict), [""; 0]);
+    }
+    assert_eq!(stand.enter("other", "host/other", 1000), GO);
+}
+
+#[test]
+fn who_asks_too_often_is_put_off_and_nobody_else() {
+    let mut stand = Stand::new();
+    assert_eq!(stand.enter("a", "host/1@ada", 1000), GO);
+    let verdict = Verdict::PauseOne(problem("too many requests"), stand.at(4000));
+    assert_eq!(stand.leave("host/1@ada", 1000, verdict), [""; 0]);
+    stand.now = 3999;
+    // Also when a person asks, and however long ago it was that anybody did.
+    assert_eq!(stand.waited_for(), 0);
+    let told = stand.enter_in(Lane::Urgent, "a", "host/1@ada", 3999);
+    assert_eq!(told, Err("too many requests".into()));
+    assert_eq!(stand.enter("b", "host/1@bob", 3999), GO);
+    assert_eq!(stand.enter("c", "host/2@ada", 3999), GO);
+    stand.now = 4000;
+    assert_eq!(stand.enter("a", "host/1@ada", 3999), GO);
 }

@@ -149,7 +149,11 @@ impl Daemon {
             }
             let (mirrors, target, tag) = (Arc::clone(&self.mirrors), remote.clone(), tag_of(&tag));
             let resolve = move |cancel: &Cancel| mirrors.resolve_tag(&target, &tag, cancel);
-            match self.blocking(Kind::GitRepository, resolve).await? {
+            let resolved = self.blocking(Kind::GitRepository, resolve).await?;
+            if let Some(place) = place {
+                place.note_fetch(&resolved);
+            }
+            match resolved {
                 Ok(Resolved { revision, tag }) if revision.commit == commit => {
                     return Ok(By::Resolved(revision.name, tag));
                 }

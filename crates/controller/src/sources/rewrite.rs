@@ -112,9 +112,12 @@ impl Daemon {
             else {
                 return Ok(None);
             };
-            // What one found out of a repository is so for all that read it.
+            // What one found out of a repository is so for all that read it. That a tag was moved is no
+            // finding: it is so of this reference.
             let same = store.sources.values().filter(|other| other.remote == source.remote);
-            let turns = source.turn.iter().chain(same.filter_map(|other| other.turn.as_ref()));
+            let others = same.filter_map(|other| other.turn.as_ref());
+            let others = others.filter(|turn| !matches!(turn.is, Is::Moved));
+            let turns = source.turn.iter().chain(others.filter(|_| !is_fixed(&reference)));
             let mut turns = turns.filter(|turn| turn.before == before && turn.after == *revision);
             let known = turns.next().cloned();
             (before, known)
@@ -134,7 +137,11 @@ impl Daemon {
                     return Ok(Some(format!("{} is taken, as a person accepted it", step.step())));
                 }
                 let look = move |cancel: &Cancel| mirrors.descent(&target, &from, &to, cancel);
-                let is = match self.blocking(Kind::GitRepository, look).await? {
+                let descent = self.blocking(Kind::GitRepository, look).await?;
+                if let Some(place) = place {
+                    place.note_fetch(&descent);
+                }
+                let is = match descent {
                     Ok(descent) => descent.into(),
                     Err(error @ SourceError::Cancelled) => return Err(error.into()),
                     // Whoever accepts either need not wait until it is known.

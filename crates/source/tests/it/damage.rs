@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use plumb_core::{RelPath, Tree as _};
-use plumb_source::{Cancel, CommitId, Limits, Mirrors, Reference, Remote, SourceError};
+use plumb_source::{Cancel, CommitId, Limits, Mirrors, Question, Reference, Remote, SourceError};
 
 use crate::repo::Repo;
 use crate::server::{Reply, Server, backend};
@@ -143,6 +143,7 @@ fn change(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(file, bytes).unwrap();
 }
 
+#[expect(clippy::ptr_arg, reason = "all that change a file have one form")]
 fn zero(bytes: &mut Vec<u8>) {
     bytes.fill(0);
 }
@@ -151,6 +152,7 @@ fn halve(bytes: &mut Vec<u8>) {
     bytes.truncate(bytes.len() / 2);
 }
 
+#[expect(clippy::ptr_arg, reason = "all that change a file have one form")]
 fn flip(bytes: &mut Vec<u8>) {
     // In the compressed data of the last file.
     let at = bytes.len() - 40;
@@ -327,4 +329,55 @@ fn what_can_be_read_is_not_fetched_again() {
     let resolved = mirrors.resolve_tag(&stand.remote, &tag, &Cancel::new()).unwrap();
     assert!(resolved.tag.is_some());
     assert!(stand.world.server.take_log().iter().all(|request| !request.is_fetch()));
+}
+
+/// Of a mirror in which no commit is whole any more others may still read what they need, until there is
+/// another one.
+#[test]
+fn what_is_damaged_everywhere_stays_until_there_is_another_one() {
+    let stand = Stand::new();
+    let copy = stand.copy();
+    let mirrors = copy.open();
+    // The file that both commits have: it is the longest, and its pack that of the first.
+    let pack = copy.packed("pack").pop().unwrap();
+    let own = |mirrors: &Mirrors| {
+        let snapshot = mirrors.snapshot(&stand.remote, &stand.commits[1]).unwrap();
+        snapshot.read(&RelPath::parse("a.yaml").unwrap(), 1 << 20).is_ok()
+    };
+    change(&pack, zero);
+    drop(mirrors);
+    let mirrors = copy.open();
+    assert_eq!((copy.readable(&mirrors), own(&mirrors)), (NONE, true));
+    stand.down.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        mirrors.resolve(&stand.remote, &branch("main"), &Cancel::new()).unwrap_err();
+        for commit in &stand.commits {
+            mirrors.fetch_commit(&stand.remote, commit, &Cancel::new()).unwrap_err();
+        }
+        assert!(own(&mirrors), "what can be read is not taken away");
+    }
+    stand.down.store(false, Ordering::SeqCst);
+    is_made_good(&copy, &mirrors, "the file of both");
+    assert_eq!(mirrors.usage().rebuilt, 1);
+}
+
+/// Where nobody lists anything, as with a commit by its id, doubts would never end.
+#[test]
+fn a_mirror_that_was_looked_through_is_not_doubted_any_more() {
+    let stand = Stand::new();
+    let copy = stand.copy();
+    fs::remove_file(copy.mirror().join("HEAD")).unwrap();
+    let mirrors = copy.open();
+    stand.down.store(true, Ordering::SeqCst);
+    stand.world.server.take_log();
+    let reference = Reference::Commit { id: stand.commits[1].to_string(), branch: None };
+    let since = std::time::Instant::now();
+    let question = Question { reference: &reference, with_tag: false, others: &[], since };
+    assert!(matches!(mirrors.known(&stand.remote, &question), Some(Ok(_))));
+    mirrors.fetch_commit(&stand.remote, &stand.commits[1], &Cancel::new()).unwrap();
+    // It is sound, so nobody reads all of it once more: what is damaged now is not met.
+    let pack = copy.packed("pack").pop().unwrap();
+    change(&pack, flip);
+    assert!(mirrors.is_sound(&stand.remote, &stand.commits[1]).unwrap());
+    assert!(stand.world.server.take_log().is_empty());
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use plumb_source::{Cancel, Concerns, Looked, Question, Reference, SourceError};
 
-use crate::server::{Reply, Server, backend};
+use crate::server::{Reply, Request, Server, backend};
 use crate::{World, branch, remote, semver};
 
 fn look(
@@ -95,7 +95,7 @@ fn news_of_one_are_listed_once_and_fetched_once() {
         assert!(!looked.listed);
     }
     let log = world.server.take_log();
-    assert_eq!(log.iter().map(|request| request.is_fetch()).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(log.iter().map(Request::is_fetch).collect::<Vec<_>>(), [false, true]);
     assert_eq!(world.read(&next, "a.yaml"), "4");
 
     // A push after the listing is seen by who asks after the push.
@@ -215,7 +215,7 @@ fn a_server_that_asks_to_wait_says_until_when() {
         let error = world.mirrors.resolve(&remote, &branch("main"), &Cancel::new()).unwrap_err();
         assert_eq!(server.take_log().len(), 1, "nothing is asked twice");
         assert_eq!(error.class(), plumb_core::ErrorClass::Retry);
-        let Concerns::Pause(until) = error.concerns(&remote.way().unwrap()) else {
+        let Concerns::Pause { until, all: true } = error.concerns(&remote.way().unwrap()) else {
             assert!(!waits && error.reason() == "ServerError", "{status} {value:?}: {error:?}");
             continue;
         };

@@ -1,6 +1,7 @@
 //! How much of the disk mirrors take: the limit, a disk that is full, and what is let go.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,14 +13,14 @@ use crate::repo::Repo;
 use crate::{World, branch};
 
 /// Text of about this many bytes that does not get shorter by much.
-fn noise(seed: u64, bytes: usize) -> String {
+pub(crate) fn noise(seed: u64, bytes: usize) -> String {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut text = String::with_capacity(bytes + 16);
     while text.len() < bytes {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        text.push_str(&format!("{state:016x}"));
+        write!(text, "{state:016x}").unwrap();
     }
     text
 }
@@ -164,6 +165,33 @@ fn commits_that_were_let_go_leave_the_disk() {
     assert!(!is_here(&world, &remote, &first) && is_here(&world, &remote, &small));
 }
 
+/// A hostile repository has few objects and more paths than anybody can walk, or more levels than a stack.
+#[test]
+fn trees_that_have_the_same_below_again_and_again_are_packed_at_once() {
+    let world = world(Limits { packs: 1, ..Limits::default() });
+    let (app, remote) = repo(&world, "app", 1000);
+    let names: Vec<String> = (0..10).map(|n| format!("entry-{n}")).collect();
+    let (mut id, mut mode) = (app.blob("x"), "100644");
+    for _ in 0..14 {
+        let entries: Vec<_> = names.iter().map(|name| (mode, name.as_str(), id.as_str())).collect();
+        id = app.directory(&entries);
+        mode = "040000";
+    }
+    for _ in 0..500 {
+        id = app.directory(&[(mode, "deeper", &id)]);
+    }
+    let bomb = app.commit_tree(&id, &[], "many");
+    let mut commits = vec![fetch(&world, &remote).unwrap()];
+    app.point("refs/heads/main", &bomb);
+    commits.push(fetch(&world, &remote).unwrap());
+    world.mirrors.keep(&remote, &commits).unwrap();
+    let mirror = fs::read_dir(world.dir.path().join("limited/mirrors")).unwrap().next();
+    let packs = mirror.unwrap().unwrap().path().join("objects/pack");
+    assert_eq!(crate::count(&packs, ".pack"), 1);
+    assert!(commits.iter().all(|commit| world.mirrors.is_whole(&remote, commit).unwrap()));
+    Repo { path: packs.join("../..") }.git(&["fsck", "--full"]);
+}
+
 /// Every file below a directory, with its size.
 fn files(dir: &Path) -> BTreeMap<PathBuf, u64> {
     let mut all = BTreeMap::new();
@@ -220,6 +248,7 @@ struct Disk(tempfile::TempDir);
 
 impl Disk {
     /// `None` where this process may not mount anything.
+    #[expect(clippy::print_stderr, reason = "what is not tested is said")]
     fn mount(options: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
@@ -228,7 +257,7 @@ impl Disk {
             .output()
             .unwrap();
         if !mounted.status.success() {
-            println!("not tested: mounting a small disk is not permitted here");
+            eprintln!("not tested: mounting a small disk is not permitted here");
             return None;
         }
         Some(Self(dir))
@@ -289,6 +318,9 @@ fn assert_full(error: &SourceError) {
     assert!(error.to_string().starts_with("the disk is full: cannot "), "{error}");
 }
 
+/// What a disk has too little of, and how that comes.
+type Limit = (&'static str, fn(&Disk, u64));
+
 /// Whatever cannot be written, the pack, its index or an anchor: it is told, nothing of it stays, what was
 /// there can be read, and with room it works.
 #[test]
@@ -298,7 +330,7 @@ fn a_disk_that_is_full_at_any_moment_of_a_fetch() {
     let (app, remote) = repo(&world, "app", 100_000);
     let tag = Reference::Tag("t".into());
     let mut failed = BTreeMap::new();
-    let limits: [(&str, fn(&Disk, u64)); 2] = [("blocks", Disk::fill), ("files", Disk::crowd)];
+    let limits: [Limit; 2] = [("blocks", Disk::fill), ("files", Disk::crowd)];
     for (what, limit) in limits {
         for left in 0..40 {
             let first = fetch(&world, &remote).unwrap();

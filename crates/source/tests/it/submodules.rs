@@ -63,7 +63,7 @@ impl World {
 
 fn take(mirrors: &Mirrors, remote: &Remote) -> Result<Snapshot, SourceError> {
     let commit = mirrors.resolve(remote, &branch("main"), &Cancel::new())?.commit;
-    mirrors.fetch_submodules(remote, &commit, &Cancel::new())?;
+    mirrors.fetch_submodules(remote, &commit, &Cancel::new(), &|_, fetch| fetch())?;
     assert!(mirrors.has(remote, &commit)?);
     mirrors.snapshot(remote, &commit)
 }
@@ -142,7 +142,10 @@ fn trees_of_submodules_stand_in_their_places() {
 
     // All of it is here, also for who comes after a restart: nobody is asked.
     world.server.take_log();
-    world.mirrors.fetch_submodules(&world.with_submodules(), &top, &Cancel::new()).unwrap();
+    world
+        .mirrors
+        .fetch_submodules(&world.with_submodules(), &top, &Cancel::new(), &|_, fetch| fetch())
+        .unwrap();
     let World { dir, server, mirrors, .. } = world;
     drop(mirrors);
     let mirrors = Mirrors::open(&dir.path().join("cache"), Limits::default()).unwrap();
@@ -427,4 +430,108 @@ fn a_submodule_that_was_lost_is_fetched_again() {
     assert!(matches!(missing, SourceError::NotInCache { commit } if commit == top));
     assert_eq!(read(&world.take().unwrap(), "lib/a.yaml"), "1");
     assert!(world.mirrors.has(&alone, &part).unwrap());
+}
+
+/// Where it is recorded which submodules a commit has.
+fn record(world: &World, commit: &CommitId) -> std::path::PathBuf {
+    let mirrors = std::fs::read_dir(world.cache().join("mirrors")).unwrap();
+    let mut records = mirrors
+        .map(|mirror| mirror.unwrap().path().join("plumb-modules").join(commit.to_string()))
+        .filter(|record| record.exists());
+    records.next().unwrap()
+}
+
+/// A power loss may leave a file empty or cut off: without what it said a commit would be read without its
+/// submodules, and what was applied of them pruned.
+#[test]
+fn a_record_that_is_not_whole_says_nothing_and_is_written_anew() {
+    let mut world = World::new();
+    let [one, two] = ["one", "two"].map(|name| {
+        world.other(&format!("{name}.git")).commit("refs/heads/main", &[("a.yaml", name)])
+    });
+    let modules = [module("m/one", "../one.git"), module("m/two", "../two.git")].concat();
+    let links = [("m/one", &one), ("m/two", &two)];
+    let top = commit(&world.repo, &[("a.yaml", "a")], &links, &modules);
+    let with = world.with_submodules();
+    world.take().unwrap();
+    let whole = std::fs::read_to_string(record(&world, &top)).unwrap();
+    let first = whole.find('\n').unwrap() + 1;
+    for restarted in [false, true] {
+        for left in ["", &whole[..first], &whole[..whole.len() - 1], "nonsense\n", "a directory"] {
+            let file = record(&world, &top);
+            std::fs::remove_file(&file).unwrap();
+            match left {
+                "a directory" => std::fs::create_dir(&file).unwrap(),
+                left => std::fs::write(&file, left).unwrap(),
+            }
+            if restarted {
+                let other = tempfile::tempdir().unwrap();
+                world.mirrors = Mirrors::open(other.path(), Limits::default()).unwrap();
+                world.mirrors = Mirrors::open(&world.cache(), Limits::default()).unwrap();
+            }
+            assert!(!world.mirrors.has(&with, &top).unwrap(), "{left:?}");
+            let error = world.mirrors.snapshot(&with, &top).unwrap_err();
+            assert!(matches!(error, SourceError::NotInCache { .. }), "{left:?}: {error:?}");
+            // Nobody else's mirror is the worse for it.
+            world.mirrors.keep(&with, &[top]).unwrap();
+            assert_eq!(read(&world.take().unwrap(), "m/two/a.yaml"), "two", "{left:?}");
+            assert_eq!(std::fs::read_to_string(record(&world, &top)).unwrap(), whole);
+        }
+    }
+}
+
+#[test]
+fn a_path_of_a_submodule_has_an_end() {
+    let world = World::new();
+    let lib = world.other("lib.git").commit("refs/heads/main", &[("a.yaml", "a")]);
+    let name = "n".repeat(200);
+    for (levels, fits) in [(20, true), (21, false)] {
+        let (mut id, mut mode, mut at) = (lib.to_string(), "160000", name.clone());
+        for _ in 1..levels {
+            id = world.repo.directory(&[(mode, &name, &id)]);
+            mode = "040000";
+            at = format!("{name}/{at}");
+        }
+        let modules = world.repo.blob(&module(&at, "../lib.git"));
+        let root = [("100644", ".gitmodules", modules.as_str()), (mode, &name, &id)];
+        let tree = world.repo.directory(&root);
+        let commit = world.repo.commit_tree(&tree, &[], "deep");
+        world.repo.point("refs/heads/main", &commit);
+        match world.take() {
+            Ok(snapshot) => {
+                assert!(fits);
+                assert_eq!(read(&snapshot, &format!("{at}/a.yaml")), "a");
+            }
+            Err(error) => {
+                assert!(!fits && error.to_string().contains("4096 bytes"), "{levels}: {error}");
+                assert_eq!(error.reason(), "SubmodulesInvalid");
+            }
+        }
+    }
+}
+
+/// What came with tries that failed is there, and counts.
+#[test]
+fn all_that_is_fetched_for_one_commit_counts_over_all_tries() {
+    let mut world = World::new();
+    let cache = world.dir.path().join("small");
+    let limits = Limits { pack_bytes: 100_000, ..Limits::default() };
+    world.mirrors = Mirrors::open(&cache, limits).unwrap();
+    let mut links = Vec::new();
+    for name in ["one", "two", "three"] {
+        let repo = world.other(&format!("{name}.git"));
+        let text = crate::room::noise(name.len() as u64 + u64::from(name.as_bytes()[0]), 80_000);
+        links.push((name, repo.commit("refs/heads/main", &[("a.yaml", &text)])));
+    }
+    let modules: String =
+        links.iter().map(|(name, _)| module(name, &format!("../{name}.git"))).collect();
+    let links: Vec<(&str, &CommitId)> = links.iter().map(|(name, id)| (*name, id)).collect();
+    commit(&world.repo, &[], &links, &modules);
+    for _ in 0..4 {
+        let error = world.take().unwrap_err();
+        assert!(error.to_string().contains("bytes of the submodules"), "{error}");
+    }
+    // It is another commit that has fewer.
+    commit(&world.repo, &[], &links[..1], &modules);
+    world.take().unwrap();
 }

@@ -43,7 +43,7 @@ impl Gitea {
         let dir = Scratch::new("gitea");
         let [port] = free_ports();
         let base = format!("http://127.0.0.1:{port}");
-        let config = dir.write("app.ini", &configuration(dir.path(), &binary, port));
+        let config = dir.write("app.ini", configuration(dir.path(), &binary, port));
         let launch = Launch::new(&binary)
             .env("GITEA_WORK_DIR", dir.path())
             .env("HOME", dir.path())
