@@ -42,7 +42,7 @@ pub(crate) struct Controller {
     pub(crate) cache_dir: PathBuf,
 
     /// How much of the disk the Git objects may take, as 3Gi or 500M; `none` for as much as there is. The
-    /// volume should be larger by a gigabyte: one fetch, and the old beside the new while packs are made one
+    /// volume should be larger by the largest mirror: the old is there beside the new while it is made anew
     #[arg(long, env = "PLUMB_CACHE_LIMIT", value_name = "BYTES", default_value = "3Gi", value_parser = parse_bytes)]
     pub(crate) cache_limit: Bytes,
 

@@ -59,6 +59,9 @@ mod scope;
 mod scrape;
 mod secrecy;
 mod secrets;
+#[path = "../../crates/source/tests/it/signers.rs"]
+#[expect(dead_code, reason = "it is shared, and not all of it is used here")]
+mod signers;
 mod ssh;
 mod submodules;
 mod tampering;

@@ -349,6 +349,8 @@ fn changed_ignore_rules_and_paths_take_effect_at_once() {
         world.repo.commit(
             &[
                 (".plumbignore", Some("drafts/\n")),
+                (".sourceignore", Some("flux.yaml\n")),
+                ("app/flux.yaml", Some(&config_map("flux", "1"))),
                 ("app/a.yaml", Some(&config_map("a", "1"))),
                 ("app/test.yaml", Some(&config_map("test", "1"))),
                 ("app/drafts/c.yaml", Some("kind: [")),
@@ -365,6 +367,7 @@ fn changed_ignore_rules_and_paths_take_effect_at_once() {
         assert_eq!(object["status"]["objects"], 2);
         world.wait_value("test", "1").await;
         assert_eq!(world.data("local").await, None);
+        assert_eq!(world.data("flux").await, None);
 
         // A rule that comes takes the object out, as if it had left Git.
         world.edit(&world.sources(), "repo", &json!({"spec": {"ignore": "test.yaml\n"}})).await;

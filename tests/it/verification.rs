@@ -1,8 +1,12 @@
 //! Signed commits: `spec.verify` of a GitRepository.
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use plumb_testkit::{Scratch, SshKey, runtime, wait_for};
 use serde_json::{Value, json};
 
+use crate::signers::Gpg;
 use crate::world::{LIMIT, World, condition, config_map};
 
 /// Commits, and signs what came of it.
@@ -14,6 +18,34 @@ fn signed(world: &World, key: &SshKey, value: &str) -> String {
 fn unsigned(world: &World, value: &str) -> String {
     let [a, b] = ["a", "b"].map(|name| config_map(name, value));
     world.repo.commit(&[("app/a.yaml", Some(&a)), ("other/b.yaml", Some(&b))], value)
+}
+
+/// Runs git in the repository.
+fn git(world: &World, args: &[&str], input: &str) -> String {
+    let mut child = Command::new("git")
+        .current_dir(world.repo.dir())
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "git {args:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Commits, and signs what came of it with gpg, to which more can be said.
+fn signed_by(world: &World, gpg: &Gpg, key: &str, more: &[&str], value: &str) -> String {
+    let commit = unsigned(world, value);
+    let raw = git(world, &["cat-file", "commit", &commit], "") + "\n";
+    let signature = gpg.sign(key, more, raw.as_bytes());
+    let (head, message) = raw.split_once("\n\n").unwrap();
+    let signature = signature.trim_end().replace('\n', "\n ");
+    let raw = format!("{head}\ngpgsig {signature}\n\n{message}");
+    let commit = git(world, &["hash-object", "-t", "commit", "-w", "--stdin"], &raw);
+    git(world, &["update-ref", "refs/heads/main", &commit], "");
+    commit
 }
 
 /// The Secret of keys.
@@ -252,5 +284,63 @@ fn tags_are_applied_under_the_name_that_was_signed() {
         let said = verified(&world, &format!("v1.3.0@sha1:{third}"), "TagAndHEAD").await;
         assert!(said.contains("; commit signed by"), "{said}");
         world.wait_value("a", "3").await;
+    });
+}
+
+/// A key that is revoked, or comes to its end, takes along what it signed.
+#[test]
+fn keys_of_openpgp_that_are_revoked_or_over_let_nothing_in() {
+    runtime().block_on(async {
+        let world = World::new("openpgp").await;
+        let gpg = Gpg::new();
+        let [ada, bob] = ["ada", "bob"].map(|user| gpg.key(user, "ed25519", "sign", "never"));
+        let early = ["--faked-system-time", "20200101T000000!", "--ignore-time-conflict"];
+        let make = [&early[..], &["--quick-gen-key", "eva", "ed25519", "sign", "1y"]].concat();
+        gpg.run(&make, b"");
+        let eva = "eva";
+        let keys = |entries: &[&str]| {
+            let data: serde_json::Map<String, Value> = entries
+                .iter()
+                .map(|key| {
+                    let text = String::from_utf8(gpg.export(key)).unwrap();
+                    (format!("{}.asc", key.to_lowercase()), json!(text))
+                })
+                .collect();
+            world.secret("keys", &Value::Object(data))
+        };
+        let first = signed_by(&world, &gpg, &ada, &[], "1");
+        let _agent = world.agent();
+        world.apply(&keys(&[&ada, &bob, eva])).await;
+        world.apply(&verifying(&world, "HEAD", &json!({"branch": "main"}))).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_applied("web", &first).await;
+        let said = verified(&world, &format!("main@sha1:{first}"), "HEAD").await;
+        assert!(said.contains("OpenPGP"), "{said}");
+
+        // It was signed while the key was good, which it is not any more.
+        let second = signed_by(&world, &gpg, eva, &early, "2");
+        world.look().await;
+        let brief = format!("commit {} is not verified", &second[..12]);
+        let object = refused(&world, "KeyExpired", &[&brief]).await;
+        assert_eq!(object["status"]["revision"], format!("main@sha1:{first}"));
+        overwrite(&world).await;
+        world.wait_value("a", "1").await;
+
+        let third = signed_by(&world, &gpg, &bob, &[], "3");
+        world.look().await;
+        world.wait_applied("web", &third).await;
+        gpg.run(&["--import"], gpg.revocation(&bob).as_bytes());
+        let secrets = world.api("v1", "Secret");
+        let new = keys(&[&ada, &bob, eva]);
+        world.edit(&secrets, "keys", &json!({"stringData": new["stringData"]})).await;
+        refused(&world, "KeyRevoked", &["not verified"]).await;
+        let parts = ["not verified", "nothing is corrected and nothing pruned"];
+        world.wait_refused(&world.apps(), "web", "VerificationFailed", &parts).await;
+        assert_eq!(world.data("a").await.unwrap()["value"], "3", "nothing is taken away, either");
+
+        let fourth = signed_by(&world, &gpg, &ada, &[], "4");
+        world.look().await;
+        world.wait_applied("web", &fourth).await;
+        world.wait_value("a", "4").await;
     });
 }

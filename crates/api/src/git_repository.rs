@@ -88,8 +88,8 @@ pub struct GitRepositorySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_secret_ref: Option<SecretRef>,
 
-    /// Files to leave out, in the syntax of .gitignore, on top of the .plumbignore files in the
-    /// repository.
+    /// Files to leave out, in the syntax of .gitignore, on top of the .plumbignore and .sourceignore
+    /// files in the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     pub ignore: Option<String>,

@@ -55,7 +55,7 @@ impl SourceError {
             },
             // What counts somebody's requests counts them by who is logged in.
             Self::Busy { until, status, sent, .. } => {
-                Concerns::Pause { until: *until, all: *status != 429 || !*sent }
+                Concerns::Pause { until: *until, all: *status == 503 || !*sent }
             }
 
             Self::ProxyUnauthorized { .. }

@@ -187,7 +187,7 @@ pub enum SourceError {
         /// The HTTP status.
         status: u16,
     },
-    /// The server asks to be left alone for a while (429 or 503, with `Retry-After`).
+    /// The server asks to be left alone for a while (403, 429 or 503, with `Retry-After`).
     #[error("{host} answered with HTTP status {status} and asks to wait until {until}")]
     Busy {
         /// Host and port.

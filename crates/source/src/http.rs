@@ -355,9 +355,16 @@ impl<'a> Session<'a> {
         trusted: bool,
     ) -> Result<(), SourceError> {
         let url = self.shown();
-        match response.status().as_u16() {
-            200 => Ok(()),
-            401 | 403 if !trusted && self.authorization.is_some() => {
+        // Where a redirect leads nobody may speak for the host of the url.
+        let pause = pause_of(response).filter(|_| trusted);
+        let sent = self.authorization(trusted).is_some();
+        match (response.status().as_u16(), pause) {
+            (200, _) => Ok(()),
+            // GitHub says 403 of who asks too often.
+            (status @ (403 | 429 | 503), Some(until)) => {
+                Err(SourceError::Busy { host: self.host(), status, until, sent })
+            }
+            (401 | 403, _) if !trusted && self.authorization.is_some() => {
                 let host = self.host();
                 let why = format!(
                     "it leads to {host}, which wants credentials; they are sent to the host of \
@@ -365,20 +372,9 @@ impl<'a> Session<'a> {
                 );
                 Err(SourceError::Redirect { url, why })
             }
-            status @ (401 | 403) => Err(SourceError::Unauthorized {
-                url,
-                status,
-                sent: self.authorization(trusted).is_some(),
-            }),
-            404 | 410 => Err(SourceError::RepositoryNotFound { url }),
-            // Where a redirect leads nobody may speak for the host of the url.
-            status => match pause_of(response).filter(|_| trusted && matches!(status, 429 | 503)) {
-                Some(until) => {
-                    let sent = self.authorization(trusted).is_some();
-                    Err(SourceError::Busy { host: self.host(), status, until, sent })
-                }
-                None => Err(SourceError::HttpStatus { url, status }),
-            },
+            (status @ (401 | 403), _) => Err(SourceError::Unauthorized { url, status, sent }),
+            (404 | 410, _) => Err(SourceError::RepositoryNotFound { url }),
+            (status, _) => Err(SourceError::HttpStatus { url, status }),
         }
     }
 

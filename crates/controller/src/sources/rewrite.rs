@@ -146,7 +146,22 @@ impl Daemon {
                     Err(error @ SourceError::Cancelled) => return Err(error.into()),
                     // Whoever accepts either need not wait until it is known.
                     Err(error) if !holds => {
-                        tracing::debug!(source = %name, %error, "cannot compare with history");
+                        let problem = Problem::from(error);
+                        let text = format!(
+                            "{} is taken; whether it goes on from the last revision is not known: {}",
+                            step.step(),
+                            problem.message,
+                        );
+                        tracing::info!(source = %name, "{text}");
+                        let about = (Kind::GitRepository, &object.metadata);
+                        let to = step.after.to_string();
+                        self.note(
+                            about,
+                            Severity::Normal,
+                            ("HistoryUnknown", "Fetch"),
+                            &text,
+                            Some(&to),
+                        );
                         return Ok(None);
                     }
                     Err(error) => Is::Unknown(error.into()),

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use plumb_source::{Cancel, Concerns, Looked, Question, Reference, SourceError};
+use plumb_source::{
+    Cancel, Concerns, Credentials, Looked, Question, Reference, Remote, SourceError,
+};
 
 use crate::server::{Reply, Request, Server, backend};
 use crate::{World, branch, remote, semver};
@@ -203,6 +205,8 @@ fn a_server_that_asks_to_wait_says_until_when() {
         (503, Some("Fri, 27 Nov 2099 10:07:00 GMT"), true),
         (503, Some("soon"), false),
         (429, None, false),
+        (403, Some("90"), true),
+        (403, None, false),
         (500, Some("90"), false),
     ] {
         let before = jiff::Timestamp::now();
@@ -214,9 +218,10 @@ fn a_server_that_asks_to_wait_says_until_when() {
         let remote = remote(&server.url("a.git"));
         let error = world.mirrors.resolve(&remote, &branch("main"), &Cancel::new()).unwrap_err();
         assert_eq!(server.take_log().len(), 1, "nothing is asked twice");
-        assert_eq!(error.class(), plumb_core::ErrorClass::Retry);
+        assert_eq!(error.class() == plumb_core::ErrorClass::Retry, waits || status != 403);
         let Concerns::Pause { until, all: true } = error.concerns(&remote.way().unwrap()) else {
-            assert!(!waits && error.reason() == "ServerError", "{status} {value:?}: {error:?}");
+            let reason = if status == 403 { "AuthenticationFailed" } else { "ServerError" };
+            assert!(!waits && error.reason() == reason, "{status} {value:?}: {error:?}");
             continue;
         };
         assert!(waits && error.reason() == "ServerBusy", "{status} {value:?}: {error:?}");
@@ -224,5 +229,11 @@ fn a_server_that_asks_to_wait_says_until_when() {
             until > before && until <= jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)
         );
         assert!(error.to_string().contains(&format!("asks to wait until {until}")), "{error}");
+        // Who is logged in is counted alone.
+        let credentials = Credentials::Bearer { token: "token-of-somebody".into() };
+        let remote = Remote { credentials, ..remote };
+        let error = world.mirrors.resolve(&remote, &branch("main"), &Cancel::new()).unwrap_err();
+        let concerns = error.concerns(&remote.way().unwrap());
+        assert!(matches!(concerns, Concerns::Pause { all, .. } if all == (status == 503)));
     }
 }
