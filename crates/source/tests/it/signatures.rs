@@ -1,5 +1,7 @@
 //! Commits and tags that real programs signed, as they should be and not.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::{Timestamp, ToSpan as _};
 use plumb_source::{CommitId, KeysError, Refusal, Signer, TrustedKeys, verify_commit, verify_tag};
 
@@ -472,4 +474,63 @@ fn a_secret_holds_keys_and_nothing_else() {
     assert_eq!(trusted, keys(&[("a.asc", &public)]));
     assert_ne!(trusted, keys(&[("b.asc", &public)]));
     assert_eq!(format!("{trusted:?}"), "TrustedKeys(1 OpenPGP, 0 SSH)");
+}
+
+/// A text of SSH's own form: its length, and itself.
+fn ssh_text(bytes: &[u8]) -> Vec<u8> {
+    [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
+}
+
+/// A security key that is none: what one signs stands in PROTOCOL.u2f of OpenSSH, and what is signed with
+/// it in PROTOCOL.sshsig.
+struct SecurityKey(ring::signature::Ed25519KeyPair);
+
+impl SecurityKey {
+    const KIND: &str = "sk-ssh-ed25519@openssh.com";
+
+    fn public(&self) -> Vec<u8> {
+        use ring::signature::KeyPair as _;
+        let parts = [Self::KIND.as_bytes(), self.0.public_key().as_ref(), b"ssh:"];
+        parts.map(ssh_text).concat()
+    }
+
+    fn line(&self) -> String {
+        format!("{} {} bob", Self::KIND, STANDARD.encode(self.public()))
+    }
+
+    fn sign(&self, flags: u8, message: &[u8]) -> String {
+        use ring::digest::{SHA256, SHA512, digest};
+        let purpose = [&b"git"[..], b"", b"sha512"].map(ssh_text).concat();
+        let hash = ssh_text(digest(&SHA512, message).as_ref());
+        let signed = [&b"SSHSIG"[..], &purpose, &hash].concat();
+        let end = [&[flags][..], &7_u32.to_be_bytes()].concat();
+        let application = digest(&SHA256, b"ssh:");
+        let signed = digest(&SHA256, &signed);
+        let signature = self.0.sign(&[application.as_ref(), &end, signed.as_ref()].concat());
+        let signature =
+            [ssh_text(Self::KIND.as_bytes()), ssh_text(signature.as_ref()), end].concat();
+        let blob = [
+            &b"SSHSIG"[..],
+            &1_u32.to_be_bytes(),
+            &ssh_text(&self.public()),
+            &purpose,
+            &ssh_text(&signature),
+        ];
+        let text = STANDARD.encode(blob.concat());
+        let lines: Vec<&str> =
+            text.as_bytes().chunks(70).map(|line| str::from_utf8(line).unwrap()).collect();
+        let body = lines.join("\n");
+        format!("-----BEGIN SSH SIGNATURE-----\n{body}\n-----END SSH SIGNATURE-----\n")
+    }
+}
+
+#[test]
+fn a_security_key_counts_if_somebody_touched_it() {
+    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    let key = SecurityKey(pair);
+    let trusted = keys(&[("bob.sshpub", key.line().as_bytes())]);
+    check_both(|payload| key.sign(1, payload), &trusted).unwrap();
+    check_both(|payload| key.sign(5, payload), &trusted).unwrap();
+    let untouched = check(&key.sign(0, &payload()), &trusted).unwrap_err();
+    assert!(untouched.to_string().contains("nobody touched"), "{untouched}");
 }

@@ -17,8 +17,8 @@ use tempfile::TempDir;
 /// Where packages put it; it wants to be started by its whole path.
 const SSHD: &str = "/usr/sbin/sshd";
 
-/// The types of its host keys, as `ssh-keygen -t` names them.
-pub const HOST_KEYS: [&str; 3] = ["ed25519", "ecdsa", "rsa"];
+/// The types of its host keys, as `ssh-keygen -t` names them, with their bits where there are several.
+pub const HOST_KEYS: [&str; 5] = ["ed25519", "ecdsa", "ecdsa-384", "ecdsa-521", "rsa"];
 
 /// An SSH server that lets in who runs the test, with the keys that were authorised. Each connection
 /// has a process of its own, which ends with it.
@@ -186,7 +186,10 @@ impl Drop for Sshd {
 }
 
 fn keygen(path: &Path, kind: &str, passphrase: &str) {
-    let bits = if kind == "rsa" { "2048" } else { "256" };
+    let (kind, bits) = kind.split_once('-').unwrap_or(match kind {
+        "rsa" => (kind, "2048"),
+        _ => (kind, "256"),
+    });
     let run = Command::new("ssh-keygen")
         // Few rounds and short keys: they protect nothing here.
         .args(["-q", "-a", "2", "-b", bits, "-C", "", "-t", kind, "-N", passphrase, "-f"])
