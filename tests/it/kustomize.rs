@@ -298,7 +298,7 @@ fn a_kustomization_that_cannot_be_built_leaves_live_objects_alone() {
         world.repo.commit(&[("prod/big", Some(pointer))], "a pointer");
         commit_overlay(&world.repo, "secretGenerator: [{name: big, files: [big]}]\n", "its use");
         world.look().await;
-        let parts = ["prod/big:1: the file is a Git LFS pointer", "out of Git LFS"];
+        let parts = ["prod/big:1: Secret big: the file is a Git LFS pointer", "out of Git LFS"];
         world.wait_refused(&world.apps(), "web", "BuildFailed", &parts).await;
 
         let mended = commit_overlay(&world.repo, "# mended\n", "mended");

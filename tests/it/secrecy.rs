@@ -359,7 +359,10 @@ fn no_credential_is_told_whatever_is_answered() {
         }
         let requests = api.exchanges().into_iter().map(|exchange| {
             let body = String::from_utf8_lossy(&exchange.request.body).into_owned();
-            format!("{} {body}\n", exchange.line())
+            // Where a list goes on is a token of the API server.
+            let line = exchange.line();
+            let line = line.split("&continue=").next().unwrap_or_default();
+            format!("{line} {body}\n")
         });
         told.push(("what it asks the API server", requests.collect()));
         let text = |what: &str| &told.iter().find(|(name, _)| *name == what).unwrap().1;
