@@ -235,6 +235,7 @@ struct Inner {
     hosts: Mutex<Option<HostsReader>>,
     reconciles: Family<RunLabels, Counter>,
     durations: Family<KindLabels, Histogram, fn() -> Histogram>,
+    renders: Counter,
     panics: Family<KindLabels, Counter>,
     queue_length: Family<KindLabels, Gauge>,
     workers_busy: Family<KindLabels, Gauge>,
@@ -353,6 +354,11 @@ impl Metrics {
                 "plumb_panics",
                 "Reconciles that panicked; each is a bug",
                 Family::default(),
+            ),
+            renders: to.add(
+                "plumb_renders",
+                "Times that the path of an Application was rendered from a commit",
+                Counter::default(),
             ),
             queue_length: to.add(
                 "plumb_queue_length",
@@ -622,6 +628,11 @@ impl Metrics {
     pub fn hook(&self, service: Service, outcome: HookOutcome) {
         let (service, outcome) = (service.as_str(), outcome.as_str());
         add(&self.inner.hooks, &HookLabels { service, outcome }, 1);
+    }
+
+    /// Counts a render.
+    pub fn rendered(&self) {
+        self.inner.renders.inc();
     }
 
     /// Counts an Event that was written.

@@ -250,6 +250,7 @@ mod tests {
             about: (String::new(), String::new()),
             retry_after: None,
             class: ErrorClass::Retry,
+            busy: false,
         }))
     }
 

@@ -72,6 +72,7 @@ fn refused(code: u16, reason: &str, message: &str, causes: Vec<Cause>) -> ApiErr
         about: ("services".into(), "web".into()),
         retry_after: None,
         class: ErrorClass::WaitForUser,
+        busy: false,
     }))
 }
 

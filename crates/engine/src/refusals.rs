@@ -189,6 +189,7 @@ mod tests {
             about: (String::new(), String::new()),
             retry_after: None,
             class: ErrorClass::WaitForUser,
+            busy: false,
         }))
     }
 

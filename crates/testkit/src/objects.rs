@@ -8,6 +8,9 @@ use kube::core::GroupVersionKind;
 use kube::{Client, Error};
 use serde_json::Value;
 
+/// Asks for an object's metadata instead of the object.
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
 /// A kind whose objects are in namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kind {
@@ -127,6 +130,26 @@ impl Hand {
             PatchParams { field_manager: Some(self.manager.clone()), ..Default::default() };
         let patched = self.api(kind, namespace).patch(name, &params, &Patch::Merge(patch)).await?;
         Ok(to_json(patched))
+    }
+
+    /// Sends a body as it is, with the content type that belongs to it. Of the answer only metadata is
+    /// asked for, and nothing is read.
+    pub async fn send(
+        &self,
+        method: http::Method,
+        uri: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<(), Refused> {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(http::header::CONTENT_TYPE, content_type)
+            .header(http::header::ACCEPT, METADATA)
+            .body(body)
+            .map_err(|error| Refused { code: 0, message: error.to_string() })?;
+        self.client.request_text(request).await?;
+        Ok(())
     }
 
     /// Deletes an object.

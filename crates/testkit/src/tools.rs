@@ -4,8 +4,8 @@
 //! Versions stand in one place, the `go.mod` files in `controlplane/` and `peers/`. The cache lies
 //! outside the checkout, `${XDG_CACHE_HOME:-$HOME/.cache}/plumb/<module>-<version>/`, so that a
 //! fresh clone builds nothing twice. `KUBEBUILDER_ASSETS` names a directory whose binaries of the
-//! control plane come first, `PLUMB_KUSTOMIZE`, `PLUMB_SOPS`, `PLUMB_GITEA` and `PLUMB_SOURCE_CONTROLLER` the
-//! peers of those names.
+//! control plane come first, `PLUMB_KUSTOMIZE`, `PLUMB_SOPS`, `PLUMB_GITEA`, `PLUMB_SOURCE_CONTROLLER`,
+//! `PLUMB_KUSTOMIZE_CONTROLLER` and `PLUMB_ARGOCD` the peers of those names.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -107,6 +107,10 @@ pub enum Tool {
     Gitea,
     /// A peer: what fetches repositories for Flux.
     SourceController,
+    /// A peer: what applies for Flux.
+    KustomizeController,
+    /// A peer: all of Argo CD in one binary, which acts as the part that it is called by.
+    ArgoCd,
 }
 
 /// A folder with a `go.mod` and what is built from it.
@@ -133,6 +137,9 @@ const GITEA: Module = Module::new("peers", "gitea", "code.gitea.io/gitea");
 const GITEA_FILES: [&str; 3] = ["options", "public", "templates"];
 const SOURCE_CONTROLLER: Module =
     Module::new("peers", "source-controller", "github.com/fluxcd/source-controller");
+const KUSTOMIZE_CONTROLLER: Module =
+    Module::new("peers", "kustomize-controller", "github.com/fluxcd/kustomize-controller");
+const ARGOCD: Module = Module::new("peers", "argocd", "github.com/argoproj/argo-cd/v3");
 
 impl Module {
     fn dir(&self) -> PathBuf {
@@ -172,6 +179,8 @@ impl Tool {
             Tool::Sops => "sops",
             Tool::Gitea => "gitea",
             Tool::SourceController => "source-controller",
+            Tool::KustomizeController => "kustomize-controller",
+            Tool::ArgoCd => "argocd",
         }
     }
 
@@ -183,6 +192,8 @@ impl Tool {
             Tool::Sops => &SOPS,
             Tool::Gitea => &GITEA,
             Tool::SourceController => &SOURCE_CONTROLLER,
+            Tool::KustomizeController => &KUSTOMIZE_CONTROLLER,
+            Tool::ArgoCd => &ARGOCD,
             _ => &KUBERNETES,
         }
     }
@@ -203,6 +214,8 @@ impl Tool {
             Tool::Kustomize => "sigs.k8s.io/kustomize/kustomize/v5",
             Tool::Sops => "github.com/getsops/sops/v3/cmd/sops",
             Tool::SourceController => "github.com/fluxcd/source-controller",
+            Tool::KustomizeController => "github.com/fluxcd/kustomize-controller",
+            Tool::ArgoCd => "github.com/argoproj/argo-cd/v3/cmd",
             Tool::Gitea => "code.gitea.io/gitea",
         }
     }
@@ -226,7 +239,8 @@ impl Tool {
             Tool::Kwok => "2 minutes",
             Tool::Sops => "3 minutes",
             Tool::Gitea => "10 minutes",
-            Tool::SourceController => "5 minutes",
+            Tool::SourceController | Tool::KustomizeController => "5 minutes",
+            Tool::ArgoCd => "10 minutes",
         }
     }
 
@@ -237,6 +251,8 @@ impl Tool {
             Tool::Sops => "PLUMB_SOPS to the path of one",
             Tool::Gitea => "PLUMB_GITEA to the path of one",
             Tool::SourceController => "PLUMB_SOURCE_CONTROLLER to the path of one",
+            Tool::KustomizeController => "PLUMB_KUSTOMIZE_CONTROLLER to the path of one",
+            Tool::ArgoCd => "PLUMB_ARGOCD to the path of one",
             _ => "KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl",
         }
     }
@@ -248,6 +264,8 @@ impl Tool {
             Tool::Sops => Some("PLUMB_SOPS"),
             Tool::Gitea => Some("PLUMB_GITEA"),
             Tool::SourceController => Some("PLUMB_SOURCE_CONTROLLER"),
+            Tool::KustomizeController => Some("PLUMB_KUSTOMIZE_CONTROLLER"),
+            Tool::ArgoCd => Some("PLUMB_ARGOCD"),
             _ => None,
         };
         let given = variable.and_then(std::env::var_os);

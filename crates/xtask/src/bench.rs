@@ -5,6 +5,7 @@
 //! the median of the ratios is the result. Facts of the machine stand beside the figures. What needs
 //! a control plane has one for each pair, and both are measured on it.
 
+mod cluster;
 mod health;
 mod kustomize;
 mod machine;
@@ -80,6 +81,12 @@ const BENCHES: &[Bench] = &[
         run: Run::Plane(source::run),
         table: Some(source::table),
     },
+    Bench {
+        name: "cluster",
+        about: "N applications of four objects: first sync, commits, forced round, rest, edits, restart",
+        run: Run::Plane(cluster::run),
+        table: Some(cluster::table),
+    },
 ];
 
 #[derive(Debug, Default, Args)]
@@ -95,6 +102,15 @@ pub(crate) struct BenchArgs {
     /// Leave out other programs, which have to be built first.
     #[arg(long)]
     alone: bool,
+    /// `cluster`: how many applications, as `--objects`.
+    #[arg(long, value_delimiter = ',', conflicts_with = "objects")]
+    apps: Vec<usize>,
+    /// `cluster`: Flux beside Plumb, which is built first.
+    #[arg(long)]
+    flux: bool,
+    /// `cluster`: Argo CD beside Plumb, which is built first, with `redis-server` from the path.
+    #[arg(long)]
+    argo: bool,
 }
 
 /// Whole programs that are compared.
@@ -135,7 +151,9 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<(), TaskError> {
         again.arg(name);
         again.args(args.objects.iter().map(|objects| format!("--objects={objects}")));
         again.args(args.pairs.map(|pairs| format!("--pairs={pairs}")));
-        again.args(args.alone.then_some("--alone"));
+        again.args(args.apps.iter().map(|apps| format!("--apps={apps}")));
+        let flags = [(args.alone, "--alone"), (args.flux, "--flux"), (args.argo, "--argo")];
+        again.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
         return run_command(again).await;
     }
     let result = match bench.run {
@@ -185,7 +203,7 @@ mod tests {
         let error = run(&args).await.unwrap_err().to_string();
         assert_eq!(
             error,
-            "there is no bench \"none\"; there are: yaml, kustomize, health, waiting, source"
+            "there is no bench \"none\"; there are: yaml, kustomize, health, waiting, source, cluster"
         );
     }
 }

@@ -159,6 +159,7 @@ impl Daemon {
         let (remote, commit) = (base.remote.clone(), base.revision.commit);
         let how = Arc::clone(&base.how);
         let mirrors = Arc::clone(&self.mirrors);
+        let metrics = self.metrics.clone();
         let limit = Duration::from(run.object.spec.timeout);
         let built = self
             .blocking(Kind::Application, move |cancel| {
@@ -182,6 +183,7 @@ impl Daemon {
                         });
                     }
                 };
+                metrics.rendered();
                 let ends = || cancel.is_cancelled() || Instant::now() > end;
                 match render(&snapshot, &path, &how.options, &ends) {
                     Ok(rendered) => Ok((Built::Objects(rendered.objects), rendered.inputs)),

@@ -65,6 +65,7 @@ fn refused(code: u16, reason: &str) -> ApiError {
         about: (String::new(), String::new()),
         retry_after: None,
         class: if code >= 500 { ErrorClass::Retry } else { ErrorClass::WaitForUser },
+        busy: false,
     }))
 }
 

@@ -41,6 +41,7 @@ fn refused(code: u16, reason: &str) -> ApiError {
         about: (String::new(), String::new()),
         retry_after: None,
         class: ErrorClass::Retry,
+        busy: false,
     }))
 }
 

@@ -17,6 +17,7 @@ fn filled() -> Metrics {
     metrics.reconciled(KIND, Outcome::Changed, Duration::from_millis(30));
     metrics.reconciled(KIND, Outcome::Panic, Duration::from_secs(3));
     metrics.set_state(KIND, "apps", "web", READY);
+    metrics.rendered();
     metrics.applied("apps", "web", 4);
     metrics.pruned("apps", "web", 1);
     metrics.drift_corrected("apps", "web", 2);
@@ -48,6 +49,7 @@ fn a_scrape_reads_as_documented() {
         r#"plumb_reconcile_duration_seconds_count{kind="Application"} 2"#,
         r#"plumb_reconcile_duration_seconds_bucket{le="0.05",kind="Application"} 1"#,
         r#"plumb_panics_total{kind="Application"} 1"#,
+        "plumb_renders_total 1",
         r#"plumb_queue_length{kind="Application"} 7"#,
         r#"plumb_workers_busy{kind="Application"} 2"#,
         r#"plumb_ready{kind="Application",namespace="apps",name="web"} 1"#,

@@ -103,6 +103,8 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// What is to be done about it.
     pub class: ErrorClass,
+    /// Whether the server itself, and not a webhook, has too much to do.
+    pub busy: bool,
 }
 
 /// One cause of a refusal.
@@ -403,9 +405,11 @@ impl Refusal {
             about: (details.kind.unwrap_or_default(), details.name.unwrap_or_default()),
             retry_after: retry_after.or(told),
             class: ErrorClass::Retry,
+            busy: false,
         };
         // Before the words that tell are masked.
         refusal.class = refusal.judge();
+        refusal.busy = code == 429 && !refusal.has_word("webhook");
         if refusal.message.is_empty() {
             let name = http::StatusCode::from_u16(code)
                 .ok()

@@ -15,6 +15,7 @@ mod resource;
 pub(crate) mod script;
 mod tools;
 mod watch;
+mod window;
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub use watch::{WatchEvent, watch, watch_one, watch_one_version, watch_typed, wa
 use crate::live::Live;
 use decode::{Fingerprints, Ordered};
 use request::{Answer, Call, OBJECT_LIMIT, PAGE_LIMIT, Query, Repeat, Selector, Subject};
+use window::Doors;
 
 /// Objects a page: what client-go asks for.
 const PAGE_SIZE: u32 = 500;
@@ -79,7 +81,7 @@ pub struct ClusterOptions {
     pub gate: Option<Arc<dyn WriteGate>>,
     /// Who is told of each answer.
     pub observer: Option<Arc<dyn Observer>>,
-    /// Seeds the jitter of watches, so that replicas and kinds do not move in step.
+    /// Seeds the jitter of watches and pauses, so that replicas and kinds do not move in step.
     pub seed: u64,
 }
 
@@ -146,6 +148,7 @@ pub enum Deleted {
 struct Shared {
     options: ClusterOptions,
     lists: Semaphore,
+    doors: Doors,
 }
 
 /// One API server under one identity. Clones are cheap and share connections.
@@ -173,7 +176,11 @@ impl Cluster {
     pub fn new(client: kube::Client, options: ClusterOptions) -> Self {
         Self {
             client,
-            shared: Arc::new(Shared { options, lists: Semaphore::new(LISTS_AT_ONCE) }),
+            shared: Arc::new(Shared {
+                lists: Semaphore::new(LISTS_AT_ONCE),
+                doors: Doors::new(options.seed),
+                options,
+            }),
             user: None,
             gated: true,
         }
@@ -185,7 +192,8 @@ impl Cluster {
         Self { user: Some(user.into()), ..self.clone() }
     }
 
-    /// The same cluster without the gate, for the writes that decide who leads.
+    /// The same cluster without the gate, for the writes that decide who leads. They do not wait behind
+    /// others either.
     #[must_use]
     pub fn ungated(&self) -> Self {
         Self { gated: false, ..self.clone() }

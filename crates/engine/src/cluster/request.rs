@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::Cluster;
 use super::error::{ApiError, Refusal};
 use super::resource::{Resource, Target, encode};
+use super::window::Inside;
 
 /// Asks for an object's metadata instead of the object.
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -311,6 +312,10 @@ impl<'a> Call<'a> {
         let mut tries = 0;
         loop {
             tries += 1;
+            let inside = match cluster.gated {
+                true => Some(cluster.shared.doors.of(cluster.user.as_ref()).enter().await),
+                false => None,
+            };
             let left = deadline.saturating_duration_since(Instant::now());
             if self.is_write() && !cluster.may_write(left) {
                 return Err(ApiError::NotLeading {
@@ -319,9 +324,20 @@ impl<'a> Call<'a> {
                 });
             }
             let error = match self.attempt(cluster, accept, left).await {
-                Ok(body) => return Ok(body),
+                Ok(body) => {
+                    inside.iter().for_each(Inside::answered);
+                    return Ok(body);
+                }
                 Err(error) => error,
             };
+            if let (Some(inside), Some(refusal)) = (&inside, error.refusal()) {
+                if refusal.busy {
+                    inside.busy(refusal.retry_after.unwrap_or(BUSY_WAIT).min(LONGEST_WAIT));
+                } else {
+                    inside.answered();
+                }
+            }
+            drop(inside);
             // Old aggregated API servers cannot answer in metadata. Nothing was written then: the
             // form of the answer is settled first. Secrets never come this way.
             if accept != JSON

@@ -51,7 +51,9 @@ pub struct AuditEvent {
     pub code: u16,
     /// When it arrived, as `2024-01-01T00:00:00.000000Z`.
     pub received: String,
-    /// The body of a patch or deletion by a service account, null for all others.
+    /// When it was answered; of a watch, when that began or ended.
+    pub answered: String,
+    /// The body of a patch, deletion or new Event by a service account, null for all others.
     pub body: Value,
     /// `ResponseComplete`; for a watch `ResponseStarted` and, once it has ended,
     /// `ResponseComplete` too.
@@ -202,6 +204,7 @@ fn parse(line: &[u8]) -> Option<AuditEvent> {
         uri: line.request_uri,
         code: line.response_status.map_or(0, |status| status.code),
         received: line.request_received_timestamp,
+        answered: line.stage_timestamp,
         body: line.request_object,
         stage: line.stage,
     })
@@ -222,6 +225,8 @@ struct Line {
     response_status: Option<Status>,
     #[serde(default)]
     request_received_timestamp: String,
+    #[serde(default)]
+    stage_timestamp: String,
     #[serde(default)]
     request_object: Value,
 }

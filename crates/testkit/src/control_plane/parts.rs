@@ -44,14 +44,19 @@ const AUDIT_POLICY: &str = r#"{
     {
       "level": "Metadata",
       "resources": [
-        { "group": "coordination.k8s.io", "resources": ["leases"] },
-        { "group": "events.k8s.io", "resources": ["events"] }
+        { "group": "coordination.k8s.io", "resources": ["leases"] }
       ]
     },
     {
       "level": "Request",
       "userGroups": ["system:serviceaccounts"],
       "verbs": ["patch", "delete"]
+    },
+    {
+      "level": "Request",
+      "userGroups": ["system:serviceaccounts"],
+      "verbs": ["create"],
+      "resources": [{ "group": "events.k8s.io", "resources": ["events"] }]
     },
     { "level": "Metadata" }
   ]

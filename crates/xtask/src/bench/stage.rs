@@ -52,14 +52,7 @@ impl Stage {
         for namespace in [NAMESPACE, HOME] {
             kubectl(&plane, &["create", "namespace", namespace])?;
         }
-        let crds = plumb_api::crd_documents()
-            .map_err(|source| TaskError::Json { what: "the definitions", source })?;
-        let crds = json!({ "apiVersion": "v1", "kind": "List", "items": crds });
-        let scratch = Scratch::new("bench");
-        let crds = scratch.write("crds.json", crds.to_string()).display().to_string();
-        kubectl(&plane, &["apply", "--server-side", "-f", &crds])?;
-        let established = ["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds];
-        kubectl(&plane, &established)?;
+        define(&plane, &Scratch::new("bench"), &[])?;
         let git = GitServer::start().await;
         Ok(Self {
             agent: None,
@@ -158,6 +151,24 @@ impl Stage {
         }
         Err(TaskError::Evidence { what: what.to_owned(), found })
     }
+}
+
+/// Defines our kinds, and those of these files and folders.
+pub(super) fn define(
+    plane: &ControlPlane,
+    scratch: &Scratch,
+    more: &[PathBuf],
+) -> Result<(), TaskError> {
+    let crds = plumb_api::crd_documents()
+        .map_err(|source| TaskError::Json { what: "the definitions", source })?;
+    let crds = json!({ "apiVersion": "v1", "kind": "List", "items": crds });
+    let ours = scratch.write("crds.json", crds.to_string());
+    for file in std::iter::once(&ours).chain(more) {
+        let file = file.display().to_string();
+        kubectl(plane, &["apply", "--server-side", "-f", &file])?;
+        kubectl(plane, &["wait", "--for=condition=Established", "--timeout=60s", "-f", &file])?;
+    }
+    Ok(())
 }
 
 /// What a process has used of the processors, its children's share aside.

@@ -59,6 +59,7 @@ fn event(verb: &str, object: &Object, uri: &str, received: &str, body: Value) ->
         uri: uri.into(),
         code: 200,
         received: received.into(),
+        answered: received.into(),
         body,
         stage: "ResponseComplete".into(),
     }

@@ -1,0 +1,180 @@
+//! Who keeps the cluster true to Git: Plumb, and those that it stands beside.
+
+use std::path::{Path, PathBuf};
+
+use plumb_testkit::process::{Launch, Output, Process};
+use plumb_testkit::{Kind, Tool};
+use serde_json::{Value, json};
+
+use super::ground::{Ground, in_module, missing};
+use crate::bench::stage::{APPLICATION, NAMESPACE, REPOSITORY, is_ready};
+use crate::error::TaskError;
+
+/// A system under measure, as data: nothing else knows which one it is.
+pub(super) struct System {
+    pub(super) name: &'static str,
+    /// What names a source, and in which namespace sources and applications are; `None` where an
+    /// application names the URL itself.
+    pub(super) source: Option<Kind>,
+    pub(super) application: Kind,
+    pub(super) namespace: &'static str,
+    /// The definitions of its kinds.
+    pub(super) definitions: fn() -> Result<Vec<PathBuf>, TaskError>,
+    /// The source, when there is one, and an application of a folder.
+    pub(super) objects: fn(url: &str, folder: Option<&str>) -> Value,
+    /// The annotation that asks for a look.
+    pub(super) look: &'static str,
+    /// Its value.
+    pub(super) value: fn(token: &str) -> String,
+    /// Whether an application has a commit in place and all of it works.
+    pub(super) ready: fn(&Value, commit: &str) -> bool,
+    /// Whether it has done what was asked for by that annotation.
+    pub(super) handled: fn(&Value, token: &str) -> bool,
+    /// Whether it puts back by itself what others change.
+    pub(super) corrects: bool,
+    /// Starts its processes.
+    pub(super) start: fn(&Ground, &Path) -> Result<Vec<Running>, TaskError>,
+}
+
+/// A process of a system, by the name that tables give it.
+pub(super) struct Running {
+    pub(super) name: &'static str,
+    pub(super) process: Process,
+    pub(super) log: PathBuf,
+    /// Where it tells figures, if that is known.
+    pub(super) metrics: Option<String>,
+}
+
+impl Running {
+    pub(super) fn spawn(name: &'static str, dir: &Path, launch: &Launch) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let process = Process::spawn(name, launch, Output::File(log.clone()));
+        Self { name, process, log, metrics: None }
+    }
+}
+
+/// Plumb itself.
+pub(super) const PLUMB: System = System {
+    name: "plumb",
+    source: Some(REPOSITORY),
+    application: APPLICATION,
+    namespace: NAMESPACE,
+    definitions: || Ok(Vec::new()),
+    objects: |url, folder| match folder {
+        None => json!({
+            "apiVersion": REPOSITORY.api_version, "kind": REPOSITORY.name,
+            "metadata": { "name": "bench" },
+            "spec": { "url": url, "ref": { "branch": "main" }, "interval": "60m" },
+        }),
+        Some(folder) => json!({
+            "apiVersion": APPLICATION.api_version, "kind": APPLICATION.name,
+            "metadata": { "name": folder },
+            "spec": {
+                "sourceRef": { "name": "bench" }, "path": folder, "interval": "60m",
+                "prune": true, "wait": true,
+            },
+        }),
+    },
+    look: "reconcile.plumb.dev/requestedAt",
+    value: str::to_owned,
+    ready: is_ready,
+    handled: |object, token| object["status"]["lastHandledReconcileAt"] == token,
+    corrects: true,
+    start: plumb,
+};
+
+fn plumb(ground: &Ground, binary: &Path) -> Result<Vec<Running>, TaskError> {
+    let metrics = ground.free()?;
+    let launch = Launch::new(binary)
+        .arg("controller")
+        .env("KUBECONFIG", ground.kubeconfig())
+        .env("HOME", ground.dir())
+        .env("NO_PROXY", "127.0.0.1,localhost")
+        .env("POD_NAMESPACE", super::ground::HOME)
+        .env("PLUMB_METRICS_ADDR", &metrics)
+        .env("PLUMB_CACHE_DIR", ground.dir().join("cache"))
+        .env_remove("RUST_LOG");
+    let mut running = Running::spawn("plumb", ground.dir(), &launch);
+    running.metrics = Some(metrics);
+    Ok(vec![running])
+}
+
+const FLUX_REPOSITORY: Kind = Kind {
+    api_version: "source.toolkit.fluxcd.io/v1",
+    name: "GitRepository",
+    plural: "gitrepositories",
+};
+const KUSTOMIZATION: Kind = Kind {
+    api_version: "kustomize.toolkit.fluxcd.io/v1",
+    name: "Kustomization",
+    plural: "kustomizations",
+};
+
+/// Flux's source-controller and kustomize-controller.
+pub(super) const FLUX: System = System {
+    name: "flux",
+    source: Some(FLUX_REPOSITORY),
+    application: KUSTOMIZATION,
+    namespace: NAMESPACE,
+    definitions: || {
+        [
+            (Tool::SourceController, "github.com/fluxcd/source-controller"),
+            (Tool::KustomizeController, "github.com/fluxcd/kustomize-controller"),
+        ]
+        .into_iter()
+        .map(|(tool, module)| in_module(&tool.module_dir(), module, "config/crd/bases"))
+        .collect()
+    },
+    objects: |url, folder| match folder {
+        None => json!({
+            "apiVersion": FLUX_REPOSITORY.api_version, "kind": FLUX_REPOSITORY.name,
+            "metadata": { "name": "bench" },
+            "spec": { "url": url, "ref": { "branch": "main" }, "interval": "60m" },
+        }),
+        Some(folder) => json!({
+            "apiVersion": KUSTOMIZATION.api_version, "kind": KUSTOMIZATION.name,
+            "metadata": { "name": folder },
+            "spec": {
+                "sourceRef": { "kind": "GitRepository", "name": "bench" },
+                "path": format!("./{folder}"), "interval": "60m",
+                "prune": true, "wait": true, "timeout": "5m",
+            },
+        }),
+    },
+    look: "reconcile.fluxcd.io/requestedAt",
+    value: str::to_owned,
+    ready: is_ready,
+    handled: |object, token| object["status"]["lastHandledReconcileAt"] == token,
+    // At its interval only.
+    corrects: false,
+    start: |ground, _| {
+        let storage = ground.dir().join("storage");
+        std::fs::create_dir_all(&storage)
+            .map_err(|error| missing("a folder can be made", &error.to_string()))?;
+        let serving = ground.free()?;
+        let source = flux(ground, Tool::SourceController)?
+            .arg(format!("--storage-path={}", storage.display()))
+            .arg(format!("--storage-addr={serving}"))
+            .arg(format!("--storage-adv-addr={serving}"));
+        let apply = flux(ground, Tool::KustomizeController)?;
+        Ok(vec![
+            Running::spawn("source-controller", ground.dir(), &source),
+            Running::spawn("kustomize-controller", ground.dir(), &apply),
+        ])
+    },
+};
+
+fn flux(ground: &Ground, tool: Tool) -> Result<Launch, TaskError> {
+    let dir = ground.dir().join(format!("{}.tmp", tool.name()));
+    std::fs::create_dir_all(&dir)
+        .map_err(|error| missing("a folder can be made", &error.to_string()))?;
+    Ok(Launch::new(tool.peer().map_err(TaskError::Tools)?)
+        .env("KUBECONFIG", ground.kubeconfig())
+        .env("RUNTIME_NAMESPACE", super::ground::HOME)
+        .env("HOME", &dir)
+        .env("TMPDIR", &dir)
+        .env("NO_PROXY", "127.0.0.1,localhost")
+        .args(["--watch-all-namespaces", "--concurrent=20", "--events-addr=", "--log-level=error"])
+        .arg(format!("--metrics-addr={}", ground.free()?))
+        .arg(format!("--health-addr={}", ground.free()?)))
+}
