@@ -190,7 +190,7 @@ impl Daemon {
             store.note_dependencies(name);
         }
         let app = store.apps.get_mut(name)?;
-        let before = app.written.clone().or_else(|| app.object.status.clone()).unwrap_or_default();
+        let before = app.status().cloned().unwrap_or_default();
         Some(Run {
             name: name.clone(),
             object: Arc::clone(&app.object),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use plumb_api::conditions::{READY, STALLED, reasons};
-use plumb_api::{Application, ApplicationStatus, Dependency};
+use plumb_api::{Application, Dependency};
 use plumb_health::{CelError, Expression, Variables};
 use serde_json::Value;
 
@@ -240,7 +240,7 @@ impl Store {
         }
         let wanted = self.wanted_of(other);
         let looked = wanted.is_none_or(|w| dependency.looked == Some((w, metadata.generation)));
-        let status = status_of(dependency);
+        let status = dependency.status();
         let condition = |kind: &str| {
             let conditions = status.map_or(&[][..], |status| &status.conditions[..]);
             conditions.iter().find(|condition| condition.type_ == kind)
@@ -345,12 +345,8 @@ impl Store {
     }
 }
 
-fn status_of(app: &App) -> Option<&ApplicationStatus> {
-    app.written.as_ref().or(app.object.status.as_ref())
-}
-
 fn says_ready(app: &App) -> bool {
-    status_of(app).is_some_and(|status| {
+    app.status().is_some_and(|status| {
         status.observed_generation == app.object.metadata.generation
             && status.conditions.iter().any(|c| c.type_ == READY && c.status == "True")
     })
@@ -358,7 +354,7 @@ fn says_ready(app: &App) -> bool {
 
 /// An Application as expressions see it, with the newest status.
 pub(crate) fn json_of(app: &App) -> Value {
-    let object = Application { status: status_of(app).cloned(), ..(*app.object).clone() };
+    let object = Application { status: app.status().cloned(), ..(*app.object).clone() };
     serde_json::to_value(object).unwrap_or_default()
 }
 

@@ -5,6 +5,8 @@ use plumb_engine::{HIDDEN, Health};
 use plumb_source::{CommitId, Revision};
 use serde_json::{Value, json};
 
+use plumb_api::ApplicationStatus;
+
 use super::*;
 use crate::objects::Checked;
 
@@ -62,9 +64,9 @@ impl World {
     /// It says so of itself.
     fn say(&mut self, name: (&str, &str), change: impl FnOnce(&mut ApplicationStatus)) {
         let app = self.app(name);
-        let mut status = status_of(app).cloned().unwrap();
+        let mut status = app.status().cloned().unwrap();
         change(&mut status);
-        app.written = Some(status);
+        app.written = Some(Box::new(status));
     }
 
     /// What `ns/web` waits for.

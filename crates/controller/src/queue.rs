@@ -24,29 +24,36 @@ use tokio::{
 /// How soon a key is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
-    /// Somebody or something waits for it: a new revision, a change of the spec, drift, a retry.
+    /// What is live is not what was verified: somebody changed it, and a commit to a thousand others
+    /// must not keep it so.
+    Drift,
+    /// Somebody or something waits for it: a new revision, a change of the spec, a retry.
     Urgent,
     /// A run for the interval's sake, which most likely finds nothing to do.
     Routine,
 }
 
-/// After this many urgent keys in a row a routine one is taken, so that a storm of changes delays
-/// interval runs but never stops them.
-const URGENT_IN_A_ROW: u32 = 8;
+/// How many lanes there are.
+const LANES: usize = 3;
+
+/// After this many keys in a row of lanes above it a key of a lane is taken, so that a storm of changes
+/// delays interval runs but never stops them, nor does somebody who changes all that is live stop
+/// commits.
+const ABOVE_IN_A_ROW: u32 = 8;
 
 /// Keys that wait, keys that wait for their time, and keys that are being worked on.
 #[derive(Debug)]
 pub struct Queue<K> {
     entries: HashMap<K, Entry>,
     /// Keys to be taken now, by ticket: one map a lane, first in, first out.
-    urgent: BTreeMap<u64, K>,
-    routine: BTreeMap<u64, K>,
+    lanes: [BTreeMap<u64, K>; LANES],
     /// Keys to be taken later, by time and ticket.
     delayed: BTreeMap<(Instant, u64), K>,
     /// Numbers the places in the maps above; never reused.
     tickets: u64,
     running: usize,
-    urgent_in_a_row: u32,
+    /// By lane, how many keys of those above it were taken since one of its own.
+    above_in_a_row: [u32; LANES],
 }
 
 /// What the queue knows of one key; a key that neither waits nor runs has none.
@@ -68,19 +75,18 @@ impl<K> Default for Queue<K> {
     fn default() -> Self {
         Self {
             entries: HashMap::new(),
-            urgent: BTreeMap::new(),
-            routine: BTreeMap::new(),
+            lanes: [BTreeMap::new(), BTreeMap::new(), BTreeMap::new()],
             delayed: BTreeMap::new(),
             tickets: 0,
             running: 0,
-            urgent_in_a_row: 0,
+            above_in_a_row: [0; LANES],
         }
     }
 }
 
 impl<K: Clone + Eq + Hash> Queue<K> {
     /// Wants a key as soon as a worker is free, and overrides a delay. A key that already waits
-    /// keeps its place, but moves from the routine lane to the urgent one when asked for there.
+    /// keeps its place, but moves into a lane above its own when asked for there.
     pub fn add(&mut self, key: K, lane: Lane) {
         let wanted = self.entries.get(&key).and_then(|entry| entry.wanted);
         match wanted {
@@ -114,18 +120,13 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// Takes the key that is next in turn, which counts as being worked on until [`Self::done`].
     pub fn next(&mut self, now: Instant) -> Option<K> {
         self.promote(now);
-        let fair = self.urgent_in_a_row >= URGENT_IN_A_ROW && !self.routine.is_empty();
-        let key = if fair {
-            self.urgent_in_a_row = 0;
-            self.routine.pop_first()
-        } else if let Some(first) = self.urgent.pop_first() {
-            self.urgent_in_a_row += 1;
-            Some(first)
-        } else {
-            self.urgent_in_a_row = 0;
-            self.routine.pop_first()
-        };
-        let (_, key) = key?;
+        let waits = |lane: &usize| !self.lanes[*lane].is_empty();
+        let passed = |lane: &usize| self.above_in_a_row[*lane] >= ABOVE_IN_A_ROW;
+        let lane = (0..LANES).rev().find(|lane| passed(lane) && waits(lane));
+        let lane = lane.or_else(|| (0..LANES).find(waits))?;
+        let (_, key) = self.lanes[lane].pop_first()?;
+        self.above_in_a_row[lane] = 0;
+        self.above_in_a_row[lane + 1..].iter_mut().for_each(|passed| *passed += 1);
         self.running += 1;
         let entry = self.entries.entry(key.clone()).or_default();
         entry.running = true;
@@ -160,7 +161,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 
     /// How many keys wait for a worker; those that wait for their time are not counted.
     pub fn len(&self) -> usize {
-        self.urgent.len() + self.routine.len()
+        self.lanes.iter().map(BTreeMap::len).sum()
     }
 
     /// Whether no key waits for a worker.
@@ -205,8 +206,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             return;
         }
         match wanted {
-            Wanted::Now(Lane::Urgent, ticket) => self.urgent.insert(ticket, key),
-            Wanted::Now(Lane::Routine, ticket) => self.routine.insert(ticket, key),
+            Wanted::Now(lane, ticket) => self.lanes[lane as usize].insert(ticket, key),
             Wanted::At(when, _, ticket) => self.delayed.insert((when, ticket), key),
         };
     }
@@ -214,8 +214,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// Takes a key's place away, if it has one.
     fn unplace(&mut self, key: &K) {
         match self.entries.get(key).and_then(|entry| entry.wanted) {
-            Some(Wanted::Now(Lane::Urgent, ticket)) => self.urgent.remove(&ticket),
-            Some(Wanted::Now(Lane::Routine, ticket)) => self.routine.remove(&ticket),
+            Some(Wanted::Now(lane, ticket)) => self.lanes[lane as usize].remove(&ticket),
             Some(Wanted::At(when, _, ticket)) => self.delayed.remove(&(when, ticket)),
             None => None,
         };

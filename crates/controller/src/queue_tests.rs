@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
-use Lane::{Routine, Urgent};
+use Lane::{Drift, Routine, Urgent};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -99,6 +99,28 @@ fn urgent_keys_go_first_but_never_for_ever() {
     assert_eq!(order.len(), 22);
 }
 
+/// Named after what it was before: an edit of what waits for its turn in a commit to all waited with it.
+#[test]
+fn what_somebody_changed_goes_before_a_commit_to_all_and_does_not_stop_it() {
+    let now = Instant::now();
+    let mut queue = Queue::default();
+    for key in 0..100 {
+        queue.add(key, Urgent);
+    }
+    queue.add(99, Drift);
+    assert_eq!(queue.next(now), Some(99));
+    for key in 200..300 {
+        queue.add(key, Drift);
+    }
+    queue.add(1000, Routine);
+    let order: Vec<u32> = std::iter::from_fn(|| queue.next(now)).collect();
+    let first = |found: &dyn Fn(&u32) -> bool| order.iter().position(found).unwrap();
+    assert_eq!(first(&|key| *key < 100), 8, "a part of the commit goes on");
+    assert!(first(&|key| *key == 1000) < 12, "{order:?}");
+    assert_eq!(order.iter().take(90).filter(|key| **key >= 200).count(), 80);
+    assert_eq!(order.len(), 200);
+}
+
 #[test]
 fn a_removed_key_is_forgotten() {
     let start = Instant::now();
@@ -132,7 +154,7 @@ fn no_key_is_lost_and_none_runs_twice_at_once() {
         let mut running: HashSet<u8> = HashSet::new();
         for _ in 0..500 {
             let key = random.u8(0..8);
-            let lane = if random.bool() { Urgent } else { Routine };
+            let lane = [Drift, Urgent, Routine][random.usize(0..3)];
             match random.u8(0..10) {
                 0..3 => {
                     queue.add(key, lane);

@@ -154,7 +154,9 @@ pub(crate) struct App {
     pub(crate) pause: Pause,
     /// Something came that may end what it failed for.
     pub(crate) news: bool,
-    pub(crate) written: Option<plumb_api::ApplicationStatus>,
+    /// What was last written. Once it is seen, the object has none of its own, so that it is not kept
+    /// twice.
+    pub(crate) written: Option<Box<plumb_api::ApplicationStatus>>,
     /// Changes when a run under way has become pointless.
     pub(crate) wanted: u64,
     pub(crate) backoff: Backoff,
@@ -198,6 +200,11 @@ impl Source {
 }
 
 impl App {
+    /// The newest status that is known.
+    pub(crate) fn status(&self) -> Option<&plumb_api::ApplicationStatus> {
+        self.written.as_deref().or(self.object.status.as_ref())
+    }
+
     /// Drops what was found out, as at a start of the process.
     pub(crate) fn forget(&mut self) {
         self.found = Arc::default();
@@ -215,7 +222,11 @@ impl App {
         self.applied = None;
         self.wait = None;
         self.news = true;
-        self.written = None;
+        if let Some(written) = self.written.take()
+            && self.object.status.is_none()
+        {
+            Arc::make_mut(&mut self.object).status = Some(*written);
+        }
         self.backoff.succeeded();
     }
 }
@@ -224,7 +235,8 @@ impl App {
 #[derive(Default)]
 pub(crate) struct Store {
     pub(crate) sources: BTreeMap<Name, Source>,
-    pub(crate) apps: BTreeMap<Name, App>,
+    /// Each in a place of its own: those of a map are half empty on average.
+    pub(crate) apps: BTreeMap<Name, Box<App>>,
     /// The applications that wait until their neighbours have looked.
     pub(crate) patient: BTreeSet<Name>,
     /// What is seen of the ConfigMaps and Secrets that specs name.
@@ -320,6 +332,15 @@ impl Store {
     pub(crate) fn put_app(&mut self, mut object: Application) -> Vec<Key> {
         lighten(&mut object.metadata);
         let name = Name::of(&object.metadata);
+        if let Some(known) = self.apps.get(&name)
+            && known.object.metadata.uid == object.metadata.uid
+            && known
+                .written
+                .as_deref()
+                .is_some_and(|written| object.status.as_ref() == Some(written))
+        {
+            object.status = None;
+        }
         let object = Arc::new(object);
         self.named.put(&Key::App(name.clone()), named_by(&object));
         let Some(known) = self.apps.get_mut(&name) else {
@@ -357,7 +378,7 @@ impl Store {
                 wanted: 0,
                 backoff,
             };
-            self.apps.insert(name.clone(), app);
+            self.apps.insert(name.clone(), Box::new(app));
             self.note_dependencies(&name);
             let mut keys = self.all_behind(&name);
             keys.push(Key::App(name));
@@ -492,7 +513,7 @@ impl Store {
         self.waiting.remove(name);
         self.note_dependencies(name);
         self.by_set.remove(&app.set.id);
-        Some(app)
+        Some(*app)
     }
 
     /// Whether an object of ours is there.
@@ -523,7 +544,7 @@ impl Store {
     pub(crate) fn kinds(&self) -> BTreeSet<GroupKind> {
         self.apps
             .values()
-            .flat_map(|app| scope_of(&app.object, app.written.as_ref()).kinds)
+            .flat_map(|app| scope_of(&app.object, app.written.as_deref()).kinds)
             .collect()
     }
 
@@ -544,8 +565,7 @@ impl Store {
             for rendered in app.rendered.iter().chain(&app.good) {
                 commits.insert(rendered.revision.commit.to_string());
             }
-            let status = app.written.as_ref().or(app.object.status.as_ref());
-            let Some(status) = status else { continue };
+            let Some(status) = app.status() else { continue };
             let named = status.history.iter().map(|entry| &entry.revision);
             for revision in named.chain(&status.last_applied_revision) {
                 commits.extend(commit_of(revision).map(|commit| commit.to_string()));

@@ -25,6 +25,7 @@ mod github;
 mod gitmodules;
 mod history;
 mod http;
+mod listings;
 mod lookup;
 mod mask;
 mod mirror;

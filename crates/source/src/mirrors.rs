@@ -16,6 +16,7 @@ use crate::board::Board;
 use crate::call::Call;
 use crate::cancel::lock;
 use crate::github::Tokens;
+use crate::listings::{Listing, Listings, Place};
 use crate::mirror::{Check, Store, cache_error, files, remove_dir};
 use crate::polls::Answers;
 use crate::remote::{CheckedRemote, ID_LENGTH};
@@ -90,6 +91,7 @@ pub struct Mirrors {
     /// Mirrors that are to be tidied once nobody is at work there.
     pub(crate) untidy: Mutex<BTreeSet<String>>,
     pub(crate) room: Mutex<Room>,
+    listings: Arc<Listings>,
     pub(crate) evicted: AtomicU64,
     pub(crate) rebuilt: AtomicU64,
     _lock: DirLock,
@@ -218,6 +220,9 @@ pub(crate) struct Mirror {
     pub(crate) agents: Mutex<Option<(Option<String>, Agents)>>,
     pub(crate) identity: OpenIdentity,
     pub(crate) holds: Mutex<Holds>,
+    /// Whose listings are its own.
+    place: Place,
+    listings: Arc<Listings>,
 }
 
 /// Why commits stay although nobody has named them to [`Mirrors::keep`].
@@ -236,8 +241,10 @@ pub(crate) struct Holds {
 }
 
 impl Mirror {
-    fn new(dir: &Path, id: &str) -> Self {
+    fn new(dir: &Path, id: &str, listings: &Arc<Listings>) -> Self {
         Self {
+            place: Place::new(),
+            listings: Arc::clone(listings),
             id: id.to_owned(),
             store: Store { path: dir.join(id) },
             suspect: AtomicBool::new(false),
@@ -267,6 +274,12 @@ impl Mirror {
     /// Remembers where a server answers, or that it is to be asked for anew.
     pub(crate) fn note_endpoint(&self, found: Option<(Endpoint, Server)>) {
         *lock(&self.endpoint) = found.filter(|(endpoint, _)| endpoint.uses != Some(0));
+    }
+
+    /// A directory, as it was read last or is read now.
+    pub(crate) fn listing(&self, repo: &Repository, id: Oid) -> Result<Arc<Listing>, git2::Error> {
+        let read = || repo.find_tree(id).map(|tree| Listing::of(&tree));
+        self.listings.get(self.place, id, read)
     }
 
     /// An object that should be here cannot be read: the next resolve looks closely.
@@ -342,6 +355,7 @@ impl Mirrors {
         let lock = DirLock::take(dir)?;
         let mut room = Room::new(limits.cache_bytes);
         let mut open = HashMap::new();
+        let listings = Arc::default();
         for name in files(&mirrors)? {
             if let Some(id) = name.split('.').next().filter(|id| is_id(id)) {
                 Store { path: mirrors.join(id) }.restore()?;
@@ -353,7 +367,7 @@ impl Mirrors {
                 remove_dir(&path)?;
                 continue;
             }
-            let mirror = Mirror::new(&mirrors, &name);
+            let mirror = Mirror::new(&mirrors, &name, &listings);
             let store = &mirror.store;
             let mended = store.mend();
             // Without knowing what was let go: the packs of more than one fetch may hold some of it.
@@ -383,6 +397,7 @@ impl Mirrors {
             traffic: Counters::default(),
             tokens: Tokens::default(),
             room: Mutex::new(room),
+            listings,
             evicted: AtomicU64::default(),
             rebuilt: AtomicU64::default(),
             _lock: lock,
@@ -577,7 +592,9 @@ impl Mirrors {
     /// The mirror of a name, to see to it.
     pub(crate) fn at_rest(&self, id: &str) -> Arc<Mirror> {
         let mut open = lock(&self.open);
-        open.entry(id.to_owned()).or_insert_with(|| Arc::new(Mirror::new(&self.dir, id))).clone()
+        open.entry(id.to_owned())
+            .or_insert_with(|| Arc::new(Mirror::new(&self.dir, id, &self.listings)))
+            .clone()
     }
 
     pub(crate) fn dir(&self) -> &Path {

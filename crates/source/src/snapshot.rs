@@ -8,6 +8,7 @@ use std::sync::Arc;
 use git2::{Oid, Repository};
 use plumb_core::{ContentId, Entry, EntryKind, Hasher, RelPath, Tree, TreeError};
 
+use crate::listings::Listing;
 use crate::mirrors::Mirror;
 use crate::submodules::Module;
 use crate::{CommitId, SourceError};
@@ -62,8 +63,7 @@ impl Part {
         mirror: Arc<Mirror>,
     ) -> Result<Self, SourceError> {
         let mut part = Self { repo, commit, root: Oid::ZERO_SHA1, mirror };
-        let root =
-            part.repo.find_commit(commit.oid()).and_then(|commit| commit.tree()).map(|t| t.id());
+        let root = part.repo.find_commit(commit.oid()).map(|commit| commit.tree_id());
         part.root = root.map_err(|error| part.failed(error))?;
         Ok(part)
     }
@@ -84,13 +84,16 @@ impl Part {
             if at.0 != EntryKind::Directory {
                 return Ok(None);
             }
-            let tree = self.repo.find_tree(at.1).map_err(|e| self.failed(e))?;
-            match tree.get_name(segment) {
-                Some(entry) => at = (kind(entry.filemode()), entry.id()),
+            match self.listing(at.1)?.get(segment.as_bytes()) {
+                Some((mode, id)) => at = (kind(mode), id),
                 None => return Ok(None),
             }
         }
         Ok(Some(at))
+    }
+
+    fn listing(&self, id: Oid) -> Result<Arc<Listing>, SourceError> {
+        self.mirror.listing(&self.repo, id).map_err(|e| self.failed(e))
     }
 
     pub(crate) fn mirror(&self) -> Arc<Mirror> {
@@ -151,7 +154,7 @@ impl Part {
 /// Directories of a commit, one after the other.
 pub(crate) struct Directories<'p> {
     part: &'p Part,
-    last: Option<(RelPath, Option<git2::Tree<'p>>)>,
+    last: Option<(RelPath, Option<Arc<Listing>>)>,
 }
 
 impl Directories<'_> {
@@ -160,18 +163,16 @@ impl Directories<'_> {
         let Some(dir) = path.parent() else { return Ok(None) };
         if self.last.as_ref().is_none_or(|(last, _)| *last != dir) {
             let tree = match self.part.find(dir.segments())? {
-                Some((EntryKind::Directory, id)) => {
-                    Some(self.part.repo.find_tree(id).map_err(|e| self.part.failed(e))?)
-                }
+                Some((EntryKind::Directory, id)) => Some(self.part.listing(id)?),
                 _ => None,
             };
             self.last = Some((dir, tree));
         }
         let tree = self.last.as_ref().and_then(|(_, tree)| tree.as_ref());
         let name = path.segments().last().unwrap_or_default();
-        let entry = tree.and_then(|tree| tree.get_name(name));
-        let link = entry.filter(|entry| kind(entry.filemode()) == EntryKind::Submodule);
-        Ok(link.map(|entry| CommitId::of(entry.id())))
+        let entry = tree.and_then(|tree| tree.get(name.as_bytes()));
+        let link = entry.filter(|(mode, _)| kind(*mode) == EntryKind::Submodule);
+        Ok(link.map(|(_, id)| CommitId::of(id)))
     }
 }
 
@@ -285,15 +286,16 @@ impl Tree for Snapshot {
             }
             None => return Err(TreeError::NotFound(dir.clone())),
         };
-        let tree = part.repo.find_tree(id).map_err(|e| failed(dir, part.failed(e)))?;
-        let mut entries: Vec<(String, Entry)> = tree
+        let mut entries: Vec<(String, Entry)> = part
+            .listing(id)
+            .map_err(|e| failed(dir, e))?
             .iter()
-            .filter_map(|e| {
-                let name = std::str::from_utf8(e.name_bytes()).ok()?;
+            .filter_map(|(name, mode, id)| {
+                let name = std::str::from_utf8(name).ok()?;
                 // Git refuses to write such names; a made-up tree can still hold them, and paths
                 // built from them would point elsewhere.
                 let plain = !matches!(name, "" | "." | "..") && !name.contains('/');
-                plain.then(|| (name.to_owned(), entry(kind(e.filemode()), e.id())))
+                plain.then(|| (name.to_owned(), entry(kind(mode), id)))
             })
             .collect();
         if !self.modules.is_empty() {
@@ -307,8 +309,6 @@ impl Tree for Snapshot {
                 }
             }
         }
-        // Git sorts directories as if their names ended in a slash.
-        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         Ok(entries)
     }
 

@@ -468,14 +468,14 @@ fn build(tool: Tool, cache: &Path, go: &Path, count: &str) -> Result<(), ToolErr
 /// Asked inside the module, where `GOTOOLCHAIN=auto` has already chosen what will build it.
 fn check_go(tool: Tool, go: &Path, dir: &Path) -> Result<(), ToolError> {
     let module = tool.module().dir();
-    let output =
-        Command::new(go).args(["env", "GOVERSION"]).current_dir(&module).output().map_err(
-            |_missing| ToolError::NoGo {
-                tool: tool.name(),
-                instead: tool.instead(),
-                dir: dir.to_owned(),
-            },
-        )?;
+    let output = choosing(Command::new(go).args(["env", "GOVERSION"]))
+        .current_dir(&module)
+        .output()
+        .map_err(|_missing| ToolError::NoGo {
+            tool: tool.name(),
+            instead: tool.instead(),
+            dir: dir.to_owned(),
+        })?;
     let said = String::from_utf8_lossy(if output.status.success() {
         &output.stdout
     } else {
@@ -552,8 +552,16 @@ fn write_stages(path: &Path, go: &Path) -> Result<(), ToolError> {
     fs::rename(&temporary, path).map_err(io_at(path))
 }
 
+/// Lets Go fetch the version that a module asks for, where nobody has decided that.
+fn choosing(command: &mut Command) -> &mut Command {
+    if std::env::var_os("GOTOOLCHAIN").is_none() {
+        command.env("GOTOOLCHAIN", "auto");
+    }
+    command
+}
+
 fn run(command: &mut Command, dir: &Path) -> Result<String, ToolError> {
-    let output = command.current_dir(dir).output().map_err(io_at(dir))?;
+    let output = choosing(command).current_dir(dir).output().map_err(io_at(dir))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

@@ -99,12 +99,19 @@ pub(crate) struct BenchArgs {
     /// How many pairs of runs. Each bench has its own.
     #[arg(long)]
     pairs: Option<usize>,
-    /// Leave out other programs, which have to be built first.
+    /// Leave out other programs, which have to be built first, and what else is compared with.
     #[arg(long)]
     alone: bool,
+    /// The binary to measure, instead of one that is built first.
+    #[arg(long)]
+    binary: Option<PathBuf>,
     /// `cluster`: how many applications, as `--objects`.
     #[arg(long, value_delimiter = ',', conflicts_with = "objects")]
     apps: Vec<usize>,
+    /// `cluster`: also a first sync through an API server that takes 50 requests a second, and one
+    /// through one of which five of a hundred fail.
+    #[arg(long)]
+    faults: bool,
     /// `cluster`: Flux beside Plumb, which is built first.
     #[arg(long)]
     flux: bool,
@@ -152,7 +159,13 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<(), TaskError> {
         again.args(args.objects.iter().map(|objects| format!("--objects={objects}")));
         again.args(args.pairs.map(|pairs| format!("--pairs={pairs}")));
         again.args(args.apps.iter().map(|apps| format!("--apps={apps}")));
-        let flags = [(args.alone, "--alone"), (args.flux, "--flux"), (args.argo, "--argo")];
+        again.args(args.binary.iter().map(|binary| format!("--binary={}", binary.display())));
+        let flags = [
+            (args.alone, "--alone"),
+            (args.faults, "--faults"),
+            (args.flux, "--flux"),
+            (args.argo, "--argo"),
+        ];
         again.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
         return run_command(again).await;
     }
@@ -160,7 +173,10 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<(), TaskError> {
         Run::Here(run) => run(args)?,
         Run::Peers(run) if args.alone => run(args, None)?,
         Run::Peers(run) => run(args, Some(&Peers::ready().await?))?,
-        Run::Plane(run) => run(args, &plumb().await?).await?,
+        Run::Plane(run) => match &args.binary {
+            Some(binary) => run(args, binary).await?,
+            None => run(args, &plumb().await?).await?,
+        },
     };
     if let Some(table) = bench.table {
         eprint!("{}", table(&result));

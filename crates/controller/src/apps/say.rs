@@ -211,7 +211,7 @@ impl Daemon {
             return false;
         }
         if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
-            app.written = Some(status.clone());
+            app.written = Some(Box::new(status.clone()));
         }
         self.tell_waiting(&run.name);
         true

@@ -75,7 +75,7 @@ impl Daemon {
         });
         if app.asks || asks.is_some() {
             app.asks = asks.is_some();
-            let kinds = scope_of(&app.object, app.written.as_ref()).kinds;
+            let kinds = scope_of(&app.object, app.written.as_deref()).kinds;
             self.engine.attend(&app.set, asks, &kinds);
         }
     }

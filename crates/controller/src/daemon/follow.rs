@@ -188,7 +188,12 @@ impl Daemon {
             let mut store = self.state.lock();
             let app_of = |set: &str| store.app_of_set(set).cloned().map(Key::App);
             match signal {
-                Signal::Set(set) | Signal::Health(set) => {
+                Signal::Set(set) => {
+                    if let Some(key) = app_of(&set) {
+                        self.queue.add(key, Lane::Drift);
+                    }
+                }
+                Signal::Health(set) => {
                     if let Some(key) = app_of(&set) {
                         self.queue.add(key, Lane::Urgent);
                     }
@@ -214,7 +219,7 @@ impl Daemon {
                 }
                 Signal::Sight(kind) => {
                     for (name, app) in &store.apps {
-                        let status = app.written.as_ref().or(app.object.status.as_ref());
+                        let status = app.status();
                         if scope_of(&app.object, status).kinds.contains(&kind) {
                             self.queue.add(Key::App(name.clone()), Lane::Routine);
                         }

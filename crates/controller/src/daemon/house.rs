@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use plumb_engine::ApplySet;
@@ -26,8 +27,14 @@ impl Daemon {
     }
 
     async fn sweep(&self) {
+        let mut last = None;
         loop {
             tokio::time::sleep(SWEEP).await;
+            // Only a run changes which kinds are needed, and this goes through all Applications.
+            let runs = Some(self.runs.load(Ordering::Relaxed));
+            if std::mem::replace(&mut last, runs) == runs {
+                continue;
+            }
             let (needed, sets) = {
                 let store = self.state.lock();
                 let sets: BTreeMap<String, Arc<ApplySet>> =

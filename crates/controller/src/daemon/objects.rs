@@ -89,7 +89,7 @@ impl Daemon {
         Some(match &of.ask {
             Ask::Ready(expression) => {
                 let expression = expression.as_deref().map(Expression::compile).transpose().ok()?;
-                Judge::Ready(expression, app.map(json_of).unwrap_or_default())
+                Judge::Ready(expression, app.map(|app| json_of(app)).unwrap_or_default())
             }
             Ask::Pods(_) => return None,
             Ask::Health => Judge::Health(match app {

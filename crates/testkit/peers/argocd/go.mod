@@ -4,6 +4,7 @@ go 1.27.0
 
 tool github.com/argoproj/argo-cd/v3/cmd
 
+// As the module itself has them, which do not count where it is a dependency.
 replace (
 	github.com/golang/protobuf => github.com/golang/protobuf v1.5.4
 	github.com/grpc-ecosystem/grpc-gateway => github.com/grpc-ecosystem/grpc-gateway v1.16.0

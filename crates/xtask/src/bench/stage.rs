@@ -173,12 +173,23 @@ pub(super) fn define(
 
 /// What a process has used of the processors, its children's share aside.
 pub(super) fn cpu_of(process: u32) -> Duration {
+    ticks(process, 2)
+}
+
+/// The same with that of its children which have ended.
+pub(super) fn cpu_with_children(process: u32) -> Duration {
+    ticks(process, 4)
+}
+
+/// The sum of so many of the times that Linux tells of a process: in user space, in the kernel, and both
+/// of its children.
+fn ticks(process: u32, fields: usize) -> Duration {
     /// Ticks a second, which Linux tells to user space whatever it uses itself.
     const TICKS: u64 = 100;
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The second field is a name in parentheses that may hold anything.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|text| text.parse::<u64>().ok()).sum();
+    let all = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = all.skip(11).take(fields).filter_map(|text| text.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 1000 / TICKS)
 }
 

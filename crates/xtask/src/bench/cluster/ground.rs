@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::system::{Running, System};
-use crate::bench::stage::{CONFIG_MAP, NAMESPACE, News, cpu_of, define, refused};
+use crate::bench::stage::{CONFIG_MAP, NAMESPACE, News, cpu_with_children, define, refused};
 use crate::error::TaskError;
 use crate::process::kubectl;
 
@@ -39,6 +39,8 @@ pub(super) struct Ground {
     pub(super) repo: Repo,
     pub(super) git: GitServer,
     identity: Identity,
+    /// What the system reaches the API server by.
+    kubeconfig: PathBuf,
     scratch: Scratch,
     pub(super) plane: ControlPlane,
 }
@@ -120,7 +122,9 @@ impl Ground {
         let mut watched = vec![CONFIG_MAP, system.application];
         watched.extend(system.source);
         let history = History::follow(&plane, &watched).await;
+        let identity = plane.service_account(HOME, "bench", "cluster-admin").await;
         let ground = Self {
+            kubeconfig: identity.kubeconfig().to_owned(),
             running: Vec::new(),
             system,
             apps,
@@ -129,11 +133,14 @@ impl Ground {
             hand: Hand::new(&plane, "bench").await,
             repo: git.repo("bench"),
             git,
-            identity: plane.service_account(HOME, "bench", "cluster-admin").await,
+            identity,
             scratch,
             plane,
         };
         ground.commit((0..apps).flat_map(|number| files(number, "1", "1")));
+        for (kind, object) in (system.extra)() {
+            ground.hand.create(kind, system.namespace, &object).await.map_err(refused)?;
+        }
         if let Some(source) = system.source {
             let object = (system.objects)(&ground.git.url("bench"), None);
             ground.hand.create(source, system.namespace, &object).await.map_err(refused)?;
@@ -193,7 +200,12 @@ impl Ground {
     }
 
     pub(super) fn kubeconfig(&self) -> &Path {
-        self.identity.kubeconfig()
+        &self.kubeconfig
+    }
+
+    /// The system is to reach the API server at this URL.
+    pub(super) fn go_through(&mut self, url: &str) {
+        self.kubeconfig = self.identity.through(url);
     }
 
     /// Starts the system.
@@ -223,7 +235,11 @@ impl Ground {
             // From now on VmHWM is the peak of this phase. Only where the system permits it.
             let _denied = std::fs::write(format!("/proc/{}/clear_refs", running.process.id()), "5");
         }
-        let cpu = self.running.iter().map(|one| (one.name, cpu_of(one.process.id()))).collect();
+        let cpu = self
+            .running
+            .iter()
+            .map(|one| (one.name, cpu_with_children(one.process.id())))
+            .collect();
         Begun { at: Instant::now(), mark: self.plane.audit().mark(), cpu }
     }
 
@@ -252,7 +268,7 @@ impl Ground {
         for running in &self.running {
             let id = running.process.id();
             let before = begun.cpu.get(running.name).copied().unwrap_or_default();
-            let cpu = cpu_of(id).saturating_sub(before);
+            let cpu = cpu_with_children(id).saturating_sub(before);
             let (peak, settled) = (memory(id, "VmHWM"), memory(id, "VmRSS"));
             all_cpu += cpu;
             all_peak += peak;
@@ -264,7 +280,7 @@ impl Ground {
         }
         let git = self.git.requests();
         let bytes: u64 = git.iter().map(|request| request.sent + request.received).sum();
-        json!({
+        let told = json!({
             "what": what,
             "seconds": seconds.map(|time| time.as_secs_f64()),
             "quiet_after_seconds": begun.at.elapsed().as_secs_f64(),
@@ -278,7 +294,9 @@ impl Ground {
             "git_requests": git.len(),
             "git_bytes": bytes,
             "processes": processes,
-        })
+        });
+        eprintln!("  {told}");
+        told
     }
 
     /// Waits until nobody writes, the controllers of Kubernetes included.
@@ -438,6 +456,8 @@ pub(super) fn missing(what: &str, found: &str) -> TaskError {
 /// Where a file of a Go module that is pinned lies.
 pub(super) fn in_module(dir: &Path, module: &str, path: &str) -> Result<PathBuf, TaskError> {
     let output = std::process::Command::new("go")
+        // A module may ask for a newer one than is installed.
+        .env("GOTOOLCHAIN", "auto")
         .args(["list", "-m", "-f", "{{.Dir}}", module])
         .current_dir(dir)
         .output()

@@ -6,6 +6,7 @@
 //! are those of the processes, bytes are those of Git. The limit is a loop that sends what Plumb wrote,
 //! as it wrote it, into other namespaces of the same control plane.
 
+mod faults;
 mod ground;
 mod phases;
 mod replay;
@@ -17,7 +18,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use self::ground::Ground;
-use self::system::{FLUX, PLUMB, System};
+use self::system::{ARGOCD, FLUX, PLUMB, System};
 pub(super) use self::targets::table;
 use super::{BenchArgs, Measuring};
 use crate::error::TaskError;
@@ -40,26 +41,25 @@ async fn measured(args: &BenchArgs, plumb: &Path) -> Result<Value, TaskError> {
         let rounds = args.pairs.unwrap_or(if apps < LARGE { RUNS } else { 1 }).max(1);
         let mut systems: Vec<&'static System> = vec![&PLUMB];
         systems.extend(args.flux.then_some(&FLUX));
+        systems.extend(args.argo.then_some(&ARGOCD));
         let mut runs = Vec::new();
         for round in 0..rounds {
             for system in &systems {
                 eprintln!("{}: {apps} applications, run {} of {rounds}", system.name, round + 1);
                 let mut ground = Ground::new(system, apps).await?;
                 let played = phases::play(&mut ground, plumb).await?;
-                for phase in &played.phases {
-                    eprintln!("  {phase}");
-                }
                 let mut run = json!({ "system": system.name, "phases": played.phases });
-                if system.name == PLUMB.name {
+                if system.name == PLUMB.name && !args.alone {
                     ground.stop();
                     run["limit"] = json!(replay::limit(&ground, &played.scripts).await?);
                 }
                 runs.push(run);
             }
         }
+        let faults = if args.faults { faults::faults(apps, plumb).await? } else { Vec::new() };
         let medians = targets::medians(&runs);
         let targets = targets::targets(apps, &medians);
-        let all = json!({ "apps": apps, "medians": medians, "targets": targets, "runs": runs });
+        let all = json!({ "apps": apps, "medians": medians, "targets": targets, "runs": runs, "faults": faults });
         measured.push(all);
     }
     Ok(json!({ "agree": true, "measured": measured }))

@@ -7,7 +7,7 @@ use plumb_testkit::{Kind, Tool};
 use serde_json::{Value, json};
 
 use super::ground::{Ground, in_module, missing};
-use crate::bench::stage::{APPLICATION, NAMESPACE, REPOSITORY, is_ready};
+use crate::bench::stage::{APPLICATION, CONFIG_MAP, NAMESPACE, REPOSITORY, is_ready};
 use crate::error::TaskError;
 
 /// A system under measure, as data: nothing else knows which one it is.
@@ -20,6 +20,8 @@ pub(super) struct System {
     pub(super) namespace: &'static str,
     /// The definitions of its kinds.
     pub(super) definitions: fn() -> Result<Vec<PathBuf>, TaskError>,
+    /// What else it needs to find.
+    pub(super) extra: fn() -> Vec<(Kind, Value)>,
     /// The source, when there is one, and an application of a folder.
     pub(super) objects: fn(url: &str, folder: Option<&str>) -> Value,
     /// The annotation that asks for a look.
@@ -60,6 +62,7 @@ pub(super) const PLUMB: System = System {
     application: APPLICATION,
     namespace: NAMESPACE,
     definitions: || Ok(Vec::new()),
+    extra: Vec::new,
     objects: |url, folder| match folder {
         None => json!({
             "apiVersion": REPOSITORY.api_version, "kind": REPOSITORY.name,
@@ -92,6 +95,8 @@ fn plumb(ground: &Ground, binary: &Path) -> Result<Vec<Running>, TaskError> {
         .env("NO_PROXY", "127.0.0.1,localhost")
         .env("POD_NAMESPACE", super::ground::HOME)
         .env("PLUMB_METRICS_ADDR", &metrics)
+        // As in deploy/deployment.yaml.
+        .env("MALLOC_ARENA_MAX", "2")
         .env("PLUMB_CACHE_DIR", ground.dir().join("cache"))
         .env_remove("RUST_LOG");
     let mut running = Running::spawn("plumb", ground.dir(), &launch);
@@ -125,6 +130,7 @@ pub(super) const FLUX: System = System {
         .map(|(tool, module)| in_module(&tool.module_dir(), module, "config/crd/bases"))
         .collect()
     },
+    extra: Vec::new,
     objects: |url, folder| match folder {
         None => json!({
             "apiVersion": FLUX_REPOSITORY.api_version, "kind": FLUX_REPOSITORY.name,
@@ -177,4 +183,138 @@ fn flux(ground: &Ground, tool: Tool) -> Result<Launch, TaskError> {
         .args(["--watch-all-namespaces", "--concurrent=20", "--events-addr=", "--log-level=error"])
         .arg(format!("--metrics-addr={}", ground.free()?))
         .arg(format!("--health-addr={}", ground.free()?)))
+}
+
+/// Where Argo CD and its applications are.
+const ARGO: &str = "argocd";
+
+const ARGO_APPLICATION: Kind =
+    Kind { api_version: "argoproj.io/v1alpha1", name: "Application", plural: "applications" };
+const PROJECT: Kind =
+    Kind { api_version: "argoproj.io/v1alpha1", name: "AppProject", plural: "appprojects" };
+const ARGO_MODULE: &str = "github.com/argoproj/argo-cd/v3";
+
+/// Argo CD's application controller, repo-server and redis; nothing asks its API server.
+pub(super) const ARGOCD: System = System {
+    name: "argocd",
+    source: None,
+    application: ARGO_APPLICATION,
+    namespace: ARGO,
+    definitions: || {
+        ["application-crd.yaml", "appproject-crd.yaml"]
+            .into_iter()
+            .map(|file| {
+                let path = format!("manifests/crds/{file}");
+                in_module(&Tool::ArgoCd.module_dir(), ARGO_MODULE, &path)
+            })
+            .collect()
+    },
+    extra: || {
+        let settings = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {
+                "name": "argocd-cm", "labels": { "app.kubernetes.io/part-of": ARGO },
+            },
+        });
+        let any = json!([{ "group": "*", "kind": "*" }]);
+        // Its API server would make this one.
+        let project = json!({
+            "apiVersion": PROJECT.api_version, "kind": PROJECT.name,
+            "metadata": { "name": "default" },
+            "spec": {
+                "sourceRepos": ["*"], "clusterResourceWhitelist": any,
+                "destinations": [{ "server": "*", "namespace": "*" }],
+            },
+        });
+        vec![(CONFIG_MAP, settings), (PROJECT, project)]
+    },
+    objects: |url, folder| {
+        json!({
+            "apiVersion": ARGO_APPLICATION.api_version, "kind": ARGO_APPLICATION.name,
+            "metadata": { "name": folder },
+            "spec": {
+                "project": "default",
+                "source": { "repoURL": url, "path": folder, "targetRevision": "main" },
+                "destination": {
+                    "server": "https://kubernetes.default.svc", "namespace": NAMESPACE,
+                },
+                "syncPolicy": { "automated": { "prune": true, "selfHeal": true } },
+            },
+        })
+    },
+    look: REFRESH,
+    value: |_| "normal".into(),
+    ready: |object, commit| {
+        let status = &object["status"];
+        let operation = &status["operationState"];
+        status["sync"]["status"] == "Synced"
+            && status["sync"]["revision"] == commit
+            && operation["phase"] == "Succeeded"
+            && operation["syncResult"]["revision"] == commit
+            && status["health"]["status"] == "Healthy"
+    },
+    // It takes the annotation off.
+    handled: |object, _| object["metadata"]["annotations"][REFRESH].is_null(),
+    corrects: true,
+    start: argo,
+};
+
+/// Asks for a look at one of its applications.
+const REFRESH: &str = "argocd.argoproj.io/refresh";
+
+fn argo(ground: &Ground, _: &Path) -> Result<Vec<Running>, TaskError> {
+    let port = || -> Result<String, TaskError> {
+        Ok(ground.free()?.rsplit(':').next().unwrap_or_default().to_owned())
+    };
+    let dir = ground.dir().join(ARGO);
+    let failed = |error: std::io::Error| missing("a folder can be filled", &error.to_string());
+    std::fs::create_dir_all(dir.join("bin")).map_err(failed)?;
+    // Renders call it by this name; in the module it may not be run.
+    let wrapper = in_module(&Tool::ArgoCd.module_dir(), ARGO_MODULE, "hack/git-verify-wrapper.sh")?;
+    let script = std::fs::read(wrapper).map_err(failed)?;
+    let copy = dir.join("bin/git-verify-wrapper.sh");
+    std::fs::write(&copy, script).map_err(failed)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&copy, mode).map_err(failed)?;
+
+    let kustomize = Tool::Kustomize.peer().map_err(TaskError::Tools)?;
+    let mut places = vec![dir.join("bin")];
+    places.extend(kustomize.parent().map(Path::to_path_buf));
+    places.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    let places = std::env::join_paths(places)
+        .map_err(|error| missing("programs are found", &error.to_string()))?;
+    let binary = Tool::ArgoCd.peer().map_err(TaskError::Tools)?;
+    let part = |name: &str| {
+        Launch::new(&binary)
+            .env("ARGOCD_BINARY_NAME", format!("argocd-{name}"))
+            .env("PATH", &places)
+            .env("HOME", &dir)
+            .env("TMPDIR", &dir)
+            .env("NO_PROXY", "127.0.0.1,localhost")
+    };
+    let (redis, repo) = (port()?, port()?);
+    let cache = Launch::new("redis-server")
+        .args(["--port", &redis, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .arg("--dir")
+        .arg(&dir);
+    let server = part("repo-server")
+        .env("ARGOCD_GPG_ENABLED", "false")
+        .env("ARGOCD_ASK_PASS_SOCK", dir.join("s"))
+        .args(["--address=127.0.0.1", "--metrics-address=127.0.0.1", "--loglevel=error"])
+        .arg(format!("--port={repo}"))
+        .arg(format!("--metrics-port={}", port()?))
+        .arg(format!("--redis=127.0.0.1:{redis}"));
+    let controller = part("application-controller")
+        .env("KUBECONFIG", ground.kubeconfig())
+        .env("ARGOCD_FAKE_IN_CLUSTER", "true")
+        .env("ARGOCD_CONTROLLER_REPLICAS", "1")
+        .args(["--namespace=argocd", "--loglevel=error"])
+        .arg(format!("--repo-server=127.0.0.1:{repo}"))
+        .arg(format!("--redis=127.0.0.1:{redis}"))
+        .arg(format!("--metrics-port={}", port()?));
+    Ok(vec![
+        Running::spawn("redis", ground.dir(), &cache),
+        Running::spawn("repo-server", ground.dir(), &server),
+        Running::spawn("application-controller", ground.dir(), &controller),
+    ])
 }
