@@ -70,8 +70,9 @@ impl Engine {
 
     /// Ends the watches of kinds that are not `needed`, that no set asks for, and of which nothing is
     /// left, and forgets them. Only the second call in a row ends one: what leaves Git may come back
-    /// with the next commit, and a run may be about to need what it has not written down yet.
-    pub fn end_watches(&self, needed: &BTreeSet<GroupKind>, sets: &Sets<'_>) {
+    /// with the next commit, and a run may be about to need what it has not written down yet. Returns
+    /// whether there is anything for a second call.
+    pub fn end_watches(&self, needed: &BTreeSet<GroupKind>, sets: &Sets<'_>) -> bool {
         let mut idle: BTreeSet<GroupKind> = {
             let members = self.members();
             let kinds = members.kinds().map(|(kind, _)| kind);
@@ -90,6 +91,7 @@ impl Engine {
             self.end_watch(kind);
         }
         *before = idle;
+        !before.is_empty()
     }
 }
 

@@ -14,6 +14,7 @@
 //! - [`Webhook`]: an admission webhook that allows, refuses or hangs.
 //! - [`Aggregated`]: an API server beside Kubernetes' own, that can do little and may break.
 //! - [`Hand`] and [`History`]: somebody else who changes objects, and a witness of every version.
+//! - [`Feeder`]: what an API server looks like to an agent, for numbers that a real one does not hold.
 //! - [`Agent`]: the `plumb` binary as a process that can be killed at any moment.
 //! - [`wait_for`], [`golden`] and [`sample`]: what nearly every test needs.
 //!
@@ -29,6 +30,7 @@
 pub mod agent;
 mod aggregated;
 pub mod control_plane;
+mod feeder;
 pub mod git;
 mod golden;
 mod history;
@@ -48,6 +50,7 @@ mod webhook;
 pub use agent::Agent;
 pub use aggregated::Aggregated;
 pub use control_plane::{Audit, AuditEvent, ControlPlane, Identity, Options, Requests};
+pub use feeder::Feeder;
 pub use git::{Change, GitRequest, GitServer, Gitea, HOST_KEYS, Repo, SshKey, Sshd};
 pub use golden::golden;
 pub use history::{History, Version};

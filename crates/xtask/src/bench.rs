@@ -112,6 +112,10 @@ pub(crate) struct BenchArgs {
     /// through one of which five of a hundred fail.
     #[arg(long)]
     faults: bool,
+    /// `cluster`: instead, ten objects in each of 10,000 applications, with a feeder in place of the API
+    /// server: what Plumb holds in memory.
+    #[arg(long)]
+    fed: bool,
     /// `cluster`: Flux beside Plumb, which is built first.
     #[arg(long)]
     flux: bool,
@@ -163,6 +167,7 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<(), TaskError> {
         let flags = [
             (args.alone, "--alone"),
             (args.faults, "--faults"),
+            (args.fed, "--fed"),
             (args.flux, "--flux"),
             (args.argo, "--argo"),
         ];

@@ -190,7 +190,11 @@ impl Daemon {
             match signal {
                 Signal::Set(set) => {
                     if let Some(key) = app_of(&set) {
-                        self.queue.add(key, Lane::Drift);
+                        // Of one that is still being applied a run is more than putting something back.
+                        let rendered = store.apps.get(key.name()).map(|app| &app.rendered);
+                        let settled =
+                            rendered.is_some_and(|it| it.as_ref().is_some_and(|r| r.settled));
+                        self.queue.add(key, if settled { Lane::Drift } else { Lane::Urgent });
                     }
                 }
                 Signal::Health(set) => {

@@ -32,7 +32,7 @@ impl Daemon {
             tokio::time::sleep(SWEEP).await;
             // Only a run changes which kinds are needed, and this goes through all Applications.
             let runs = Some(self.runs.load(Ordering::Relaxed));
-            if std::mem::replace(&mut last, runs) == runs {
+            if last == runs {
                 continue;
             }
             let (needed, sets) = {
@@ -43,7 +43,8 @@ impl Daemon {
                 needed.extend(store.apps.values().flat_map(|app| app.waits_for.iter().cloned()));
                 (needed, sets)
             };
-            self.engine.end_watches(&needed, &|id| sets.get(id).cloned());
+            let idle = self.engine.end_watches(&needed, &|id| sets.get(id).cloned());
+            last = runs.filter(|_| !idle);
         }
     }
 

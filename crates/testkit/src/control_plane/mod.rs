@@ -2,7 +2,7 @@
 
 mod audit;
 mod identity;
-mod kubeconfig;
+pub(crate) mod kubeconfig;
 mod parts;
 
 pub use audit::{Audit, AuditEvent, Mark, Requests};

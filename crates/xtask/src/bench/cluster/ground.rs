@@ -188,13 +188,6 @@ impl Ground {
         Ok(())
     }
 
-    /// An address that nobody listens on.
-    pub(super) fn free(&self) -> Result<String, TaskError> {
-        let listener = TcpListener::bind("127.0.0.1:0");
-        let address = listener.and_then(|listener| listener.local_addr());
-        Ok(address.map_err(|error| missing("a port is free", &error.to_string()))?.to_string())
-    }
-
     pub(super) fn dir(&self) -> &Path {
         self.scratch.path()
     }
@@ -417,12 +410,15 @@ impl Ground {
         .await
     }
 
-    /// A figure of a process that tells figures, by the beginning of its line.
+    /// A figure of the first process that tells figures, by the beginning of its line.
     pub(super) async fn figure(&self, line: &str) -> Option<f64> {
         let address = self.running.iter().find_map(|running| running.metrics.clone())?;
-        let text = tokio::task::spawn_blocking(move || scrape(&address)).await.ok()??;
-        let found = text.lines().find(|candidate| candidate.starts_with(line))?;
-        found.rsplit(' ').next()?.parse().ok()
+        figure_at(address, line).await
+    }
+
+    /// The same of the process that was started last.
+    pub(super) async fn last_figure(&self, line: &str) -> Option<f64> {
+        figure_at(self.running.last()?.metrics.clone()?, line).await
     }
 }
 
@@ -430,6 +426,20 @@ impl Ground {
 /// anything new: watches, and the Lease.
 fn is_beside(event: &AuditEvent) -> bool {
     matches!(event.verb.as_str(), "get" | "list") && event.resource != "leases"
+}
+
+/// An address that nobody listens on.
+pub(super) fn free() -> Result<String, TaskError> {
+    let listener = TcpListener::bind("127.0.0.1:0");
+    let address = listener.and_then(|listener| listener.local_addr());
+    Ok(address.map_err(|error| missing("a port is free", &error.to_string()))?.to_string())
+}
+
+/// A figure that is told at an address, by the beginning of its line.
+pub(super) async fn figure_at(address: String, line: &str) -> Option<f64> {
+    let text = tokio::task::spawn_blocking(move || scrape(&address)).await.ok()??;
+    let found = text.lines().find(|candidate| candidate.starts_with(line))?;
+    found.rsplit(' ').next()?.parse().ok()
 }
 
 /// The metrics, over a connection of their own.
@@ -443,7 +453,7 @@ fn scrape(address: &str) -> Option<String> {
 }
 
 /// A line of a process's status, in KiB.
-fn memory(process: u32, line: &str) -> u64 {
+pub(super) fn memory(process: u32, line: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
     found.and_then(|text| text.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap_or(0)

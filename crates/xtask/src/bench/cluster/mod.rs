@@ -10,6 +10,7 @@ mod faults;
 mod ground;
 mod phases;
 mod replay;
+mod scale;
 mod system;
 mod targets;
 
@@ -25,6 +26,8 @@ use crate::error::TaskError;
 
 /// How many applications, unless something else is asked for.
 const APPS: usize = 1000;
+/// How many where a feeder stands in place of the API server.
+const FED: usize = 10_000;
 /// From so many on everything is measured once, else so often.
 const LARGE: usize = 1000;
 const RUNS: usize = 3;
@@ -34,6 +37,10 @@ pub(super) fn run<'a>(args: &'a BenchArgs, plumb: &'a Path) -> Measuring<'a> {
 }
 
 async fn measured(args: &BenchArgs, plumb: &Path) -> Result<Value, TaskError> {
+    if args.fed {
+        let apps = args.apps.first().copied().unwrap_or(FED);
+        return Ok(json!({ "agree": true, "fed": scale::fed(apps, plumb).await? }));
+    }
     let sizes = [&args.apps, &args.objects].into_iter().find(|sizes| !sizes.is_empty());
     let sizes = sizes.map_or(&[APPS][..], Vec::as_slice);
     let mut measured = Vec::new();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::ground::{Begun, Ground, files, folder, missing};
 use super::replay::Script;
+use super::system::Running;
 use crate::bench::pairs::spread;
 use crate::bench::stage::{CONFIG_MAP, NAMESPACE, refused};
 use crate::error::TaskError;
@@ -90,6 +91,10 @@ pub(super) async fn play(ground: &mut Ground, binary: &Path) -> Result<Played, T
         phase["renders"] = json!(renders);
     }
     phases.push(phase);
+    if let Some(standby) = system.standby {
+        phases.push(takeover(ground, standby(ground, binary)?, false).await?);
+        phases.push(takeover(ground, standby(ground, binary)?, true).await?);
+    }
     Ok(Played { phases, scripts })
 }
 
@@ -134,6 +139,45 @@ async fn in_sync(ground: &Ground) -> Result<Option<Duration>, TaskError> {
     }
     let found = ground.figure(UNCHANGED).await;
     Err(missing("all Applications are in sync after a restart", &format!("{found:?}")))
+}
+
+/// A second process has seen everything; the first ends, and in that moment somebody changes an object.
+/// The phase lasts until that is undone.
+async fn takeover(
+    ground: &mut Ground,
+    mut standby: Running,
+    kill: bool,
+) -> Result<Value, TaskError> {
+    /// What a watch of four kinds has to bring.
+    const MEMBERS: &str = "plumb_members";
+    let what = if kill { "takeover after a kill" } else { "takeover after a stop" };
+    // The second of them has the name of the one that leads now.
+    standby.name = if kill { "second standby" } else { "standby" };
+    ground.running.push(standby);
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    let all = (4 * ground.apps) as f64;
+    let waiting = Instant::now();
+    while ground.last_figure(MEMBERS).await.is_none_or(|members| members < all) {
+        if waiting.elapsed() > Duration::from_mins(2) {
+            return Err(missing("a standby sees all members", "it does not"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    ground.rest().await;
+    let begun = ground.begin();
+    let mut first = ground.running.remove(0);
+    if kill {
+        first.process.kill();
+    } else {
+        first.process.signal(rustix::process::Signal::TERM);
+    }
+    let name = folder(0);
+    edit(ground, &name).await?;
+    let back = |object: &Value| object["data"]["value"] == "2";
+    let done = ground.one(CONFIG_MAP, &name, back).await?;
+    let told = took(ground, what, &begun, done).await?;
+    drop(first);
+    Ok(told)
 }
 
 /// From the first LIST that was asked to the last that was answered.

@@ -6,7 +6,7 @@ use plumb_testkit::process::{Launch, Output, Process};
 use plumb_testkit::{Kind, Tool};
 use serde_json::{Value, json};
 
-use super::ground::{Ground, in_module, missing};
+use super::ground::{Ground, free, in_module, missing};
 use crate::bench::stage::{APPLICATION, CONFIG_MAP, NAMESPACE, REPOSITORY, is_ready};
 use crate::error::TaskError;
 
@@ -36,6 +36,8 @@ pub(super) struct System {
     pub(super) corrects: bool,
     /// Starts its processes.
     pub(super) start: fn(&Ground, &Path) -> Result<Vec<Running>, TaskError>,
+    /// Starts a replica that waits for the end of the first.
+    pub(super) standby: Option<fn(&Ground, &Path) -> Result<Running, TaskError>>,
 }
 
 /// A process of a system, by the name that tables give it.
@@ -83,11 +85,12 @@ pub(super) const PLUMB: System = System {
     ready: is_ready,
     handled: |object, token| object["status"]["lastHandledReconcileAt"] == token,
     corrects: true,
-    start: plumb,
+    start: |ground, binary| Ok(vec![plumb(ground, binary, "plumb")?]),
+    standby: Some(|ground, binary| plumb(ground, binary, "standby")),
 };
 
-fn plumb(ground: &Ground, binary: &Path) -> Result<Vec<Running>, TaskError> {
-    let metrics = ground.free()?;
+fn plumb(ground: &Ground, binary: &Path, name: &'static str) -> Result<Running, TaskError> {
+    let metrics = free()?;
     let launch = Launch::new(binary)
         .arg("controller")
         .env("KUBECONFIG", ground.kubeconfig())
@@ -97,11 +100,11 @@ fn plumb(ground: &Ground, binary: &Path) -> Result<Vec<Running>, TaskError> {
         .env("PLUMB_METRICS_ADDR", &metrics)
         // As in deploy/deployment.yaml.
         .env("MALLOC_ARENA_MAX", "2")
-        .env("PLUMB_CACHE_DIR", ground.dir().join("cache"))
+        .env("PLUMB_CACHE_DIR", ground.dir().join(format!("cache-{name}")))
         .env_remove("RUST_LOG");
-    let mut running = Running::spawn("plumb", ground.dir(), &launch);
+    let mut running = Running::spawn(name, ground.dir(), &launch);
     running.metrics = Some(metrics);
-    Ok(vec![running])
+    Ok(running)
 }
 
 const FLUX_REPOSITORY: Kind = Kind {
@@ -157,7 +160,7 @@ pub(super) const FLUX: System = System {
         let storage = ground.dir().join("storage");
         std::fs::create_dir_all(&storage)
             .map_err(|error| missing("a folder can be made", &error.to_string()))?;
-        let serving = ground.free()?;
+        let serving = free()?;
         let source = flux(ground, Tool::SourceController)?
             .arg(format!("--storage-path={}", storage.display()))
             .arg(format!("--storage-addr={serving}"))
@@ -168,6 +171,7 @@ pub(super) const FLUX: System = System {
             Running::spawn("kustomize-controller", ground.dir(), &apply),
         ])
     },
+    standby: None,
 };
 
 fn flux(ground: &Ground, tool: Tool) -> Result<Launch, TaskError> {
@@ -181,8 +185,8 @@ fn flux(ground: &Ground, tool: Tool) -> Result<Launch, TaskError> {
         .env("TMPDIR", &dir)
         .env("NO_PROXY", "127.0.0.1,localhost")
         .args(["--watch-all-namespaces", "--concurrent=20", "--events-addr=", "--log-level=error"])
-        .arg(format!("--metrics-addr={}", ground.free()?))
-        .arg(format!("--health-addr={}", ground.free()?)))
+        .arg(format!("--metrics-addr={}", free()?))
+        .arg(format!("--health-addr={}", free()?)))
 }
 
 /// Where Argo CD and its applications are.
@@ -257,6 +261,7 @@ pub(super) const ARGOCD: System = System {
     handled: |object, _| object["metadata"]["annotations"][REFRESH].is_null(),
     corrects: true,
     start: argo,
+    standby: None,
 };
 
 /// Asks for a look at one of its applications.
@@ -264,7 +269,7 @@ const REFRESH: &str = "argocd.argoproj.io/refresh";
 
 fn argo(ground: &Ground, _: &Path) -> Result<Vec<Running>, TaskError> {
     let port = || -> Result<String, TaskError> {
-        Ok(ground.free()?.rsplit(':').next().unwrap_or_default().to_owned())
+        Ok(free()?.rsplit(':').next().unwrap_or_default().to_owned())
     };
     let dir = ground.dir().join(ARGO);
     let failed = |error: std::io::Error| missing("a folder can be filled", &error.to_string());

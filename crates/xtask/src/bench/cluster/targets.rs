@@ -14,6 +14,9 @@ const FIGURES: [(&str, &str, f64); 6] = [
     ("git_bytes", "Git KB", 1000.0),
 ];
 
+/// The `--lease-duration` that is measured with, in seconds.
+const LEASE: f64 = 15.0;
+
 /// The limit of memory for up to a thousand applications, in KiB.
 const MEMORY: f64 = 48.0 * 1024.0;
 
@@ -169,6 +172,13 @@ pub(super) fn targets(apps: usize, systems: &Value) -> Vec<Value> {
     let ratio = ratio.map(|(seconds, lists)| seconds / lists.max(1e-9));
     t.at_most("restart: seconds until in sync to those of the LISTs".into(), ratio, 2.0);
 
+    for (phase, most) in [("takeover after a stop", 1.0), ("takeover after a kill", LEASE + 1.0)] {
+        let seconds = plumb(&t, phase, "/seconds");
+        t.at_most(format!("{phase}: seconds until an edit is undone"), seconds, most);
+        let applies = plumb(&t, phase, "/by_kind/patch configmaps");
+        t.at_most(format!("{phase}: applies"), applies, 1.0);
+    }
+
     if apps <= 1000.0 {
         let phases = systems["plumb"].as_object().into_iter().flatten();
         let peaks = phases.filter_map(|(_, phase)| phase["peak_kib"].as_f64());
@@ -223,7 +233,7 @@ pub(in crate::bench) fn table(result: &Value) -> String {
 
 /// The phases as they are played, not by the alphabet.
 fn ordered<'a>(phases: impl Iterator<Item = &'a String>) -> Vec<&'a String> {
-    const ORDER: [&str; 8] = [
+    const ORDER: [&str; 10] = [
         "first sync",
         "commit to one",
         "commit to all",
@@ -232,6 +242,8 @@ fn ordered<'a>(phases: impl Iterator<Item = &'a String>) -> Vec<&'a String> {
         "edits at rest",
         "edits during a sync",
         "restart",
+        "takeover after a stop",
+        "takeover after a kill",
     ];
     let mut phases: Vec<_> = phases.collect();
     phases.sort_by_key(|phase| ORDER.iter().position(|known| known == phase));
