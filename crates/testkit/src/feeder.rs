@@ -266,15 +266,13 @@ fn decoded(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let [first, more @ ..] = rest {
         let code = more.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        match (first, code.and_then(|two| u8::from_str_radix(two, 16).ok())) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &more[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = more;
-            }
+        let code = code.and_then(|two| u8::from_str_radix(two, 16).ok());
+        if let Some(byte) = code.filter(|_| *first == b'%') {
+            bytes.push(byte);
+            rest = &more[2..];
+        } else {
+            bytes.push(*first);
+            rest = more;
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
@@ -317,9 +315,10 @@ fn list(kept: &Kept, plural: &str, limit: Option<String>, after: Option<String>)
         .iter()
         .map(|(_, object)| if metadata { metadata_of(object) } else { (*object).clone() })
         .collect();
-    let (api, kind) = match metadata {
-        true => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList".to_owned()),
-        false => (format!("{group}/{api}"), format!("{kind}List")),
+    let (api, kind) = if metadata {
+        ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList".to_owned())
+    } else {
+        (format!("{group}/{api}"), format!("{kind}List"))
     };
     let text = json!({
         "apiVersion": api, "kind": kind, "items": items,

@@ -238,9 +238,8 @@ impl Tool {
             Tool::Scheduler | Tool::Kubectl | Tool::Kustomize => "a minute",
             Tool::Kwok => "2 minutes",
             Tool::Sops => "3 minutes",
-            Tool::Gitea => "10 minutes",
+            Tool::Gitea | Tool::ArgoCd => "10 minutes",
             Tool::SourceController | Tool::KustomizeController => "5 minutes",
-            Tool::ArgoCd => "10 minutes",
         }
     }
 

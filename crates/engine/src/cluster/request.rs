@@ -312,9 +312,10 @@ impl<'a> Call<'a> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let inside = match cluster.gated {
-                true => Some(cluster.shared.doors.of(cluster.user.as_ref()).enter().await),
-                false => None,
+            let door = cluster.gated.then(|| cluster.shared.doors.of(cluster.user.as_ref()));
+            let inside = match door {
+                Some(door) => Some(door.enter().await),
+                None => None,
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if self.is_write() && !cluster.may_write(left) {

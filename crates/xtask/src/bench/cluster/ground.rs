@@ -1,6 +1,6 @@
 //! A control plane of its own for each run, a Git server, N applications on both, and what is counted.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -111,9 +111,7 @@ impl Ground {
         // simulated Pods would measure the machine, not who applies them.
         let options = Options { nodes: 0, controllers: true };
         let plane = ControlPlane::try_start(options).await.map_err(TaskError::Tools)?;
-        for namespace in
-            BTreeMap::from([(NAMESPACE, ()), (HOME, ()), (system.namespace, ())]).keys()
-        {
+        for namespace in BTreeSet::from([NAMESPACE, HOME, system.namespace]) {
             kubectl(&plane, &["create", "namespace", namespace])?;
         }
         let scratch = Scratch::new("bench");

@@ -35,10 +35,13 @@ pub(super) struct System {
     /// Whether it puts back by itself what others change.
     pub(super) corrects: bool,
     /// Starts its processes.
-    pub(super) start: fn(&Ground, &Path) -> Result<Vec<Running>, TaskError>,
+    pub(super) start: Start<Vec<Running>>,
     /// Starts a replica that waits for the end of the first.
-    pub(super) standby: Option<fn(&Ground, &Path) -> Result<Running, TaskError>>,
+    pub(super) standby: Option<Start<Running>>,
 }
+
+/// Starts something, with the binary of Plumb.
+type Start<T> = fn(&Ground, &Path) -> Result<T, TaskError>;
 
 /// A process of a system, by the name that tables give it.
 pub(super) struct Running {

@@ -89,14 +89,14 @@ impl Target<'_> {
         self.systems[system][phase].pointer(path)?.as_f64()
     }
 
-    fn at_most(&mut self, what: String, value: Option<f64>, most: f64) {
+    fn at_most(&mut self, what: &str, value: Option<f64>, most: f64) {
         let Some(value) = value else { return };
         self.told.push(json!({
             "what": what, "value": value, "at_most": most, "holds": value <= most,
         }));
     }
 
-    fn at_least(&mut self, what: String, value: Option<f64>, least: f64) {
+    fn at_least(&mut self, what: &str, value: Option<f64>, least: f64) {
         let Some(value) = value else { return };
         self.told.push(json!({
             "what": what, "value": value, "at_least": least, "holds": value >= least,
@@ -110,7 +110,7 @@ impl Target<'_> {
             .zip(self.figure("plumb", phase, path))
             .map(|(other, plumb)| other / plumb.max(1e-9));
         let figure = path.trim_start_matches('/').replace('_', " ");
-        self.at_least(format!("{phase}: {figure} of {other} to plumb's"), value, least);
+        self.at_least(&format!("{phase}: {figure} of {other} to plumb's"), value, least);
     }
 }
 
@@ -122,10 +122,10 @@ pub(super) fn targets(apps: usize, systems: &Value) -> Vec<Value> {
     let apps = t.apps;
 
     let first = plumb(&t, "first sync", "/requests");
-    t.at_most("first sync: requests".into(), first, 7.0 * apps + 60.0);
+    t.at_most("first sync: requests", first, 7.0 * apps + 60.0);
     for phase in ["first sync", "commit to all"] {
         let share = plumb(&t, phase, "/limit/share");
-        t.at_least(format!("{phase}: share of the replay limit"), share, 0.85);
+        t.at_least(&format!("{phase}: share of the replay limit"), share, 0.85);
     }
     t.times("first sync", "/seconds", "flux", 6.0);
     t.times("first sync", "/cpu_seconds", "flux", 10.0);
@@ -133,56 +133,56 @@ pub(super) fn targets(apps: usize, systems: &Value) -> Vec<Value> {
     t.times("commit to all", "/seconds", "flux", 8.0);
 
     let renders = plumb(&t, "commit to one", "/renders");
-    t.at_most("commit to one: renders".into(), renders, 1.0);
+    t.at_most("commit to one: renders", renders, 1.0);
     let live = plumb(&t, "commit to one", "/seconds");
-    t.at_most("commit to one: seconds until live".into(), live, 2.0);
+    t.at_most("commit to one: seconds until live", live, 2.0);
     t.times("commit to one", "/seconds", "flux", 100.0);
     t.times("commit to one", "/requests", "flux", 1000.0);
 
     let writes = plumb(&t, "forced round", "/writes");
-    t.at_most("forced round: writes".into(), writes, apps);
+    t.at_most("forced round: writes", writes, apps);
     let beside = plumb(&t, "forced round", "/beside");
-    t.at_most("forced round: requests beside writes, watches and the Lease".into(), beside, 0.0);
+    t.at_most("forced round: requests beside writes, watches and the Lease", beside, 0.0);
     t.times("forced round", "/requests", "flux", 25.0);
     t.times("forced round", "/cpu_seconds", "flux", 20.0);
 
     let idle = plumb(&t, "idle, 60 s", "/writes");
-    t.at_most("idle: writes".into(), idle, 0.0);
+    t.at_most("idle: writes", idle, 0.0);
     let beside = plumb(&t, "idle, 60 s", "/beside");
-    t.at_most("idle: requests beside watches and the Lease".into(), beside, 0.0);
+    t.at_most("idle: requests beside watches and the Lease", beside, 0.0);
     let cpu = plumb(&t, "idle, 60 s", "/cpu_seconds");
-    t.at_most("idle: CPU seconds".into(), cpu, 0.2);
+    t.at_most("idle: CPU seconds", cpu, 0.2);
 
     for (part, most) in [("p50", 3.0), ("p99", 10.0)] {
         let of = |loop_: &str| plumb(&t, "edits at rest", &format!("/{loop_}/{part}"));
         let ratio = of("undone_milliseconds").zip(of("bare_milliseconds"));
         let ratio = ratio.map(|(undone, bare)| undone / bare.max(1e-9));
-        t.at_most(format!("edits at rest: {part} to that of a bare loop"), ratio, most);
+        t.at_most(&format!("edits at rest: {part} to that of a bare loop"), ratio, most);
     }
     t.times("edits at rest", "/undone_milliseconds/p50", "argocd", 10.0);
     let during = plumb(&t, "edits during a sync", "/undone_milliseconds/p99");
-    t.at_most("edits during a sync: p99 in milliseconds".into(), during, 2000.0);
+    t.at_most("edits during a sync: p99 in milliseconds", during, 2000.0);
 
     let writes = plumb(&t, "restart", "/writes");
-    t.at_most("restart: writes".into(), writes, 0.0);
+    t.at_most("restart: writes", writes, 0.0);
     let renders = plumb(&t, "restart", "/renders");
-    t.at_most("restart: renders".into(), renders, apps);
+    t.at_most("restart: renders", renders, apps);
     let lists = plumb(&t, "restart", "/lists/seconds");
     let ratio = plumb(&t, "restart", "/seconds").zip(lists);
     let ratio = ratio.map(|(seconds, lists)| seconds / lists.max(1e-9));
-    t.at_most("restart: seconds until in sync to those of the LISTs".into(), ratio, 2.0);
+    t.at_most("restart: seconds until in sync to those of the LISTs", ratio, 2.0);
 
     for (phase, most) in [("takeover after a stop", 1.0), ("takeover after a kill", LEASE + 1.0)] {
         let seconds = plumb(&t, phase, "/seconds");
-        t.at_most(format!("{phase}: seconds until an edit is undone"), seconds, most);
+        t.at_most(&format!("{phase}: seconds until an edit is undone"), seconds, most);
         let applies = plumb(&t, phase, "/by_kind/patch configmaps");
-        t.at_most(format!("{phase}: applies"), applies, 1.0);
+        t.at_most(&format!("{phase}: applies"), applies, 1.0);
     }
 
     if apps <= 1000.0 {
         let phases = systems["plumb"].as_object().into_iter().flatten();
         let peaks = phases.filter_map(|(_, phase)| phase["peak_kib"].as_f64());
-        t.at_most("memory: the highest peak, in KiB".into(), peaks.reduce(f64::max), MEMORY);
+        t.at_most("memory: the highest peak, in KiB", peaks.reduce(f64::max), MEMORY);
     }
     t.told
 }
