@@ -119,7 +119,9 @@ impl Daemon {
             return Outcome::Waiting;
         }
         let asked = annotation(&run.object.metadata, names::REQUESTED_AT);
-        if asked != run.before.last_handled_reconcile_at.as_deref() {
+        if asked != run.before.last_handled_reconcile_at.as_deref()
+            && self.state.lock().kinds_are_due(name)
+        {
             // Somebody may just have installed what was missing.
             self.engine.look_at_kinds_again().await;
         }

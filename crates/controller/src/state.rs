@@ -120,6 +120,8 @@ pub(crate) struct App {
     pub(crate) forced: bool,
     /// A person asked for that run: it tries again what was put off.
     pub(crate) asked: bool,
+    /// Which of all such requests was the last for it, counted.
+    pub(crate) asked_as: u64,
     /// It was deleted with the word that what it has is to stay. That is seen for a moment only.
     pub(crate) orphans: bool,
     /// What it last looked at and said what it wants of.
@@ -253,6 +255,10 @@ pub(crate) struct Store {
     pub(crate) unexplained: BTreeSet<Name>,
     /// How many revisions of all sources were seen.
     seqs: u64,
+    /// How often a run of an Application was asked for.
+    asks: u64,
+    /// So many of them were seen when the kinds of the cluster were last looked at for one.
+    answered: u64,
     by_set: BTreeMap<String, Name>,
 }
 
@@ -358,6 +364,7 @@ impl Store {
                 kept: None,
                 forced: true,
                 asked: false,
+                asked_as: 0,
                 looked: None,
                 done: None,
                 exprs: depends::compile(&object.spec.depends_on),
@@ -414,6 +421,8 @@ impl Store {
         if changed {
             known.forced = true;
             known.asked = true;
+            self.asks += 1;
+            known.asked_as = self.asks;
             known.wanted += 1;
         }
         let turned = before.spec.depends_on != object.spec.depends_on;
@@ -434,6 +443,16 @@ impl Store {
             keys.push(Key::App(name));
         }
         keys
+    }
+
+    /// Whether the kinds of the cluster have to be looked at for what an Application was asked for: one look
+    /// does for all that asked before it.
+    pub(crate) fn kinds_are_due(&mut self, name: &Name) -> bool {
+        let due = self.apps.get(name).is_some_and(|app| app.asked_as >= self.answered);
+        if due {
+            self.answered = self.asks + 1;
+        }
+        due
     }
 
     /// Something came that may end what an Application failed for, or asks for a look at a
@@ -745,6 +764,33 @@ mod tests {
         let keys = store.put_source(again);
         assert_eq!(keys, [Key::Source(name.clone()), Key::App(Name::new("ns", "web"))]);
         assert_eq!(store.sources[&name].revision, None);
+    }
+
+    #[test]
+    fn one_look_at_the_kinds_does_for_all_who_asked_before_it() {
+        let mut store = Store::default();
+        let asked = |value: &str| {
+            let mut object = app(1, &json!({}));
+            let annotations = [(names::REQUESTED_AT.to_owned(), value.to_owned())];
+            object.metadata.annotations = Some(annotations.into());
+            object
+        };
+        let named = |name: &str, mut object: Application| {
+            object.metadata.name = Some(name.into());
+            object
+        };
+        let name = |name: &str| Name::new("ns", name);
+        for each in ["a", "b", "c"] {
+            store.put_app(named(each, asked("0")));
+        }
+        assert!(store.kinds_are_due(&name("a")), "nobody has looked for it yet");
+        assert!(!store.kinds_are_due(&name("b")));
+        store.put_app(named("a", asked("1")));
+        store.put_app(named("b", asked("1")));
+        assert!(!store.kinds_are_due(&name("c")), "it did not ask again");
+        assert!(store.kinds_are_due(&name("b")));
+        assert!(!store.kinds_are_due(&name("a")));
+        assert!(!store.kinds_are_due(&name("none")));
     }
 
     #[test]

@@ -227,14 +227,8 @@ impl Engine {
         Ok(found.iter().any(|(key, live)| !live.terminating && names.contains(&key.name)))
     }
 
-    /// Somebody may have installed what was missing: where anything was, the next run that needs to
-    /// know looks.
+    /// Other kinds may be served than before: the next run that needs to know looks.
     pub async fn look_at_kinds_again(&self) {
-        let is_whole = |discovery: &Discovery| discovery.unknown_groups().next().is_none();
-        let whole = self.discovery.lock().await.as_ref().is_some_and(|(read, _)| is_whole(read));
-        if whole && self.missing().kinds.is_empty() {
-            return;
-        }
         self.forget_discovery().await;
         self.missing().look_again(Instant::now());
     }
