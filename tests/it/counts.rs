@@ -8,7 +8,7 @@ use plumb_testkit::sample::App;
 use plumb_testkit::{AuditEvent, Requests, runtime, wait_for};
 use serde_json::json;
 
-use crate::scrape::Probe;
+use crate::scrape::{Probe, Scrape};
 use crate::world::{LIMIT, World, condition};
 
 /// Everything that is not about one application: discovery, LISTs, watches, the Lease, and the
@@ -17,6 +17,10 @@ const BESIDE: usize = 60;
 
 /// Facts, four objects, a status, an event.
 const EACH: usize = 7;
+
+/// Of a process that starts: the kinds of the cluster, and a LIST of each kind in use. Kinds whose health
+/// is asked for are listed once more, with their bodies.
+const RESTART: usize = 16;
 
 fn name(number: usize) -> String {
     format!("app-{number:03}")
@@ -155,6 +159,105 @@ fn a_hundred_applications_cost_seven_requests_each_and_a_commit_only_its_own() {
         assert_eq!(rest.count("create events.k8s.io/events"), 1);
         assert_eq!(rest.len(), 3, "{}", rest.table());
         eprintln!("runs: {}; peak memory: {} KiB", scrape.runs(), agent.rss_peak() / 1024);
+    });
+}
+
+/// One request more an application is a tenth of the budget of a first sync, and all of that of a restart.
+#[test]
+fn a_commit_to_all_a_forced_round_and_a_restart_cost_what_they_must_and_no_more() {
+    const COUNT: usize = 20;
+    runtime().block_on(async {
+        let world = World::new("phases").await;
+        let audit = world.plane.audit();
+        let user = world.identity.user();
+        let first = commit(&world, COUNT);
+        create(&world, COUNT, "1h").await;
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        let events = async |probe: &Probe, count: usize| {
+            wait_for("the last event", LIMIT, async || {
+                let sent = probe.scrape().await.sum("plumb_events_sent_total", "");
+                if sent >= count as u64 { Ok(()) } else { Err(sent) }
+            })
+            .await;
+        };
+        let asked = |mark| {
+            let requests = audit.requests(mark).by(&user);
+            requests.only(|event| event.verb != "watch" && event.resource != "leases").counts()
+        };
+        let wanted = |all: &[(&str, usize)]| -> BTreeMap<String, usize> {
+            all.iter().map(|(what, count)| ((*what).to_owned(), *count)).collect()
+        };
+        wait_all_applied(&world, COUNT, &first).await;
+        events(&probe, COUNT + 1).await;
+        let scrape = probe.idle(COUNT as u64 + 1).await;
+
+        // Each has another image: one object, a status, an event.
+        world.plane.settled().await;
+        let mark = audit.mark();
+        let files: Vec<(String, String)> = (0..COUNT)
+            .flat_map(|number| {
+                let app = App::new(&name(number)).image("registry.example.com/app:2.0.0");
+                app.files(&format!("apps/{}", name(number)))
+            })
+            .collect();
+        let changes: Vec<_> =
+            files.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
+        let second = world.repo.commit(&changes, "all images");
+        world.look().await;
+        wait_all_applied(&world, COUNT, &second).await;
+        events(&probe, 2 * (COUNT + 1)).await;
+        let after = probe.idle(scrape.runs() + COUNT as u64 + 1).await;
+        world.plane.settled().await;
+        let counts = asked(mark);
+        let budget = wanted(&[
+            ("create events.k8s.io/events", COUNT + 1),
+            ("patch apps/deployments", COUNT),
+            ("patch plumb.dev/applications/status", COUNT),
+            ("patch plumb.dev/gitrepositories/status", 1),
+        ]);
+        assert_eq!(counts, budget, "a commit to all");
+        let renders = |scrape: &Scrape| scrape.sum("plumb_renders_total", "");
+        assert_eq!(renders(&after) - renders(&scrape), COUNT as u64, "one render each");
+
+        // Everybody is asked to look, and nothing has changed: a status each, which says that. Who asks may
+        // have installed a kind, so these are looked at; once for all who ask at the same time.
+        let mark = audit.mark();
+        for number in 0..COUNT {
+            world.request(&world.apps(), &name(number), "again").await;
+        }
+        for number in 0..COUNT {
+            world
+                .wait_condition(&world.apps(), &name(number), ("Ready", "True"), |object| {
+                    object["status"]["lastHandledReconcileAt"] == "again"
+                })
+                .await;
+        }
+        probe.idle(after.runs() + COUNT as u64).await;
+        world.plane.settled().await;
+        let mut counts = asked(mark);
+        counts.retain(|what, _| !what.starts_with("get /api"));
+        let budget = wanted(&[("patch plumb.dev/applications/status", COUNT)]);
+        assert_eq!(counts, budget, "a forced round");
+
+        // A process that finds all as it was: LISTs, and nothing of any Application's own.
+        agent.stop();
+        world.plane.settled().await;
+        let mark = audit.mark();
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        let scrape = probe.idle(COUNT as u64 + 1).await;
+        world.plane.settled().await;
+        let unchanged = "kind=\"Application\",outcome=\"unchanged\"";
+        assert_eq!(scrape.sum("plumb_reconciles_total", unchanged), COUNT as u64, "{scrape:?}");
+        assert_eq!(renders(&scrape), COUNT as u64, "one render each");
+        let counts = asked(mark);
+        let other: Vec<_> = counts
+            .iter()
+            .filter(|(what, _)| !what.starts_with("list ") && !what.starts_with("get /api"))
+            .collect();
+        assert_eq!(other, Vec::<(&String, &usize)>::new(), "a restart");
+        assert!(counts.values().sum::<usize>() <= RESTART, "{counts:?}");
     });
 }
 

@@ -4,6 +4,7 @@
 //! approves its digest; a plan that changes is another plan.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use plumb_core::{Digest, GroupKind, Hasher, ObjectKey};
 
@@ -13,7 +14,7 @@ pub struct Candidate {
     /// The object.
     pub key: ObjectKey,
     /// Its uid: the plan is about this object, not a later one of the same name.
-    pub uid: Box<str>,
+    pub uid: Arc<str>,
     /// Why deleting it loses what Git cannot bring back; `None` for most objects.
     pub precious: Option<&'static str>,
     /// Whether it is older than the application itself, so that nobody knows whether it was ever

@@ -1,12 +1,15 @@
 //! What is kept of a live object: enough to see every change of what we own, nothing of its body.
 
+use std::sync::Arc;
+
 use crate::marks::Marks;
 
-/// A live object's fingerprint, taken from its metadata alone.
+/// A live object's fingerprint, taken from its metadata alone. Texts are shared where the index has them
+/// already: members of one set have its id and its manager in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
     /// The object's uid.
-    pub uid: Box<str>,
+    pub uid: Arc<str>,
     /// Its resource version; ordered, as the API server promises for one kind.
     pub resource_version: u64,
     /// `metadata.generation`, 0 for kinds without one.
@@ -16,7 +19,7 @@ pub struct Live {
     /// How many owners it has by `ownerReferences`.
     pub owners: u32,
     /// The value of the part-of label.
-    pub part_of: Option<Box<str>>,
+    pub part_of: Option<Arc<str>>,
     /// The managedFields entries of managers whose name starts with [`crate::MANAGER_PREFIX`], with operation
     /// `Apply` and no subresource.
     pub entries: Vec<Entry>,
@@ -34,7 +37,7 @@ pub struct Live {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The field manager.
-    pub manager: Box<str>,
+    pub manager: Arc<str>,
     /// Digest of the parsed field set (keys sorted) and the entry's `apiVersion`.
     pub fields: u64,
     /// The entry's time, in seconds since the epoch; 0 when absent.

@@ -1,6 +1,7 @@
 //! Deleting members that nothing asks for any more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use plumb_core::{ErrorClass, GroupKind, ObjectKey};
@@ -55,7 +56,7 @@ impl Engine {
         let mut found: Vec<Member> = Vec::new();
         let mut going: Vec<Member> = Vec::new();
         let mut kept: Vec<Member> = Vec::new();
-        let applied: BTreeSet<Box<str>> = {
+        let applied: BTreeSet<Arc<str>> = {
             let members = self.members();
             desired.keys().filter_map(|key| Some(members.live(key)?.uid.clone())).collect()
         };

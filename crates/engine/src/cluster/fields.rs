@@ -13,6 +13,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
@@ -146,7 +147,7 @@ impl<'de> Visitor<'de> for Node {
 #[derive(Debug, Default)]
 pub(super) struct Words {
     /// The value of the part-of label.
-    pub(super) part_of: Option<Box<str>>,
+    pub(super) part_of: Option<Arc<str>>,
     pub(super) marks: Marks,
     /// What the object comes after.
     pub(super) after: Option<Box<str>>,

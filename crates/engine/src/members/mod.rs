@@ -35,7 +35,7 @@ pub use self::wellbeing::HIDDEN;
 struct Verified {
     set: Arc<str>,
     manager: Arc<str>,
-    uid: Box<str>,
+    uid: Arc<str>,
     entry: Option<(u64, i64)>,
     generation: i64,
     others: u64,
@@ -96,7 +96,8 @@ struct Slot {
 /// The index. See the module's description.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
-    objects: HashMap<Arc<ObjectKey>, Slot>,
+    /// Each in a place of its own: those of a map are a third empty on average.
+    objects: HashMap<Arc<ObjectKey>, Box<Slot>>,
     kinds: BTreeMap<GroupKind, Kind>,
     /// Every key that is labelled for a set or was verified for it.
     sets: HashMap<Arc<str>, HashSet<Arc<ObjectKey>>>,
@@ -335,11 +336,13 @@ impl Members {
         let set = self.intern_set(set);
         let newer = self.objects.get(&key).and_then(|slot| slot.live.as_ref());
         let newer = newer.filter(|known| known.resource_version > live.resource_version).cloned();
+        let live = self.shared(live);
+        let entry = live.entry(manager);
         let verified = Verified {
             set: Arc::clone(&set),
-            manager: manager.into(),
-            uid: live.uid.clone(),
-            entry: live.entry(manager).map(|entry| (entry.fields, entry.time)),
+            manager: entry.map_or_else(|| manager.into(), |entry| Arc::clone(&entry.manager)),
+            uid: Arc::clone(&live.uid),
+            entry: entry.map(|entry| (entry.fields, entry.time)),
             generation: live.generation,
             others: live.others,
             desired,
@@ -378,7 +381,7 @@ impl Members {
         slot.verified = Some(Verified {
             set: Arc::clone(&set),
             manager: manager.into(),
-            uid: Box::default(),
+            uid: "".into(),
             entry: None,
             generation: 0,
             others: 0,
@@ -505,7 +508,7 @@ impl Members {
     }
 
     /// The uid of the object that was last verified under this key.
-    pub(crate) fn verified_uid(&self, key: &ObjectKey) -> Option<Box<str>> {
+    pub(crate) fn verified_uid(&self, key: &ObjectKey) -> Option<Arc<str>> {
         Some(self.objects.get(key)?.verified.as_ref()?.uid.clone())
     }
 
@@ -564,18 +567,32 @@ impl Members {
         let mut sets = BTreeSet::new();
         if let Some(slot) = self.objects.get(key) {
             sets.extend(slot.verified.as_ref().map(|v| Arc::clone(&v.set)));
-            if let Some(part_of) = slot.live.as_ref().and_then(|live| live.part_of.as_deref()) {
-                sets.insert(part_of.into());
-            }
+            sets.extend(slot.live.as_ref().and_then(|live| live.part_of.clone()));
         }
         sets
+    }
+
+    /// The same with the texts that are here already.
+    fn shared(&self, mut live: Live) -> Live {
+        let Some(part_of) = &mut live.part_of else { return live };
+        let Some((set, keys)) = self.sets.get_key_value(part_of) else { return live };
+        *part_of = Arc::clone(set);
+        // Any other one of the set has its manager's name.
+        let other = keys.iter().next().and_then(|key| self.objects.get(key)?.live.as_ref());
+        for entry in &mut live.entries {
+            if let Some(known) = other.and_then(|other| other.entry(&entry.manager)) {
+                entry.manager = Arc::clone(&known.manager);
+            }
+        }
+        live
     }
 
     fn put(&mut self, key: &Arc<ObjectKey>, live: Live) {
         self.clock += 1;
         let touched = self.clock;
-        if let Some(part_of) = live.part_of.as_deref() {
-            let set = self.intern_set(part_of);
+        let mut live = self.shared(live);
+        if let Some(set) = live.part_of.as_deref().map(|part_of| self.intern_set(part_of)) {
+            live.part_of = Some(Arc::clone(&set));
             self.sets.entry(set).or_default().insert(Arc::clone(key));
         }
         let slot = self.objects.entry(Arc::clone(key)).or_default();
@@ -604,7 +621,7 @@ impl Members {
     fn remove(&mut self, key: &ObjectKey) {
         if let Some((key, slot)) = self.objects.remove_entry(key) {
             let part_of = slot.live.and_then(|live| live.part_of);
-            for set in slot.verified.map(|v| v.set.to_string().into()).into_iter().chain(part_of) {
+            for set in slot.verified.map(|v| v.set).into_iter().chain(part_of) {
                 self.tidy(&key, &set);
             }
         }
