@@ -111,8 +111,9 @@ fn script(
 
 /// How often Plumb rendered, by its own count.
 const RENDERS: &str = "plumb_renders_total";
-/// How often an Application's run found nothing to do, by Plumb's own count.
-const UNCHANGED: &str = "plumb_reconciles_total{kind=\"Application\",outcome=\"unchanged\"}";
+/// Applications that wait for a run of Plumb, and those that have one.
+const WAITING: &str = "plumb_queue_length{kind=\"Application\"}";
+const BUSY: &str = "plumb_workers_busy{kind=\"Application\"}";
 
 async fn took(
     ground: &mut Ground,
@@ -132,12 +133,16 @@ async fn in_sync(ground: &Ground) -> Result<Option<Duration>, TaskError> {
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let all = ground.apps as f64;
     while begun.elapsed() < Duration::from_mins(2) {
-        if ground.figure(UNCHANGED).await.is_some_and(|count| count >= all) {
+        // Each is rendered once, and none has anything left to do.
+        if ground.figure(RENDERS).await.is_some_and(|count| count >= all)
+            && ground.figure(WAITING).await == Some(0.0)
+            && ground.figure(BUSY).await == Some(0.0)
+        {
             return Ok(Some(begun.elapsed()));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let found = ground.figure(UNCHANGED).await;
+    let found = ground.figure(RENDERS).await;
     Err(missing("all Applications are in sync after a restart", &format!("{found:?}")))
 }
 
