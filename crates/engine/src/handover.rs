@@ -177,7 +177,7 @@ impl Engine {
         for key in keys {
             sets.extend(self.claims().wanting(key));
             let part_of = self.members().live(key).and_then(|live| live.part_of.clone());
-            sets.extend(part_of.map(std::sync::Arc::from));
+            sets.extend(part_of);
         }
         sets.remove(&*set.id);
         self.tell_freed(sets);

@@ -92,8 +92,10 @@ pub(super) async fn play(ground: &mut Ground, binary: &Path) -> Result<Played, T
     }
     phases.push(phase);
     if let Some(standby) = system.standby {
-        phases.push(takeover(ground, standby(ground, binary)?, false).await?);
-        phases.push(takeover(ground, standby(ground, binary)?, true).await?);
+        let second = standby(ground, binary, "standby")?;
+        phases.push(takeover(ground, second, false).await?);
+        let third = standby(ground, binary, "second standby")?;
+        phases.push(takeover(ground, third, true).await?);
     }
     Ok(Played { phases, scripts })
 }
@@ -148,16 +150,10 @@ async fn in_sync(ground: &Ground) -> Result<Option<Duration>, TaskError> {
 
 /// A second process has seen everything; the first ends, and in that moment somebody changes an object.
 /// The phase lasts until that is undone.
-async fn takeover(
-    ground: &mut Ground,
-    mut standby: Running,
-    kill: bool,
-) -> Result<Value, TaskError> {
+async fn takeover(ground: &mut Ground, standby: Running, kill: bool) -> Result<Value, TaskError> {
     /// What a watch of four kinds has to bring.
     const MEMBERS: &str = "plumb_members";
     let what = if kill { "takeover after a kill" } else { "takeover after a stop" };
-    // The second of them has the name of the one that leads now.
-    standby.name = if kill { "second standby" } else { "standby" };
     ground.running.push(standby);
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let all = (4 * ground.apps) as f64;

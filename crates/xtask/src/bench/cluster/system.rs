@@ -37,11 +37,14 @@ pub(super) struct System {
     /// Starts its processes.
     pub(super) start: Start<Vec<Running>>,
     /// Starts a replica that waits for the end of the first.
-    pub(super) standby: Option<Start<Running>>,
+    pub(super) standby: Option<Standby>,
 }
 
 /// Starts something, with the binary of Plumb.
 type Start<T> = fn(&Ground, &Path) -> Result<T, TaskError>;
+
+/// Starts a replica of this name, which has a cache of its own.
+type Standby = fn(&Ground, &Path, &'static str) -> Result<Running, TaskError>;
 
 /// A process of a system, by the name that tables give it.
 pub(super) struct Running {
@@ -89,7 +92,7 @@ pub(super) const PLUMB: System = System {
     handled: |object, token| object["status"]["lastHandledReconcileAt"] == token,
     corrects: true,
     start: |ground, binary| Ok(vec![plumb(ground, binary, "plumb")?]),
-    standby: Some(|ground, binary| plumb(ground, binary, "standby")),
+    standby: Some(plumb),
 };
 
 fn plumb(ground: &Ground, binary: &Path, name: &'static str) -> Result<Running, TaskError> {

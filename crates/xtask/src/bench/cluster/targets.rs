@@ -172,11 +172,13 @@ pub(super) fn targets(apps: usize, systems: &Value) -> Vec<Value> {
     let ratio = ratio.map(|(seconds, lists)| seconds / lists.max(1e-9));
     t.at_most("restart: seconds until in sync to those of the LISTs", ratio, 2.0);
 
-    for (phase, most) in [("takeover after a stop", 1.0), ("takeover after a kill", LEASE + 1.0)] {
+    for phase in ["takeover after a stop", "takeover after a kill"] {
+        let most = LEASE + 1.0;
         let seconds = plumb(&t, phase, "/seconds");
         t.at_most(&format!("{phase}: seconds until an edit is undone"), seconds, most);
-        let applies = plumb(&t, phase, "/by_kind/patch configmaps");
-        t.at_most(&format!("{phase}: applies"), applies, 1.0);
+        // The correction, its status, its event.
+        let writes = plumb(&t, phase, "/writes");
+        t.at_most(&format!("{phase}: writes but the Lease"), writes, 3.0);
     }
 
     if apps <= 1000.0 {
