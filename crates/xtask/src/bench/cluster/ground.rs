@@ -427,7 +427,7 @@ fn is_beside(event: &AuditEvent) -> bool {
 }
 
 /// An address that nobody listens on.
-pub(super) fn free() -> Result<String, TaskError> {
+pub(in crate::bench) fn free() -> Result<String, TaskError> {
     let listener = TcpListener::bind("127.0.0.1:0");
     let address = listener.and_then(|listener| listener.local_addr());
     Ok(address.map_err(|error| missing("a port is free", &error.to_string()))?.to_string())
@@ -462,7 +462,11 @@ pub(super) fn missing(what: &str, found: &str) -> TaskError {
 }
 
 /// Where a file of a Go module that is pinned lies.
-pub(super) fn in_module(dir: &Path, module: &str, path: &str) -> Result<PathBuf, TaskError> {
+pub(in crate::bench) fn in_module(
+    dir: &Path,
+    module: &str,
+    path: &str,
+) -> Result<PathBuf, TaskError> {
     let output = std::process::Command::new("go")
         // A module may ask for a newer one than is installed.
         .env("GOTOOLCHAIN", "auto")

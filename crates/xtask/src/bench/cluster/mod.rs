@@ -7,7 +7,7 @@
 //! as it wrote it, into other namespaces of the same control plane.
 
 mod faults;
-mod ground;
+pub(super) mod ground;
 mod phases;
 mod replay;
 mod scale;

@@ -1,8 +1,5 @@
 //! The same beside Flux's source-controller, on the same control plane, Git server and repository.
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use plumb_testkit::process::{Launch, Output, Process};
@@ -10,6 +7,7 @@ use plumb_testkit::{Kind, Scratch, Tool};
 use serde_json::{Value, json};
 
 use super::{Who, asked, bytes_of, follow, is_at, look, missing, wait};
+use crate::bench::cluster::ground::{free, in_module};
 use crate::bench::pairs::{spread, summary};
 use crate::bench::stage::{Stage, cpu_of, is_true};
 use crate::error::TaskError;
@@ -47,7 +45,8 @@ impl Flux {
         let binary = build
             .map_err(|error| missing("source-controller is built", &error.to_string()))?
             .map_err(TaskError::Tools)?;
-        let definitions = definitions()?.display().to_string();
+        let definitions = in_module(&Tool::SourceController.module_dir(), MODULE, DEFINITIONS)?;
+        let definitions = definitions.display().to_string();
         kubectl(&stage.plane, &["apply", "--server-side", "-f", &definitions])?;
         let established = ["wait", "--for=condition=Established", "--timeout=60s", "-f"];
         kubectl(&stage.plane, &[&established[..], &[definitions.as_str()]].concat())?;
@@ -92,26 +91,6 @@ impl Flux {
         let found = format!("{error}; source-controller ({:?}): {last:#?}", self.process.ended());
         missing("both do what they are asked", &found)
     }
-}
-
-/// An address that nobody listens on.
-fn free() -> Result<String, TaskError> {
-    let listener = TcpListener::bind("127.0.0.1:0");
-    let address = listener.and_then(|listener| listener.local_addr());
-    Ok(address.map_err(|error| missing("a port is free", &error.to_string()))?.to_string())
-}
-
-fn definitions() -> Result<PathBuf, TaskError> {
-    let output = Command::new("go")
-        .args(["list", "-m", "-f", "{{.Dir}}", MODULE])
-        .current_dir(Tool::SourceController.module_dir())
-        .output()
-        .map_err(|error| missing("go runs", &error.to_string()))?;
-    let dir = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if !output.status.success() || dir.is_empty() {
-        return Err(missing("go knows the module", &String::from_utf8_lossy(&output.stderr)));
-    }
-    Ok(Path::new(&dir).join(DEFINITIONS))
 }
 
 /// First fetches, commits of one file and looks without news, by turns.
