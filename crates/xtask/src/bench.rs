@@ -112,6 +112,9 @@ pub(crate) struct BenchArgs {
     /// through one of which five of a hundred fail.
     #[arg(long)]
     faults: bool,
+    /// `cluster`: objects of each application: four, and as many ConfigMaps as lack.
+    #[arg(long, default_value_t = cluster::EACH, value_parser = clap::value_parser!(u16).range(4..=1000))]
+    each: u16,
     /// `cluster`: instead, ten objects in each of 10,000 applications, with a feeder in place of the API
     /// server: what Plumb holds in memory.
     #[arg(long)]

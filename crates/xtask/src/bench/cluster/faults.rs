@@ -28,7 +28,7 @@ const STEP: Duration = Duration::from_millis(100);
 const IN_STEP: f64 = 0.1;
 
 /// Both runs.
-pub(super) async fn faults(apps: usize, plumb: &Path) -> Result<Vec<Value>, TaskError> {
+pub(super) async fn faults(apps: usize, each: u16, plumb: &Path) -> Result<Vec<Value>, TaskError> {
     let asked = |seen: &Seen| !seen.query.contains("watch=");
     let bucket = Mutex::new((PER_SECOND, Instant::now()));
     let dry = move |seen: &Seen| asked(seen) && !take(&bucket);
@@ -38,8 +38,8 @@ pub(super) async fn faults(apps: usize, plumb: &Path) -> Result<Vec<Value>, Task
         Rule::new(Match::any().when(asked), Fault::Status { code: 500, retry_after: None });
     let failing = failing.probability(FAILING / 100.0);
     Ok(vec![
-        through("first sync, 50 requests a second", throttled, apps, plumb).await?,
-        through("first sync, 5 % errors", failing, apps, plumb).await?,
+        through("first sync, 50 requests a second", throttled, (apps, each), plumb).await?,
+        through("first sync, 5 % errors", failing, (apps, each), plumb).await?,
     ])
 }
 
@@ -54,9 +54,14 @@ fn take(bucket: &Mutex<(f64, Instant)>) -> bool {
     taken
 }
 
-async fn through(what: &str, rule: Rule, apps: usize, plumb: &Path) -> Result<Value, TaskError> {
+async fn through(
+    what: &str,
+    rule: Rule,
+    (apps, each): (usize, u16),
+    plumb: &Path,
+) -> Result<Value, TaskError> {
     eprintln!("{what}: {apps} applications");
-    let mut ground = Ground::new(&PLUMB, apps).await?;
+    let mut ground = Ground::new(&PLUMB, apps, each).await?;
     let proxy = Arc::new(Proxy::to_api(&ground.plane, SEED).await);
     let hits = proxy.add(rule);
     ground.go_through(&proxy.url());

@@ -1,6 +1,7 @@
 //! A control plane of its own for each run, a Git server, N applications on both, and what is counted.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ pub(super) struct Ground {
     pub(super) running: Vec<Running>,
     pub(super) system: &'static System,
     pub(super) apps: usize,
+    /// Objects of each.
+    pub(super) each: usize,
     history: History,
     pub(super) news: News,
     pub(super) hand: Hand,
@@ -56,16 +59,26 @@ pub(super) fn folder(number: usize) -> String {
     format!("app-{number:05}")
 }
 
-/// What lies in the folder of an application: four objects, and a kustomization that puts one label
-/// on all of them.
-pub(super) fn files(number: usize, version: &str, value: &str) -> Vec<(String, String)> {
+/// What lies in the folder of an application: four objects and `more` ConfigMaps, and a kustomization
+/// that puts one label on all of them.
+fn files(number: usize, more: usize, version: &str, value: &str) -> Vec<(String, String)> {
     let name = folder(number);
     let file = |file: &str, text: String| (format!("{name}/{file}.yaml"), text);
-    vec![
+    let mut maps = String::new();
+    for number in 0..more {
+        let _infallible = write!(
+            maps,
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}-{number}\n  namespace: {NAMESPACE}\ndata:\n  \
+             number: \"{number}\"\n"
+        );
+    }
+    let listed = if more > 0 { ", more.yaml" } else { "" };
+    let more = (more > 0).then(|| file("more", maps));
+    let four = [
         file(
             "kustomization",
             format!(
-                "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [account.yaml, config.yaml, service.yaml, deployment.yaml]\nlabels:\n  \
+                "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [account.yaml, config.yaml, service.yaml, deployment.yaml{listed}]\nlabels:\n  \
                  - pairs: {{version: \"{version}\"}}\n"
             ),
         ),
@@ -101,12 +114,17 @@ pub(super) fn files(number: usize, version: &str, value: &str) -> Vec<(String, S
                  cpu: 10m\n              memory: 32Mi\n"
             ),
         ),
-    ]
+    ];
+    four.into_iter().chain(more).collect()
 }
 
 impl Ground {
     /// A control plane with the repository and all custom resources on it, and nothing that acts.
-    pub(super) async fn new(system: &'static System, apps: usize) -> Result<Self, TaskError> {
+    pub(super) async fn new(
+        system: &'static System,
+        apps: usize,
+        each: u16,
+    ) -> Result<Self, TaskError> {
         // A Deployment of no replicas is looked at by the controller-manager and becomes ready;
         // simulated Pods would measure the machine, not who applies them.
         let options = Options { nodes: 0, controllers: true };
@@ -126,6 +144,7 @@ impl Ground {
             running: Vec::new(),
             system,
             apps,
+            each: each.into(),
             news: history.news(),
             history,
             hand: Hand::new(&plane, "bench").await,
@@ -135,7 +154,7 @@ impl Ground {
             scratch,
             plane,
         };
-        ground.commit((0..apps).flat_map(|number| files(number, "1", "1")));
+        ground.commit(ground.all_files("1", "1"));
         for (kind, object) in (system.extra)() {
             ground.hand.create(kind, system.namespace, &object).await.map_err(refused)?;
         }
@@ -153,6 +172,20 @@ impl Ground {
             })
             .await?;
         Ok(ground)
+    }
+
+    /// The folder of one application.
+    pub(super) fn files(&self, number: usize, version: &str, value: &str) -> Vec<(String, String)> {
+        files(number, self.each.saturating_sub(super::EACH.into()), version, value)
+    }
+
+    /// Those of all.
+    pub(super) fn all_files<'a>(
+        &'a self,
+        version: &'a str,
+        value: &'a str,
+    ) -> impl Iterator<Item = (String, String)> + 'a {
+        (0..self.apps).flat_map(move |number| self.files(number, version, value))
     }
 
     pub(super) fn commit(&self, files: impl Iterator<Item = (String, String)>) -> String {

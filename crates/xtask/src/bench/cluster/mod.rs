@@ -1,6 +1,6 @@
 //! Plumb on a cluster of N applications, beside others and beside the API server's own limit.
 //!
-//! N folders of one repository over HTTP, each with a kustomization of four objects; N applications
+//! N folders of one repository over HTTP, each with a kustomization of four objects or more; N applications
 //! that wait, each a folder. All custom resources are there before a system starts, and each system has
 //! a fresh control plane for itself. Requests are counted from the audit log, processor time and memory
 //! are those of the processes, bytes are those of Git. The limit is a loop that sends what Plumb wrote,
@@ -28,6 +28,8 @@ use crate::error::TaskError;
 const APPS: usize = 1000;
 /// How many where a feeder stands in place of the API server.
 const FED: usize = 10_000;
+/// Objects of each.
+pub(super) const EACH: u16 = 4;
 /// From so many on everything is measured once, else so often.
 const LARGE: usize = 1000;
 const RUNS: usize = 3;
@@ -53,7 +55,7 @@ async fn measured(args: &BenchArgs, plumb: &Path) -> Result<Value, TaskError> {
         for round in 0..rounds {
             for system in &systems {
                 eprintln!("{}: {apps} applications, run {} of {rounds}", system.name, round + 1);
-                let mut ground = Ground::new(system, apps).await?;
+                let mut ground = Ground::new(system, apps, args.each).await?;
                 let played = phases::play(&mut ground, plumb).await?;
                 let mut run = json!({ "system": system.name, "phases": played.phases });
                 if system.name == PLUMB.name && !args.alone {
@@ -63,10 +65,11 @@ async fn measured(args: &BenchArgs, plumb: &Path) -> Result<Value, TaskError> {
                 runs.push(run);
             }
         }
-        let faults = if args.faults { faults::faults(apps, plumb).await? } else { Vec::new() };
+        let faults =
+            if args.faults { faults::faults(apps, args.each, plumb).await? } else { Vec::new() };
         let medians = targets::medians(&runs);
-        let targets = targets::targets(apps, &medians);
-        let all = json!({ "apps": apps, "medians": medians, "targets": targets, "runs": runs, "faults": faults });
+        let targets = targets::targets(apps, args.each, &medians);
+        let all = json!({ "apps": apps, "each": args.each, "medians": medians, "targets": targets, "runs": runs, "faults": faults });
         measured.push(all);
     }
     Ok(json!({ "agree": true, "measured": measured }))

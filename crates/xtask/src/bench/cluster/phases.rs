@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use plumb_testkit::control_plane::Mark;
 use serde_json::{Value, json};
 
-use super::ground::{Begun, Ground, files, folder, missing};
+use super::ground::{Begun, Ground, folder, missing};
 use super::replay::Script;
 use super::system::Running;
 use crate::bench::pairs::spread;
@@ -44,7 +44,7 @@ pub(super) async fn play(ground: &mut Ground, binary: &Path) -> Result<Played, T
     // One in the middle, wherever a queue begins.
     let chosen = apps / 2;
     let renders = ground.figure(RENDERS).await;
-    let commit = ground.commit(files(chosen, "1", "one").into_iter());
+    let commit = ground.commit(ground.files(chosen, "1", "one").into_iter());
     let begun = ground.begin();
     ground.look(&commit).await?;
     let live = |object: &Value| object["data"]["value"] == "one";
@@ -55,7 +55,7 @@ pub(super) async fn play(ground: &mut Ground, binary: &Path) -> Result<Played, T
     }
     phases.push(phase);
 
-    let commit = ground.commit((0..apps).flat_map(|number| files(number, "2", "2")));
+    let commit = ground.commit(ground.all_files("2", "2"));
     let begun = ground.begin();
     ground.look(&commit).await?;
     let done = ground.all("are at the commit", |app| (system.ready)(app, &commit)).await?;
@@ -151,12 +151,12 @@ async fn in_sync(ground: &Ground) -> Result<Option<Duration>, TaskError> {
 /// A second process has seen everything; the first ends, and in that moment somebody changes an object.
 /// The phase lasts until that is undone.
 async fn takeover(ground: &mut Ground, standby: Running, kill: bool) -> Result<Value, TaskError> {
-    /// What a watch of four kinds has to bring.
+    /// What the watches have to bring.
     const MEMBERS: &str = "plumb_members";
     let what = if kill { "takeover after a kill" } else { "takeover after a stop" };
     ground.running.push(standby);
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-    let all = (4 * ground.apps) as f64;
+    let all = (ground.each * ground.apps) as f64;
     let waiting = Instant::now();
     while ground.last_figure(MEMBERS).await.is_none_or(|members| members < all) {
         if waiting.elapsed() > Duration::from_mins(2) {
@@ -232,7 +232,7 @@ async fn during_a_sync(ground: &mut Ground) -> Result<Value, TaskError> {
     let system = ground.system;
     let apps = ground.apps;
     // What is edited is as it was, so that an edit can be told from the commit.
-    let commit = ground.commit((0..apps).flat_map(|number| files(number, "3", "2")));
+    let commit = ground.commit(ground.all_files("3", "2"));
     let begun = ground.begin();
     ground.look(&commit).await?;
     let hand = ground.hand.named("editor");

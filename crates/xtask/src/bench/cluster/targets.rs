@@ -115,14 +115,15 @@ impl Target<'_> {
 }
 
 /// The targets that the figures tell something of.
-pub(super) fn targets(apps: usize, systems: &Value) -> Vec<Value> {
+pub(super) fn targets(apps: usize, each: u16, systems: &Value) -> Vec<Value> {
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let mut t = Target { apps: apps as f64, systems, told: Vec::new() };
     let plumb = |t: &Target<'_>, phase: &str, path: &str| t.figure("plumb", phase, path);
     let apps = t.apps;
 
     let first = plumb(&t, "first sync", "/requests");
-    t.at_most("first sync: requests", first, 7.0 * apps + 60.0);
+    // Its objects, facts, status and an event.
+    t.at_most("first sync: requests", first, (f64::from(each) + 3.0) * apps + 60.0);
     for phase in ["first sync", "commit to all"] {
         let share = plumb(&t, phase, "/limit/share");
         t.at_least(&format!("{phase}: share of the replay limit"), share, 0.85);
@@ -279,7 +280,7 @@ mod tests {
         let systems = medians(&runs);
         assert_eq!(systems["plumb"]["first sync"]["seconds"], 2.0);
         assert_eq!(systems["flux"]["first sync"]["seconds"], 90.0);
-        let targets = targets(100, &systems);
+        let targets = targets(100, 4, &systems);
         let of = |what: &str| targets.iter().find(|target| target["what"] == what).unwrap();
         assert_eq!(of("first sync: requests")["holds"], true);
         assert_eq!(of("first sync: seconds of flux to plumb's")["value"], 45.0);
@@ -289,7 +290,7 @@ mod tests {
     #[test]
     fn the_table_has_a_row_for_each_phase_and_system() {
         let systems = medians(&[run("plumb", 3.0), run("flux", 90.0)]);
-        let targets = targets(100, &systems);
+        let targets = targets(100, 4, &systems);
         let measured = json!({ "apps": 100, "medians": systems, "targets": targets });
         let table = table(&json!({ "measured": [measured] }));
         assert!(table.contains("| first sync | flux | 90.0 | 700 |"), "{table}");
