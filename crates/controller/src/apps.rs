@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use plumb_api::conditions::reasons;
+use plumb_api::conditions::{READY, reasons};
 use plumb_api::{Application, ApplicationSpec, ApplicationStatus, Condition, names};
 use plumb_engine::{Account, ApplySet, Ignores, Resource, Transient};
 
@@ -72,6 +72,13 @@ impl Run {
     fn looks_at(&self, base: &Base) -> Looked {
         (base.revision.commit, self.object.metadata.generation)
     }
+
+    /// Whether it was told to be ready as it is asked for now.
+    fn was_ready(&self) -> bool {
+        let told = &self.before;
+        told.observed_generation == self.object.metadata.generation
+            && told.conditions.iter().any(|c| c.type_ == READY && c.status == "True")
+    }
 }
 
 impl Daemon {
@@ -118,14 +125,15 @@ impl Daemon {
             self.speak(&run).await;
             return Outcome::Waiting;
         }
+        let scope = scope_of(&run.object, Some(&run.before));
         let asked = annotation(&run.object.metadata, names::REQUESTED_AT);
         if asked != run.before.last_handled_reconcile_at.as_deref()
+            && (!run.was_ready() || self.engine.may_have_changed(&scope.kinds))
             && self.state.lock().kinds_are_due(name)
         {
             // Somebody may just have installed what was missing.
             self.engine.look_at_kinds_again().await;
         }
-        let scope = scope_of(&run.object, Some(&run.before));
         if let Err(error) = self.engine.watch(&scope.kinds).await {
             return self.failed_run(&run, None, &error).await;
         }

@@ -473,6 +473,13 @@ impl Engine {
 
     /// How many kinds cannot be read for longer than a moment.
     pub fn blind_count(&self) -> usize {
+    /// Whether what is served of these kinds may be another thing than before without any watch telling so:
+    /// they are defined in the cluster, or cannot be read.
+    pub fn may_have_changed(&self, kinds: &BTreeSet<GroupKind>) -> bool {
+        let defined = |kind: &GroupKind| !plumb_health::is_kubernetes(&kind.group);
+        kinds.iter().any(defined) || !self.blind(kinds).is_empty()
+    }
+
         let members = self.members();
         members.kinds().filter(|(kind, _)| members.blind(kind).is_some()).count()
     }

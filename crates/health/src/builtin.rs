@@ -36,6 +36,11 @@ const GROUPS: [&str; 21] = [
     "storage.k8s.io",
 ];
 
+/// Whether a group is one of Kubernetes itself, and its kinds so as they are for the life of an API server.
+pub fn is_kubernetes(group: &str) -> bool {
+    GROUPS.contains(&group)
+}
+
 /// Kinds of Kubernetes itself whose objects have no status: there is nothing to be seen in them.
 const WITHOUT_STATUS: [(&str, &[&str]); 10] = [
     (
@@ -78,7 +83,7 @@ pub fn works_by_being_there(group: &str, kind: &str) -> bool {
 
 /// Says how an object of Kubernetes' own kinds is; nothing about others.
 pub(crate) fn assess(group: &str, kind: &str, object: &Value) -> Option<Verdict> {
-    if !GROUPS.contains(&group) {
+    if !is_kubernetes(group) {
         return None;
     }
     if is_stale(object) {

@@ -13,7 +13,7 @@ mod health;
 mod known;
 mod rules;
 
-pub use builtin::{hush, works_by_being_there};
+pub use builtin::{hush, is_kubernetes, works_by_being_there};
 pub use cel::{CelError, Expression, Variables};
 pub use generic::assess as assess_unknown;
 pub use health::{Health, Verdict};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use plumb_api::conditions::{READY, reasons};
+use plumb_api::conditions::reasons;
 use plumb_core::ObjectKey;
 
 use super::Run;
@@ -76,9 +76,7 @@ impl Daemon {
         base: Option<&Base>,
         unready: Unready,
     ) -> Outcome {
-        let was_ready = run.before.observed_generation == run.object.metadata.generation
-            && run.before.conditions.iter().any(|c| c.type_ == READY && c.status == "True");
-        let first = run.rendered.is_none() && was_ready;
+        let first = run.rendered.is_none() && run.was_ready();
         let due = {
             let mut store = self.state.lock();
             let Some(app) = store.apps.get_mut(&run.name) else { return Outcome::Unchanged };
