@@ -245,7 +245,6 @@ fn a_commit_to_all_a_forced_round_and_a_restart_cost_what_they_must_and_no_more(
         let mark = audit.mark();
         let mut agent = world.agent();
         let probe = Probe::of(&mut agent).await;
-        // Each LIST that ends calls all who wait for any, so runs that only wait are no sign of the end.
         let unchanged = "kind=\"Application\",outcome=\"unchanged\"";
         wait_for("all applications to be found in sync", LIMIT, async || {
             let scrape = probe.scrape().await;
@@ -253,7 +252,11 @@ fn a_commit_to_all_a_forced_round_and_a_restart_cost_what_they_must_and_no_more(
             if found >= COUNT as u64 { Ok(()) } else { Err(scrape) }
         })
         .await;
-        probe.idle(COUNT as u64 + 1).await;
+        let scrape = probe.idle(COUNT as u64 + 1).await;
+        // Once it waits for the source, once for the LISTs, and then it runs.
+        let runs = scrape.sum("plumb_reconciles_total", "kind=\"Application\"");
+        assert!(runs <= 3 * COUNT as u64, "{runs} runs of {COUNT} Applications");
+        assert_eq!(scrape.sum("plumb_renders_total", ""), COUNT as u64, "one render each");
         world.plane.settled().await;
         let counts = asked(mark);
         let other: Vec<_> = counts

@@ -169,10 +169,13 @@ impl Daemon {
                     message: with_hint(chain(&error), error.hint()),
                     class: error.class(),
                 };
-                if !mirrors.has(&remote, &commit).map_err(failed)? {
-                    return Err(Failed::Asked);
-                }
-                let snapshot = mirrors.snapshot(&remote, &commit).map_err(failed)?;
+                let snapshot = match mirrors.snapshot(&remote, &commit) {
+                    Ok(snapshot) => snapshot,
+                    Err(_) if !mirrors.has(&remote, &commit).map_err(failed)? => {
+                        return Err(Failed::Asked);
+                    }
+                    Err(error) => return Err(failed(error)),
+                };
                 let path = match RelPath::parse(&how.path) {
                     Ok(path) => path,
                     Err(error) => {

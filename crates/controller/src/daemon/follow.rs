@@ -16,7 +16,7 @@ use crate::metrics::Kind;
 use crate::names::{Key, Name};
 use crate::queue::Lane;
 use crate::server::{Heartbeat, Readiness};
-use crate::state::{Store, hints_of, scope_of};
+use crate::state::{App, Store, hints_of, scope_of};
 
 impl Daemon {
     /// Feeds the watches of our own kinds into the state, for ever.
@@ -191,14 +191,17 @@ impl Daemon {
                 Signal::Set(set) => {
                     if let Some(key) = app_of(&set) {
                         // Of one that is still being applied a run is more than putting something back.
-                        let rendered = store.apps.get(key.name()).map(|app| &app.rendered);
-                        let settled =
-                            rendered.is_some_and(|it| it.as_ref().is_some_and(|r| r.settled));
-                        self.queue.add(key, if settled { Lane::Drift } else { Lane::Urgent });
+                        let rendered = app.and_then(|app| app.rendered.as_ref());
+                        let settled = rendered.is_some_and(|rendered| rendered.settled);
+                        if !app.is_some_and(|app| self.waits_for_lists(app)) {
+                            self.queue.add(key, if settled { Lane::Drift } else { Lane::Urgent });
+                        }
                     }
                 }
                 Signal::Health(set) => {
-                    if let Some(key) = app_of(&set) {
+                    if let Some(key) = app_of(&set)
+                        && !store.apps.get(key.name()).is_some_and(|app| self.waits_for_lists(app))
+                    {
                         self.queue.add(key, Lane::Urgent);
                     }
                 }
@@ -214,8 +217,9 @@ impl Daemon {
                     }
                 }
                 Signal::Kind(kind) => {
-                    let waiting =
-                        store.apps.iter_mut().filter(|(_, app)| app.waits_for.contains(&kind));
+                    let waiting = store.apps.iter_mut().filter(|(_, app)| {
+                        app.waits_for.contains(&kind) && !self.waits_for_lists(app)
+                    });
                     for (name, app) in waiting {
                         app.news = true;
                         self.queue.add(Key::App(name.clone()), Lane::Urgent);
@@ -234,6 +238,12 @@ impl Daemon {
     }
 
     /// A standby follows the kinds that come into use, so that it has them when it takes over. A
+    /// Whether an Application waits until kinds are listed, and one of them is not. It is called with the
+    /// last of them, and whatever else calls it before that finds nothing else to do than to wait.
+    fn waits_for_lists(&self, app: &App) -> bool {
+        !app.waits_for.is_empty() && !self.engine.pending(&app.waits_for).is_empty()
+    }
+
     /// leader does so in its runs.
     fn follow_kinds(self: &Arc<Self>, apps: &[&Application]) {
         if self.leadership.epoch().is_some() {
