@@ -45,7 +45,7 @@ struct Run {
     name: Name,
     object: Arc<Application>,
     set: Arc<ApplySet>,
-    rendered: Option<Rendered>,
+    rendered: Option<Arc<Rendered>>,
     before: ApplicationStatus,
     /// What that says of objects that go by themselves.
     transient: Arc<BTreeMap<String, Transient>>,
@@ -131,7 +131,7 @@ impl Daemon {
             && (!run.was_ready() || self.engine.may_have_changed(&scope.kinds))
             && self.state.lock().kinds_are_due(name)
         {
-            // Somebody may just have installed what was missing.
+            // Somebody may just have installed what was missing, or changed a definition.
             self.engine.look_at_kinds_again().await;
         }
         if let Err(error) = self.engine.watch(&scope.kinds).await {
@@ -356,13 +356,13 @@ impl Daemon {
         }
         let origin = self.origin(run, &base, &inputs);
         let rendered = Rendered {
-            remote: base.remote.clone(),
+            remote: Arc::clone(&base.remote),
             revision: base.revision.clone(),
             how: Arc::clone(&base.how),
             inputs: Arc::new(inputs),
             settled: false,
-            kept: Vec::new(),
-            left_alone: Vec::new(),
+            kept: Box::default(),
+            left_alone: Box::default(),
             broken: matches!(built, Built::Broken { .. }),
             refused: false,
         };
@@ -404,7 +404,7 @@ impl Daemon {
 
     fn store_render(&self, run: &Run, rendered: Rendered) {
         if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
-            app.rendered = Some(rendered);
+            app.rendered = Some(Arc::new(rendered));
         }
     }
 
@@ -418,7 +418,7 @@ impl Daemon {
         let mut store = self.state.lock();
         if let Some(rendered) = store.apps.get_mut(&run.name).and_then(|app| app.rendered.as_mut())
         {
-            change(rendered);
+            change(Arc::make_mut(rendered));
         }
     }
 }

@@ -46,7 +46,7 @@ fn object(name: &Name, app: &App, check: &HealthCheck) -> ObjectRef {
     ObjectRef {
         api_version: check.api_version.clone(),
         kind: check.kind.clone(),
-        namespace: check.namespace.clone().unwrap_or_else(|| name.namespace.clone()),
+        namespace: check.namespace.clone().unwrap_or_else(|| name.namespace.to_string()),
         name: check.name.clone(),
         ask: Ask::Health,
         account: app.set.account.as_deref().cloned(),

@@ -619,8 +619,8 @@ impl Daemon {
             regarding: Regarding {
                 api_version: names::API_VERSION.into(),
                 kind: kind.as_str().into(),
-                namespace: name.namespace,
-                name: name.name,
+                namespace: name.namespace.into(),
+                name: name.name.into(),
                 uid: metadata.uid.clone().unwrap_or_default(),
             },
             severity,

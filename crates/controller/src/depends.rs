@@ -87,7 +87,7 @@ fn object(name: &Name, app: &App, on: &Dependency, expr: &Compiled) -> Option<Ob
     Some(ObjectRef {
         api_version: on.api_version.clone().unwrap_or_else(|| "plumb.dev/v1alpha1".into()),
         kind: on.kind.clone().unwrap_or_else(|| "Application".into()),
-        namespace: on.namespace.clone().unwrap_or_else(|| name.namespace.clone()),
+        namespace: on.namespace.clone().unwrap_or_else(|| name.namespace.to_string()),
         name: on.name.clone(),
         ask: Ask::Ready(on.ready_expr.clone()),
         account: app.set.account.as_deref().cloned(),

@@ -39,8 +39,8 @@ const LONGEST_WORD: usize = 128;
 /// The API server refuses a longer name.
 const LONGEST_NAME: usize = 253;
 
-/// Events that wait to be sent. A first sync of a thousand Applications fits; at about a kilobyte
-/// each it stays a small part of our memory.
+/// Events that wait to be sent. A first sync of a thousand Applications fits; as the text that is sent
+/// each takes less than a kilobyte, so that they stay a small part of our memory.
 const QUEUE: usize = 2048;
 
 /// The pauses between the tries of one Event, while the API server is away for a moment.
@@ -184,10 +184,25 @@ impl EventSink for ClusterEvents {
     }
 }
 
+/// An Event's object while it waits: as a tree it would take five times as much.
+#[derive(Debug)]
+struct Sealed(Box<str>);
+
+impl Sealed {
+    fn of(object: &Value) -> Self {
+        Self(object.to_string().into())
+    }
+
+    fn open(&self) -> Value {
+        // It was written from one.
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+}
+
 /// The end that the rest of the controller holds; clones share one queue.
 #[derive(Debug, Clone)]
 pub struct Events {
-    queue: mpsc::Sender<Value>,
+    queue: mpsc::Sender<Sealed>,
     shared: Arc<Shared>,
 }
 
@@ -203,7 +218,7 @@ struct Shared {
 /// The end that [`run`] sends from.
 #[derive(Debug)]
 pub struct Outbox {
-    queue: mpsc::Receiver<Value>,
+    queue: mpsc::Receiver<Sealed>,
     metrics: Metrics,
 }
 
@@ -240,7 +255,7 @@ impl Events {
             *last
         };
         let object = event.object(&shared.instance, nanoseconds, count);
-        match self.queue.try_send(object) {
+        match self.queue.try_send(Sealed::of(&object)) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => shared.metrics.event_dropped("queue-full"),
             Err(mpsc::error::TrySendError::Closed(_)) => shared.metrics.event_dropped("stopped"),
@@ -271,7 +286,7 @@ pub async fn run(
             let Some(event) = &unsent else {
                 return false;
             };
-            deliver(sink, event, metrics, &PAUSES, &mut losses).await;
+            deliver(sink, &event.open(), metrics, &PAUSES, &mut losses).await;
             unsent = None;
             // Paced, not dropped: the queue takes the peaks.
             tokio::time::sleep(Duration::from_secs(1) / PER_SECOND).await;
@@ -295,7 +310,7 @@ pub async fn run(
             let Some(event) = &unsent else {
                 return;
             };
-            deliver(sink, event, metrics, &[], &mut losses).await;
+            deliver(sink, &event.open(), metrics, &[], &mut losses).await;
             unsent = None;
         }
     };

@@ -169,7 +169,7 @@ impl Sight {
     /// The version that is there now; nothing when that is not known.
     pub(crate) fn current(&self, named: &Named) -> Option<Version> {
         let all = (named.kind, None);
-        let one = (named.kind, Some(named.name.namespace.clone()));
+        let one = (named.kind, Some(named.name.namespace.to_string()));
         let in_sight = self.synced.contains(&all) || self.synced.contains(&one);
         self.seen.get(named).filter(|_| in_sight).copied()
     }

@@ -2,13 +2,15 @@
 
 use std::fmt;
 
+use smol_str::SmolStr;
+
 /// Namespace and name of one of our objects; displays as `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     /// The namespace.
-    pub namespace: String,
+    pub namespace: SmolStr,
     /// The name.
-    pub name: String,
+    pub name: SmolStr,
 }
 
 impl Name {
@@ -30,7 +32,7 @@ impl Name {
 
     /// Of an object that has both, as every stored object of ours does.
     pub(crate) fn of(metadata: &kube::core::ObjectMeta) -> Self {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
         Self { namespace: text(&metadata.namespace), name: text(&metadata.name) }
     }
 }

@@ -21,9 +21,9 @@ pub(crate) type Workload = (ObjectKey, String);
 pub(crate) fn object(app: &App, (key, selector): &Workload) -> ObjectRef {
     ObjectRef {
         api_version: format!("{}/v1", key.group_kind.group),
-        kind: key.group_kind.kind.clone(),
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
+        kind: key.group_kind.kind.to_string(),
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
         ask: Ask::Pods(selector.clone()),
         account: app.set.account.as_deref().cloned(),
         of: None,
@@ -146,7 +146,9 @@ impl Stuck {
     pub(crate) fn put(&mut self, key: ObjectKey, pod: Pod) {
         match pod.state {
             _ if !self.owns(&pod) => {}
-            PodState::Stuck(health, words) => _ = self.pods.insert(key.name, (health, words)),
+            PodState::Stuck(health, words) => {
+                _ = self.pods.insert(key.name.to_string(), (health, words))
+            }
             PodState::OnItsWay { again: true } => {}
             PodState::OnItsWay { again: false } | PodState::Fine => self.remove(&key.name),
         }

@@ -182,7 +182,7 @@ impl Daemon {
             Ok((remote, revision)) => {
                 let moved = {
                     let store = self.state.lock();
-                    let known = store.sources.get(name).and_then(|source| source.remote.as_ref());
+                    let known = store.sources.get(name).and_then(|source| source.remote.as_deref());
                     known.is_some_and(|known| known != remote)
                 };
                 // At once: their runs under way end early for this revision.
@@ -322,13 +322,15 @@ impl Daemon {
         let seq = moved.then(|| store.number(name, revision.commit));
         let source = store.sources.get_mut(name)?;
         let news = source.revision.as_ref() != Some(revision)
-            || source.remote.as_ref() != Some(remote)
+            || source.remote.as_deref() != Some(remote)
             || source.problem.is_some();
         let forced = annotation(&object.metadata, names::REQUESTED_AT)
             != object.status.as_ref().and_then(|s| s.last_handled_reconcile_at.as_deref());
         source.seq = seq.unwrap_or(source.seq);
         source.revision = Some(revision.clone());
-        source.remote = Some(remote.clone());
+        if source.remote.as_deref() != Some(remote) {
+            source.remote = Some(Arc::new(remote.clone()));
+        }
         source.looked = source.looked.max(Some(began));
         source.problem = None;
         source.backoff.succeeded();

@@ -43,7 +43,7 @@ pub(crate) struct Source {
     /// Counts the revisions that this process has seen, as [`Store::number`] does.
     pub(crate) seq: u64,
     /// Where it was read, with credentials.
-    pub(crate) remote: Option<Remote>,
+    pub(crate) remote: Option<Arc<Remote>>,
     /// When a look was last asked for: what was heard before is no answer to that.
     pub(crate) asked: Instant,
     /// When somebody asked for the look that is to come, if anybody did.
@@ -76,16 +76,16 @@ pub(crate) struct Source {
 /// What a render was made of and came to.
 #[derive(Clone)]
 pub(crate) struct Rendered {
-    pub(crate) remote: Remote,
+    pub(crate) remote: Arc<Remote>,
     pub(crate) revision: Revision,
     pub(crate) how: Arc<How>,
     pub(crate) inputs: Arc<Inputs>,
     /// Whether its last run left nothing to do.
     pub(crate) settled: bool,
     /// What its last run left where it is, since it is not Plumb's to change or to delete.
-    pub(crate) kept: Vec<ObjectKey>,
+    pub(crate) kept: Box<[ObjectKey]>,
     /// What its last run found marked to be left alone. It is made again once it goes.
-    pub(crate) left_alone: Vec<ObjectKey>,
+    pub(crate) left_alone: Box<[ObjectKey]>,
     /// Whether it rendered at all; if not, only another input helps.
     pub(crate) broken: bool,
     /// Whether it was refused as a whole.
@@ -109,10 +109,11 @@ pub(crate) struct App {
     pub(crate) set: Arc<ApplySet>,
     /// What was last read of the ConfigMaps and Secrets that its spec names.
     pub(crate) found: Arc<Found>,
-    pub(crate) rendered: Option<Rendered>,
+    /// Shared with `good`, and with the run under way.
+    pub(crate) rendered: Option<Arc<Rendered>>,
     /// The last render that was applied as a whole: what stays enforced while a newer one, or
     /// another path, is broken.
-    pub(crate) good: Option<Rendered>,
+    pub(crate) good: Option<Arc<Rendered>>,
     /// The commit, and how it is rendered, that this process has seen in place as a whole since it
     /// last applied anything else.
     pub(crate) kept: Option<(CommitId, Arc<How>)>,

@@ -2,15 +2,17 @@
 
 use std::fmt;
 
+use smol_str::SmolStr;
+
 /// A kind in one version of its group; displays as `apps/v1 Deployment`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Gvk {
     /// The API group, empty for the core group.
-    pub group: String,
+    pub group: SmolStr,
     /// The version in that group.
-    pub version: String,
+    pub version: SmolStr,
     /// The kind.
-    pub kind: String,
+    pub kind: SmolStr,
 }
 
 impl Gvk {
@@ -23,7 +25,7 @@ impl Gvk {
     /// `group/version`, or the version alone for the core group.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() {
-            self.version.clone()
+            self.version.to_string()
         } else {
             format!("{}/{}", self.group, self.version)
         }
@@ -45,9 +47,9 @@ impl fmt::Display for Gvk {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupKind {
     /// The API group, empty for the core group.
-    pub group: String,
+    pub group: SmolStr,
     /// The kind.
-    pub kind: String,
+    pub kind: SmolStr,
 }
 
 impl GroupKind {
@@ -80,9 +82,9 @@ pub struct ObjectKey {
     /// Group and kind.
     pub group_kind: GroupKind,
     /// The namespace, empty for cluster-scoped objects.
-    pub namespace: String,
+    pub namespace: SmolStr,
     /// The name.
-    pub name: String,
+    pub name: SmolStr,
 }
 
 impl ObjectKey {

@@ -189,7 +189,7 @@ async fn follow(
         };
         let mut awaited = awaited.lock().unwrap_or_else(PoisonError::into_inner);
         for name in come {
-            let account = Account { namespace: namespace.clone(), name };
+            let account = Account { namespace: namespace.clone(), name: name.into() };
             for set in awaited.sets.remove(&account).into_iter().flatten() {
                 let _ = signals.send(Signal::Freed(set));
             }

@@ -57,7 +57,7 @@ pub(crate) struct Asking {
     /// Counts what all sets ever asked, so that a verdict by former rules can be told.
     pub(crate) number: u64,
     /// The kinds of its objects whose bodies tell how they are.
-    bodies: BTreeSet<GroupKind>,
+    bodies: Box<[GroupKind]>,
 }
 
 impl Asking {
@@ -113,7 +113,7 @@ pub(crate) struct Attention(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    asking: HashMap<Arc<str>, Asking>,
+    asking: HashMap<Arc<str>, Arc<Asking>>,
     kinds: BTreeMap<GroupKind, Depth>,
     /// How many rules, and lists for their sake, there have been.
     count: u64,
@@ -141,7 +141,7 @@ impl Attention {
     }
 
     /// What a set asks.
-    pub(crate) fn of(&self, set: &str) -> Option<Asking> {
+    pub(crate) fn of(&self, set: &str) -> Option<Arc<Asking>> {
         self.lock().asking.get(set).cloned()
     }
 
@@ -175,7 +175,8 @@ impl Attention {
             Asking { asks, number, bodies }
         });
         let bodies = now.as_ref().map(|now| now.bodies.clone()).unwrap_or_default();
-        for kind in before.iter().flat_map(|before| before.bodies.difference(&bodies)) {
+        let gone = before.iter().flat_map(|before| before.bodies.iter());
+        for kind in gone.filter(|kind| !bodies.contains(kind)) {
             let Some(depth) = inner.kinds.get_mut(kind) else { continue };
             depth.sets.remove(&set);
             if depth.sets.is_empty() {
@@ -195,7 +196,7 @@ impl Attention {
                 depth.edition.send_replace(inner.count);
             }
         }
-        inner.asking.insert(set, now);
+        inner.asking.insert(set, Arc::new(now));
     }
 
     /// A set that asks comes to have objects of these kinds, too.
@@ -208,8 +209,8 @@ impl Attention {
         let Some(asking) = self.of(set) else { return };
         let more = kinds.iter().any(|kind| !asking.reads(kind) && asking.asks.reads(kind));
         if more {
-            let all = asking.bodies.union(kinds).cloned().collect();
-            self.attend(set, Some(asking.asks), &all, is_known);
+            let all = asking.bodies.iter().chain(kinds).cloned().collect();
+            self.attend(set, Some(asking.asks.clone()), &all, is_known);
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plumb_core::{ErrorClass, GroupKind};
+use smol_str::SmolStr;
 use tokio::time::Instant;
 
 use crate::account::Account;
@@ -34,7 +35,7 @@ pub(crate) struct Circuits {
 
 /// Whose requests fare alike: a webhook may judge by who asks, and what one account hears is not for
 /// another's ears.
-type Place = (GroupKind, String, Option<Arc<Account>>);
+type Place = (GroupKind, SmolStr, Option<Arc<Account>>);
 
 fn place(p: &Prepared) -> Place {
     (p.key.group_kind.clone(), p.key.namespace.clone(), p.account.clone())

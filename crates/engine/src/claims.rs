@@ -38,7 +38,7 @@ pub(crate) struct Claims {
 #[derive(Debug)]
 struct Wants {
     manager: String,
-    keys: HashSet<ObjectKey>,
+    keys: Keys,
     adopt: Adopt,
     /// What bears marks that say that it is not ours, as a claim found out.
     foreign: HashSet<ObjectKey>,
@@ -47,7 +47,29 @@ struct Wants {
     denied: HashSet<ObjectKey>,
     /// While it does nothing: what it asked for when it last did something. What it has of that stays
     /// its own.
-    idle: Option<HashSet<ObjectKey>>,
+    idle: Option<Keys>,
+}
+
+/// Keys in order, in as much room as they take: most sets say the same again and again.
+#[derive(Debug, Clone, Default)]
+struct Keys(Box<[ObjectKey]>);
+
+impl Keys {
+    fn contains(&self, key: &ObjectKey) -> bool {
+        self.0.binary_search(key).is_ok()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.0.iter()
+    }
+}
+
+impl From<HashSet<ObjectKey>> for Keys {
+    fn from(keys: HashSet<ObjectKey>) -> Self {
+        let mut keys: Box<[ObjectKey]> = keys.into_iter().collect();
+        keys.sort_unstable();
+        Self(keys)
+    }
 }
 
 impl Claims {
@@ -61,7 +83,8 @@ impl Claims {
         all: bool,
     ) -> Vec<ObjectKey> {
         let before = self.sets.get(&*set.id).into_iter();
-        let asked = before.flat_map(|wants| wants.keys.iter().chain(wants.idle.iter().flatten()));
+        let asked = before
+            .flat_map(|wants| wants.keys.iter().chain(wants.idle.iter().flat_map(Keys::iter)));
         let left: HashSet<_> = asked.filter(|key| !keys.contains(*key)).cloned().collect();
         let mut freed = Vec::new();
         if all {
@@ -69,7 +92,7 @@ impl Claims {
         } else {
             keys.extend(left);
         }
-        self.note(set, adopt, keys, None);
+        self.note(set, adopt, keys.into(), None);
         freed
     }
 
@@ -87,23 +110,17 @@ impl Claims {
         keys: HashSet<ObjectKey>,
     ) -> Vec<ObjectKey> {
         let before = self.sets.get(&*set.id);
-        let asked = before.into_iter().flat_map(|wants| &wants.keys);
+        let asked = before.into_iter().flat_map(|wants| wants.keys.iter());
         let freed = asked.filter(|key| !keys.contains(*key)).cloned().collect();
         let had = before.map(|wants| wants.idle.as_ref().unwrap_or(&wants.keys).clone());
-        self.note(set, adopt, keys, Some(had.unwrap_or_default()));
+        self.note(set, adopt, keys.into(), Some(had.unwrap_or_default()));
         freed
     }
 
     /// Notes what a set wants. What was found out of that before counts as long as it is wanted, and
     /// what an account may not have as long as it is the same account: a run of another set may be
     /// about to delete it.
-    fn note(
-        &mut self,
-        set: &ApplySet,
-        adopt: Adopt,
-        keys: HashSet<ObjectKey>,
-        idle: Option<HashSet<ObjectKey>>,
-    ) {
+    fn note(&mut self, set: &ApplySet, adopt: Adopt, keys: Keys, idle: Option<Keys>) {
         let (mut foreign, mut denied) = match self.sets.remove(&*set.id) {
             Some(before) if before.account == set.account => (before.foreign, before.denied),
             Some(before) => (before.foreign, HashSet::new()),

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::account::Awaited;
-use crate::applyset::{PART_OF, Scope};
+use crate::applyset::PART_OF;
 use crate::attention::{Asking, Asks, Attention, Seen, Watched, Wellbeing};
 use crate::circuit::Circuits;
 use crate::claims::Claims;
@@ -20,6 +20,7 @@ use crate::cluster::{ApiError, Cluster, Discovery, Resource, WatchEvent, watch_b
 use crate::definitions::{Defining, is_definition};
 use crate::deleting::Deleting;
 use crate::error::EngineError;
+use crate::facts::Facts;
 use crate::ignore::Ignores;
 use crate::members::{Audits, KindState, Members, Trouble};
 use crate::missing::Missing;
@@ -98,7 +99,7 @@ pub struct Engine {
     members: Arc<Mutex<Members>>,
     attention: Attention,
     claims: Mutex<Claims>,
-    facts: Mutex<HashMap<String, Scope>>,
+    facts: Mutex<HashMap<Arc<str>, Facts>>,
     defining: Mutex<Defining>,
     circuits: Mutex<Circuits>,
     refusals: Mutex<Refusals>,
@@ -160,7 +161,7 @@ impl Engine {
     }
 
     /// What stands on each parent, by set id.
-    pub(crate) fn facts(&self) -> MutexGuard<'_, HashMap<String, Scope>> {
+    pub(crate) fn facts(&self) -> MutexGuard<'_, HashMap<Arc<str>, Facts>> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -245,8 +246,9 @@ impl Engine {
     /// asked stands until it is asked otherwise, and costs bodies in the watches of kinds that have
     /// health in them.
     pub fn attend(&self, set: &crate::ApplySet, asks: Option<Asks>, kinds: &BTreeSet<GroupKind>) {
-        let written = self.facts().get(&set.id).map(|scope| scope.kinds.clone());
-        let kinds = written.iter().flatten().chain(kinds).cloned().collect();
+        let written: Vec<GroupKind> =
+            self.facts().get(&*set.id).into_iter().flat_map(Facts::kinds).collect();
+        let kinds = written.iter().chain(kinds).cloned().collect();
         let is_judged =
             |asking: &Asking, kind: &GroupKind| self.members().is_judged(&set.id, kind, asking);
         self.attention.attend(&set.id, asks, &kinds, is_judged);
@@ -471,8 +473,6 @@ impl Engine {
         kinds.iter().filter_map(why).collect()
     }
 
-    /// How many kinds cannot be read for longer than a moment.
-    pub fn blind_count(&self) -> usize {
     /// Whether what is served of these kinds may be another thing than before without any watch telling so:
     /// they are defined in the cluster, or cannot be read.
     pub fn may_have_changed(&self, kinds: &BTreeSet<GroupKind>) -> bool {
@@ -480,6 +480,8 @@ impl Engine {
         kinds.iter().any(defined) || !self.blind(kinds).is_empty()
     }
 
+    /// How many kinds cannot be read for longer than a moment.
+    pub fn blind_count(&self) -> usize {
         let members = self.members();
         members.kinds().filter(|(kind, _)| members.blind(kind).is_some()).count()
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use plumb_core::GroupKind;
 use serde_json::{Value, json};
 
 use crate::applyset::{self, ApplySet, Scope};
@@ -14,6 +15,26 @@ use crate::members::KindState;
 use crate::prepare::Prepared;
 use crate::report::Report;
 use crate::sync::{FORCED, Parent, RACES};
+
+/// What stands on a parent, as it stands there: a set of each would take ten times as much.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    kinds: Box<str>,
+    namespaces: Box<str>,
+}
+
+impl Facts {
+    /// Those of a parent in `own`.
+    fn of(scope: &Scope, own: &str) -> Self {
+        let (kinds, namespaces) = (scope.kinds_text(), scope.namespaces_text(own));
+        Self { kinds: kinds.into(), namespaces: namespaces.into() }
+    }
+
+    /// The kinds of members.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = GroupKind> {
+        self.kinds.split(',').filter_map(GroupKind::parse)
+    }
+}
 
 impl Engine {
     /// Writes the facts of a parent. Returns the scope as written: with what somebody else has
@@ -67,12 +88,13 @@ impl Engine {
 
     /// Notes what stands on a parent, so that an edit by others can be told from our own writes.
     pub(crate) fn note_facts(&self, set: &ApplySet, scope: &Scope) {
-        self.facts().insert(set.id.clone(), scope.clone());
+        self.facts().insert(set.id.as_str().into(), Facts::of(scope, &set.namespace));
     }
 
     /// Whether annotations of a parent say something else than this process last left there.
     pub fn is_edited(&self, set: &ApplySet, hints: &Scope) -> bool {
-        self.facts().get(&set.id).is_some_and(|facts| !facts.reads_as(hints, &set.namespace))
+        let facts = self.facts();
+        facts.get(&*set.id).is_some_and(|facts| *facts != Facts::of(hints, &set.namespace))
     }
 
     /// Where members are as the watches tell, whatever stands on the parent.

@@ -22,7 +22,7 @@ pub struct Live {
     pub part_of: Option<Arc<str>>,
     /// The managedFields entries of managers whose name starts with [`crate::MANAGER_PREFIX`], with operation
     /// `Apply` and no subresource.
-    pub entries: Vec<Entry>,
+    pub entries: Box<[Entry]>,
     /// What people wrote on it about how it is to be dealt with.
     pub marks: Marks,
     /// Whether a controller wrote `spec.replicas` through the subresource `scale`.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plumb_core::{GroupKind, Gvk};
+use smol_str::SmolStr;
 use tokio::time::Instant;
 
 use crate::cluster::{ApiError, Discovery, Resource};
@@ -122,7 +123,7 @@ fn is_built_in(kind: &Gvk) -> bool {
 
 /// A kind in any version.
 fn any_version(kind: &GroupKind) -> Gvk {
-    Gvk { group: kind.group.clone(), version: String::new(), kind: kind.kind.clone() }
+    Gvk { group: kind.group.clone(), version: SmolStr::default(), kind: kind.kind.clone() }
 }
 
 fn lacks(discovery: &Discovery, kind: &Gvk) -> bool {
@@ -224,7 +225,9 @@ impl Engine {
         let definitions = Resource::known(Gvk::new(version, name), plural, false);
         let (found, _) = self.cluster.list(&definitions, "", None).await?;
         let names = names_of(kind, self.missing().plurals.get(kind));
-        Ok(found.iter().any(|(key, live)| !live.terminating && names.contains(&key.name)))
+        Ok(found
+            .iter()
+            .any(|(key, live)| !live.terminating && names.iter().any(|name| key.name == *name)))
     }
 
     /// Other kinds may be served than before: the next run that needs to know looks.

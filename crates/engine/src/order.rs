@@ -37,7 +37,7 @@ pub(crate) fn needs(
             class: ErrorClass::WaitForUser,
         })
     };
-    let here = if key.namespace.is_empty() { &set.namespace } else { &key.namespace };
+    let here: &str = if key.namespace.is_empty() { &set.namespace } else { &key.namespace };
     let mut needs = Vec::new();
     for reference in edges::references(text).map_err(|(part, why)| wrong(&part, why))? {
         let namespaced = is_namespaced(&reference.kind);

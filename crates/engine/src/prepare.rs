@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use plumb_core::{Digest, ErrorClass, FieldPath, GroupKind, Gvk, Object, ObjectKey, Place, Step};
 use serde_json::{Map, Value};
+use smol_str::SmolStr;
 
 use crate::account::Account;
 use crate::applyset::{APPLICATION, ApplySet, PARENT_ID, PART_OF};
@@ -92,7 +93,7 @@ pub(crate) fn prepare(
         let defined_here = known.is_none();
         let here = defined.iter().find(|d| d.resource.gvk.group_kind() == gvk.group_kind());
         let Some(resource) = known.or_else(|| {
-            let found = here.filter(|d| d.served.contains(&gvk.version))?;
+            let found = here.filter(|d| d.served.iter().any(|version| gvk.version == *version))?;
             Some(Resource { gvk: gvk.clone(), ..found.resource.clone() })
         }) else {
             result.failures.push(unknown_kind(&object, here, discovery));
@@ -245,9 +246,9 @@ fn defined_kinds(objects: &[Object]) -> Vec<Defined> {
         let spec = &object.body()["spec"];
         let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
         let gvk = Gvk {
-            group: text(&spec["group"]),
-            version: String::new(),
-            kind: text(&spec["names"]["kind"]),
+            group: text(&spec["group"]).into(),
+            version: SmolStr::default(),
+            kind: text(&spec["names"]["kind"]).into(),
         };
         let plural = text(&spec["names"]["plural"]);
         let versions = spec["versions"].as_array();
@@ -276,7 +277,7 @@ fn dress(body: &mut Value, key: &ObjectKey, set: &ApplySet) -> Vec<FieldPath> {
         if key.namespace.is_empty() {
             metadata.remove("namespace");
         } else {
-            metadata.insert("namespace".into(), Value::String(key.namespace.clone()));
+            metadata.insert("namespace".into(), Value::String(key.namespace.to_string()));
         }
         if let Some(labels) = map_at(metadata, "labels") {
             labels.insert(PART_OF.into(), Value::String(set.id.clone()));

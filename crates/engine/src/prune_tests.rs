@@ -31,13 +31,13 @@ pub(crate) fn member(set: &ApplySet, uid: &str) -> Live {
         marks: Marks::default(),
         scaled: false,
         part_of: Some(set.id.as_str().into()),
-        entries: vec![Entry {
+        entries: Box::new([Entry {
             manager: set.manager.as_str().into(),
             fields: 7,
             time: 100,
             owns_part_of: true,
             owners: 0,
-        }],
+        }]),
         others: 3,
         others_time: 0,
     }

@@ -96,7 +96,7 @@ mod tests {
             marks: Marks::default(),
             scaled: false,
             part_of: Some(set.id.as_str().into()),
-            entries: vec![entry],
+            entries: Box::new([entry]),
             others: 3,
             others_time: 0,
         };

@@ -203,7 +203,7 @@ mod tests {
             marks: Marks::default(),
             scaled: false,
             part_of: None,
-            entries: Vec::new(),
+            entries: Box::default(),
             others: 0,
             others_time: 0,
         }

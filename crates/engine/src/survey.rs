@@ -81,7 +81,7 @@ impl Engine {
         idle.retain(|kind| {
             // One lock at a time: the caller has locks of its own.
             let wanted = self.claims().wants_any_of(kind)
-                || self.facts().values().any(|scope| scope.kinds.contains(kind));
+                || self.facts().values().any(|facts| facts.kinds().any(|known| known == *kind));
             let live = self.members().of_kind(kind).cloned().collect::<Vec<_>>();
             !wanted && !live.iter().any(|live| is_member(live, sets))
         });

@@ -113,7 +113,7 @@ impl Engine {
     /// that is dropped, says what was done until there.
     pub async fn sync(&self, job: Job<'_>, report: &mut Report) -> Result<(), EngineError> {
         let set = job.set;
-        if job.parent.has_facts && !self.facts().contains_key(&set.id) {
+        if job.parent.has_facts && !self.facts().contains_key(&*set.id) {
             self.claims().note_resumed(&set.id, true);
         }
         let is_whole = !job.keeps_scope && !job.only_drift;
@@ -425,7 +425,7 @@ impl Engine {
 
     /// The members of a set that are not verified and not ours to delete: what left Git and stays all
     /// the same, and what is left alone. Once a run is over, this tells whether any of that changed.
-    pub fn kept_at_rest(&self, set: &ApplySet) -> Vec<ObjectKey> {
+    pub fn kept_at_rest(&self, set: &ApplySet) -> Box<[ObjectKey]> {
         let verified: HashMap<ObjectKey, u64> = {
             let members = self.members();
             let keys = members.applied(&set.id, &set.manager).into_iter().map(|(key, _)| key);
@@ -524,13 +524,13 @@ mod tests {
             marks: Marks::default(),
             scaled: false,
             part_of: Some(set.id.as_str().into()),
-            entries: vec![Entry {
+            entries: Box::new([Entry {
                 manager: set.manager.as_str().into(),
                 fields: 7,
                 time: 100,
                 owns_part_of: true,
                 owners: 0,
-            }],
+            }]),
             others: 3,
             others_time: 0,
         }
@@ -580,7 +580,7 @@ mod tests {
             ("owned by another object", |l| l.owners = 1),
             ("without label", |l| l.part_of = None),
             ("labelled for another set", |l| l.part_of = Some("applyset-x-v1".into())),
-            ("never applied by us", |l| l.entries.clear()),
+            ("never applied by us", |l| l.entries = Box::default()),
             ("labelled by somebody else", |l| l.entries[0].owns_part_of = false),
         ];
         for (what, change) in cases {

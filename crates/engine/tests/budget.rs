@@ -24,9 +24,9 @@ const OBJECTS: usize = 10_000;
 const EVENTS: usize = 10_000;
 
 /// Bytes of an object: uid, versions, entries, digests, its key in the index and in its set.
-const BYTES_EACH: usize = 686;
+const BYTES_EACH: usize = 531;
 /// Allocations of an event of a known object.
-const ALLOCATIONS_EACH: usize = 20;
+const ALLOCATIONS_EACH: usize = 14;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Frames = stream::BoxStream<'static, Result<Frame<Bytes>, Error>>;

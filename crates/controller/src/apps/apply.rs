@@ -93,7 +93,7 @@ impl Daemon {
         self.remember_render(run, |rendered| {
             rendered.settled = settled;
             rendered.kept = kept;
-            rendered.left_alone.clone_from(&report.left_alone);
+            rendered.left_alone = report.left_alone.as_slice().into();
             rendered.refused = report.refused;
         });
         if clean {

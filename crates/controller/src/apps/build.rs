@@ -37,7 +37,7 @@ const RENDERED_BY: [&str; 11] = [
 
 /// Which commit a run is about.
 pub(super) struct Base {
-    pub(super) remote: Remote,
+    pub(super) remote: Arc<Remote>,
     pub(super) revision: Revision,
     pub(super) how: Arc<How>,
     /// Which revision of the source this is, counted by this process.
@@ -51,10 +51,15 @@ impl Base {
     }
 }
 
-impl From<Rendered> for Base {
-    fn from(rendered: Rendered) -> Self {
+impl From<&Rendered> for Base {
+    fn from(rendered: &Rendered) -> Self {
         let Rendered { remote, revision, how, .. } = rendered;
-        Self { remote, revision, how, seq: 0 }
+        Self {
+            remote: Arc::clone(remote),
+            revision: revision.clone(),
+            how: Arc::clone(how),
+            seq: 0,
+        }
     }
 }
 
@@ -254,7 +259,7 @@ impl Daemon {
             let mut store = self.state.lock();
             let source = store.sources.get_mut(&name);
             let is_here = |remote: &Remote| same_mirror(remote, &base.remote);
-            let source = source.filter(|source| source.remote.as_ref().is_some_and(is_here));
+            let source = source.filter(|source| source.remote.as_deref().is_some_and(is_here));
             source.map(|source| {
                 let need = source.wants.need(commit, &run.name, run.wanted);
                 if matches!(need, Need::Look) {

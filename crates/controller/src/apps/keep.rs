@@ -67,7 +67,7 @@ impl Daemon {
         wanted: &Base,
     ) -> Option<Stays> {
         let last = if let Some(good) = self.last_good(run) {
-            good.into()
+            Base::from(&*good)
         } else {
             // After a restart only the revision is known.
             let revision = run.before.last_applied_revision.as_deref().and_then(revision_of)?;
@@ -85,7 +85,7 @@ impl Daemon {
     ) -> Option<Stays> {
         let sound = run.rendered.clone().filter(|r| !r.broken && !r.refused);
         match (sound.or_else(|| self.last_good(run)), wanted) {
-            (Some(rendered), _) => Some(self.enforce(run, rendered.into()).await),
+            (Some(rendered), _) => Some(self.enforce(run, Base::from(&*rendered)).await),
             (None, Some(wanted)) => self.enforce_last_good(run, wanted).await,
             (None, None) => None,
         }
@@ -134,7 +134,7 @@ impl Daemon {
             && let (ignores, None) = ignores_of(&run.object.spec)
         {
             let run = &Run { ignores: Arc::new(ignores), ..run.clone() };
-            let base = Base::from(rendered);
+            let base = Base::from(&*rendered);
             if let Ok((Built::Objects(objects), _)) = self.build(run, &base).await {
                 let report = self.sync_drift(run, objects).await;
                 unsent = report.unsent;
@@ -180,7 +180,7 @@ impl Daemon {
         }
     }
 
-    pub(super) fn last_good(&self, run: &Run) -> Option<Rendered> {
+    pub(super) fn last_good(&self, run: &Run) -> Option<Arc<Rendered>> {
         self.state.lock().apps.get(&run.name)?.good.clone()
     }
 }

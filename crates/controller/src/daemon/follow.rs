@@ -190,6 +190,7 @@ impl Daemon {
             match signal {
                 Signal::Set(set) => {
                     if let Some(key) = app_of(&set) {
+                        let app = store.apps.get(key.name());
                         // Of one that is still being applied a run is more than putting something back.
                         let rendered = app.and_then(|app| app.rendered.as_ref());
                         let settled = rendered.is_some_and(|rendered| rendered.settled);
@@ -237,13 +238,13 @@ impl Daemon {
         }
     }
 
-    /// A standby follows the kinds that come into use, so that it has them when it takes over. A
     /// Whether an Application waits until kinds are listed, and one of them is not. It is called with the
     /// last of them, and whatever else calls it before that finds nothing else to do than to wait.
     fn waits_for_lists(&self, app: &App) -> bool {
         !app.waits_for.is_empty() && !self.engine.pending(&app.waits_for).is_empty()
     }
 
+    /// A standby follows the kinds that come into use, so that it has them when it takes over. A
     /// leader does so in its runs.
     fn follow_kinds(self: &Arc<Self>, apps: &[&Application]) {
         if self.leadership.epoch().is_some() {

@@ -310,17 +310,17 @@ async fn the_last_application_of_a_former_mirror_takes_it_along() {
     let revision = Revision { name: "main".into(), commit: "1".repeat(40).parse().unwrap() };
     let spec = stand.daemon.state.lock().apps[&name].object.spec.clone();
     let rendered = Rendered {
-        remote,
+        remote: Arc::new(remote),
         revision,
         how: How::new(&spec, None, crate::apps::values::Given::default()),
         inputs: Arc::new(Inputs::default()),
         settled: true,
-        kept: Vec::new(),
-        left_alone: Vec::new(),
+        kept: Box::default(),
+        left_alone: Box::default(),
         broken: false,
         refused: false,
     };
-    stand.daemon.state.lock().apps.get_mut(&name).unwrap().rendered = Some(rendered);
+    stand.daemon.state.lock().apps.get_mut(&name).unwrap().rendered = Some(Arc::new(rendered));
     stand.daemon.drop_app(&name);
     let end = Instant::now() + Duration::from_secs(30);
     while old.exists() {

@@ -63,9 +63,10 @@ impl Daemon {
         name: &Name,
         object: &GitRepository,
     ) -> Result<Arc<Found>, Problem> {
-        let reader = self
-            .default_account()
-            .map(|account| Account { namespace: name.namespace.clone(), name: account.clone() });
+        let reader = self.default_account().map(|account| Account {
+            namespace: name.namespace.to_string(),
+            name: account.clone(),
+        });
         let cluster = self.engine.cluster();
         let acting = reader.as_ref().map(|reader| cluster.as_user(&reader.user()));
         let (who, names) = (Key::Source(name.clone()), named_by_source(object));

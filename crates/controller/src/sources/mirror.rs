@@ -93,7 +93,7 @@ impl Daemon {
         let named = store.commits_to_keep(name);
         let source = store.sources.get_mut(name)?;
         let wanted = source.wants.retain(|commit| named.contains(&commit.to_string()));
-        Some((source.remote.clone(), wanted))
+        Some((source.remote.as_deref().cloned(), wanted))
     }
 
     /// Brings one commit, without a server if it is at hand, and sees who signed it.
@@ -222,7 +222,11 @@ impl Daemon {
             let named = store.sources.values().filter_map(|source| source.remote.clone());
             // What was applied stays enforced when its source is deleted.
             let applied = store.apps.values().flat_map(|app| app.rendered.iter().chain(&app.good));
-            let remotes = named.chain(applied.map(|rendered| rendered.remote.clone())).collect();
+            let applied = applied.map(|rendered| Arc::clone(&rendered.remote));
+            let mut remotes: Vec<_> = named.chain(applied).collect();
+            // Most have one and the same.
+            remotes.dedup_by(|a, b| Arc::ptr_eq(a, b));
+            let remotes = remotes.iter().map(|remote| Remote::clone(remote)).collect();
             // One that was not read yet in this process may name any mirror of its URL: its Secret may
             // not be there just now.
             let unread = store.sources.values().filter(|source| source.remote.is_none());

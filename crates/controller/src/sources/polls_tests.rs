@@ -59,7 +59,7 @@ impl Stand {
     }
 
     fn called(&mut self) -> Vec<String> {
-        self.polls.take_called().into_iter().map(|(name, _)| name.name).collect()
+        self.polls.take_called().into_iter().map(|(name, _)| name.name.to_string()).collect()
     }
 
     fn waited_for(&mut self) -> usize {

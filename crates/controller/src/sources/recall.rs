@@ -87,7 +87,7 @@ impl Daemon {
             let Some(source) = store.sources.get_mut(name).filter(|s| s.is_of(object)) else {
                 return;
             };
-            let found = source.remote.replace(remote.clone()).is_none();
+            let found = source.remote.replace(Arc::new(remote.clone())).is_none();
             let known = revision.is_some();
             source.revision = revision;
             let pinned = |key: &Key| {
@@ -117,7 +117,7 @@ impl Daemon {
         if let Some((remote, revision)) = known {
             let by = By::Named(revision.name.clone());
             self.verify(&name, object, &remote, revision.commit, &by).await?;
-            return Ok(Come { remote, revision, began, place });
+            return Ok(Come { remote: Remote::clone(&remote), revision, began, place });
         }
         let Some(revision) = told_revision(object) else {
             let message = "suspended before it was ever read".to_owned();

@@ -51,7 +51,7 @@ mod tests {
             };
             let commit = digit.repeat(40).parse().unwrap();
             known.revision = Some(Revision { name: "main".into(), commit });
-            known.remote = Some(remote.clone());
+            known.remote = Some(std::sync::Arc::new(remote.clone()));
             remote
         };
         let quick = at("quick", "https://git.example/a", 1, "1");

@@ -195,8 +195,8 @@ mod tests {
         }
         store.put_app(app(1, &json!({})));
         let mut object = app(1, &json!({}));
-        object.metadata.name = Some(other.name.clone());
-        object.spec.source_ref.name = names[1].name.clone();
+        object.metadata.name = Some(other.name.to_string());
+        object.spec.source_ref.name = names[1].name.to_string();
         store.put_app(object);
         for name in [&web, &other] {
             store.apps.get_mut(name).unwrap().looked = Some((before, Some(1)));

@@ -218,10 +218,12 @@ fn live_in_order(json: &[u8]) -> Result<(Live, Option<Box<str>>), String> {
         part_of: meta.labels.part_of,
         marks: meta.labels.marks.or(meta.annotations.marks),
         scaled: false,
-        entries: Vec::new(),
+        entries: Box::default(),
         others: 0,
         others_time: 0,
     };
+    // Most objects have one of ours: a vector that grows would be four times as large.
+    let mut entries = Vec::with_capacity(1);
     for entry in meta.managed_fields.unwrap_or_default() {
         let set = entry.fields.map(FieldSet::read).unwrap_or_default();
         let time = &*entry.time;
@@ -230,7 +232,7 @@ fn live_in_order(json: &[u8]) -> Result<(Live, Option<Box<str>>), String> {
             && entry.subresource.is_empty()
             && entry.manager.starts_with(crate::MANAGER_PREFIX)
         {
-            live.entries.push(Entry {
+            entries.push(Entry {
                 manager: entry.manager.into(),
                 fields: fields::combine(&[fields::text(&entry.api_version), set.digest]),
                 time: seconds,
@@ -254,7 +256,8 @@ fn live_in_order(json: &[u8]) -> Result<(Live, Option<Box<str>>), String> {
             ]));
         }
     }
-    live.entries.sort_by(|a, b| a.manager.cmp(&b.manager));
+    entries.sort_by(|a: &Entry, b| a.manager.cmp(&b.manager));
+    live.entries = entries.into();
     Ok((live, meta.annotations.after))
 }
 
@@ -508,7 +511,7 @@ mod tests {
             marks: Marks::default(),
             scaled: false,
             part_of: None,
-            entries: Vec::new(),
+            entries: Box::default(),
             others: 0,
             others_time: 0,
         };

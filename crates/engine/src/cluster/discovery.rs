@@ -98,9 +98,9 @@ impl Discovery {
                     // The kind's own group and version are empty where they are the resource's.
                     self.add(Resource {
                         gvk: Gvk {
-                            group: name.clone(),
-                            version: version.version.clone(),
-                            kind: kind.kind,
+                            group: name.as_str().into(),
+                            version: version.version.as_str().into(),
+                            kind: kind.kind.into(),
                         },
                         plural: resource.resource,
                         namespaced: resource.scope == "Namespaced",
@@ -127,7 +127,11 @@ impl Discovery {
                 .map(|(_, name)| name.to_owned())
                 .collect();
             self.add(Resource {
-                gvk: Gvk { group: group.into(), version: version.into(), kind: resource.kind },
+                gvk: Gvk {
+                    group: group.into(),
+                    version: version.into(),
+                    kind: resource.kind.into(),
+                },
                 plural: resource.name,
                 namespaced: resource.namespaced,
                 verbs: resource.verbs.into_iter().collect(),

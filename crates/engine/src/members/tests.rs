@@ -19,13 +19,13 @@ pub(super) fn live(version: u64) -> Live {
         marks: Marks::default(),
         scaled: false,
         part_of: Some(SET.into()),
-        entries: vec![Entry {
+        entries: Box::new([Entry {
             manager: MANAGER.into(),
             fields: 7,
             time: 100,
             owns_part_of: true,
             owners: 0,
-        }],
+        }]),
         others: 3,
         others_time: 0,
     }
@@ -51,7 +51,7 @@ fn standings_after_one_event() {
         ("only the version moved", |_| {}, Standing::Same(42), false),
         ("our fields changed", |l| l.entries[0].fields = 8, Standing::Drifted(42), true),
         ("applied in our name", |l| l.entries[0].time = 101, Standing::Drifted(42), true),
-        ("our entry went", |l| l.entries.clear(), Standing::Drifted(42), true),
+        ("our entry went", |l| l.entries = Box::default(), Standing::Drifted(42), true),
         ("relabelled", |l| l.part_of = Some("set-2".into()), Standing::Drifted(42), true),
         ("generation moved", |l| l.generation = 2, Standing::Suspect(42), true),
         ("another manager wrote", |l| l.others = 4, Standing::Suspect(42), true),
@@ -117,8 +117,8 @@ async fn what_is_only_observed_is_looked_at_less_and_less_often() {
 #[test]
 fn events_older_than_our_answer_tell_nothing() {
     let mut members = verified();
-    assert!(members.changed(key("a"), with(9, |l| l.entries.clear())).is_empty());
-    assert!(members.changed(key("a"), with(10, |l| l.entries.clear())).is_empty());
+    assert!(members.changed(key("a"), with(9, |l| l.entries = Box::default())).is_empty());
+    assert!(members.changed(key("a"), with(10, |l| l.entries = Box::default())).is_empty());
     assert!(members.deleted(&key("a"), &live(9)).is_empty());
     assert!(members.in_sync(SET, MANAGER, Instant::now()));
 }
@@ -126,11 +126,11 @@ fn events_older_than_our_answer_tell_nothing() {
 #[test]
 fn a_member_out_of_step_calls_its_set_once_for_each_state() {
     let mut members = verified();
-    assert!(members.changed(key("a"), with(11, |l| l.entries.clear())).contains(SET));
-    assert!(members.changed(key("a"), with(12, |l| l.entries.clear())).is_empty());
+    assert!(members.changed(key("a"), with(11, |l| l.entries = Box::default())).contains(SET));
+    assert!(members.changed(key("a"), with(12, |l| l.entries = Box::default())).is_empty());
     assert_eq!(members.live(&key("a")).map(|live| live.resource_version), Some(12));
     let more = with(13, |l| {
-        l.entries.clear();
+        l.entries = Box::default();
         l.generation = 2;
     });
     assert!(members.changed(key("a"), more).contains(SET));
@@ -218,7 +218,8 @@ fn what_is_gone_before_our_answer_comes_stays_gone() {
 fn what_another_one_took_by_half_is_told_whether_it_was_applied_since_or_not() {
     fn with_other(live: &mut Live, owns_part_of: bool) {
         let entry = live.entries[0].clone();
-        live.entries.push(Entry { manager: OTHER.into(), owns_part_of, ..entry });
+        let other = Entry { manager: OTHER.into(), owns_part_of, ..entry };
+        live.entries = live.entries.iter().cloned().chain([other]).collect();
     }
     const OTHER: &str = "plumb:ns/other";
     let half_taken = |change: fn(&mut Live)| {
@@ -245,7 +246,7 @@ fn an_extra_member_calls_its_set() {
     assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unverified);
     assert_eq!(members.applied(SET, MANAGER).len(), 2);
     assert!(!members.in_sync(SET, MANAGER, Instant::now()));
-    let unclaimed = with(12, |l| l.entries.clear());
+    let unclaimed = with(12, |l| l.entries = Box::default());
     members.changed(key("b"), unclaimed);
     assert_eq!(members.standing(&key("b"), SET, MANAGER), Standing::Unclaimed);
     assert_eq!(members.applied(SET, MANAGER).len(), 1);

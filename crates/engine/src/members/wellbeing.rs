@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use plumb_core::{GroupKind, ObjectKey};
 use plumb_health::Health;
+use smol_str::SmolStr;
 
 use super::{KindState, Members, Slot};
 use crate::applyset::ApplySet;
@@ -108,7 +109,7 @@ impl Members {
         };
         let mut others = Vec::new();
         for named in &*asking.asks.named {
-            let bare = ObjectKey { namespace: String::new(), ..named.clone() };
+            let bare = ObjectKey { namespace: SmolStr::default(), ..named.clone() };
             let mut found = [named, &bare].into_iter().filter_map(|key| {
                 let slot = self.minded(key, set)?;
                 Some((key, slot))

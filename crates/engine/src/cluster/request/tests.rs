@@ -256,7 +256,7 @@ async fn list(script: &Script) -> Result<Vec<String>, ApiError> {
     let listed = script.cluster().list(&things(), "x=y", Some("web")).await;
     listed.map(|(items, version)| {
         assert_eq!(version, "7");
-        items.into_iter().map(|(key, _)| key.name).collect()
+        items.into_iter().map(|(key, _)| key.name.to_string()).collect()
     })
 }
 
