@@ -9,10 +9,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use kube::api::{Patch, PatchParams};
 use plumb_testkit::control_plane::Mark;
 use plumb_testkit::{Agent, Exchange, Identity, Match, Proxy, Requests, runtime, wait_for};
 use serde_json::{Value, json};
 
+use crate::scrape::Probe;
 use crate::world::{LIMIT, World, config_map};
 
 /// The shortest there is.
@@ -151,6 +153,39 @@ fn a_standby_keeps_its_caches_writes_nothing_and_takes_over_after_a_kill() {
         world.wait_applied("web", &third).await;
         let after = pair.epoch().await;
         assert!(after > before, "epoch {after} after {before}");
+    });
+}
+
+#[test]
+fn a_standby_that_takes_over_verifies_what_changed_and_nothing_else() {
+    runtime().block_on(async {
+        let pair = Pair::new("leader-change").await;
+        let world = &pair.world;
+        let mark = world.plane.audit().mark();
+        let (mut one, mut two) = pair.start_both(&format!("{}s", STEADY.as_secs())).await;
+        let first = pair.commit(&[("a", "1"), ("b", "1"), ("c", "1")]);
+        world.apply(&world.source("1h")).await;
+        world.apply(&world.app("web", "app", "1h")).await;
+        world.wait_applied("web", &first).await;
+        let probe = Probe::of(&mut two).await;
+        pair.wait_caches(mark, &OWN_AND_MEMBERS).await;
+        world.plane.settled().await;
+
+        let mark = world.plane.audit().mark();
+        one.kill9();
+        let edit = json!({"data": {"value": "by hand"}});
+        let api = world.config_maps();
+        api.patch("b", &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
+        wait_for("the edit to be undone", LIMIT, async || match world.data("b").await {
+            Some(data) if data["value"] == "1" => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        probe.idle(2).await;
+        world.plane.settled().await;
+        let asked = pair.requests(&pair.two, mark);
+        assert_eq!(asked.count("patch configmaps"), 1, "{}", asked.table());
+        assert_eq!(asked.count("list configmaps"), 0, "{}", asked.table());
     });
 }
 

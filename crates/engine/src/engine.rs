@@ -509,6 +509,13 @@ impl Engine {
         self.members().drifts(&set.id, &set.manager, Instant::now())
     }
 
+    /// For a standby: if the members of a set are as they were when its state was recorded by this digest,
+    /// how each is is noted. Should one of them change before this process takes over, no other one has to
+    /// be verified.
+    pub fn witness(&self, set: &crate::ApplySet, recorded: plumb_core::Digest) {
+        self.members().witness(&set.id, &set.manager, recorded);
+    }
+
     /// How long it takes until something is due for a set that is in sync.
     pub fn next_due(&self, set: &crate::ApplySet) -> Option<Duration> {
         let now = Instant::now();

@@ -89,14 +89,24 @@ impl Engine {
         });
         if let Some((_, was_cluster)) = recorded {
             let there = lasting(&members, &set.id, desired);
-            let is_unverified =
-                |key| members.standing(key, &set.id, &set.manager) == Standing::Unverified;
-            if there.keys().all(is_unverified)
+            let is_unverified = |members: &Members, key: &ObjectKey| {
+                members.standing(key, &set.id, &set.manager) == Standing::Unverified
+            };
+            if there.keys().all(|key| is_unverified(&members, key))
                 && members.cluster_digest(&set.id, &set.manager, &there) == Some(was_cluster)
             {
                 members.adopt_verified(&set.id, &set.manager, &there);
+            } else {
+                let unchanged = |key: &ObjectKey| {
+                    is_unverified(&members, key)
+                        && members.is_witnessed(key, &set.id, &set.manager, was_cluster)
+                };
+                let unchanged: HashMap<_, _> =
+                    there.into_iter().filter(|(key, _)| unchanged(key)).collect();
+                members.adopt_verified(&set.id, &set.manager, &unchanged);
             }
         }
+        members.forget_witness(&set.id);
         let (mut todo, mut put_off) = (Vec::new(), Vec::new());
         let now = Instant::now();
         for p in prepared {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures::StreamExt as _;
 use futures::stream::SelectAll;
 use plumb_api::{Application, GitRepository};
+use plumb_core::Digest;
 use plumb_engine::{ApiError, Signal, WatchEvent, watch_typed};
 use tokio::sync::mpsc;
 
@@ -151,6 +152,7 @@ impl Daemon {
         let mut keys = store.put_app(object);
         if let Some(app) = store.apps.get_mut(&name) {
             self.attend(app);
+            self.witness(app);
             let runs = keys.contains(&Key::App(name.clone()));
             if !runs && self.engine.is_edited(&app.set, &hints_of(&app.object)) {
                 app.forced = true;
@@ -187,6 +189,11 @@ impl Daemon {
         while let Some(signal) = signals.recv().await {
             let mut store = self.state.lock();
             let app_of = |set: &str| store.app_of_set(set).cloned().map(Key::App);
+            if let Signal::Set(set) | Signal::Later(set, _) = &signal
+                && let Some(app) = app_of(set).and_then(|key| store.apps.get(key.name()))
+            {
+                self.witness(app);
+            }
             match signal {
                 Signal::Set(set) => {
                     if let Some(key) = app_of(&set) {
@@ -242,6 +249,17 @@ impl Daemon {
     /// last of them, and whatever else calls it before that finds nothing else to do than to wait.
     fn waits_for_lists(&self, app: &App) -> bool {
         !app.waits_for.is_empty() && !self.engine.pending(&app.waits_for).is_empty()
+    }
+
+    /// A standby notes how the objects of an Application are when all are as its status says, whichever of
+    /// both watches is the later one.
+    fn witness(&self, app: &App) {
+        let recorded = || app.status()?.cluster_digest.as_deref().and_then(Digest::parse);
+        if self.leadership.epoch().is_none()
+            && let Some(recorded) = recorded()
+        {
+            self.engine.witness(&app.set, recorded);
+        }
     }
 
     /// A standby follows the kinds that come into use, so that it has them when it takes over. A

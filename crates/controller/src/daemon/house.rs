@@ -1,7 +1,6 @@
 //! What is done now and then, whatever happens: audits, surveys, and the end of watches that nobody
 //! needs any more.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -35,15 +34,13 @@ impl Daemon {
             if last == runs {
                 continue;
             }
-            let (needed, sets) = {
+            let needed = {
                 let store = self.state.lock();
-                let sets: BTreeMap<String, Arc<ApplySet>> =
-                    store.apps.values().map(|app| (app.set.id.clone(), app.set.clone())).collect();
                 let mut needed = store.kinds();
                 needed.extend(store.apps.values().flat_map(|app| app.waits_for.iter().cloned()));
-                (needed, sets)
+                needed
             };
-            let idle = self.engine.end_watches(&needed, &|id| sets.get(id).cloned());
+            let idle = self.engine.end_watches(&needed, &|id| self.set_of(id));
             last = runs.filter(|_| !idle);
         }
     }
@@ -69,18 +66,17 @@ impl Daemon {
         }
     }
 
+    fn set_of(&self, id: &str) -> Option<Arc<ApplySet>> {
+        let store = self.state.lock();
+        let app = store.app_of_set(id).and_then(|name| store.apps.get(name));
+        app.map(|app| Arc::clone(&app.set))
+    }
+
     async fn surveys(&self, interval: Duration) {
         tokio::time::sleep(interval / HEAD_START).await;
         loop {
             let begun = Instant::now();
-            let set_of = |id: &str| {
-                let store = self.state.lock();
-                store
-                    .app_of_set(id)
-                    .and_then(|name| store.apps.get(name))
-                    .map(|app| app.set.clone())
-            };
-            match self.engine.survey(&set_of, interval).await {
+            match self.engine.survey(&|id| self.set_of(id), interval).await {
                 Ok(survey) => {
                     let (listed, refused) = (survey.listed, survey.refused.len());
                     tracing::info!(

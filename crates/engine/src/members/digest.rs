@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use plumb_core::{Digest, Hasher, ObjectKey};
 
 use super::Members;
+use crate::live::Live;
+use crate::marks::Ssa;
 
 impl Members {
     /// Digest over what members look like from outside: key, uid, generation, and our entry.
@@ -45,6 +47,63 @@ impl Members {
         }
         Some(hasher.finish())
     }
+
+    /// Notes how each member is, if all are as they were when their set's state was recorded by this
+    /// digest. Of what goes by itself, or is left alone, a standby does not know that; sets with such
+    /// objects are noted only while there are none.
+    pub(crate) fn witness(&mut self, set: &str, manager: &str, recorded: Digest) {
+        if self.witnesses.get(set).is_some_and(|witness| witness.recorded == recorded) {
+            return;
+        }
+        let compared = |live: &Live| {
+            !live.marks.hands_off() && live.marks.ssa != Ssa::IfNotPresent && !live.terminating
+        };
+        let applied = self.applied(set, manager).into_iter().filter(|(_, live)| compared(live));
+        let keys: HashMap<ObjectKey, u64> = applied.map(|(key, _)| (key, 0)).collect();
+        if self.cluster_digest(set, manager, &keys) != Some(recorded) {
+            return;
+        }
+        let mut each: Box<[u64]> =
+            keys.keys().filter_map(|key| self.looks(key, set, manager)).collect();
+        each.sort_unstable();
+        self.witnesses.insert(self.intern_set(set), Witness { recorded, each });
+    }
+
+    /// Whether a member is as it was when this digest was recorded of its set, although others are not.
+    pub(crate) fn is_witnessed(
+        &self,
+        key: &ObjectKey,
+        set: &str,
+        manager: &str,
+        recorded: Digest,
+    ) -> bool {
+        let witness = self.witnesses.get(set).filter(|witness| witness.recorded == recorded);
+        let looks = self.looks(key, set, manager);
+        looks.zip(witness).is_some_and(|(looks, w)| w.each.binary_search(&looks).is_ok())
+    }
+
+    /// A leader knows more.
+    pub(crate) fn forget_witness(&mut self, set: &str) {
+        self.witnesses.remove(set);
+    }
+
+    /// What a member looks like from outside, as above.
+    fn looks(&self, key: &ObjectKey, set: &str, manager: &str) -> Option<u64> {
+        let live = self.live(key).filter(|live| live.part_of.as_deref() == Some(set))?;
+        let entry = live.entry(manager)?;
+        let mut hasher = Hasher::new();
+        mix(&mut hasher, key, &live.uid, live.generation, (entry.fields, entry.time));
+        Some(hasher.finish().short())
+    }
+}
+
+/// How the members of a set were when all were as they were recorded. When a standby takes over and one
+/// of them has changed, it tells which one: the digest of all of them only tells that one has.
+#[derive(Debug)]
+pub(super) struct Witness {
+    recorded: Digest,
+    /// Of each a digest, in order.
+    each: Box<[u64]>,
 }
 
 fn mix(

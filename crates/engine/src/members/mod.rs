@@ -105,6 +105,8 @@ pub(crate) struct Members {
     secret: HashMap<Arc<str>, HashSet<ObjectKey>>,
     /// Which of a set's objects go by themselves when they are done.
     expiring: HashMap<Arc<str>, HashSet<ObjectKey>>,
+    /// What a standby saw; a leader has none.
+    witnesses: HashMap<Arc<str>, digest::Witness>,
     clock: u64,
 }
 

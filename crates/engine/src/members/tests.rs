@@ -1,3 +1,5 @@
+use plumb_core::Digest;
+
 use super::*;
 use crate::live::Entry;
 use crate::marks::Marks;
@@ -441,4 +443,37 @@ fn nothing_is_kept_of_a_kind_whose_watch_has_ended() {
     members.forget_kind(&kind);
     assert!(members.objects.is_empty() && members.sets.is_empty() && members.kinds.is_empty());
     assert_eq!(members.kind(&kind), None);
+}
+
+#[test]
+fn a_standby_knows_which_member_changed_since_all_were_as_recorded() {
+    let named = |name: &str, version: u64| with(version, |live| live.uid = name.into());
+    let mut members = Members::default();
+    members.expect(&key("a").group_kind);
+    for name in ["a", "b", "c"] {
+        members.changed(key(name), named(name, 10));
+    }
+    // A leader recorded what it verified.
+    let desired: HashMap<_, _> = ["a", "b", "c"].map(|name| (key(name), 1)).into();
+    let recorded = members.cluster_digest(SET, MANAGER, &desired).unwrap();
+    let other = Digest::of(b"other");
+    let known = |members: &Members, recorded| {
+        ["a", "b", "c"].map(|name| members.is_witnessed(&key(name), SET, MANAGER, recorded))
+    };
+    members.witness(SET, MANAGER, other);
+    assert_eq!(known(&members, other), [false; 3], "they are not as that says");
+    members.witness(SET, MANAGER, recorded);
+    assert_eq!(known(&members, recorded), [true; 3]);
+    // What is not Git's says nothing; what is gone, or another one, or written by us, is not as it was.
+    members.changed(key("a"), with(11, |live| (live.uid, live.others) = ("a".into(), 9)));
+    members.changed(key("b"), with(12, |live| (live.uid, live.generation) = ("b".into(), 2)));
+    members.changed(key("c"), named("d", 13));
+    assert_eq!(known(&members, recorded), [true, false, false]);
+    members.witness(SET, MANAGER, recorded);
+    assert_eq!(known(&members, recorded), [true, false, false], "it is as it was then");
+    assert_eq!(known(&members, other), [false; 3]);
+    members.forget_verified();
+    assert_eq!(known(&members, recorded), [true, false, false], "a term begins with that");
+    members.forget_witness(SET);
+    assert_eq!(known(&members, recorded), [false; 3]);
 }

@@ -80,6 +80,7 @@ impl Members {
     pub(crate) fn forget_set(&mut self, set: &str) {
         self.secret.remove(set);
         self.expiring.remove(set);
+        self.forget_witness(set);
     }
 
     /// Whether an object, which is labelled as of a set, may quote a value of a Secret, as far as is
