@@ -56,7 +56,7 @@ impl Script {
             };
             let mut body = event.body.clone();
             // Parents are made anew for each replay.
-            if let Some(metadata) = body["metadata"].as_object_mut() {
+            if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
                 metadata.remove("uid");
                 metadata.remove("resourceVersion");
             }
