@@ -11,11 +11,16 @@
 //!   was stopped past its lease sends nothing when it is woken, but for a request that was admitted
 //!   and not yet sent in that very moment.
 //! - A standby counts from the moment it **received** a record it had not seen, by its own
-//!   monotonic clock, and waits for that record's whole duration and for the time-out of a
-//!   request that may still be on its way. Wall clocks are written for people and never compared.
+//!   monotonic clock, and waits for that record's whole duration and a twentieth of it, for clocks
+//!   that do not run alike. Wall clocks are written for people and never compared.
 //! - Every write of the Lease carries the resourceVersion it was decided on.
 //!
-//! What it does not cover: a Lease that somebody deletes while it is held. A process that has seen
+//! A watch tells a standby of each renewal as it comes, so that it is at work within a lease and a
+//! twentieth of it after the holder died, and at once when the lease is released. Without a watch it
+//! looks twice a lease.
+//!
+//! What it does not cover: a write that the holder gave up before its lease ended, and that an API
+//! server carries out later all the same; what it does is then seen as anybody's change. A Lease that somebody deletes while it is held. A process that has seen
 //! the record waits as if it were still there; one that starts in that moment cannot know of it.
 //! Nor a machine that is frozen as a whole, because its monotonic clock stands still too.
 
@@ -33,9 +38,8 @@ pub use store::{ClusterLease, LeaseStore};
 /// The Lease's name, one for each installation, in the controller's own namespace.
 pub const LEASE_NAME: &str = "plumb";
 
-/// How often a standby looks at the least, so that a lease that was released is taken up at once
-/// whatever its duration: one small GET, as often as candidates of Kubernetes' own components do.
-const LOOK: Duration = Duration::from_secs(2);
+/// By which part of a lease a standby waits longer than it lasts.
+const MARGIN: u32 = 20;
 
 /// The duration of a released lease: the shortest the API server takes.
 const RELEASED_SECONDS: u64 = 1;
@@ -45,8 +49,8 @@ const RELEASED_SECONDS: u64 = 1;
 pub struct Settings {
     /// How long a lease lasts without renewal; whole seconds, at least 3.
     pub duration: Duration,
-    /// The deadline of every write that passes the gate: a new holder waits this much longer, for
-    /// the last of them to end. At most half of `duration`, or the gate closes between renewals.
+    /// The deadline of every write that passes the gate, which ends with the lease at the latest. At most
+    /// half of `duration`, or the gate closes between renewals.
     pub request_timeout: Duration,
 }
 
@@ -62,9 +66,10 @@ impl Settings {
         self.duration / 3
     }
 
-    /// How often a standby looks.
+    /// How often a standby looks that is told of no change: not as often as the holder writes, or it would
+    /// look twice for each.
     pub fn look(&self) -> Duration {
-        self.period().min(LOOK)
+        self.duration / 2
     }
 
     /// The deadline of a request for the Lease itself: shorter than the period, so that two more
@@ -369,9 +374,18 @@ impl Elector {
         record.holder == self.me && self.claimed.is_none_or(|claimed| record.transitions <= claimed)
     }
 
-    /// How long a record must stay unchanged before another may replace it.
+    /// How long a record must stay unchanged before another may replace it: until no write of its holder
+    /// is on its way, also when clocks differ by two of a hundred, which none of machines do.
     fn waits_for(&self, record: &Record) -> Duration {
-        record.duration.unwrap_or(self.settings.duration) + self.settings.request_timeout
+        let duration = record.duration.unwrap_or(self.settings.duration);
+        duration + duration / MARGIN
+    }
+
+    /// Somebody has written the Lease: a standby reads it.
+    pub fn changed(&mut self) {
+        if self.term.is_none() {
+            self.view = View::Unknown;
+        }
     }
 
     fn claim(&self, replaces: Option<(&Record, u64)>, acquires: bool) -> Action {

@@ -113,18 +113,18 @@ fn a_lease_lasts_from_when_the_renewal_was_sent() {
 }
 
 #[test]
-fn a_standby_waits_for_the_duration_and_the_time_out_since_the_last_change() {
+fn a_standby_waits_for_the_duration_and_a_twentieth_since_the_last_change() {
     let mut script = Script::new();
     script.answer(0, Answer::Found(Some(record(10, "other", 7))));
-    script.expect(0, "wait 2");
-    script.expect(5, "read");
-    script.answer(5, Answer::Found(Some(record(11, "other", 7))));
-    for look in [7, 9, 11, 13, 15, 17, 19, 21, 23] {
-        script.expect(look, "read");
-        script.answer(look, Answer::Found(Some(record(11, "other", 7))));
-    }
-    // Seen at 5, 15 s of lease, 4 s of time-out.
-    script.expect(23, "wait 24");
+    script.expect(0, "wait 7.5");
+    // It is told that somebody wrote it.
+    script.elector.changed();
+    script.expect(3, "read");
+    script.answer(3, Answer::Found(Some(record(11, "other", 7))));
+    script.expect(11, "read");
+    script.answer(11, Answer::Found(Some(record(11, "other", 7))));
+    script.expect(18, "wait 18.5");
+    // Seen at 3, 15 s of lease, three quarters of a second for clocks that differ.
     script.expect(24, "write me 8 over 11");
     script.leads(24, None);
     script.answer(24, Answer::Written(record(12, "me", 8)));
@@ -137,14 +137,13 @@ fn what_the_record_says_counts_not_our_own_settings() {
     let mut long = record(10, "other", 7);
     long.duration = Some(SECOND * 60);
     script.answer(0, Answer::Found(Some(long)));
-    for look in (2..60).step_by(2) {
+    for look in (8..60).step_by(8) {
         let mut long = record(10, "other", 7);
         long.duration = Some(SECOND * 60);
         script.answer(look, Answer::Found(Some(long)));
     }
-    script.expect(59, "wait 60");
-    script.expect(63, "read");
-    script.expect(64, "write me 8 over 10");
+    script.expect(59, "wait 63");
+    script.expect(63, "write me 8 over 10");
 }
 
 #[test]
@@ -167,7 +166,7 @@ fn a_lost_race_is_a_standby() {
     script.expect(0, "wait 1.25");
     script.expect(2, "read");
     script.answer(2, Answer::Found(Some(record(11, "other", 8))));
-    script.expect(2, "wait 4");
+    script.expect(2, "wait 9.5");
     let holder = Some("other".to_owned());
     let state = script.elector.state(script.at(2));
     assert_eq!(state, LeaderState::Standby { holder });
@@ -209,7 +208,7 @@ fn a_holder_that_cannot_renew_stands_by_and_takes_its_own_lease_again() {
 #[test]
 fn a_holder_that_stood_still_past_its_lease_reads_before_it_writes() {
     for (holder, epoch, next) in
-        [("other", 2, "wait 42"), ("me", 1, "write me 2 over 20"), ("", 2, "write me 3 over 20")]
+        [("other", 2, "wait 47.5"), ("me", 1, "write me 2 over 20"), ("", 2, "write me 3 over 20")]
     {
         let mut script = Script::new();
         script.answer(0, Answer::Found(None));
@@ -234,7 +233,7 @@ fn a_holder_that_sees_another_in_its_place_stands_by_at_once() {
         script.answer(5, Answer::Found(Some(record(20, holder, epoch))));
         script.leads(5, None);
         // Somebody else who goes by our name is waited for like any other.
-        let next = if holder.is_empty() { "write me 2 over 20" } else { "wait 7" };
+        let next = if holder.is_empty() { "write me 2 over 20" } else { "wait 12.5" };
         script.expect(5, next);
     }
 }
@@ -251,8 +250,8 @@ fn a_deleted_lease_is_created_by_its_holder_and_waited_for_by_others() {
 
     let mut script = Script::new();
     script.answer(0, Answer::Found(Some(record(10, "other", 7))));
-    script.answer(5, Answer::Found(None));
-    script.expect(5, "wait 24");
+    script.answer(8, Answer::Found(None));
+    script.expect(8, "wait 23.75");
     script.expect(24, "write me 8 over nothing");
     script.answer(24, Answer::Conflict);
     script.expect(26, "read");

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use plumb_engine::{ApiError, WriteGate};
 use tokio::sync::watch;
@@ -147,6 +148,16 @@ impl Drop for Closing<'_> {
     }
 }
 
+/// What the loop did.
+enum Step {
+    /// Nothing, until it was time.
+    Waited,
+    /// It was told that somebody wrote the Lease.
+    Changed,
+    /// It sent a request at this moment.
+    Answered(Instant, Answer),
+}
+
 /// Runs for leadership until `stop` ends, then closes the gate and releases the lease.
 ///
 /// End `stop` only when the last write has ended: the release lets another replica write at once.
@@ -158,6 +169,7 @@ pub async fn run(
 ) {
     let closing = Closing(leadership);
     let mut stop = pin!(stop);
+    let mut changes = None;
     loop {
         leadership.publish(&elector);
         let action = elector.decide(now());
@@ -166,22 +178,34 @@ pub async fn run(
                 let end = elector.valid_until().map_or(until, |end| end.min(until));
                 // A term that is over is announced above; never wait for it again.
                 let end = if end <= now() { until } else { end };
-                tokio::time::sleep_until(end.into()).await;
-                return None;
+                let wait = tokio::time::sleep_until(end.into());
+                if elector.valid_until().is_some() {
+                    // Whoever holds the lease writes it, and need not be told.
+                    changes = None;
+                    wait.await;
+                    return Step::Waited;
+                }
+                let changes = changes.get_or_insert_with(|| Box::pin(store.changes()));
+                return tokio::select! {
+                    () = wait => Step::Waited,
+                    Some(()) = changes.next() => Step::Changed,
+                };
             }
             let sent = now();
-            let answer = request(store, &elector, leadership, &action).await;
-            Some((sent, answer))
+            Step::Answered(sent, request(store, &elector, leadership, &action).await)
         };
-        let answered = tokio::select! {
+        let step = tokio::select! {
             biased;
             () = &mut stop => break,
-            answered = step => answered,
+            step = step => step,
         };
-        if let Some((sent, answer)) = answered {
-            elector.apply(sent, now(), &action, answer);
+        match step {
+            Step::Waited => {}
+            Step::Changed => elector.changed(),
+            Step::Answered(sent, answer) => elector.apply(sent, now(), &action, answer),
         }
     }
+    drop(changes);
     drop(closing);
     let _ = tokio::time::timeout(RELEASE, release(store, &mut elector, leadership)).await;
     if elector.release().is_some() {

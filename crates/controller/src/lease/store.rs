@@ -2,8 +2,9 @@
 
 use std::future::Future;
 
+use futures::{Stream, StreamExt as _};
 use plumb_core::Gvk;
-use plumb_engine::{ApiError, Cluster, Resource, Target};
+use plumb_engine::{ApiError, Cluster, Resource, Target, WatchEvent, watch_one_version};
 use serde_json::Value;
 
 use super::LEASE_NAME;
@@ -18,6 +19,8 @@ pub trait LeaseStore: Sync {
     /// Replaces the version named in it and answers with it as stored; a conflict when the version
     /// is another one by now.
     fn replace(&self, lease: &Value) -> impl Future<Output = Result<Value, ApiError>> + Send;
+    /// Tells of each change of it, as far as that can be watched.
+    fn changes(&self) -> impl Stream<Item = ()> + Send;
 }
 
 /// The Lease named [`LEASE_NAME`] in one namespace of a cluster.
@@ -56,5 +59,13 @@ impl LeaseStore for ClusterLease {
 
     async fn replace(&self, lease: &Value) -> Result<Value, ApiError> {
         self.cluster.put_json(&self.target(), lease).await
+    }
+
+    fn changes(&self) -> impl Stream<Item = ()> + Send {
+        let namespace = Some(self.namespace.as_str());
+        let events = watch_one_version(&self.cluster, &self.resource, namespace, LEASE_NAME);
+        // Where it may not be watched there is the look that comes now and then.
+        let changes = |event| matches!(event, WatchEvent::Changed(..) | WatchEvent::Deleted(..));
+        events.filter_map(move |event| std::future::ready(changes(event).then_some(())))
     }
 }
