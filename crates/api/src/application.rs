@@ -48,6 +48,9 @@ fn default_share() -> u8 {
     50
 }
 
+/// A status in a place of its own: it is as large as all else of an object, and not kept with it for long.
+pub type BoxedStatus = Box<ApplicationStatus>;
+
 /// What to apply: a path in a source, and how to keep the cluster true to it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[kube(
@@ -56,7 +59,7 @@ fn default_share() -> u8 {
     kind = "Application",
     plural = "applications",
     namespaced,
-    status = "ApplicationStatus",
+    status = "BoxedStatus",
     derive = "PartialEq",
     category = "plumb",
     label("applyset.kubernetes.io/is-parent-type", "true"),

@@ -354,7 +354,8 @@ fn says_ready(app: &App) -> bool {
 
 /// An Application as expressions see it, with the newest status.
 pub(crate) fn json_of(app: &App) -> Value {
-    let object = Application { status: app.status().cloned(), ..(*app.object).clone() };
+    let object =
+        Application { status: app.status().cloned().map(Box::new), ..(*app.object).clone() };
     serde_json::to_value(object).unwrap_or_default()
 }
 

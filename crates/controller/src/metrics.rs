@@ -14,13 +14,14 @@ use std::{
 use crate::receiver::{Service, server::Outcome as HookOutcome};
 use plumb_engine::Observer;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
     metrics::{
         MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge,
         histogram::Histogram, info::Info,
     },
     registry::{Metric, Registry, Unit},
 };
+use smol_str::SmolStr;
 
 /// Seconds; from a run that finds nothing to do to one that waits for a slow API server.
 const DURATION_BUCKETS: [f64; 14] =
@@ -186,17 +187,27 @@ struct RunLabels {
     outcome: &'static str,
 }
 
+/// A label of a series that there is one of for each object: most take no room beside the series.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Text(SmolStr);
+
+impl EncodeLabelValue for Text {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.0.as_str(), encoder)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ObjectLabels {
     kind: &'static str,
-    namespace: String,
-    name: String,
+    namespace: Text,
+    name: Text,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ApplicationLabels {
-    namespace: String,
-    name: String,
+    namespace: Text,
+    name: Text,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -656,11 +667,11 @@ impl Metrics {
 }
 
 fn object(kind: Kind, namespace: &str, name: &str) -> ObjectLabels {
-    ObjectLabels { kind: kind.as_str(), namespace: namespace.to_owned(), name: name.to_owned() }
+    ObjectLabels { kind: kind.as_str(), namespace: Text(namespace.into()), name: Text(name.into()) }
 }
 
 fn application(namespace: &str, name: &str) -> ApplicationLabels {
-    ApplicationLabels { namespace: namespace.to_owned(), name: name.to_owned() }
+    ApplicationLabels { namespace: Text(namespace.into()), name: Text(name.into()) }
 }
 
 fn add<L: Clone + std::hash::Hash + Eq>(family: &Family<L, Counter>, labels: &L, count: u64) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use plumb_core::ObjectKey;
 use plumb_engine::{Health, Pod, PodState, Wellbeing, Words};
+use smol_str::SmolStr;
 
 use crate::names::Name;
 use crate::objects::{Ask, ObjectRef, Seen};
@@ -125,7 +126,7 @@ impl Store {
 pub(crate) struct Stuck {
     kind: String,
     name: String,
-    pods: BTreeMap<String, (Health, Words)>,
+    pods: BTreeMap<SmolStr, (Health, Words)>,
 }
 
 impl Stuck {
@@ -146,9 +147,7 @@ impl Stuck {
     pub(crate) fn put(&mut self, key: ObjectKey, pod: Pod) {
         match pod.state {
             _ if !self.owns(&pod) => {}
-            PodState::Stuck(health, words) => {
-                _ = self.pods.insert(key.name.to_string(), (health, words))
-            }
+            PodState::Stuck(health, words) => _ = self.pods.insert(key.name, (health, words)),
             PodState::OnItsWay { again: true } => {}
             PodState::OnItsWay { again: false } | PodState::Fine => self.remove(&key.name),
         }

@@ -205,7 +205,7 @@ impl Source {
 impl App {
     /// The newest status that is known.
     pub(crate) fn status(&self) -> Option<&plumb_api::ApplicationStatus> {
-        self.written.as_deref().or(self.object.status.as_ref())
+        self.written.as_deref().or(self.object.status.as_deref())
     }
 
     /// Drops what was found out, as at a start of the process.
@@ -228,7 +228,7 @@ impl App {
         if let Some(written) = self.written.take()
             && self.object.status.is_none()
         {
-            Arc::make_mut(&mut self.object).status = Some(*written);
+            Arc::make_mut(&mut self.object).status = Some(written);
         }
         self.backoff.succeeded();
     }
@@ -344,7 +344,7 @@ impl Store {
             && known
                 .written
                 .as_deref()
-                .is_some_and(|written| object.status.as_ref() == Some(written))
+                .is_some_and(|written| object.status.as_deref() == Some(written))
         {
             object.status = None;
         }
@@ -611,7 +611,7 @@ pub(crate) fn scope_of(
     written: Option<&plumb_api::ApplicationStatus>,
 ) -> Scope {
     let hints = hints_of(object);
-    let status = written.or(object.status.as_ref());
+    let status = written.or(object.status.as_deref());
     hints.union(&recorded_scope(status))
 }
 
@@ -647,11 +647,10 @@ pub(crate) fn settled_kinds(
 /// Whether our label, annotations and finalizer are on an Application, and are about it: a copy
 /// under another name brings those of the first along.
 pub(crate) fn has_facts(metadata: &kube::core::ObjectMeta, set: &ApplySet) -> bool {
-    let id = metadata.labels.as_ref().and_then(|labels| labels.get(names::APPLYSET_ID));
     annotation(metadata, names::APPLYSET_TOOLING).is_some_and(|tool| tool.starts_with("plumb/"))
         && annotation(metadata, names::APPLYSET_GROUP_KINDS).is_some()
         && annotation(metadata, names::APPLYSET_NAMESPACES).is_some()
-        && id == Some(&set.id)
+        && annotation(metadata, names::APPLYSET_ID) == Some(&*set.id)
         && has_finalizer(metadata)
 }
 
@@ -680,12 +679,20 @@ fn asks(old: &kube::core::ObjectMeta, new: &kube::core::ObjectMeta, key: &str) -
     annotation(new, key).is_some() && annotation(old, key) != annotation(new, key)
 }
 
-/// Drops what is never read and can be large.
+/// Drops what is never read and can be large. The one label that is read goes among the annotations: a map
+/// for it alone would take half a kilobyte.
 fn lighten(metadata: &mut kube::core::ObjectMeta) {
     metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {
-        annotations
-            .retain(|key, _| key.contains("plumb.dev/") || key.contains("applyset.kubernetes.io/"));
+        annotations.retain(|key, _| {
+            (key.contains("plumb.dev/") || key.contains("applyset.kubernetes.io/"))
+                && key != names::APPLYSET_ID
+        });
+    }
+    let id = metadata.labels.take().and_then(|mut labels| labels.remove(names::APPLYSET_ID));
+    if let Some(id) = id {
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(names::APPLYSET_ID.into(), id);
     }
 }
 

@@ -11,7 +11,7 @@ use git2::{Oid, Tree};
 
 /// What all listings that are kept may take: the roots of some dozens of repositories of a thousand
 /// folders each. One that is larger than this is kept alone.
-const ROOM: usize = 2 << 20;
+const ROOM: usize = 1 << 20;
 
 /// What an entry takes beside its name, as near as need be.
 const ENTRY: usize = size_of::<Item>();

@@ -306,7 +306,6 @@ impl Part<'_> {
 }
 
 /// An event of one of the two watches.
-#[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
 enum Own {
     Source(WatchEvent<GitRepository>),
     App(WatchEvent<Application>),

@@ -108,10 +108,10 @@ fn commits_of_status_are_kept() {
     let mut object = app(1, &json!({}));
     let (a, b) = ("a".repeat(40), "b".repeat(40));
     object.spec.revision = Some(b.clone());
-    object.status = Some(plumb_api::ApplicationStatus {
+    object.status = Some(Box::new(plumb_api::ApplicationStatus {
         last_applied_revision: Some(format!("main@sha1:{a}")),
         ..Default::default()
-    });
+    }));
     store.put_app(object);
     let kept = store.commits_to_keep(&Name::new("ns", "repo"));
     assert_eq!(kept, BTreeSet::from([a, b]));
