@@ -16,6 +16,7 @@ mod stage;
 mod waiting;
 mod yaml;
 
+pub(crate) use self::cluster::in_module;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 

@@ -1,5 +1,5 @@
-//! Tasks of the project: `cargo xtask test`, `demo`, `bench`, `compare`, `torture`, `generate`,
-//! `ci`.
+//! Tasks of the project: `cargo xtask test`, `demo`, `bench`, `compare`, `conformance`, `torture`,
+//! `generate`, `ci`.
 //!
 //! Nothing here is shipped. Each task can be run from a fresh clone: it builds what is missing,
 //! says so, and ends whatever it started.
@@ -14,6 +14,7 @@
 mod bench;
 mod ci;
 mod compare;
+mod conformance;
 mod demo;
 mod error;
 mod generate;
@@ -51,6 +52,8 @@ enum Task {
     Compare(compare::CompareArgs),
     /// Measure two variants of one thing in pairs and print JSON; alone it lists what there is.
     Bench(bench::BenchArgs),
+    /// Put an agent to the duties of the OpenGitOps principles, on a control plane of its own.
+    Conformance(conformance::ConformanceArgs),
     /// Commits, hands of others and faults at random, on a real control plane: does the cluster
     /// end as Git asks, and was nothing done that must not be done?
     Torture(torture::TortureArgs),
@@ -81,6 +84,7 @@ async fn run(task: Task) -> Result<(), TaskError> {
         Task::Demo(args) => demo::run(&args).await,
         Task::Compare(args) => compare::run(args).await,
         Task::Bench(args) => bench::run(&args).await,
+        Task::Conformance(args) => conformance::run(&args).await,
         Task::Torture(args) => torture::run(&args).await,
     }
 }

@@ -67,6 +67,12 @@ impl Proxy {
         Proxy::start(config, seed).await
     }
 
+    /// In front of the API server of any cluster, as this says how to reach it. Who asks shows a token of
+    /// his own.
+    pub async fn to_cluster(config: Config, seed: u64) -> Proxy {
+        Proxy::start(config, seed).await
+    }
+
     /// In front of any server that speaks plain HTTP: `http://127.0.0.1:1234`.
     pub async fn to_http(base: &str, seed: u64) -> Proxy {
         Proxy::start(Config::new(base.parse().expect("a URL")), seed).await

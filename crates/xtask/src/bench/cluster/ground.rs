@@ -495,11 +495,7 @@ pub(super) fn missing(what: &str, found: &str) -> TaskError {
 }
 
 /// Where a file of a Go module that is pinned lies.
-pub(in crate::bench) fn in_module(
-    dir: &Path,
-    module: &str,
-    path: &str,
-) -> Result<PathBuf, TaskError> {
+pub(crate) fn in_module(dir: &Path, module: &str, path: &str) -> Result<PathBuf, TaskError> {
     let output = std::process::Command::new("go")
         // A module may ask for a newer one than is installed.
         .env("GOTOOLCHAIN", "auto")

@@ -19,6 +19,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use self::ground::Ground;
+pub(crate) use self::ground::in_module;
 use self::system::{ARGOCD, FLUX, PLUMB, System};
 pub(super) use self::targets::table;
 use super::{BenchArgs, Measuring};
@@ -68,8 +69,9 @@ async fn measured(args: &BenchArgs, plumb: &Path) -> Result<Value, TaskError> {
         let faults =
             if args.faults { faults::faults(apps, args.each, plumb).await? } else { Vec::new() };
         let medians = targets::medians(&runs);
-        let targets = targets::targets(apps, args.each, &medians);
-        let all = json!({ "apps": apps, "each": args.each, "medians": medians, "targets": targets, "runs": runs, "faults": faults });
+        let size = std::fs::metadata(plumb).map(|file| file.len()).unwrap_or_default();
+        let targets = targets::targets(apps, args.each, size, &medians);
+        let all = json!({ "apps": apps, "each": args.each, "binary_bytes": size, "medians": medians, "targets": targets, "runs": runs, "faults": faults });
         measured.push(all);
     }
     Ok(json!({ "agree": true, "measured": measured }))

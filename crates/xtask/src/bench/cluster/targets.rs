@@ -17,6 +17,9 @@ const FIGURES: [(&str, &str, f64); 6] = [
 /// The `--lease-duration` that is measured with, in seconds.
 const LEASE: f64 = 15.0;
 
+/// The budget of the release binary, in bytes, as it was measured; a tenth more fails.
+const BINARY: f64 = 28_900_000.0;
+
 /// The limit of memory for up to a thousand applications, in KiB.
 const MEMORY: f64 = 48.0 * 1024.0;
 
@@ -115,11 +118,13 @@ impl Target<'_> {
 }
 
 /// The targets that the figures tell something of.
-pub(super) fn targets(apps: usize, each: u16, systems: &Value) -> Vec<Value> {
+pub(super) fn targets(apps: usize, each: u16, binary: u64, systems: &Value) -> Vec<Value> {
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let mut t = Target { apps: apps as f64, systems, told: Vec::new() };
     let plumb = |t: &Target<'_>, phase: &str, path: &str| t.figure("plumb", phase, path);
     let apps = t.apps;
+    #[expect(clippy::cast_precision_loss, reason = "some megabytes")]
+    t.at_most("binary: bytes", Some(binary as f64), BINARY * 1.1);
 
     let first = plumb(&t, "first sync", "/requests");
     // Its objects, facts, status and an event.
@@ -280,7 +285,7 @@ mod tests {
         let systems = medians(&runs);
         assert_eq!(systems["plumb"]["first sync"]["seconds"], 2.0);
         assert_eq!(systems["flux"]["first sync"]["seconds"], 90.0);
-        let targets = targets(100, 4, &systems);
+        let targets = targets(100, 4, 0, &systems);
         let of = |what: &str| targets.iter().find(|target| target["what"] == what).unwrap();
         assert_eq!(of("first sync: requests")["holds"], true);
         assert_eq!(of("first sync: seconds of flux to plumb's")["value"], 45.0);
@@ -290,7 +295,7 @@ mod tests {
     #[test]
     fn the_table_has_a_row_for_each_phase_and_system() {
         let systems = medians(&[run("plumb", 3.0), run("flux", 90.0)]);
-        let targets = targets(100, 4, &systems);
+        let targets = targets(100, 4, 0, &systems);
         let measured = json!({ "apps": 100, "medians": systems, "targets": targets });
         let table = table(&json!({ "measured": [measured] }));
         assert!(table.contains("| first sync | flux | 90.0 | 700 |"), "{table}");
