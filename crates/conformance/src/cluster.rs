@@ -73,10 +73,12 @@ impl Cluster {
         Ok(Self { client, config })
     }
 
-    /// How the API server is reached, by nobody in particular.
-    pub(crate) fn address(&self) -> Config {
+    /// How the API server is reached with a token. There are clients that show none to a server that speaks
+    /// plain HTTP, as the proxy does: it shows it for them.
+    pub(crate) fn with_token(&self, token: &str) -> Config {
         let mut config = self.config.clone();
         config.auth_info = AuthInfo::default();
+        config.auth_info.token = Some(token.to_owned().into());
         config
     }
 
@@ -168,13 +170,8 @@ impl Cluster {
         }
     }
 
-    /// An account with all rights, and a kubeconfig for it by way of a server that speaks plain HTTP.
-    pub(crate) async fn account(
-        &self,
-        namespace: &str,
-        name: &str,
-        server: &str,
-    ) -> Result<String, SuiteError> {
+    /// An account with all rights; gives its token.
+    pub(crate) async fn account(&self, namespace: &str, name: &str) -> Result<String, SuiteError> {
         let accounts = Kind::new("v1", "ServiceAccount", "serviceaccounts");
         let bindings =
             Kind::new("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings");
@@ -216,15 +213,41 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config",
-            "clusters": [{ "name": "suite", "cluster": { "server": server } }],
-            "users": [{ "name": name, "user": { "token": token } }],
-            "contexts": [{ "name": "suite", "context": { "cluster": "suite", "user": name } }],
-            "current-context": "suite",
-        });
-        Ok(format!("{config:#}\n"))
+        Ok(token)
     }
+
+    /// The authorizer learns of a binding some milliseconds after it was made, and there are agents that end
+    /// when they are refused at their start.
+    pub(crate) async fn await_rights(kubeconfig: &str) -> Result<(), SuiteError> {
+        let unusable = |error: String| SuiteError::Kubeconfig { why: error };
+        let read = Kubeconfig::from_yaml(kubeconfig).map_err(|e| unusable(e.to_string()))?;
+        let options = KubeConfigOptions::default();
+        let config = Config::from_custom_kubeconfig(read, &options).await;
+        let config = config.map_err(|e| unusable(e.to_string()))?;
+        let client = Client::try_from(config.clone()).map_err(|e| unusable(e.to_string()))?;
+        let account = Self { client, config };
+        let namespaces = Kind::new("v1", "Namespace", "namespaces");
+        let begun = std::time::Instant::now();
+        loop {
+            match account.list(&namespaces, "").await {
+                Ok(_) => return Ok(()),
+                Err(error) if begun.elapsed() > Duration::from_secs(30) => return Err(error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+}
+
+/// A kubeconfig by way of a server.
+pub(crate) fn kubeconfig(server: &str, user: &str, token: &str) -> String {
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config",
+        "clusters": [{ "name": "suite", "cluster": { "server": server } }],
+        "users": [{ "name": user, "user": { "token": token } }],
+        "contexts": [{ "name": "suite", "context": { "cluster": "suite", "user": user } }],
+        "current-context": "suite",
+    });
+    format!("{config:#}\n")
 }
 
 fn to_json(object: DynamicObject) -> Value {

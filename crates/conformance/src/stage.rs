@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
 use crate::adapter::{Adapter, Values, fill_text};
-use crate::cluster::{Cluster, Kind};
+use crate::cluster::{Cluster, Kind, kubeconfig};
 use crate::error::SuiteError;
 
 /// The namespace of the agent itself.
@@ -41,23 +41,25 @@ impl Stage {
     /// Everything but the agent. `values` are those that the command line gives.
     pub(crate) async fn new(
         adapter: Adapter,
-        kubeconfig: Option<&Path>,
+        admin: Option<&Path>,
         values: Values,
         seed: u64,
     ) -> Result<Self, SuiteError> {
-        let cluster = Cluster::of(kubeconfig).await?;
+        let cluster = Cluster::of(admin).await?;
         let git = GitServer::start().await;
         let git_proxy = Proxy::to_http(&git.base(), seed).await;
-        let api = Proxy::to_cluster(cluster.address(), seed).await;
         let scratch = Scratch::new("conformance");
         let namespaces = Kind::new("v1", "Namespace", "namespaces");
         let home = json!({
             "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": HOME },
         });
         cluster.ensure(&namespaces, "", &home).await?;
-        let account = cluster.account(HOME, "agent", &api.url()).await?;
+        let token = cluster.account(HOME, "agent").await?;
+        let api = Proxy::to_cluster(cluster.with_token(&token), seed).await;
+        let text = kubeconfig(&api.url(), "agent", &token);
+        Cluster::await_rights(&text).await?;
         let kubeconfig = scratch.path().join("kubeconfig");
-        write(&kubeconfig, &account)?;
+        write(&kubeconfig, &text)?;
         let mut all = values;
         all.insert("home".into(), HOME.into());
         all.insert("kubeconfig".into(), kubeconfig.display().to_string());
