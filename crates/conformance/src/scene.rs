@@ -327,6 +327,13 @@ impl<'s> Scene<'s> {
         .await
     }
 
+    /// Whether the application or its source says that anything is wrong.
+    pub(crate) async fn complains(&self) -> Result<Result<(), String>, Stop> {
+        let told = [self.read_source(What::Trouble).await?, self.read(What::Trouble, "app").await?];
+        let tells = told.iter().any(|text| text.as_str().is_some_and(|text| !text.is_empty()));
+        Ok(if tells { Ok(()) } else { Err("it says nothing".to_owned()) })
+    }
+
     /// The value of a ConfigMap; `None` where there is none.
     pub(crate) async fn value(&self, name: &str) -> Result<Option<String>, Stop> {
         let found = self.stage.cluster.get(&config_maps(), &self.ns, name).await?;

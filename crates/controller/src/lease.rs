@@ -20,7 +20,8 @@
 //! looks twice a lease.
 //!
 //! What it does not cover: a write that the holder gave up before its lease ended, and that an API
-//! server carries out later all the same; what it does is then seen as anybody's change. A Lease that somebody deletes while it is held. A process that has seen
+//! server carries out later all the same; what it does is then seen as anybody's change. Nor a Lease
+//! that somebody deletes while it is held. A process that has seen
 //! the record waits as if it were still there; one that starts in that moment cannot know of it.
 //! Nor a machine that is frozen as a whole, because its monotonic clock stands still too.
 

@@ -55,13 +55,7 @@ pub(crate) async fn outlives_git(scene: &Scene<'_>) -> Played {
         scene.look("app").await?;
         scene
             .until("the agent tells that Git is away", scene.bound_after_failure(), async || {
-                let told = [
-                    scene.read_source(What::Trouble).await?,
-                    scene.read(What::Trouble, "app").await?,
-                ];
-                let tells =
-                    told.iter().any(|text| text.as_str().is_some_and(|text| !text.is_empty()));
-                Ok(if tells { Ok(()) } else { Err("it says nothing".to_owned()) })
+                scene.complains().await
             })
             .await?;
         scene.edit("one", "edited").await?;
