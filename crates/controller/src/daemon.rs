@@ -39,6 +39,7 @@ use crate::metrics::{
     BuildInfo, CacheFigures, Kind, Metrics, ObjectState, Outcome, QueueFigures, SightFigures,
 };
 use crate::names::{Key, Name};
+use crate::opened::Opened;
 use crate::queue::{self, Lane, QueueHandle, RunOptions};
 use crate::queues::{LOOKS_PER_RUN, Queues};
 use crate::receiver::server::Receiver;
@@ -131,6 +132,7 @@ pub(crate) struct Daemon {
     settings: Settings,
     stopping: AtomicBool,
     under_way: UnderWay,
+    pub(crate) opened: Arc<Opened>,
     /// Whether there may be mirrors that nobody names, of an earlier process or a former object.
     pub(crate) untidy: AtomicBool,
     /// What of the mirrors' traffic the metrics have been told.
@@ -376,6 +378,7 @@ impl Daemon {
             settings,
             stopping: AtomicBool::default(),
             under_way: UnderWay::default(),
+            opened: Arc::default(),
             untidy: AtomicBool::new(true),
             told: Mutex::default(),
             polls: Mutex::default(),

@@ -21,6 +21,7 @@ pub mod metrics;
 mod named;
 mod names;
 mod objects;
+mod opened;
 mod pods;
 pub mod queue;
 mod queues;

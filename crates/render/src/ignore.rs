@@ -5,6 +5,8 @@
 //! the tree inwards; the options'. The strongest pattern that matches decides, and `!` takes back
 //! in. What is below an excluded directory stays out.
 
+use std::sync::LazyLock;
+
 use ::ignore::Match;
 use ::ignore::gitignore::{Gitignore, GitignoreBuilder};
 use plumb_core::RelPath;
@@ -110,7 +112,7 @@ pub(crate) type Excluder<'r> = (&'r str, &'r str);
 
 /// All patterns that hold at one point of a walk.
 pub(crate) struct Rules {
-    built_in: Domain,
+    built_in: &'static Domain,
     /// Outer before inner.
     files: Vec<Domain>,
     options: Domain,
@@ -119,12 +121,12 @@ pub(crate) struct Rules {
 impl Rules {
     /// The built-in patterns and those of the options, whose bad ones are told.
     pub(crate) fn new(options: Option<&str>) -> (Self, Vec<BadPattern>) {
-        let root = RelPath::root();
-        let origin = "the built-in patterns".to_owned();
-        let (built_in, _) = Domain::parse(root.clone(), origin, BUILT_IN);
+        static COMPILED: LazyLock<Domain> = LazyLock::new(|| {
+            Domain::parse(RelPath::root(), "the built-in patterns".into(), BUILT_IN).0
+        });
         let text = options.unwrap_or_default();
-        let (options, bad) = Domain::parse(root, OPTIONS.into(), text);
-        let rules = Self { built_in, files: Vec::new(), options };
+        let (options, bad) = Domain::parse(RelPath::root(), OPTIONS.into(), text);
+        let rules = Self { built_in: &COMPILED, files: Vec::new(), options };
         (rules, bad)
     }
 
@@ -148,7 +150,7 @@ impl Rules {
         let strongest = [&self.options]
             .into_iter()
             .chain(self.files.iter().rev())
-            .chain([&self.built_in])
+            .chain([self.built_in])
             .find_map(|domain| domain.matched(path, kind));
         match strongest {
             Some(Verdict::Excluded { pattern, origin }) => Some((pattern, origin)),

@@ -350,6 +350,8 @@ impl Mirrors {
     /// Takes a directory, which is made if there is none, and removes what a killed process left
     /// in it. [`SourceError::Locked`] when another process has it.
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, SourceError> {
+        // Directories are kept by us, for all who read; everything else is read once.
+        git2::opts::enable_caching(false);
         let mirrors = dir.join("mirrors");
         fs::create_dir_all(&mirrors).map_err(|e| cache_error("create", &mirrors, e))?;
         let lock = DirLock::take(dir)?;

@@ -133,13 +133,15 @@ impl Daemon {
 
     /// Whether another commit gives every answer that the last render read.
     pub(super) async fn inputs_unchanged(self: &Arc<Self>, known: &Rendered, base: &Base) -> bool {
-        let mirrors = Arc::clone(&self.mirrors);
+        let (mirrors, opened) = (Arc::clone(&self.mirrors), Arc::clone(&self.opened));
         let (remote, commit) = (base.remote.clone(), base.revision.commit);
         let inputs = Arc::clone(&known.inputs);
         // What cannot be read here is fetched, or gets its error, when it is built.
         let look = move |_: &Cancel| {
-            let snapshot = mirrors.snapshot(&remote, &commit).ok();
-            snapshot.is_some_and(|snapshot| inputs.unchanged_in(&snapshot).unwrap_or(false))
+            let Ok(snapshot) = opened.open(&mirrors, &remote, &commit) else { return false };
+            let Ok(unchanged) = inputs.unchanged_in(&snapshot) else { return false };
+            opened.keep(remote, commit, snapshot);
+            unchanged
         };
         self.blocking(Kind::Application, look).await.unwrap_or(false)
     }
@@ -163,7 +165,7 @@ impl Daemon {
         }
         let (remote, commit) = (base.remote.clone(), base.revision.commit);
         let how = Arc::clone(&base.how);
-        let mirrors = Arc::clone(&self.mirrors);
+        let (mirrors, opened) = (Arc::clone(&self.mirrors), Arc::clone(&self.opened));
         let metrics = self.metrics.clone();
         let limit = Duration::from(run.object.spec.timeout);
         let built = self
@@ -174,7 +176,7 @@ impl Daemon {
                     message: with_hint(chain(&error), error.hint()),
                     class: error.class(),
                 };
-                let snapshot = match mirrors.snapshot(&remote, &commit) {
+                let snapshot = match opened.open(&mirrors, &remote, &commit) {
                     Ok(snapshot) => snapshot,
                     Err(_) if !mirrors.has(&remote, &commit).map_err(failed)? => {
                         return Err(Failed::Asked);
@@ -194,7 +196,10 @@ impl Daemon {
                 metrics.rendered();
                 let ends = || cancel.is_cancelled() || Instant::now() > end;
                 match render(&snapshot, &path, &how.options, &ends) {
-                    Ok(rendered) => Ok((Built::Objects(rendered.objects), rendered.inputs)),
+                    Ok(rendered) => {
+                        opened.keep(remote, commit, snapshot);
+                        Ok((Built::Objects(rendered.objects), rendered.inputs))
+                    }
                     Err(failure) => match failure.error {
                         RenderError::Interrupted if cancel.is_cancelled() => Err(Failed::CutShort),
                         RenderError::Interrupted => Err(too_long(limit)),

@@ -22,7 +22,8 @@ impl Daemon {
     pub(super) async fn keep_house(self: Arc<Self>) {
         // A clock before 1970 says nothing, and need not.
         let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-        tokio::join!(self.engine.audit(since_1970), self.sweep(), self.survey());
+        let close = Arc::clone(&self.opened).close_idle();
+        tokio::join!(self.engine.audit(since_1970), self.sweep(), self.survey(), close);
     }
 
     async fn sweep(&self) {

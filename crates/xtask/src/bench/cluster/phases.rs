@@ -18,6 +18,8 @@ use crate::error::TaskError;
 const EDITS: usize = 100;
 /// For how long nothing happens in the idle phase.
 const IDLE: Duration = Duration::from_mins(1);
+/// The pause between two edits at rest: a status and an event tell of the one before, and take less.
+const SAID: Duration = Duration::from_millis(200);
 /// The pause between two edits during a sync: all of them fall into it, and it goes on.
 const BETWEEN: Duration = Duration::from_millis(20);
 
@@ -202,6 +204,7 @@ async fn at_rest(ground: &mut Ground) -> Result<Value, TaskError> {
         let edited = edit(ground, &name).await?;
         let back = ground.one(CONFIG_MAP, &name, |object| object["data"]["value"] == "2").await?;
         undone.push(millis(back, edited));
+        tokio::time::sleep(SAID).await;
     }
     let mut phase = ground.end("edits at rest", &begun, None).await?;
     let mut bare = Vec::new();
@@ -221,6 +224,7 @@ async fn at_rest(ground: &mut Ground) -> Result<Value, TaskError> {
         other.apply(CONFIG_MAP, NAMESPACE, &name, &wanted).await.map_err(refused)?;
         let back = ground.one(CONFIG_MAP, &name, |object| object["data"]["value"] == "2").await?;
         bare.push(millis(back, edited));
+        tokio::time::sleep(SAID).await;
     }
     phase["undone_milliseconds"] = percentiles(undone);
     phase["bare_milliseconds"] = percentiles(bare);

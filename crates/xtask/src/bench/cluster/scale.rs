@@ -59,6 +59,7 @@ pub(super) async fn fed(apps: usize, plumb: &Path) -> Result<Value, TaskError> {
             .env("POD_NAMESPACE", super::ground::HOME)
             .env("PLUMB_METRICS_ADDR", &metrics)
             .env("MALLOC_ARENA_MAX", "2")
+            .env("MALLOC_TRIM_THRESHOLD_", "131072")
             .env("PLUMB_CACHE_DIR", scratch.path().join("cache"))
             .env_remove("RUST_LOG");
         let mut running = Running::spawn("plumb", scratch.path(), &launch);

@@ -106,6 +106,7 @@ fn plumb(ground: &Ground, binary: &Path, name: &'static str) -> Result<Running, 
         .env("PLUMB_METRICS_ADDR", &metrics)
         // As in deploy/deployment.yaml.
         .env("MALLOC_ARENA_MAX", "2")
+        .env("MALLOC_TRIM_THRESHOLD_", "131072")
         .env("PLUMB_CACHE_DIR", ground.dir().join(format!("cache-{name}")))
         .env_remove("RUST_LOG");
     let mut running = Running::spawn(name, ground.dir(), &launch);

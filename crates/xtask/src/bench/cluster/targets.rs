@@ -17,8 +17,10 @@ const FIGURES: [(&str, &str, f64); 6] = [
 /// The `--lease-duration` that is measured with, in seconds.
 const LEASE: f64 = 15.0;
 
-/// The budget of the release binary, in bytes, as it was measured; a tenth more fails.
-const BINARY: f64 = 28_900_000.0;
+/// The budget of the release binary, in bytes, as it was measured; a tenth more fails. Our own crates that no
+/// manifest passes through are built for size: the file got three megabytes larger by that, since generics of
+/// theirs are not merged, and what is resident of it two smaller.
+const BINARY: f64 = 31_850_000.0;
 
 /// The limit of memory for up to a thousand applications, in KiB.
 const MEMORY: f64 = 48.0 * 1024.0;
