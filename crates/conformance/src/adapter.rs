@@ -8,6 +8,7 @@ use cel::{Context, Program};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::cluster::Kind;
 use crate::error::SuiteError;
 
 /// What texts in templates stand for, by name: `${name}`.
@@ -28,6 +29,9 @@ pub(crate) struct Adapter {
     /// Files of definitions that are applied before it starts; a `*` in the last part stands for any text.
     #[serde(default)]
     pub(crate) definitions: Vec<String>,
+    /// Objects in its own namespace that are there before it starts.
+    #[serde(default)]
+    pub(crate) setup: Vec<Template>,
     /// Its processes, in the order in which they are started.
     pub(crate) processes: Vec<Part>,
     /// What names a repository, where there is such a thing.
@@ -83,10 +87,18 @@ pub(crate) struct Read {
     pub(crate) drift: String,
     /// Whether somebody else writes the same again and again.
     pub(crate) fight: String,
-    /// Whether history was rewritten, or a tag was moved.
+    /// List of texts: what is told of tags that were moved and of rewritten history. Each names the commit
+    /// that came instead.
     pub(crate) rewritten: String,
     /// Text: what waits for a person's word.
     pub(crate) held: String,
+}
+
+impl Template {
+    pub(crate) fn kind(&self) -> Kind {
+        let text = |field: &str| self.object[field].as_str().unwrap_or_default();
+        Kind::new(text("apiVersion"), text("kind"), &self.plural)
+    }
 }
 
 /// What is merged into the objects; null takes a field away.
@@ -150,9 +162,13 @@ impl Adapter {
     pub(crate) fn read(path: &Path) -> Result<Self, SuiteError> {
         let wrong = |why: String| SuiteError::Adapter { path: path.into(), why };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        let adapter: Self =
-            serde_yaml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        for template in adapter.source.iter().chain([&adapter.application]) {
+        Self::parse(&text).map_err(wrong)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let adapter: Self = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+        let objects = adapter.source.iter().chain([&adapter.application]).chain(&adapter.setup);
+        for template in objects {
             for what in [
                 What::Revision,
                 What::Ready,
@@ -167,18 +183,18 @@ impl Adapter {
                 if template.read.tells(what)
                     && let Err(error) = Program::compile(expression)
                 {
-                    return Err(wrong(format!("`{expression}`: {error}")));
+                    return Err(format!("`{expression}`: {error}"));
                 }
             }
             for field in ["apiVersion", "kind"] {
                 if template.object[field].as_str().is_none_or(str::is_empty) {
-                    return Err(wrong(format!("object.{field} of {} is missing", template.plural)));
+                    return Err(format!("object.{field} of {} is missing", template.plural));
                 }
             }
         }
         for (duty, reason) in &adapter.untestable {
             if reason.trim().is_empty() {
-                return Err(wrong(format!("untestable.{duty} gives no reason")));
+                return Err(format!("untestable.{duty} gives no reason"));
             }
         }
         Ok(adapter)
@@ -257,6 +273,25 @@ mod tests {
         assert_eq!(filled, json!({"x": ["1-2", 3], "1": "$a"}));
         let error = fill(&json!("${c}"), &values).unwrap_err().to_string();
         assert!(error.contains("${c}"), "{error}");
+    }
+
+    #[test]
+    fn the_example_on_the_page_and_all_adapters_can_be_read() {
+        let page = include_str!("../../../docs/conformance-adapters.md");
+        let (_, rest) = page.split_once("```yaml\n").unwrap();
+        let (example, _) = rest.split_once("```").unwrap();
+        let adapter = Adapter::parse(example).unwrap();
+        assert_eq!((adapter.setup.len(), adapter.processes.len()), (2, 3));
+        for text in [
+            include_str!("../adapters/plumb.yaml"),
+            include_str!("../adapters/flux.yaml"),
+            include_str!("../adapters/shell.yaml"),
+        ] {
+            Adapter::parse(text).unwrap();
+        }
+        let wrong = example.replace("== 'Synced'", "== ");
+        let error = Adapter::parse(&wrong).unwrap_err();
+        assert!(error.contains("object.status.sync.status"), "{error}");
     }
 
     #[test]

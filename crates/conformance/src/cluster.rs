@@ -216,6 +216,37 @@ impl Cluster {
         Ok(token)
     }
 
+    /// An account of a namespace that has all rights to these kinds, wherever, and to nothing else.
+    pub(crate) async fn limited(
+        &self,
+        namespace: &str,
+        name: &str,
+        plurals: &[&str],
+    ) -> Result<(), SuiteError> {
+        let group = "rbac.authorization.k8s.io";
+        let api = format!("{group}/v1");
+        let full = format!("{namespace}-{name}");
+        let account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": name },
+        });
+        let role = json!({
+            "apiVersion": api, "kind": "ClusterRole", "metadata": { "name": full },
+            "rules": [{ "apiGroups": [""], "resources": plurals, "verbs": ["*"] }],
+        });
+        let binding = json!({
+            "apiVersion": api, "kind": "ClusterRoleBinding", "metadata": { "name": full },
+            "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": full },
+            "subjects": [{ "kind": "ServiceAccount", "name": name, "namespace": namespace }],
+        });
+        let manager = "gitops-conformance";
+        let accounts = Kind::new("v1", "ServiceAccount", "serviceaccounts");
+        self.apply(manager, &accounts, namespace, &account).await?;
+        self.apply(manager, &Kind::new(&api, "ClusterRole", "clusterroles"), "", &role).await?;
+        let bindings = Kind::new(&api, "ClusterRoleBinding", "clusterrolebindings");
+        self.apply(manager, &bindings, "", &binding).await?;
+        Ok(())
+    }
+
     /// The authorizer learns of a binding some milliseconds after it was made, and there are agents that end
     /// when they are refused at their start.
     pub(crate) async fn await_rights(kubeconfig: &str) -> Result<(), SuiteError> {

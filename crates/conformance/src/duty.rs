@@ -94,7 +94,8 @@ pub(crate) const DUTIES: [Duty; 25] = [
         versioned::tells_rewritten_history,
         false,
         "A moved tag and rewritten history are detected and reported.",
-        "The tag that is followed moves to a commit beside; within the bound the agent says so."
+        "The tag that is followed moves to a commit beside, then the branch that is followed does; within the \
+         bound the agent says so, and names the commit."
     ),
     duty!(
         "P2.4",
@@ -122,7 +123,8 @@ pub(crate) const DUTIES: [Duty; 25] = [
         pulled::polls,
         false,
         "A new commit is applied without any push event.",
-        "Nobody calls the agent; a commit is applied within the bound."
+        "Nobody calls the agent; a commit is applied within the bound, and so is another while each answer of \
+         Git takes two seconds."
     ),
     duty!(
         "P3.2",
@@ -138,16 +140,17 @@ pub(crate) const DUTIES: [Duty; 25] = [
         true,
         "While Git is down what was applied is enforced, nothing is pruned, the error is told, and all goes \
          on by itself.",
-        "Git is cut off; an edit is undone within the bound, the trouble is told, nothing is deleted; a \
-         commit that was made meanwhile is applied once Git is back."
+        "Git cannot be reached, answers 503, and answers with what is no Git, in an order that the seed chooses; \
+         the trouble is told, in each an edit is undone within the bound, nothing is deleted; a commit that was \
+         made meanwhile is applied once Git is back."
     ),
     duty!(
         "P3.4",
         pulled::outlives_kills,
         true,
         "A restart at any moment goes on without anybody's help.",
-        "The agent is killed at moments that the seed chooses while commits are applied; the last is in \
-         place within the bound of the last start."
+        "While commits are applied the agent is killed, or cut off from the API server for some seconds, at \
+         moments that the seed chooses; the last is in place within the bound of the last of them."
     ),
     duty!(
         "P3.5",
@@ -182,8 +185,10 @@ pub(crate) const DUTIES: [Duty; 25] = [
         reconciled::retries_what_fails,
         false,
         "One object that fails stops no other, and is retried with back-off; no commit is needed.",
-        "One object is for a namespace that is not there. The others are applied within the bound; tries \
-         get no more frequent; once the namespace is there, so is the object."
+        "One object is for a namespace that is not there, one is rejected by a webhook, one is of a kind that \
+         the application's account has no right to. The others are applied within the bound; tries are counted; \
+         once a cause is gone the object is there. Then the API server answers three writes with 429 and three \
+         with 500, and a commit is applied all the same."
     ),
     duty!(
         "P4.5",

@@ -172,7 +172,7 @@ async fn play(stage: &Stage, duty: &Duty) -> Result<Finding, SuiteError> {
         Err(Stop::Untestable(reason)) => (Verdict::NotTestable, Some(reason)),
         Err(Stop::Suite(error)) => return Err(error),
         Err(Stop::Fails(reason)) => {
-            for line in stage.logs() {
+            for line in stage.logs(&scene.ns) {
                 scene.note(line);
             }
             (Verdict::Fails, Some(reason))

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use plumb_testkit::Repo;
+use plumb_testkit::{Match, Repo};
 use serde_json::{Value, json};
 
 use crate::adapter::{Template, Values, What, fill, merge};
@@ -132,11 +132,6 @@ impl<'s> Scene<'s> {
         values
     }
 
-    fn kind(template: &Template) -> Kind {
-        let text = |field: &str| template.object[field].as_str().unwrap_or_default();
-        Kind::new(text("apiVersion"), text("kind"), &template.plural)
-    }
-
     async fn put(
         &self,
         template: &Template,
@@ -157,7 +152,7 @@ impl<'s> Scene<'s> {
         let mut object = fill(&object, &values)?;
         object["metadata"]["name"] = json!(name);
         object["metadata"]["namespace"] = json!(self.ns);
-        let kind = Self::kind(template);
+        let kind = template.kind();
         self.stage.cluster.apply("gitops-conformance", &kind, &self.ns, &object).await?;
         Ok(())
     }
@@ -168,12 +163,12 @@ impl<'s> Scene<'s> {
         variants: &[&str],
         more: &[(&str, &str)],
     ) -> Result<(), Stop> {
-        let Some(template) = &self.stage.adapter.source else { return Ok(()) };
         let known = |variant: &&&str| !self.stage.adapter.variants.contains_key(**variant);
         if let Some(missing) = variants.iter().find(known) {
             let why = format!("the agent has no way to {missing}: its adapter names none");
             return Err(Stop::Fails(why));
         }
+        let Some(template) = &self.stage.adapter.source else { return Ok(()) };
         self.put(template, "repo", variants, more, |variant| &variant.source).await
     }
 
@@ -196,10 +191,15 @@ impl<'s> Scene<'s> {
         self.app("app", "app", &[], &[]).await
     }
 
-    /// Takes the agent's object away.
-    pub(crate) async fn drop_app(&self, name: &str) -> Result<(), Stop> {
-        let kind = Self::kind(&self.stage.adapter.application);
-        Ok(self.stage.cluster.delete(&kind, &self.ns, name).await?)
+    /// Takes the agent's object away, and waits until it is gone, which may wait for the agent.
+    pub(crate) async fn drop_app(&self, name: &str) -> Played {
+        let kind = self.stage.adapter.application.kind();
+        self.stage.cluster.delete(&kind, &self.ns, name).await?;
+        self.until(&format!("{name} is gone"), self.bound(), async || {
+            let found = self.stage.cluster.get(&kind, &self.ns, name).await?;
+            Ok(if found.is_none() { Ok(()) } else { Err("it is there".to_owned()) })
+        })
+        .await
     }
 
     /// Asks the agent to look at once, where it can be asked.
@@ -211,7 +211,7 @@ impl<'s> Scene<'s> {
             let Some(template) = template else { continue };
             let Some(annotation) = &template.look else { continue };
             let patch = json!({ "metadata": { "annotations": { annotation.as_str(): token } } });
-            let (cluster, kind) = (&self.stage.cluster, Self::kind(template));
+            let (cluster, kind) = (&self.stage.cluster, template.kind());
             cluster.merge("gitops-conformance", &kind, &self.ns, name, &patch).await?;
         }
         Ok(())
@@ -233,7 +233,7 @@ impl<'s> Scene<'s> {
     }
 
     async fn read_of(&self, template: &Template, what: What, name: &str) -> Result<Value, Stop> {
-        let kind = Self::kind(template);
+        let kind = template.kind();
         let object = self.stage.cluster.get(&kind, &self.ns, name).await?.unwrap_or_default();
         let events = Kind::new("v1", "Event", "events");
         let events = self.stage.cluster.list(&events, &self.ns).await?;
@@ -327,6 +327,17 @@ impl<'s> Scene<'s> {
         .await
     }
 
+    /// The agent's requests to the repository.
+    pub(crate) fn of_repo(&self) -> Match {
+        Match::any().path(&format!("/{}.git/", self.ns))
+    }
+
+    /// The agent's writes of a kind in this namespace.
+    pub(crate) fn writes_of(&self, plural: &str) -> Match {
+        let within = format!("/namespaces/{}/{plural}", self.ns);
+        Match::any().path(&within).when(|seen| seen.method != "GET")
+    }
+
     /// Whether the application or its source says that anything is wrong.
     pub(crate) async fn complains(&self) -> Result<Result<(), String>, Stop> {
         let told = [self.read_source(What::Trouble).await?, self.read(What::Trouble, "app").await?];
@@ -383,12 +394,12 @@ impl<'s> Scene<'s> {
         .collect()
     }
 
-    /// The live ConfigMaps that the agent may have applied, without what the API server or a clock put
-    /// there: what can be compared with another time.
-    pub(crate) async fn shapes(&self) -> Result<BTreeSet<String>, Stop> {
+    /// The live ConfigMaps with a label that Git gives them, without what the API server or a clock put
+    /// there: what can be compared with another time. An agent may have ConfigMaps of its own.
+    pub(crate) async fn shapes(&self, label: &str) -> Result<BTreeSet<String>, Stop> {
         let all = self.stage.cluster.list(&config_maps(), &self.ns).await?;
         let shape = |mut object: Value| {
-            let own = object["metadata"]["name"] != "kube-root-ca.crt";
+            let own = !object["metadata"]["labels"][label].is_null();
             if let Some(metadata) = object["metadata"].as_object_mut() {
                 for field in ["uid", "resourceVersion", "creationTimestamp", "generation"] {
                     metadata.remove(field);

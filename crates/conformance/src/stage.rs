@@ -12,7 +12,7 @@ use plumb_testkit::{GitServer, Proxy, Scratch};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
-use crate::adapter::{Adapter, Values, fill_text};
+use crate::adapter::{Adapter, Values, fill, fill_text};
 use crate::cluster::{Cluster, Kind, kubeconfig};
 use crate::error::SuiteError;
 
@@ -20,6 +20,8 @@ use crate::error::SuiteError;
 const HOME: &str = "gitops-conformance";
 /// How long a process may take to end when it is asked to.
 const END: Duration = Duration::from_secs(30);
+/// How long it may take until a kind is served that was defined.
+const SERVED: Duration = Duration::from_secs(30);
 
 pub(crate) struct Stage {
     pub(crate) adapter: Adapter,
@@ -96,6 +98,27 @@ impl Stage {
                 }
             }
         }
+        let adapter = &self.adapter;
+        let objects = adapter.source.iter().chain([&adapter.application]).chain(&adapter.setup);
+        for template in objects {
+            self.served(&template.kind()).await?;
+        }
+        for template in &adapter.setup {
+            let object = fill(&template.object, &self.values)?;
+            self.cluster.apply("gitops-conformance", &template.kind(), HOME, &object).await?;
+        }
+        Ok(())
+    }
+
+    /// What was defined just now is not served at once.
+    async fn served(&self, kind: &Kind) -> Result<(), SuiteError> {
+        let begun = std::time::Instant::now();
+        while let Err(error) = self.cluster.list(kind, HOME).await {
+            if begun.elapsed() > SERVED {
+                return Err(error);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         Ok(())
     }
 
@@ -151,13 +174,19 @@ impl Stage {
         Ok(())
     }
 
-    /// The last lines that the agent wrote, for evidence of what went wrong.
-    pub(crate) fn logs(&self) -> Vec<String> {
+    /// The last lines that the agent wrote of a namespace, for evidence of what went wrong; the last of all
+    /// where it names none.
+    pub(crate) fn logs(&self, namespace: &str) -> Vec<String> {
+        const LINES: usize = 5;
         let parts = self.adapter.processes.iter();
         let last = |name: &str| {
             let path = self.scratch.path().join(format!("{name}.log"));
             let text = std::fs::read_to_string(path).unwrap_or_default();
-            let lines: Vec<_> = text.lines().rev().take(5).map(String::from).collect();
+            let about = |line: &&str| line.contains(namespace);
+            let mut lines: Vec<_> = text.lines().rev().filter(about).take(LINES).collect();
+            if lines.is_empty() {
+                lines = text.lines().rev().take(LINES).collect();
+            }
             lines.into_iter().rev().map(|line| format!("{name}: {line}")).collect::<Vec<_>>()
         };
         parts.flat_map(|part| last(&part.name)).collect()
@@ -209,20 +238,35 @@ impl Hold<'_> {
         running.find_map(|one| one.ended().map(|status| format!("{} ended: {status}", one.name())))
     }
 
+    /// Starts all of it again if a part ended by itself, and tells which one did.
+    pub(crate) fn revive(&mut self) -> Result<Option<String>, SuiteError> {
+        let ended = self.has_ended();
+        if ended.is_some() {
+            self.kill();
+            self.start()?;
+        }
+        Ok(ended)
+    }
+
     /// Who is connected to a port that one of its processes listens on, but for its own processes.
     pub(crate) fn callers(&mut self) -> Vec<String> {
         let ids: Vec<u32> = self.agent.running.iter().map(Process::id).collect();
         crate::sockets::callers(&ids)
     }
 
-    /// Everything that it kept on a disk is lost.
-    pub(crate) fn wipe(&mut self) -> Result<(), SuiteError> {
+    /// Everything that it kept on a disk is lost. What it had started itself may still be writing there.
+    pub(crate) async fn wipe(&mut self) -> Result<(), SuiteError> {
         let dir = &self.agent.dir;
-        match std::fs::remove_dir_all(dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(SuiteError::File { path: dir.clone(), source: error })
+        let begun = std::time::Instant::now();
+        loop {
+            match std::fs::remove_dir_all(dir) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                Err(source) if begun.elapsed() > END => {
+                    return Err(SuiteError::File { path: dir.clone(), source });
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Ok(()) => return Ok(()),
             }
-            _ => Ok(()),
         }
     }
 }

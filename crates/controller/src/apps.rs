@@ -22,7 +22,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use plumb_api::conditions::{READY, reasons};
 use plumb_api::{Application, ApplicationSpec, ApplicationStatus, Condition, names};
-use plumb_engine::{Account, ApplySet, Ignores, Resource, Transient};
+use plumb_engine::{Account, ApplySet, Ignores, Resource, Sabotage, Transient, leaves_out};
 
 use self::build::{Base, Blocked, Built, Failed};
 use self::due::{Due, Pause};
@@ -300,6 +300,9 @@ impl Daemon {
                     return Outcome::Stalled;
                 }
                 if known.settled && run.drifted_is_told() && self.is_at_rest(run, known) {
+                    if leaves_out(Sabotage::WritesAtRest) {
+                        self.write_app(run, &run.before).await;
+                    }
                     self.note_clean(run, base.seq);
                     self.plan_interval(run);
                     let outcome = self.tend(run).await;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use plumb_core::{Digest, GroupKind, Hasher, ObjectKey};
 
+use crate::sabotage::{Sabotage, leaves_out};
+
 /// A member that nothing in Git asks for any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
@@ -189,7 +191,7 @@ pub fn judge(
                 }
             ),
         ),
-        (Occasion::Sync { desired: 0, .. }, _) => (
+        (Occasion::Sync { desired: 0, .. }, _) if !leaves_out(Sabotage::PrunesOnAnEmptyRender) => (
             HoldReason::Empty,
             format!("the path renders no object any more, and {count} are live"),
         ),

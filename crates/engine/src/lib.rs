@@ -80,6 +80,8 @@ pub use plumb_health::Health;
 pub use pods::{Pod, PodState, Words, pod_resource, pod_selector, watch_pods};
 pub use policy::{Adopt, Policy};
 pub use report::{Change, Drift, Failure, Kept, Outcome, Report, Yield};
+#[doc(hidden)]
+pub use sabotage::{Sabotage, leaves_out};
 pub use stage::Stage;
 pub use survey::{Sets, Survey};
 pub use sync::{Job, Parent};

@@ -83,6 +83,9 @@ impl Engine {
                 {
                     continue;
                 }
+                if leaves_out(Sabotage::ForgetsAtRestart) && !self.members().has_verified(key) {
+                    continue;
+                }
                 if is_ours_to_delete(set, live) {
                     found.push(member);
                 } else if live.terminating

@@ -468,6 +468,9 @@ impl Engine {
         applied
             .into_iter()
             .filter(|(key, live)| !desired.contains_key(key) && is_ours_to_delete(set, live))
+            .filter(|(key, _)| {
+                !leaves_out(Sabotage::ForgetsAtRestart) || self.members().has_verified(key)
+            })
             .collect()
     }
 }

@@ -56,7 +56,7 @@ pub use golden::golden;
 pub use history::{History, Version};
 pub use objects::{Hand, Kind, Refused};
 pub use process::Process;
-pub use proxy::{Exchange, Fault, Hold, Match, Proxy, Rule};
+pub use proxy::{Exchange, Fault, Hold, Match, Proxy, Rule, RuleId};
 pub use runtime::runtime;
 pub use scratch::Scratch;
 pub use tools::{Tool, ToolError, Tools};

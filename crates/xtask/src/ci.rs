@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::conformance::{self, ConformanceArgs};
 use crate::error::TaskError;
 use crate::generate::{self, GenerateArgs};
 use crate::process::{cargo, run as run_command};
@@ -26,6 +27,8 @@ pub(crate) async fn run() -> Result<(), TaskError> {
     test::run(&TestArgs::for_ci()).await?;
     println!("==> cargo xtask torture, in short");
     torture::run(&TortureArgs::for_ci()).await?;
+    println!("==> cargo xtask conformance, the quick duties");
+    conformance::run(&ConformanceArgs::for_ci()).await?;
     println!("==> all checks passed in {} s", start.elapsed().as_secs());
     Ok(())
 }

@@ -4,6 +4,9 @@ use crate::adapter::What;
 use crate::cluster::config_maps;
 use crate::scene::{Played, Scene, Stop};
 
+/// The label of all that the kustomization makes.
+const WOVEN: &str = "woven";
+
 /// A kustomization that makes something of each of its files: a generator, a patch and a label.
 fn woven(scene: &Scene<'_>) -> String {
     scene.commit(&[
@@ -11,7 +14,7 @@ fn woven(scene: &Scene<'_>) -> String {
             "app/kustomization.yaml",
             Some(format!(
                 "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: {}\nresources: [a.yaml, \
-                 b.yaml]\nlabels:\n  - pairs: {{ woven: \"yes\" }}\nconfigMapGenerator:\n  - name: made\n    literals: [x=1, \
+                 b.yaml]\nlabels:\n  - pairs: {{ {WOVEN}: \"yes\" }}\nconfigMapGenerator:\n  - name: made\n    literals: [x=1, \
                  y=2]\n",
                 scene.ns
             )),
@@ -25,12 +28,12 @@ pub(crate) async fn renders_the_same(scene: &Scene<'_>) -> Played {
     let commit = woven(scene);
     scene.set_up().await?;
     scene.applied("app", &commit, scene.bound()).await?;
-    let first = scene.shapes().await?;
+    let first = scene.shapes(WOVEN).await?;
     scene.note(format!("{} objects were made", first.len()));
     scene.drop_app("app").await?;
     scene
         .until("all objects are gone with their application", scene.bound(), async || {
-            let left = scene.shapes().await?;
+            let left = scene.shapes(WOVEN).await?;
             Ok(if left.is_empty() { Ok(()) } else { Err(format!("{} are there", left.len())) })
         })
         .await?;
@@ -41,7 +44,7 @@ pub(crate) async fn renders_the_same(scene: &Scene<'_>) -> Played {
 
 /// Compares with what was there before.
 async fn same(scene: &Scene<'_>, before: &std::collections::BTreeSet<String>) -> Played {
-    let after = scene.shapes().await?;
+    let after = scene.shapes(WOVEN).await?;
     if let Some(other) = before.symmetric_difference(&after).next() {
         return Err(Stop::Fails(format!("this is only there once: {other}")));
     }
@@ -53,15 +56,16 @@ pub(crate) async fn recreates_all(scene: &Scene<'_>) -> Played {
     let commit = woven(scene);
     scene.set_up().await?;
     scene.applied("app", &commit, scene.bound()).await?;
-    let before = scene.shapes().await?;
+    let before = scene.shapes(WOVEN).await?;
     let mut agent = scene.stage.agent().await;
     agent.stop();
-    agent.wipe()?;
+    agent.wipe().await?;
     scene.note("the agent is stopped and its disk is empty");
     let cluster = &scene.stage.cluster;
     for object in cluster.list(&config_maps(), &scene.ns).await? {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        if name != "kube-root-ca.crt" {
+        let metadata = &object["metadata"];
+        if !metadata["labels"][WOVEN].is_null() {
+            let name = metadata["name"].as_str().unwrap_or_default();
             cluster.delete(&config_maps(), &scene.ns, name).await?;
         }
     }
@@ -69,7 +73,7 @@ pub(crate) async fn recreates_all(scene: &Scene<'_>) -> Played {
     scene.note("all objects are deleted, and the agent is started");
     scene
         .until("as many objects are there as before", scene.bound_after_failure(), async || {
-            let found = scene.shapes().await?.len();
+            let found = scene.shapes(WOVEN).await?.len();
             Ok(if found == before.len() { Ok(()) } else { Err(format!("{found} are there")) })
         })
         .await?;
@@ -105,7 +109,7 @@ pub(crate) async fn needs_no_other_state(scene: &Scene<'_>) -> Played {
     scene.applied("app", &first, scene.bound()).await?;
     let mut agent = scene.stage.agent().await;
     agent.stop();
-    agent.wipe()?;
+    agent.wipe().await?;
     scene.note("the agent is stopped and its disk is empty");
     let second = scene
         .commit(&[("app/leaves.yaml", None), ("app/stays.yaml", Some(scene.map("stays", "2")))]);

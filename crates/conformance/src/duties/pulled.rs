@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use plumb_testkit::{Fault, Rule, RuleId};
 use serde_json::json;
 
 use crate::adapter::What;
@@ -12,15 +13,26 @@ use crate::scene::{Played, Scene, Stop};
 const KILLS: usize = 4;
 /// The longest life between two kills.
 const LIFE: u64 = 4000;
+/// How long the API server cannot be reached, at most.
+const CUT: u64 = 3000;
+/// What an answer of a slow Git server takes.
+const SLOW: Duration = Duration::from_secs(2);
 
 pub(crate) async fn polls(scene: &Scene<'_>) -> Played {
     let first = scene.commit_maps(&[("one", "1")]);
     scene.set_up().await?;
     scene.applied("app", &first, scene.bound()).await?;
-    // Twice, so that it is no luck.
     for value in ["2", "3"] {
+        let slow = (value == "3").then(|| {
+            scene.note("each answer of Git takes two seconds from now on");
+            scene.stage.git_proxy.add(Rule::new(scene.of_repo(), Fault::Delay(SLOW)))
+        });
         let commit = scene.commit_maps(&[("one", value)]);
-        scene.applied("app", &commit, scene.bound()).await?;
+        let applied = scene.applied("app", &commit, scene.bound()).await;
+        if let Some(slow) = slow {
+            scene.stage.git_proxy.remove(slow);
+        }
+        applied?;
         scene.values_are("its value is live", &[("one", Some(value))], Duration::ZERO).await?;
     }
     Ok(())
@@ -48,35 +60,73 @@ pub(crate) async fn outlives_git(scene: &Scene<'_>) -> Played {
     let first = scene.commit_maps(&[("one", "1"), ("two", "1")]);
     scene.set_up().await?;
     scene.applied("app", &first, scene.bound()).await?;
-    scene.stage.git_proxy.partition();
-    scene.note("Git cannot be reached any more");
-    let played = async {
-        let second = scene.commit_maps(&[("one", "2"), ("three", "2")]);
-        scene.look("app").await?;
-        scene
-            .until("the agent tells that Git is away", scene.bound_after_failure(), async || {
-                scene.complains().await
-            })
-            .await?;
-        scene.edit("one", "edited").await?;
-        scene.note("somebody edits one");
-        let wanted = [("one", Some("1")), ("two", Some("1"))];
-        let bound = scene.bound_after_failure();
-        scene.values_are("the last good commit is enforced", &wanted, bound).await?;
-        let what = "something was pruned, or is of a commit that nobody can have read";
-        scene
-            .never(what, scene.bound(), async || {
-                let found = (scene.value("two").await?, scene.value("three").await?);
-                let as_before = found.0.as_deref() == Some("1") && found.1.is_none();
-                Ok((!as_before).then(|| format!("two is {:?}, three is {:?}", found.0, found.1)))
-            })
-            .await?;
-        Ok(second)
-    };
-    let played: Result<String, Stop> = played.await;
-    scene.stage.git_proxy.heal();
-    scene.note("Git can be reached again");
-    scene.applied("app", &played?, scene.bound_after_failure()).await
+    let mut ways = Away::ALL;
+    scene.random(|random| random.shuffle(&mut ways));
+    let second = scene.commit_maps(&[("one", "2"), ("three", "2")]);
+    for way in ways {
+        let rule = way.begin(scene);
+        let played = without_git(scene).await;
+        Away::end(scene, rule);
+        played?;
+    }
+    scene.note("Git is back");
+    scene.applied("app", &second, scene.bound_after_failure()).await
+}
+
+/// How Git is away.
+#[derive(Debug, Clone, Copy)]
+enum Away {
+    Unreachable,
+    Broken,
+    NoGit,
+}
+
+impl Away {
+    const ALL: [Self; 3] = [Self::Unreachable, Self::Broken, Self::NoGit];
+
+    fn begin(self, scene: &Scene<'_>) -> Option<RuleId> {
+        let fault = match self {
+            Self::Unreachable => {
+                scene.note("Git cannot be reached");
+                scene.stage.git_proxy.partition();
+                return None;
+            }
+            Self::Broken => Fault::Status { code: 503, retry_after: None },
+            Self::NoGit => Fault::Answer { code: 200, body: "{\"down\": true}".into() },
+        };
+        scene.note(format!("Git answers with {fault:?}"));
+        Some(scene.stage.git_proxy.add(Rule::new(scene.of_repo(), fault)))
+    }
+
+    fn end(scene: &Scene<'_>, rule: Option<RuleId>) {
+        match rule {
+            Some(rule) => scene.stage.git_proxy.remove(rule),
+            None => scene.stage.git_proxy.heal(),
+        }
+    }
+}
+
+/// What has to hold while Git is away.
+async fn without_git(scene: &Scene<'_>) -> Played {
+    scene.look("app").await?;
+    scene
+        .until("the agent tells that Git is away", scene.bound_after_failure(), async || {
+            scene.complains().await
+        })
+        .await?;
+    scene.edit("one", "edited").await?;
+    scene.note("somebody edits one");
+    let wanted = [("one", Some("1")), ("two", Some("1"))];
+    let bound = scene.bound_after_failure();
+    scene.values_are("the last good commit is enforced", &wanted, bound).await?;
+    let what = "something was pruned, or is of a commit that nobody can have read";
+    scene
+        .never(what, scene.stage.adapter.interval(), async || {
+            let found = (scene.value("two").await?, scene.value("three").await?);
+            let as_before = found.0.as_deref() == Some("1") && found.1.is_none();
+            Ok((!as_before).then(|| format!("two is {:?}, three is {:?}", found.0, found.1)))
+        })
+        .await
 }
 
 pub(crate) async fn outlives_kills(scene: &Scene<'_>) -> Played {
@@ -84,16 +134,32 @@ pub(crate) async fn outlives_kills(scene: &Scene<'_>) -> Played {
     scene.set_up().await?;
     scene.applied("app", &first, scene.bound()).await?;
     let mut last = first;
+    // Both in each run, and what comes first is the seed's.
+    let begins = scene.random(|random| random.usize(0..2));
     for number in 1..=KILLS {
         let value = number.to_string();
         last = scene.commit_maps(&[("one", &value), ("two", &value), ("three", &value)]);
         scene.look("app").await?;
         let life = Duration::from_millis(scene.random(|random| random.u64(0..LIFE)));
         tokio::time::sleep(life).await;
-        let mut agent = scene.stage.agent().await;
-        agent.kill();
-        scene.note(format!("the agent is killed after {:.1} s", life.as_secs_f64()));
-        agent.start()?;
+        let after = life.as_secs_f64();
+        if (number + begins).is_multiple_of(2) {
+            let mut agent = scene.stage.agent().await;
+            agent.kill();
+            scene.note(format!("the agent is killed after {after:.1} s"));
+            agent.start()?;
+        } else {
+            let cut = Duration::from_millis(scene.random(|random| random.u64(0..CUT)));
+            scene.stage.api.partition();
+            tokio::time::sleep(cut).await;
+            scene.stage.api.heal();
+            let took = cut.as_secs_f64();
+            scene.note(format!("after {after:.1} s it reaches no API server for {took:.1} s"));
+        }
+    }
+    // Whatever runs an agent starts it again when it ends.
+    if let Some(ended) = scene.stage.agent().await.revive()? {
+        scene.note(format!("{ended}; it is started again"));
     }
     scene.applied("app", &last, scene.bound_after_failure()).await?;
     let value = KILLS.to_string();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use plumb_testkit::{Fault, Match, Rule};
+use plumb_testkit::{Admission, Fault, Rule, Webhook};
 use serde_json::{Value, json};
 
 use crate::adapter::What;
@@ -137,47 +137,144 @@ pub(crate) async fn prunes_what_it_owns(scene: &Scene<'_>) -> Played {
 
 pub(crate) async fn retries_what_fails(scene: &Scene<'_>) -> Played {
     let elsewhere = format!("{}-later", scene.ns);
+    let causes = Causes::make(scene, &elsewhere).await?;
     let far = scene
         .map("far", "1")
         .replace(&format!("namespace: {}\n", scene.ns), &format!("namespace: {elsewhere}\n"));
-    scene.commit(&[
+    let rejected = scene
+        .map("rejected", "1")
+        .replace("  labels:\n", &format!("  labels:\n    {REJECTED}: \"yes\"\n"));
+    let mut files = vec![
         ("app/far.yaml", Some(far)),
         ("app/near.yaml", Some(scene.map("near", "1"))),
         ("app/other.yaml", Some(scene.map("other", "1"))),
-    ]);
-    scene.set_up().await?;
+        ("app/rejected.yaml", Some(rejected)),
+    ];
+    if causes.account.is_some() {
+        let account = format!(
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{ name: forbidden, namespace: {} }}\n",
+            scene.ns
+        );
+        files.push(("app/forbidden.yaml", Some(account)));
+    }
+    scene.commit(&files);
+    scene.source(&[], &[]).await?;
+    match &causes.account {
+        Some(account) => scene.app("app", "app", &["account"], &[("account", account)]).await?,
+        None => scene.app("app", "app", &[], &[]).await?,
+    }
     let wanted = [("near", Some("1")), ("other", Some("1"))];
     scene.values_are("what can be applied is", &wanted, scene.bound()).await?;
     scene.in_trouble("app", &elsewhere, scene.bound()).await?;
-    let mark = scene.stage.api.mark();
-    tokio::time::sleep(2 * scene.bound()).await;
-    let path = format!("/namespaces/{elsewhere}/configmaps");
-    let tries = scene.stage.api.since(mark);
-    let tries: Vec<f64> = tries
-        .iter()
-        .filter(|one| one.request.path.contains(&path) && one.request.method != "GET")
-        .map(|one| one.at.as_secs_f64())
-        .collect();
-    scene.note(format!("while it fails it is tried {} times", tries.len()));
-    // Not in a loop: no more often than twice an interval, and a dry run with each.
-    let time = 2.0 * scene.bound().as_secs_f64();
-    let most = 4.0 * (time / scene.stage.adapter.interval().as_secs_f64() + 1.0);
-    #[expect(clippy::cast_precision_loss, reason = "some dozens")]
-    if tries.len() as f64 > most {
-        return Err(Stop::Fails(format!("{} tries in {time:.0} s are no back-off", tries.len())));
-    }
-    scene.namespace(&elsewhere).await?;
-    scene.note(format!("namespace {elsewhere} is made, and nothing is committed"));
-    scene
-        .until("what failed is there", scene.bound_after_failure(), async || {
-            let found = scene.stage.cluster.get(&config_maps(), &elsewhere, "far").await?;
-            Ok(found.map(drop).ok_or_else(|| "it is not".to_owned()))
-        })
-        .await?;
+    bounded_tries(scene, &elsewhere).await?;
+    causes.end(scene, &elsewhere).await?;
     scene
         .until("nothing is told as wrong any more", scene.bound_after_failure(), async || {
             let trouble = scene.read_text(What::Trouble, "app").await?;
             Ok(if trouble.is_empty() { Ok(()) } else { Err(trouble) })
+        })
+        .await?;
+    let mut codes = [429, 500];
+    scene.random(|random| random.shuffle(&mut codes));
+    let rules = codes.map(|code| {
+        let retry_after = (code == 429).then_some(1);
+        let rule = Rule::new(scene.writes_of("configmaps"), Fault::Status { code, retry_after });
+        scene.stage.api.add(rule.times(FEW))
+    });
+    scene.note(format!("the API server answers {FEW} writes with each of {codes:?}"));
+    let commit = scene.commit_maps(&[("near", "2"), ("other", "2")]);
+    scene.look("app").await?;
+    let applied = scene.applied("app", &commit, scene.bound_after_failure()).await;
+    let hits = rules.map(|rule| scene.stage.api.hits(rule));
+    for rule in rules {
+        scene.stage.api.remove(rule);
+    }
+    scene.note(format!("{hits:?} writes were answered so"));
+    applied?;
+    let wanted = [("near", Some("2")), ("other", Some("2"))];
+    scene.values_are("its values are live", &wanted, Duration::ZERO).await
+}
+
+/// Not in a loop: no more often than twice an interval, and a dry run with each.
+async fn bounded_tries(scene: &Scene<'_>, elsewhere: &str) -> Played {
+    let mark = scene.stage.api.mark();
+    tokio::time::sleep(2 * scene.bound()).await;
+    let path = format!("/namespaces/{elsewhere}/configmaps");
+    let tries = scene.stage.api.since(mark);
+    let tries =
+        tries.iter().filter(|one| one.request.path.contains(&path) && one.request.method != "GET");
+    let tries = tries.count();
+    scene.note(format!("while it fails it is tried {tries} times"));
+    let time = 2.0 * scene.bound().as_secs_f64();
+    let most = 4.0 * (time / scene.stage.adapter.interval().as_secs_f64() + 1.0);
+    #[expect(clippy::cast_precision_loss, reason = "some dozens")]
+    if tries as f64 > most {
+        return Err(Stop::Fails(format!("{tries} tries in {time:.0} s are no back-off")));
+    }
+    Ok(())
+}
+
+/// Why objects of one application cannot be applied.
+struct Causes {
+    /// Rejects what bears its label. Where the API server cannot reach it, it rejects by that.
+    webhook: Webhook,
+    /// An account that has rights to ConfigMaps alone, where the agent applies as one that it is given.
+    account: Option<String>,
+}
+
+/// The label of what is rejected.
+const REJECTED: &str = "rejected";
+/// How many writes are answered with an error.
+const FEW: u32 = 3;
+
+fn webhooks() -> Kind {
+    let api = "admissionregistration.k8s.io/v1";
+    Kind::new(api, "ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
+}
+
+impl Causes {
+    async fn make(scene: &Scene<'_>, elsewhere: &str) -> Result<Self, Stop> {
+        let webhook = Webhook::start().await;
+        webhook.set(Admission::Deny("it is not to be".into()));
+        let mut configuration = webhook.configuration(&scene.ns, &scene.ns, "configmaps", "Fail");
+        configuration["webhooks"][0]["objectSelector"] =
+            json!({ "matchLabels": { REJECTED: "yes" } });
+        let cluster = &scene.stage.cluster;
+        cluster.apply("gitops-conformance", &webhooks(), "", &configuration).await?;
+        scene.note(format!("{elsewhere} is not there, and a webhook rejects an object"));
+        let account = scene.stage.adapter.variants.contains_key("account").then_some("limited");
+        if let Some(account) = account {
+            cluster.limited(&scene.ns, account, &["configmaps"]).await?;
+            scene.note(format!("{account} has a right to ConfigMaps alone"));
+        }
+        Ok(Self { webhook, account: account.map(String::from) })
+    }
+
+    /// They go one by one, and what they kept away comes without a commit.
+    async fn end(self, scene: &Scene<'_>, elsewhere: &str) -> Played {
+        let cluster = &scene.stage.cluster;
+        let accounts = Kind::new("v1", "ServiceAccount", "serviceaccounts");
+        if let Some(account) = &self.account {
+            cluster.limited(&scene.ns, account, &["configmaps", "serviceaccounts"]).await?;
+            scene.note(format!("{account} has a right to ServiceAccounts, too"));
+            comes(scene, &accounts, &scene.ns, "forbidden").await?;
+        }
+        cluster.delete(&webhooks(), "", &scene.ns).await?;
+        self.webhook.down().await;
+        scene.note("the webhook is gone");
+        comes(scene, &config_maps(), &scene.ns, "rejected").await?;
+        scene.namespace(elsewhere).await?;
+        scene.note(format!("namespace {elsewhere} is made"));
+        comes(scene, &config_maps(), elsewhere, "far").await
+    }
+}
+
+/// Waits until an object is there that could not be applied before.
+async fn comes(scene: &Scene<'_>, kind: &Kind, namespace: &str, name: &str) -> Played {
+    scene
+        .until(&format!("{name} is there"), scene.bound_after_failure(), async || {
+            let found = scene.stage.cluster.get(kind, namespace, name).await?;
+            Ok(found.map(drop).ok_or_else(|| "it is not".to_owned()))
         })
         .await
 }
@@ -251,8 +348,7 @@ pub(crate) async fn supersedes(scene: &Scene<'_>) -> Played {
     let zero = scene.commit_maps(&maps("0"));
     scene.set_up().await?;
     scene.applied("app", &zero, scene.bound()).await?;
-    let within = format!("/namespaces/{}/configmaps/", scene.ns);
-    let write = Match::any().path(&within).when(|seen| seen.method != "GET");
+    let write = scene.writes_of("configmaps");
     let rule = scene.stage.api.add(Rule::new(write, Fault::Delay(SLOW)));
     let played = async {
         let mark = scene.stage.api.mark();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use plumb_api::conditions::reasons;
 use plumb_core::{Digest, ErrorClass, Hasher, Inputs, Object, RelPath, TreeError};
+use plumb_engine::{Sabotage, leaves_out};
 use plumb_render::{RenderError, render};
 use plumb_source::{Cancel, CommitId, Remote, Revision, SourceError, same_mirror};
 
@@ -16,6 +17,7 @@ use crate::metrics::Kind;
 use crate::named::NamedKind;
 use crate::names::{Key, Name};
 use crate::queue::Lane;
+use crate::sources::revision_of;
 use crate::state::Rendered;
 use crate::status::{BRIEF_COMMIT, Waits, shorten, with_hint};
 use crate::wants::Need;
@@ -93,6 +95,18 @@ pub(super) enum Failed {
     },
 }
 
+/// Puts every second object back to how an earlier commit has it, as an agent would that reads a moving
+/// reference twice.
+fn tear(objects: &mut [Object], earlier: Vec<Object>) {
+    let earlier: Vec<_> = earlier.into_iter().map(|object| (object.key(), object)).collect();
+    for object in objects.iter_mut().skip(1).step_by(2) {
+        let key = object.key();
+        if let Some((_, before)) = earlier.iter().find(|(other, _)| *other == key) {
+            *object = before.clone();
+        }
+    }
+}
+
 impl Daemon {
     /// The commit to run, from the source or the pin, with what the cluster gives.
     pub(super) fn base(&self, run: &Run, given: Given) -> Result<Base, Blocked> {
@@ -168,6 +182,8 @@ impl Daemon {
         let (mirrors, opened) = (Arc::clone(&self.mirrors), Arc::clone(&self.opened));
         let metrics = self.metrics.clone();
         let limit = Duration::from(run.object.spec.timeout);
+        let earlier = run.before.last_applied_revision.as_deref().and_then(revision_of);
+        let earlier = earlier.map(|revision| revision.commit);
         let built = self
             .blocking(Kind::Application, move |cancel| {
                 let end = Instant::now() + limit;
@@ -196,7 +212,14 @@ impl Daemon {
                 metrics.rendered();
                 let ends = || cancel.is_cancelled() || Instant::now() > end;
                 match render(&snapshot, &path, &how.options, &ends) {
-                    Ok(rendered) => {
+                    Ok(mut rendered) => {
+                        if leaves_out(Sabotage::TearsRevisions)
+                            && let Some(snapshot) =
+                                earlier.and_then(|commit| mirrors.snapshot(&remote, &commit).ok())
+                            && let Ok(earlier) = render(&snapshot, &path, &how.options, &ends)
+                        {
+                            tear(&mut rendered.objects, earlier.objects);
+                        }
                         opened.keep(remote, commit, snapshot);
                         Ok((Built::Objects(rendered.objects), rendered.inputs))
                     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use plumb_api::{ApplicationSpec, Mode};
 use plumb_core::GroupKind;
+use plumb_engine::{Sabotage, leaves_out};
 
 use super::Run;
 use super::due::{Due, Pause};
@@ -15,6 +16,9 @@ use crate::queue::Lane;
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
 /// matter in numbers, short enough that nobody waits for it after mending the cause.
 const RETRY_CAP: Duration = Duration::from_mins(1);
+
+/// Longer than any test takes.
+const NEVER: Duration = Duration::from_hours(24);
 
 /// The longest wait between tries.
 pub(super) fn retry_cap(spec: &ApplicationSpec) -> Duration {
@@ -152,6 +156,7 @@ impl Daemon {
         let cap = retry_cap(spec);
         let generation = run.object.metadata.generation.unwrap_or(0);
         let mut store = self.state.lock();
-        Some(store.apps.get_mut(&run.name)?.backoff.failed(generation, revision, cap))
+        let wait = store.apps.get_mut(&run.name)?.backoff.failed(generation, revision, cap);
+        Some(if leaves_out(Sabotage::NeverRetries) { NEVER } else { wait })
     }
 }

@@ -393,6 +393,11 @@ impl Members {
         self.sets.entry(set).or_default().insert(key);
     }
 
+    /// Whether this process knows of itself how an object is to be.
+    pub(crate) fn has_verified(&self, key: &ObjectKey) -> bool {
+        self.objects.get(key).is_some_and(|slot| slot.verified.is_some())
+    }
+
     /// Takes every labelled member that is there as verified: used after a restart, when the
     /// digests of both sides equal what was recorded.
     pub(crate) fn adopt_verified(

@@ -14,6 +14,7 @@ use crate::attention::Told;
 use crate::live::Live;
 use crate::marks::Ssa;
 use crate::report::Drift;
+use crate::sabotage::{Sabotage, leaves_out};
 
 /// How an object stands to what was last verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +167,11 @@ impl Members {
             };
         }
         let entry = live.entry(manager);
+        if leaves_out(Sabotage::IgnoresDrift)
+            && let Some(verified) = verified
+        {
+            return Standing::Same(verified.desired);
+        }
         match verified {
             _ if live.part_of.as_deref() != Some(set) && verified.is_none() => Standing::Foreign,
             None if entry.is_some_and(|entry| entry.owns_part_of) => Standing::Unverified,

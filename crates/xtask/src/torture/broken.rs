@@ -9,7 +9,7 @@ use crate::error::TaskError;
 use crate::process::{cargo, output, root, run};
 
 /// Tells a build that can leave out checks which one to leave out.
-pub(super) const VARIABLE: &str = "PLUMB_SABOTAGE";
+pub(crate) const VARIABLE: &str = "PLUMB_SABOTAGE";
 
 /// Checks that can be left out, named as in `crates/engine/src/sabotage.rs`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -37,7 +37,7 @@ impl Broken {
 const TARGET: &str = "target/sabotage";
 
 /// Builds `plumb` so that it can leave out checks.
-pub(super) async fn build() -> Result<PathBuf, TaskError> {
+pub(crate) async fn build() -> Result<PathBuf, TaskError> {
     let target = root().join(TARGET);
     let mut command =
         cargo(&["build", "--package", "plumb", "--bin", "plumb", "--features", "sabotage"]);
@@ -133,12 +133,15 @@ pub(super) async fn is_found_by_test(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conformance::Neglect;
 
     #[test]
     fn every_mistake_is_one_that_the_engine_knows() {
         let path = root().join("crates/engine/src/sabotage.rs");
         let engine = std::fs::read_to_string(path).unwrap();
-        let names: Vec<_> = Broken::value_variants().iter().map(|broken| broken.name()).collect();
+        let names = Broken::value_variants().iter().map(|broken| broken.name());
+        let duties = Neglect::value_variants().iter().map(|neglect| neglect.name());
+        let names: Vec<_> = names.chain(duties).collect();
         for name in &names {
             assert!(engine.contains(&format!("\"{name}\" => Some")), "{name}");
         }

@@ -7,7 +7,7 @@
 //! its own, so that a chapter can be done again without those before it.
 
 mod audit;
-mod broken;
+pub(crate) mod broken;
 mod checker;
 mod faults;
 mod hands;
