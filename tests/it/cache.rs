@@ -134,6 +134,17 @@ fn damage(cache: &Path) {
     }
 }
 
+/// Waits until no snapshot is open any more: what is read by one that is comes from the files of before.
+async fn closed(agent: &Agent, cache: &Path) {
+    let maps = format!("/proc/{}/maps", agent.id());
+    let cache = cache.display().to_string();
+    wait_for("all snapshots are closed", LIMIT, || async {
+        let open = fs::read_to_string(&maps).unwrap();
+        (!open.contains(&cache)).then_some(())
+    })
+    .await;
+}
+
 #[test]
 fn damage_is_told_while_git_is_away_and_heals_once_it_is_back() {
     runtime().block_on(async {
@@ -146,6 +157,7 @@ fn damage_is_told_while_git_is_away_and_heals_once_it_is_back() {
         let probe = Probe::of(&mut agent).await;
         world.sync("web", "app", &commit).await;
 
+        closed(&agent, cache.path()).await;
         damage(cache.path());
         world.git.stop().await;
         world.edit(&world.apps(), "web", &json!({"spec": {"path": "other"}})).await;

@@ -265,7 +265,7 @@ async fn lists_are_paged() {
     let script = Script::new([Says::ok(page(&["a", "b"], "t1")), Says::ok(page(&["c"], ""))]);
     assert_eq!(list(&script).await.unwrap(), ["a", "b", "c"]);
     let uris: Vec<_> = script.asked().into_iter().map(|asked| asked.uri).collect();
-    let path = "/apis/example.com/v1/namespaces/web/things?limit=250&labelSelector=x%3Dy";
+    let path = "/apis/example.com/v1/namespaces/web/things?limit=500&labelSelector=x%3Dy";
     assert_eq!(uris, [path.to_owned(), format!("{path}&continue=t1")]);
     assert_eq!(script.asked()[0].header("accept"), METADATA_LIST);
 }
@@ -289,7 +289,7 @@ async fn lists_whose_pages_expire_begin_anew() {
 async fn pages_that_are_too_large_are_asked_for_in_parts() {
     let script = Script::new([Says::ok("x".repeat(PAGE_LIMIT + 1)), Says::ok(page(&["a"], ""))]);
     assert_eq!(list(&script).await.unwrap(), ["a"]);
-    assert_eq!(script.asked()[1].parameter("limit").unwrap(), "31");
+    assert_eq!(script.asked()[1].parameter("limit").unwrap(), "62");
 }
 
 #[tokio::test]
