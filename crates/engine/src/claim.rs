@@ -35,7 +35,12 @@ impl Engine {
         known: Option<&Live>,
     ) -> Result<Live, ApiError> {
         let Some(known) = known else { return self.claim(set, p).await };
-        match self.force(set, p, &planned_for(p.object.body(), &known.uid)).await {
+        let mut body = planned_for(p.object.body(), &known.uid);
+        if let Some(version) = p.decided_on {
+            body = planned_on(&body, version);
+        }
+        match self.force(set, p, &body).await {
+            Err(error) if p.decided_on.is_some() && error.is_conflict() => Err(error),
             // It is gone, or another object has its name, which is not ours to overwrite.
             Err(error) if error.is_conflict() || error.is_other_object() => {
                 self.claim(set, p).await

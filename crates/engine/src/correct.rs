@@ -68,9 +68,14 @@ impl Engine {
                     Err(error) => return Err(error),
                 }
             }
+            if !found.managed_fields.is_empty() {
+                version = p.decided_on.unwrap_or(version);
+            }
             match self.force(set, p, &planned_on(p.object.body(), version)).await {
                 Ok(live) => return Ok((live, Drift::Fields(fields))),
-                Err(error) if error.is_conflict() && race < RACES => race += 1,
+                Err(error) if error.is_conflict() && p.decided_on.is_none() && race < RACES => {
+                    race += 1;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -125,14 +130,17 @@ impl Engine {
                 fields = explain(p.object.body(), &found.managed_fields, &set.manager);
                 found.live
             };
-            let body = planned_on(p.object.body(), before.resource_version);
+            let version = p.decided_on.unwrap_or(before.resource_version);
+            let body = planned_on(p.object.body(), version);
             match self.force(set, p, &planned_for(&body, &before.uid)).await {
                 Ok(live) if is_untouched(&before, &live, &set.manager, has_status) => {
                     return Ok((live, None));
                 }
                 Ok(live) if fields.is_empty() => return Ok((live, Some(Drift::Unseen))),
                 Ok(live) => return Ok((live, Some(Drift::Fields(fields)))),
-                Err(error) if error.is_conflict() && race < RACES => race += 1,
+                Err(error) if error.is_conflict() && p.decided_on.is_none() && race < RACES => {
+                    race += 1;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -29,6 +29,7 @@ pub(crate) fn service() -> Prepared {
         marks: crate::marks::Marks::default(),
         ignored: Vec::new(),
         yielded: Vec::new(),
+        decided_on: None,
         account: None,
         key: object.key(),
         object,

@@ -88,7 +88,8 @@ impl Engine {
         let before = self.members().live(&p.key).cloned();
         let scaled = before.as_ref().is_some_and(|before| before.scaled);
         let asks = scaled || !p.ignored.is_empty();
-        let decided = if asks { self.without_decided(set, p).await? } else { None };
+        let decided =
+            if asks { self.without_decided(set, p, before.as_ref()).await? } else { None };
         let p = decided.as_ref().unwrap_or(p);
         let target = p.target();
         let live = match self.acting(set).apply(&target, p.object.body(), &set.manager, DRY).await {

@@ -38,6 +38,8 @@ pub(crate) struct Prepared {
     pub(crate) ignored: Vec<Pointer>,
     /// Fields that Git has and that are left out, because others decide them.
     pub(crate) yielded: Vec<FieldPath>,
+    /// The version by which that was decided, where others may decide: on a later one it may be wrong.
+    pub(crate) decided_on: Option<u64>,
     /// Short digest of the object's JSON, and of what of it is ignored.
     pub(crate) digest: u64,
     /// The kind is defined by an object of this very run, so the API server may not know it yet.
@@ -183,6 +185,7 @@ pub(crate) fn prepare(
             marks,
             ignored,
             yielded,
+            decided_on: None,
             digest,
             defined_here,
         });
