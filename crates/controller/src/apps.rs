@@ -137,10 +137,8 @@ impl Daemon {
         if let Err(error) = self.engine.watch(&scope.kinds).await {
             return self.failed_run(&run, None, &error).await;
         }
-        let pending = self.engine.pending(&scope.kinds);
-        if !pending.is_empty() {
+        if self.waits_for(&run, &scope.kinds) {
             // Nothing is held while the first LISTs are under way: their end calls again.
-            self.wait_for(&run, &pending);
             return Outcome::Waiting;
         }
         run.drifted = self.drifted(&run.set, &scope.kinds);
@@ -351,9 +349,7 @@ impl Daemon {
             if let Err(error) = self.engine.watch(&kinds).await {
                 return self.failed_run(run, Some(&base.revision), &error).await;
             }
-            let pending = self.engine.pending(&kinds);
-            if !pending.is_empty() {
-                self.wait_for(run, &pending);
+            if self.waits_for(run, &kinds) {
                 return Outcome::Waiting;
             }
         }

@@ -12,6 +12,7 @@ use super::due::{Due, Pause};
 use crate::daemon::Daemon;
 use crate::names::Key;
 use crate::queue::Lane;
+use crate::state::App;
 
 /// How long an Application without `retryInterval` waits at most between tries: long enough not to
 /// matter in numbers, short enough that nobody waits for it after mending the cause.
@@ -62,21 +63,32 @@ impl Daemon {
         self.queue.add_after(Key::App(run.name.clone()), left, Lane::Routine);
     }
 
-    pub(super) fn wait_for(&self, run: &Run, kinds: &BTreeSet<GroupKind>) {
-        {
-            let mut store = self.state.lock();
-            let Some(app) = store.apps.get_mut(&run.name) else { return };
-            app.waits_for.clone_from(kinds);
+    /// Whether kinds are still to be listed. Then this run is over: the last of their LISTs calls for
+    /// the next.
+    pub(super) fn waits_for(&self, run: &Run, kinds: &BTreeSet<GroupKind>) -> bool {
+        let pending = self.engine.pending(kinds);
+        if pending.is_empty() {
+            return false;
+        }
+        let note = |note: &dyn Fn(&mut App)| {
+            if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
+                note(app);
+            }
+        };
+        note(&|app| app.waits_for.clone_from(&pending));
+        // The last LIST may have ended before that was noted, and then it has called nobody.
+        if self.engine.pending(&pending).is_empty() {
+            note(&|app| app.waits_for.clear());
+            return false;
+        }
+        note(&|app| {
             app.forced |= run.forced;
             app.asked |= run.asked;
-        }
+        });
         self.plan_interval(run);
         // If the watch of one of them never says a word, this looks after it.
         self.queue.add_after(Key::App(run.name.clone()), RETRY_CAP, Lane::Routine);
-        // One of them may have been listed between the look and this note of it.
-        if self.engine.pending(kinds).is_empty() {
-            self.queue.add(Key::App(run.name.clone()), Lane::Urgent);
-        }
+        true
     }
 
     /// What made this run necessary still does.
