@@ -17,6 +17,7 @@ mod cli;
 mod clock;
 mod counts;
 mod credentials;
+mod decided;
 mod decryption;
 mod deletion;
 mod dependencies;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::applyset::ApplySet;
 use crate::circuit::{News, Shut};
-use crate::cluster::{ApiError, ApplyHow, Target};
+use crate::cluster::{ApiError, ApplyHow, Metadata, Target};
 use crate::correct::is_untouched;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -261,6 +261,9 @@ impl Engine {
                 _ => {}
             }
         }
+        if *action == Action::Claim && !matches!(change, Change::Created | Change::Left) {
+            self.note_left(set, p).await;
+        }
         // The watch tells nothing new of what was answered: whoever had it before has it no more, and
         // what is gone already is to be made again.
         self.signal(called_again);
@@ -289,7 +292,9 @@ impl Engine {
                 }
             }
             let scaled = before.as_ref().is_some_and(|before| before.scaled);
-            if !scaled && p.ignored.is_empty() {
+            // What others may decide of an object that comes to us is known once it is known from whom.
+            let claims = matches!(action, Action::Claim);
+            if claims || !scaled && p.ignored.is_empty() {
                 return self.act_on(set, p, action, before).await;
             }
             let decided = self.without_decided(set, p, before.as_ref()).await?;
@@ -392,14 +397,26 @@ impl Engine {
         let target = p.target();
         let Some(found) = self.acting(set).get_metadata(&target).await? else { return Ok(None) };
         let ours = fields_of(&found.managed_fields, &set.manager);
-        let mut without = p.clone();
-        let mut fields = p.ignored.clone();
-        fields.extend(found.live.scaled.then(Pointer::replicas));
-        without.yielded.extend(leave_out(without.object.body_mut(), ours, &fields));
+        let mut without = without_others(p, &found, ours);
         // Another object of the name is nobody's to write on a version of.
         let same = before.is_some_and(|before| before.uid == found.live.uid);
         without.decided_on = same.then_some(found.live.resource_version);
         Ok(Some(without))
+    }
+
+    /// Notes what of an object that came to us is left to others.
+    async fn note_left(&self, set: &ApplySet, p: &Prepared) {
+        let before = self.members().live(&p.key).cloned();
+        let scaled = before.as_ref().is_some_and(|before| before.scaled);
+        if !scaled && p.ignored.is_empty() {
+            return;
+        }
+        // It is applied; if this is not known, it is told with the next look.
+        if let Ok(Some(decided)) = self.without_decided(set, p, before.as_ref()).await {
+            let more = decided.yielded.len() > p.yielded.len();
+            let left = if more { decided.yielded } else { Vec::new() };
+            self.members().note_yielded(&p.key, left);
+        }
     }
 
     pub(crate) async fn send(
@@ -412,6 +429,16 @@ impl Engine {
         let target = p.target();
         self.acting(set).apply(&target, body, &set.manager, how).await
     }
+}
+
+/// The object without the fields that others may decide and have decided, where these fields are or will be
+/// ours.
+pub(crate) fn without_others(p: &Prepared, found: &Metadata, ours: Option<&Value>) -> Prepared {
+    let mut without = p.clone();
+    let mut fields = p.ignored.clone();
+    fields.extend(found.live.scaled.then(Pointer::replicas));
+    without.yielded.extend(leave_out(without.object.body_mut(), ours, &fields));
+    without
 }
 
 /// What became of one object of a stage.

@@ -3,8 +3,9 @@
 
 use serde_json::{Value, json};
 
+use crate::apply::without_others;
 use crate::applyset::ApplySet;
-use crate::cluster::{ApiError, ApplyHow, Tool};
+use crate::cluster::{ApiError, ApplyHow, Metadata, Tool};
 use crate::correct::is_taken;
 use crate::engine::Engine;
 use crate::live::Live;
@@ -61,7 +62,14 @@ impl Engine {
             return Ok(left);
         }
         let how = if leaves_out(Sabotage::ForcedClaim) { FORCED } else { UNFORCED };
-        let refused = match self.send(set, p, p.object.body(), how).await {
+        let without = if p.ignored.is_empty() {
+            None
+        } else {
+            let found = self.acting(set).get_metadata(&p.target()).await?;
+            found.and_then(|found| self.without_decisions(set, p, &found, adopt))
+        };
+        let first = without.as_ref().unwrap_or(p);
+        let refused = match self.send(set, p, first.object.body(), how).await {
             Err(error) if error.is_ownership_conflict() => error,
             Ok(live) if live.marks.hands_off() => return self.give_back(set, p, live).await,
             // It was there before.
@@ -81,6 +89,8 @@ impl Engine {
                 self.claims().note_foreign(&set.id, &p.key, true);
                 return Ok(found.live);
             }
+            let without = self.without_decisions(set, p, &found, adopt);
+            let p = without.as_ref().unwrap_or(p);
             let owner = found.live.part_of.as_deref().filter(|owner| *owner != set.id);
             let mut version = found.live.resource_version;
             // With the label of another set in our entry it was taken over, but not yet applied; unless
@@ -115,6 +125,22 @@ impl Engine {
             }
         }
         Err(refused)
+    }
+
+    /// An object that is to become ours without the fields that others may decide and have decided, if there
+    /// are any. Whoever hands it over has not: those fields come along, and would go if they were left out.
+    fn without_decisions(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+        found: &Metadata,
+        adopt: Adopt,
+    ) -> Option<Prepared> {
+        if !found.live.scaled && p.ignored.is_empty() {
+            return None;
+        }
+        let heritage = self.heritage(set, p, found, adopt);
+        Some(without_others(p, found, heritage.as_ref()))
     }
 
     /// Refuses what is there already and must not be touched, before anything is sent. Returns what is
@@ -181,6 +207,8 @@ impl Engine {
             let Some(found) = found.filter(|found| found.live.uid == live.uid) else {
                 return Ok(live);
             };
+            let without = self.without_decisions(set, p, &found, adopt);
+            let p = without.as_ref().unwrap_or(p);
             if found.live.part_of.as_deref() == Some(&set.id)
                 && let Some(taker) = taker(&found.live, &set.manager)
             {

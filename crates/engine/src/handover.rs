@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::live::Live;
 use crate::marks::Ssa;
+use crate::members::taker;
 use crate::policy::Adopt;
 use crate::prepare::Prepared;
 use crate::prune::failure_of;
@@ -154,8 +155,7 @@ impl Engine {
         if p.marks.ssa == Ssa::Merge {
             return Ok(None);
         }
-        let tools: &[&str] = if adopt == Adopt::Always { &TOOLS } else { &[] };
-        let gone = |manager: &str| KUBECTL.contains(&manager) || tools.contains(&manager);
+        let gone = |manager: &str| is_migrated(manager, adopt);
         let version = p.resource.gvk.api_version();
         let Some(entries) = migrated(&found.managed_fields, gone, &set.manager, &version) else {
             return Ok(None);
@@ -163,6 +163,37 @@ impl Engine {
         let target = p.target();
         let patch = replace_entries(&entries, found.live.resource_version);
         self.acting(set).json_patch(&target, &patch, None).await.map(Some)
+    }
+
+    /// The fields of an object that are the set's own once it has it: what it has applied, and what is to be
+    /// taken over from those who will not apply again. `None` when there is no such thing.
+    pub(crate) fn heritage(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+        found: &Metadata,
+        adopt: Adopt,
+    ) -> Option<Value> {
+        let owner = found.live.part_of.as_deref();
+        let from = match owner {
+            Some(owner) if owner == set.id => {
+                taker(&found.live, &set.manager).map(ToOwned::to_owned)
+            }
+            Some(owner) => self.claims().lets_go(owner, &p.key),
+            None => None,
+        };
+        let merges = p.marks.ssa == Ssa::Merge;
+        let mut fields = None;
+        for entry in &found.managed_fields {
+            let manager = entry["manager"].as_str().unwrap_or_default();
+            let applies = entry["operation"] == "Apply";
+            let ours = applies && (manager == set.manager || from.as_deref() == Some(manager));
+            let of_object = entry["subresource"].as_str().unwrap_or_default().is_empty();
+            if of_object && (ours || !merges && is_migrated(manager, adopt)) {
+                unite(fields.get_or_insert(Value::Null), &entry["fieldsV1"]);
+            }
+        }
+        fields
     }
 
     /// Whether the set that a member belongs to is known to want it no more: it is about to go.
@@ -182,6 +213,11 @@ impl Engine {
         sets.remove(&*set.id);
         self.tell_freed(sets);
     }
+}
+
+/// Whether what a manager has applied becomes ours with the object.
+fn is_migrated(manager: &str, adopt: Adopt) -> bool {
+    KUBECTL.contains(&manager) || adopt == Adopt::Always && TOOLS.contains(&manager)
 }
 
 /// The entries of `managedFields` with those of one manager's applies under the name of another;

@@ -1,0 +1,131 @@
+//! What others have decided of an object stays when the object comes to another owner.
+
+use kube::api::{DynamicObject, Patch, PatchParams, Request, WatchParams};
+use kube::{Api, ResourceExt as _};
+use plumb_testkit::{runtime, wait_for};
+use serde_json::{Value, json};
+
+use crate::world::{LIMIT, World, config_map};
+
+fn deployment(name: &str, replicas: u8, image: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: {replicas}\n  \
+         selector: {{matchLabels: {{app: x}}}}\n  template:\n    metadata: {{labels: {{app: x}}}}\n    \
+         spec: {{containers: [{{name: main, image: '{image}'}}]}}\n"
+    )
+}
+
+/// Puts a Deployment there as Flux does.
+async fn flux_applies(api: &Api<DynamicObject>, name: &str, replicas: u8) {
+    let mut object = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "labels": {
+            "kustomize.toolkit.fluxcd.io/name": "web", "kustomize.toolkit.fluxcd.io/namespace": "flux",
+        }},
+    });
+    object["spec"] = json!({
+        "replicas": replicas, "selector": {"matchLabels": {"app": "x"}},
+        "template": {"metadata": {"labels": {"app": "x"}},
+            "spec": {"containers": [{"name": "main", "image": "main:1"}]}},
+    });
+    let params = PatchParams::apply("kustomize-controller").force();
+    api.patch(name, &params, &Patch::Apply(&object)).await.unwrap();
+}
+
+async fn scale(api: &Api<DynamicObject>, name: &str, replicas: u8) {
+    let params = PatchParams {
+        field_manager: Some("kube-controller-manager".into()),
+        ..PatchParams::default()
+    };
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    api.patch_subresource("scale", name, &params, &patch).await.unwrap();
+}
+
+/// The numbers of replicas that an object has had since a version, by what a watch tells in a second.
+async fn replicas_since(api: &Api<DynamicObject>, name: &str, version: &str) -> Vec<u64> {
+    let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(1);
+    let request = Request::new(api.resource_url()).watch(&params, version).unwrap();
+    let told = api.clone().into_client().request_text(request).await.unwrap();
+    let events = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut seen: Vec<u64> = events
+        .filter(|event| event["type"] == "MODIFIED")
+        .map(|event| event["object"]["spec"]["replicas"].as_u64().unwrap())
+        .collect();
+    seen.dedup();
+    seen
+}
+
+fn app(world: &World, name: &str, ignore: bool) -> Value {
+    let mut app = world.app(name, name, "1h");
+    app["spec"]["adopt"] = "Always".into();
+    if ignore {
+        app["spec"]["ignore"] = json!([{"paths": ["/spec/replicas"]}]);
+    }
+    app
+}
+
+#[test]
+fn the_number_that_an_autoscaler_has_set_stays_when_a_deployment_is_adopted() {
+    runtime().block_on(async {
+        let world = World::new("adopt-scaled").await;
+        let api = world.api("apps/v1", "Deployment");
+        for (name, ignore) in [("plain", false), ("ignoring", true)] {
+            flux_applies(&api, name, 2).await;
+            scale(&api, name, 5).await;
+            let before = api.get(name).await.unwrap().resource_version().unwrap();
+            let path = format!("{name}/web.yaml");
+            let commit = world.repo.commit(&[(&path, Some(&deployment(name, 2, "main:2")))], name);
+            let mut agent = world.agent();
+            world.apply(&world.source("1h")).await;
+            world.apply(&app(&world, name, ignore)).await;
+            world.wait_applied(name, &commit).await;
+            let live = serde_json::to_value(api.get(name).await.unwrap()).unwrap();
+            let image = "/spec/template/spec/containers/0/image";
+            assert_eq!(live.pointer(image), Some(&json!("main:2")));
+            assert_eq!(replicas_since(&api, name, &before).await, [5], "{name}: {live}");
+            assert!(agent.stop().success());
+        }
+    });
+}
+
+/// Fields that whoever had the object before has set are not somebody else's decision: they come along, and
+/// are not dropped on the way.
+#[test]
+fn an_ignored_field_has_a_value_all_the_time_while_its_object_changes_hands() {
+    runtime().block_on(async {
+        let world = World::new("ignored-moves").await;
+        let api = world.api("apps/v1", "Deployment");
+        flux_applies(&api, "web", 4).await;
+        let before = api.get("web").await.unwrap().resource_version().unwrap();
+        let first = deployment("web", 3, "main:2");
+        let files = [
+            ("one/web.yaml", Some(&*first)),
+            ("one/stays.yaml", Some(&config_map("one", "1"))),
+            ("two/stays.yaml", Some(&config_map("two", "1"))),
+        ];
+        let commit = world.repo.commit(&files, "adopted");
+        let _agent = world.agent();
+        world.apply(&world.source("1h")).await;
+        world.apply(&app(&world, "one", true)).await;
+        world.wait_applied("one", &commit).await;
+        assert_eq!(replicas_since(&api, "web", &before).await, [4, 3], "adopted");
+
+        let before = api.get("web").await.unwrap().resource_version().unwrap();
+        world.apply(&app(&world, "two", true)).await;
+        let moved =
+            world.repo.commit(&[("one/web.yaml", None), ("two/web.yaml", Some(&first))], "moved");
+        world.look().await;
+        world.wait_applied("two", &moved).await;
+        world.wait_applied("one", &moved).await;
+        let part_of = "applyset.kubernetes.io/part-of";
+        let two = world.apps().get("two").await.unwrap();
+        let id = two.labels().get("applyset.kubernetes.io/id").cloned();
+        wait_for("the object to be the other's", LIMIT, async || {
+            let live = api.get("web").await.unwrap();
+            let owner = live.labels().get(part_of).cloned();
+            if owner.is_some() && owner == id { Ok(()) } else { Err((owner, id.clone())) }
+        })
+        .await;
+        assert_eq!(replicas_since(&api, "web", &before).await, [3], "moved");
+    });
+}
