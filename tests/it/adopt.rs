@@ -9,7 +9,7 @@ use crate::world::{LIMIT, World, condition, config_map};
 const PART_OF: &str = "applyset.kubernetes.io/part-of";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-fn kubectl_apply(world: &World, manifests: &str) {
+pub(crate) fn kubectl_apply(world: &World, manifests: &str) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), manifests).unwrap();
     let output =

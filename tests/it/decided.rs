@@ -5,6 +5,8 @@ use kube::{Api, ResourceExt as _};
 use plumb_testkit::{runtime, wait_for};
 use serde_json::{Value, json};
 
+use crate::adopt::kubectl_apply;
+use crate::scrape::Probe;
 use crate::world::{LIMIT, World, config_map};
 
 fn deployment(name: &str, replicas: u8, image: &str) -> String {
@@ -55,9 +57,9 @@ async fn replicas_since(api: &Api<DynamicObject>, name: &str, version: &str) -> 
     seen
 }
 
-fn app(world: &World, name: &str, ignore: bool) -> Value {
+fn app(world: &World, name: &str, adopt: &str, ignore: bool) -> Value {
     let mut app = world.app(name, name, "1h");
-    app["spec"]["adopt"] = "Always".into();
+    app["spec"]["adopt"] = adopt.into();
     if ignore {
         app["spec"]["ignore"] = json!([{"paths": ["/spec/replicas"]}]);
     }
@@ -69,21 +71,37 @@ fn the_number_that_an_autoscaler_has_set_stays_when_a_deployment_is_adopted() {
     runtime().block_on(async {
         let world = World::new("adopt-scaled").await;
         let api = world.api("apps/v1", "Deployment");
-        for (name, ignore) in [("plain", false), ("ignoring", true)] {
-            flux_applies(&api, name, 2).await;
+        let mut agent = world.agent();
+        let probe = Probe::of(&mut agent).await;
+        world.apply(&world.source("1h")).await;
+        for (name, adopt, ignore) in [
+            ("flux", "Always", false),
+            ("flux-ignoring", "Always", true),
+            ("kubectl", "IfUnowned", false),
+            ("kubectl-ignoring", "IfUnowned", true),
+        ] {
+            if name.starts_with("flux") {
+                flux_applies(&api, name, 2).await;
+            } else {
+                kubectl_apply(&world, &deployment(name, 2, "main:1"));
+            }
             scale(&api, name, 5).await;
             let before = api.get(name).await.unwrap().resource_version().unwrap();
+            // Whoever adopts what is free finds the same; who takes all may change it.
+            let image = if adopt == "Always" { "main:2" } else { "main:1" };
             let path = format!("{name}/web.yaml");
-            let commit = world.repo.commit(&[(&path, Some(&deployment(name, 2, "main:2")))], name);
-            let mut agent = world.agent();
-            world.apply(&world.source("1h")).await;
-            world.apply(&app(&world, name, ignore)).await;
+            let text = deployment(name, 2, image);
+            let commit = world.repo.commit(&[(&path, Some(&text))], name);
+            world.look().await;
+            world.apply(&app(&world, name, adopt, ignore)).await;
             world.wait_applied(name, &commit).await;
+            probe.idle(0).await;
             let live = serde_json::to_value(api.get(name).await.unwrap()).unwrap();
-            let image = "/spec/template/spec/containers/0/image";
-            assert_eq!(live.pointer(image), Some(&json!("main:2")));
+            let found = live.pointer("/spec/template/spec/containers/0/image");
+            assert_eq!(found, Some(&json!(image)), "{name}");
             assert_eq!(replicas_since(&api, name, &before).await, [5], "{name}: {live}");
-            assert!(agent.stop().success());
+            let told = world.get(&world.apps(), name).await["status"]["yielded"].clone();
+            assert_eq!(told[0]["fields"], json!(["spec.replicas"]), "{name}: {told}");
         }
     });
 }
@@ -106,12 +124,12 @@ fn an_ignored_field_has_a_value_all_the_time_while_its_object_changes_hands() {
         let commit = world.repo.commit(&files, "adopted");
         let _agent = world.agent();
         world.apply(&world.source("1h")).await;
-        world.apply(&app(&world, "one", true)).await;
+        world.apply(&app(&world, "one", "Always", true)).await;
         world.wait_applied("one", &commit).await;
         assert_eq!(replicas_since(&api, "web", &before).await, [4, 3], "adopted");
 
         let before = api.get("web").await.unwrap().resource_version().unwrap();
-        world.apply(&app(&world, "two", true)).await;
+        world.apply(&app(&world, "two", "Always", true)).await;
         let moved =
             world.repo.commit(&[("one/web.yaml", None), ("two/web.yaml", Some(&first))], "moved");
         world.look().await;

@@ -61,15 +61,7 @@ impl Engine {
         {
             return Ok(left);
         }
-        let how = if leaves_out(Sabotage::ForcedClaim) { FORCED } else { UNFORCED };
-        let without = if p.ignored.is_empty() {
-            None
-        } else {
-            let found = self.acting(set).get_metadata(&p.target()).await?;
-            found.and_then(|found| self.without_decisions(set, p, &found, adopt))
-        };
-        let first = without.as_ref().unwrap_or(p);
-        let refused = match self.send(set, p, first.object.body(), how).await {
+        let refused = match self.send_first(set, p, adopt).await {
             Err(error) if error.is_ownership_conflict() => error,
             Ok(live) if live.marks.hands_off() => return self.give_back(set, p, live).await,
             // It was there before.
@@ -125,6 +117,29 @@ impl Engine {
             }
         }
         Err(refused)
+    }
+
+    /// Applies what may not be ours, without what others may decide and have decided.
+    async fn send_first(
+        &self,
+        set: &ApplySet,
+        p: &Prepared,
+        adopt: Adopt,
+    ) -> Result<Live, ApiError> {
+        let how = if leaves_out(Sabotage::ForcedClaim) { FORCED } else { UNFORCED };
+        let look = async || -> Result<Option<Prepared>, ApiError> {
+            let found = self.acting(set).get_metadata(&p.target()).await?;
+            Ok(found.and_then(|found| self.without_decisions(set, p, &found, adopt)))
+        };
+        let without = if p.ignored.is_empty() { None } else { look().await? };
+        match self.send(set, p, without.as_ref().unwrap_or(p).object.body(), how).await {
+            // Only the object itself tells an autoscaler from a person. Whoever takes everything looks later.
+            Err(error) if without.is_none() && adopt != Adopt::Always && is_scaled(&error) => {
+                let Some(without) = look().await? else { return Err(error) };
+                self.send(set, p, without.object.body(), how).await
+            }
+            result => result,
+        }
     }
 
     /// An object that is to become ours without the fields that others may decide and have decided, if there
@@ -251,6 +266,12 @@ impl Engine {
         }
         self.claim(set, p).await
     }
+}
+
+/// Whether the number of replicas is somebody else's.
+fn is_scaled(error: &ApiError) -> bool {
+    error.is_ownership_conflict()
+        && error.conflicts().iter().any(|(_, field)| field == ".spec.replicas")
 }
 
 /// Whether Git itself has a tool's mark on an object, from an export for instance.
