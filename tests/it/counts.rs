@@ -255,7 +255,7 @@ fn a_commit_to_all_a_forced_round_and_a_restart_cost_what_they_must_and_no_more(
         let scrape = probe.idle(COUNT as u64 + 1).await;
         // Once it waits for the source, once for the LISTs, and then it runs. What a LIST finds of it while
         // it is about to wait for the others calls it once more, with nothing to do: on a busy machine
-        // that happens to many, and to each of them once.
+        // that happens to many, and to few of them twice.
         let runs = scrape.sum("plumb_reconciles_total", "kind=\"Application\"");
         assert!(runs <= (4 * COUNT + COUNT / 2) as u64, "{runs} runs of {COUNT} Applications");
         assert_eq!(scrape.sum("plumb_renders_total", ""), COUNT as u64, "one render each");

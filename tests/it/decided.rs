@@ -2,20 +2,14 @@
 
 use kube::api::{DynamicObject, Patch, PatchParams, Request, WatchParams};
 use kube::{Api, ResourceExt as _};
-use plumb_testkit::{runtime, wait_for};
+use plumb_testkit::runtime;
 use serde_json::{Value, json};
 
 use crate::adopt::kubectl_apply;
+use crate::drift::{deployment, field, scale};
+use crate::handover::wait_owner_of;
 use crate::scrape::Probe;
-use crate::world::{LIMIT, World, config_map};
-
-fn deployment(name: &str, replicas: u8, image: &str) -> String {
-    format!(
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: {replicas}\n  \
-         selector: {{matchLabels: {{app: x}}}}\n  template:\n    metadata: {{labels: {{app: x}}}}\n    \
-         spec: {{containers: [{{name: main, image: '{image}'}}]}}\n"
-    )
-}
+use crate::world::{World, config_map};
 
 /// Puts a Deployment there as Flux does.
 async fn flux_applies(api: &Api<DynamicObject>, name: &str, replicas: u8) {
@@ -28,19 +22,12 @@ async fn flux_applies(api: &Api<DynamicObject>, name: &str, replicas: u8) {
     object["spec"] = json!({
         "replicas": replicas, "selector": {"matchLabels": {"app": "x"}},
         "template": {"metadata": {"labels": {"app": "x"}},
-            "spec": {"containers": [{"name": "main", "image": "main:1"}]}},
+            "spec": {"containers": [
+                {"name": "side", "image": "side:1"}, {"name": "main", "image": "main:1"},
+            ]}},
     });
     let params = PatchParams::apply("kustomize-controller").force();
     api.patch(name, &params, &Patch::Apply(&object)).await.unwrap();
-}
-
-async fn scale(api: &Api<DynamicObject>, name: &str, replicas: u8) {
-    let params = PatchParams {
-        field_manager: Some("kube-controller-manager".into()),
-        ..PatchParams::default()
-    };
-    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-    api.patch_subresource("scale", name, &params, &patch).await.unwrap();
 }
 
 /// The numbers of replicas that an object has had since a version, by what a watch tells in a second.
@@ -83,23 +70,22 @@ fn the_number_that_an_autoscaler_has_set_stays_when_a_deployment_is_adopted() {
             if name.starts_with("flux") {
                 flux_applies(&api, name, 2).await;
             } else {
-                kubectl_apply(&world, &deployment(name, 2, "main:1"));
+                kubectl_apply(&world, &deployment(name, 2, "main:1", "a"));
             }
-            scale(&api, name, 5).await;
+            scale(&api, name, "kube-controller-manager", 5).await;
             let before = api.get(name).await.unwrap().resource_version().unwrap();
             // Whoever adopts what is free finds the same; who takes all may change it.
             let image = if adopt == "Always" { "main:2" } else { "main:1" };
             let path = format!("{name}/web.yaml");
-            let text = deployment(name, 2, image);
+            let text = deployment(name, 2, image, "a");
             let commit = world.repo.commit(&[(&path, Some(&text))], name);
             world.look().await;
             world.apply(&app(&world, name, adopt, ignore)).await;
             world.wait_applied(name, &commit).await;
             probe.idle(0).await;
-            let live = serde_json::to_value(api.get(name).await.unwrap()).unwrap();
-            let found = live.pointer("/spec/template/spec/containers/0/image");
-            assert_eq!(found, Some(&json!(image)), "{name}");
-            assert_eq!(replicas_since(&api, name, &before).await, [5], "{name}: {live}");
+            let found = field(&api, name, "/spec/template/spec/containers/1/image").await;
+            assert_eq!(found, image, "{name}");
+            assert_eq!(replicas_since(&api, name, &before).await, [5], "{name}");
             let told = world.get(&world.apps(), name).await["status"]["yielded"].clone();
             assert_eq!(told[0]["fields"], json!(["spec.replicas"]), "{name}: {told}");
         }
@@ -115,7 +101,7 @@ fn an_ignored_field_has_a_value_all_the_time_while_its_object_changes_hands() {
         let api = world.api("apps/v1", "Deployment");
         flux_applies(&api, "web", 4).await;
         let before = api.get("web").await.unwrap().resource_version().unwrap();
-        let first = deployment("web", 3, "main:2");
+        let first = deployment("web", 3, "main:2", "a");
         let files = [
             ("one/web.yaml", Some(&*first)),
             ("one/stays.yaml", Some(&config_map("one", "1"))),
@@ -135,15 +121,7 @@ fn an_ignored_field_has_a_value_all_the_time_while_its_object_changes_hands() {
         world.look().await;
         world.wait_applied("two", &moved).await;
         world.wait_applied("one", &moved).await;
-        let part_of = "applyset.kubernetes.io/part-of";
-        let two = world.apps().get("two").await.unwrap();
-        let id = two.labels().get("applyset.kubernetes.io/id").cloned();
-        wait_for("the object to be the other's", LIMIT, async || {
-            let live = api.get("web").await.unwrap();
-            let owner = live.labels().get(part_of).cloned();
-            if owner.is_some() && owner == id { Ok(()) } else { Err((owner, id.clone())) }
-        })
-        .await;
+        wait_owner_of(&world, "two", &api, "web").await;
         assert_eq!(replicas_since(&api, "web", &before).await, [3], "moved");
     });
 }

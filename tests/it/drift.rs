@@ -236,7 +236,7 @@ fn marks_on_objects_say_how_they_are_dealt_with() {
 }
 
 /// As `kubectl get` shows a field, by its JSON pointer.
-async fn field(api: &Api<DynamicObject>, name: &str, pointer: &str) -> Value {
+pub(crate) async fn field(api: &Api<DynamicObject>, name: &str, pointer: &str) -> Value {
     let object = serde_json::to_value(api.get(name).await.unwrap()).unwrap();
     object.pointer(pointer).cloned().unwrap_or_default()
 }
@@ -249,7 +249,7 @@ async fn wait_field(api: &Api<DynamicObject>, name: &str, pointer: &str, wanted:
     .await;
 }
 
-fn deployment(name: &str, replicas: u8, image: &str, tier: &str) -> String {
+pub(crate) fn deployment(name: &str, replicas: u8, image: &str, tier: &str) -> String {
     format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\n  labels: {{tier: {tier}}}\n\
          spec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: x}}}}\n  template:\n    \
@@ -420,7 +420,7 @@ fn of_an_ignored_field_with_more_below_each_part_is_for_others_to_decide() {
 }
 
 /// What an autoscaler does, without one.
-async fn scale(api: &Api<DynamicObject>, name: &str, manager: &str, replicas: u8) {
+pub(crate) async fn scale(api: &Api<DynamicObject>, name: &str, manager: &str, replicas: u8) {
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
     let params = PatchParams { field_manager: Some(manager.into()), ..Default::default() };
     api.patch_subresource("scale", name, &params, &patch).await.unwrap();

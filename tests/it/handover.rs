@@ -1,5 +1,7 @@
 //! Objects that move between applications: they change hands, and nothing is deleted.
 
+use kube::Api;
+use kube::api::DynamicObject;
 use plumb_testkit::{Agent, Fault, Match, Proxy, Rule, runtime, wait_for};
 use serde_json::{Value, json};
 
@@ -26,12 +28,17 @@ pub(crate) async fn uid(world: &World, name: &str) -> Value {
     world.get(&world.config_maps(), name).await["metadata"]["uid"].clone()
 }
 
-/// Waits until an application has an object, wholly.
+/// Waits until an application has a config map, wholly.
 pub(crate) async fn wait_owner(world: &World, app: &str, name: &str) {
+    wait_owner_of(world, app, &world.config_maps(), name).await;
+}
+
+/// Waits until an application has an object, wholly.
+pub(crate) async fn wait_owner_of(world: &World, app: &str, api: &Api<DynamicObject>, name: &str) {
     let id = world.get(&world.apps(), app).await["metadata"]["labels"]["applyset.kubernetes.io/id"]
         .clone();
     wait_for(&format!("{name} to be {app}'s"), LIMIT, async || {
-        let object = world.get(&world.config_maps(), name).await;
+        let object = world.get(api, name).await;
         let metadata = &object["metadata"];
         let entries = metadata["managedFields"].as_array().unwrap();
         let ours: Vec<_> = entries

@@ -261,14 +261,15 @@ impl Engine {
                 _ => {}
             }
         }
-        if *action == Action::Claim && !matches!(change, Change::Created | Change::Left) {
-            self.note_left(set, p).await;
-        }
         // The watch tells nothing new of what was answered: whoever had it before has it no more, and
         // what is gone already is to be made again.
         self.signal(called_again);
         if p.defined_here {
             self.watch_served(&p.resource);
+        }
+        // Last: a run that is cut off here has told everybody.
+        if *action == Action::Claim && !matches!(change, Change::Created | Change::Left) {
+            self.note_left(set, p).await;
         }
         Ok((!terminating).then_some(change))
     }

@@ -70,9 +70,9 @@ impl Daemon {
         if pending.is_empty() {
             return false;
         }
-        let note = |note: &dyn Fn(&mut App)| {
+        let note = |change: &dyn Fn(&mut App)| {
             if let Some(app) = self.state.lock().apps.get_mut(&run.name) {
-                note(app);
+                change(app);
             }
         };
         note(&|app| app.waits_for.clone_from(&pending));
